@@ -1,0 +1,45 @@
+# Everything sets itself up: `make test` on a bare machine is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: quickstart test lint setup base-model clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart   train the shipped model on arithmetic (5 minutes on 2 cores)"
+	@echo "make test         run the tests"
+	@echo "make lint         ruff and mypy"
+	@echo "make base-model   make the shipped model again"
+
+setup: $(STAMP)
+
+# Runs again only when what is to be installed changes.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+quickstart: setup
+	$(BIN)/dapo-trl train --config configs/quickstart.yaml
+
+# One thread a worker: tiny models run ten times slower when workers share cores.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+base-model: setup
+	$(BIN)/python scripts/make_base_model.py --output models/arithmetic-0.8m
+
+clean:
+	rm -rf $(VENV) runs dist build

@@ -1,0 +1,8 @@
+"""``python -m dapo_trl`` and ``accelerate launch -m dapo_trl``."""
+
+import sys
+
+from dapo_trl.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The mathematics of DAPO: tensors in, tensors out.
+
+Everything the trainer optimises is computed here and nowhere else; this module imports torch alone and holds no state.
+Equation numbers refer to DAPO (arXiv 2503.14476). Throughout, rows are grouped: row ``i`` belongs to prompt
+``i // group_size``.
+
+Shapes: ``B`` prompts, ``G`` completions each, ``N = B * G`` rows, ``T`` completion tokens (right-padded).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", eps: float = 1e-4) -> Tensor:
+    """Advantage of each completion over its own group (eq. 9; without the division: Dr. GRPO, arXiv 2503.20783).
+
+    Args:
+        rewards: ``[N]``. NaN marks a completion that could not be scored: it gets advantage 0 and moves neither the
+            mean nor the standard deviation of its group.
+        group_size: ``G``, completions of one prompt; ``N`` must be a multiple of it.
+        scale: ``"none"`` for ``R - mean``; ``"group"`` divides by the group's standard deviation plus ``eps`` (the
+            paper); ``"batch"`` by that of all ``N`` rewards. Standard deviations are unbiased (Bessel), as in TRL.
+        eps: added to the standard deviation.
+
+    Returns:
+        ``[N]`` advantages.
+    """
+    if rewards.dim() != 1 or group_size < 1 or rewards.numel() % group_size:
+        raise ValueError(
+            f"rewards has shape {tuple(rewards.shape)} and group_size is {group_size}: expected a vector whose length "
+            "is a multiple of group_size, rows of one prompt side by side."
+        )
+    groups = rewards.view(-1, group_size)
+    centred = groups - groups.nanmean(dim=1, keepdim=True)
+    if scale == "group":
+        centred = centred / (_nanstd(groups, dim=1) + eps)
+    elif scale == "batch":
+        centred = centred / (_nanstd(rewards, dim=0) + eps)
+    elif scale != "none":
+        raise ValueError(f"scale is {scale!r}: expected 'none', 'group' or 'batch'.")
+    return centred.reshape(-1).nan_to_num(nan=0.0)
+
+
+def _nanstd(x: Tensor, dim: int) -> Tensor:
+    """Unbiased standard deviation over ``dim`` (kept), ignoring NaN; NaN where fewer than two values remain."""
+    count = (~x.isnan()).sum(dim=dim, keepdim=True)
+    squares = (x - x.nanmean(dim=dim, keepdim=True)).square().nansum(dim=dim, keepdim=True)
+    return (squares / (count - 1)).sqrt()
+
+
+def informative_groups(scores: Tensor, *, rule: str = "zero_variance", tol: float = 1e-6) -> Tensor:
+    """Which groups carry a learning signal (dynamic sampling, eq. 11).
+
+    Args:
+        scores: ``[B, G]``, normally the raw accuracy. NaN entries (unscorable completions) are ignored; a group of
+            nothing but NaN is not informative.
+        rule: ``"zero_variance"`` keeps a group whose scores differ. ``"all_zero"`` keeps a group with any non-zero
+            score, the literal textbook rule: it also keeps groups that are all right, whose advantages are all 0.
+        tol: scores closer than this are equal. The comparison is max - min: a float32 standard deviation of eight
+            times 0.3 is 3e-8, not 0.
+
+    Returns:
+        ``[B]`` bool.
+    """
+    unscorable = scores.isnan()
+    if rule == "zero_variance":
+        highest = scores.masked_fill(unscorable, -torch.inf).amax(dim=1)
+        lowest = scores.masked_fill(unscorable, torch.inf).amin(dim=1)
+        return highest - lowest > tol
+    if rule == "all_zero":
+        return (scores.nan_to_num(nan=0.0).abs() > tol).any(dim=1)
+    raise ValueError(f"rule is {rule!r}: expected 'zero_variance' or 'all_zero'.")
+
+
+def importance_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, *, level: str = "token") -> Tensor:
+    """Probability ratio of the policy being trained to the policy that sampled.
+
+    Args:
+        logps: ``[N, T]`` log-probabilities of the sampled tokens under the policy being trained.
+        old_logps: ``[N, T]`` the same under the policy that sampled them.
+        mask: ``[N, T]``, 1 for tokens that count, 0 for padding and foreign tokens.
+        level: ``"token"`` gives each token its own ratio (eq. 9). ``"sequence"`` gives the ratio of whole
+            completions, the product over their tokens.
+
+    Returns:
+        ``[N, T]`` for ``"token"`` (1 where masked), ``[N, 1]`` for ``"sequence"``.
+    """
+    log_ratio = torch.where(mask.bool(), logps - old_logps, 0.0)
+    if level == "token":
+        return log_ratio.exp()
+    if level == "sequence":
+        return log_ratio.sum(dim=1, keepdim=True).exp()
+    raise ValueError(f"level is {level!r}: expected 'token' or 'sequence'.")
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, *, epsilon_low: float = 0.2, epsilon_high: float = 0.28
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Clip-Higher (eq. 8, 10): the lower and the upper bound of the ratio are set apart.
+
+    For A > 0 the objective is ``min(r, 1 + epsilon_high) * A``, for A < 0 it is ``max(r, 1 - epsilon_low) * A``;
+    both are PPO's ``min(r * A, clip(r) * A)``.
+
+    Args:
+        ratio: ``[N, T]`` or ``[N, 1]``.
+        advantages: ``[N]``.
+        epsilon_low: how far the ratio may fall below 1 before a negative advantage stops pushing.
+        epsilon_high: how far it may rise above 1 before a positive advantage stops pulling.
+
+    Returns:
+        The loss (minus the objective), and two bool masks of the entries whose gradient was cut off at the lower and
+        at the upper bound; all shaped like ``ratio``.
+    """
+    a = advantages.unsqueeze(1)
+    bounded = torch.where(a >= 0, ratio.clamp(max=1 + epsilon_high), ratio.clamp(min=1 - epsilon_low))
+    is_low_clipped = (ratio < 1 - epsilon_low) & (a < 0)
+    is_high_clipped = (ratio > 1 + epsilon_high) & (a > 0)
+    return -bounded * a, is_low_clipped, is_high_clipped
+
+
+def kl_estimate(logps: Tensor, ref_logps: Tensor, *, ratio: Tensor | None = None) -> Tensor:
+    """Per-token estimate of KL(policy || reference): ``exp(d) - d - 1`` with ``d = ref_logps - logps``, never negative
+    and unbiased for tokens sampled from the policy (Schulman's k3; GRPO, arXiv 2402.03300, eq. 4).
+
+    Args:
+        logps, ref_logps: ``[N, T]`` log-probabilities of the sampled tokens.
+        ratio: ``[N, T]`` or ``[N, 1]`` importance ratio; multiplied in, it makes the estimate unbiased for tokens that
+            an earlier policy sampled (DeepSeek-V3.2, arXiv 2512.02556).
+
+    Returns:
+        ``[N, T]``.
+    """
+    difference = ref_logps - logps
+    estimate = difference.exp() - difference - 1
+    return estimate if ratio is None else estimate * ratio
+
+
+def aggregate_loss(
+    loss: Tensor, mask: Tensor, *, mode: str = "token", normalizer: Tensor | float | None = None
+) -> Tensor:
+    """Reduce a per-token loss to a scalar.
+
+    ``"token"`` (eq. 12) weighs every token alike, so a long completion counts for its length. ``"sequence"`` is GRPO's
+    mean over completions of the mean over tokens.
+
+    Args:
+        loss: ``[N, T]``.
+        mask: ``[N, T]``, 1 for tokens that count.
+        mode: ``"token"`` or ``"sequence"``.
+        normalizer: what the sum is divided by: active tokens (``"token"``) or completions (``"sequence"``). Give that
+            of the whole optimizer step over all processes, and the sum over micro-batches and processes is exactly
+            the loss of the undivided batch. By default that of the arguments.
+
+    Returns:
+        A scalar.
+    """
+    active = mask.bool()
+    loss = torch.where(active, loss, 0.0)
+    if mode == "token":
+        default = active.sum().clamp(min=1)
+        total = loss.sum()
+    elif mode == "sequence":
+        default = torch.tensor(max(loss.shape[0], 1), device=loss.device)
+        total = (loss.sum(dim=1) / active.sum(dim=1).clamp(min=1)).sum()
+    else:
+        raise ValueError(f"mode is {mode!r}: expected 'token' or 'sequence'.")
+    return total / (default if normalizer is None else normalizer)

@@ -1,0 +1,102 @@
+"""Callbacks of a run: the metrics file, and a clean stop on Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from transformers import TrainerCallback
+
+
+class MetricsFile(TrainerCallback):
+    """Appends one JSON object per log to ``metrics.jsonl``; a resumed run goes on where its checkpoint was."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._started = time.time()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(self.path) if row.get("step", 0) <= state.global_step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs:
+            return
+        row: dict[str, Any] = {"step": state.global_step, "seconds": round(time.time() - self._started, 3)}
+        row |= {name: _plain(value) for name, value in logs.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, torch.Tensor):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a line torn by a crash is left out, a missing file has none."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class StopOnSignal(TrainerCallback):
+    """Ctrl-C or SIGTERM ends training after the optimizer step in progress, with a checkpoint to resume from.
+
+    A second Ctrl-C stops at once. All processes stop at the same step, whichever of them got the signal.
+    """
+
+    def __init__(self, console: Console, accelerator: Accelerator):
+        self.console = console
+        self.accelerator = accelerator
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._request)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self.console.print(
+            "Stopping after this optimizer step, with a checkpoint. Once more stops at once, without one."
+        )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.accelerator.num_processes > 1:
+            flag = torch.tensor(float(self.requested), device=self.accelerator.device)
+            self.requested = bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+        if self.requested:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the signal handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,53 @@
+"""The command line: ``dapo-trl train --config FILE [FILE ...] [--field value ...]``.
+
+``accelerate launch -m dapo_trl train ...`` is the same command on many devices. Exit codes: 0 the run did what was
+asked; 1 it had to stop; 2 the request was wrong; 130 it was interrupted (and can be resumed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from .errors import ConfigError, DapoError
+
+DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
+TRAIN_HELP = (
+    "Files merge from left to right, flags win. A flag is any setting of DAPOConfig (TRL's GRPOConfig included) or of "
+    "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="dapo-trl", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    train = commands.add_parser(
+        "train", help="train a model on an environment", description=TRAIN_HELP, usage="dapo-trl train --config FILE [FILE ...] [--field value ...]"
+    )
+    train.add_argument("--config", nargs="+", default=[], metavar="FILE", help="YAML files of `field: value` lines")
+    args, flags = parser.parse_known_args(argv)
+    try:
+        return _train(args.config, flags)
+    except ConfigError as error:
+        return _fail(error, 2)
+    except DapoError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _train(files: Sequence[str], flags: Sequence[str]) -> int:
+    from .run import train  # torch is imported here, after the arguments are known to be well-formed
+    from .settings import load_settings
+
+    return train(*load_settings(files, flags))
+
+
+def _fail(error: Exception, code: int) -> int:
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"error: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,205 @@
+"""``DAPOConfig``: TRL's ``GRPOConfig`` with DAPO's settings, all of them checked together at construction."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import GRPOConfig
+
+from .errors import ConfigError
+
+GROUP_FILTERS = ("zero_variance", "all_zero", "none")
+REFILL_POLICIES = ("train", "raise")
+OVERLONG_SHAPES = ("linear", "soft", "none")
+PAPER_CACHE_FRACTION = 0.2
+"""Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
+
+
+def _setting(default, doc: str):
+    return field(default=default, metadata={"help": doc})
+
+
+@dataclass
+class DAPOConfig(GRPOConfig):
+    """Settings of a `DAPOTrainer`. Without arguments: the textbook variant of DAPO.
+
+    Everything of TRL's `GRPOConfig` is here under its own name; the fields below are new or have another default.
+    Lengths are in tokens. The group a setting speaks of is the ``num_generations`` completions of one prompt.
+    """
+
+    # TRL's fields with DAPO's defaults.
+    epsilon: float = _setting(0.2, "How far the ratio may fall below 1 (epsilon_low, eq. 8).")
+    epsilon_high: float | None = _setting(
+        0.28, "How far the ratio may rise above 1 (Clip-Higher, eq. 8). None: the same as epsilon."
+    )
+    beta: float = _setting(0.01, "Weight of the KL penalty to the reference model. The paper uses none: 0.")
+    scale_rewards: str = _setting(
+        "none",
+        "Advantage R - mean ('none'), divided by the group's standard deviation ('group', the paper) or by that of "
+        "the batch ('batch').",
+    )
+    loss_type: str = _setting(
+        "dapo",
+        "'dapo': token-level loss, divided by the active tokens of the optimizer step. 'grpo': mean over completions "
+        "of the mean over tokens. TRL's other losses are computed by TRL.",
+    )
+    importance_sampling_level: str = _setting(
+        "token",
+        "'token': one ratio per token. 'sequence_product': one per completion, the product over its tokens. "
+        "'sequence': TRL's geometric mean (GSPO), computed by TRL.",
+    )
+
+    # Dynamic sampling.
+    group_filter: str = _setting(
+        "zero_variance",
+        "Which groups are dropped and replaced: 'zero_variance', those whose scores are all equal; 'all_zero', those "
+        "whose scores are all 0 (the literal textbook rule); 'none' turns dynamic sampling off.",
+    )
+    filter_key: str = _setting(
+        "accuracy",
+        "The score the filter looks at: 'accuracy', the environment's raw correctness (without an environment the "
+        "same as 'reward'); 'reward', the weighted sum of rewards before the overlong penalty; or the name of a "
+        "reward function.",
+    )
+    min_valid_fraction: float = _setting(
+        0.5, "Prompts are drawn until this share of the rollout batch is informative, in (0, 1]. The paper: 1."
+    )
+    max_refill_rounds: int = _setting(8, "At most this many extra rounds of generation per rollout batch.")
+    on_refill_limit: str = _setting(
+        "train",
+        "At the limit: 'train' on the informative groups there are (none: the update is skipped), or 'raise'.",
+    )
+
+    # Overlong reward shaping.
+    overlong_shape: str = _setting(
+        "linear",
+        "'linear': coefficient x tokens past overlong_max_length; 'soft': 0 up to overlong_max_length - "
+        "overlong_cache_length, falling to -1 at overlong_max_length (eq. 13); 'none'.",
+    )
+    overlong_max_length: int | None = _setting(
+        None, "L_max in tokens. None: max_completion_length for 'soft', 80 % of it for 'linear'."
+    )
+    overlong_cache_length: int | None = _setting(
+        None, "L_cache in tokens, for 'soft'. None: 20 % of overlong_max_length, as in the paper."
+    )
+    overlong_coefficient: float = _setting(0.01, "Penalty per token past overlong_max_length, for 'linear'.")
+
+    def __post_init__(self):
+        if self.bf16 is None:  # TRL turns bf16 on regardless and then refuses to run on a CPU
+            self.bf16 = not self.fp16 and is_torch_bf16_gpu_available()
+        self._check_types()
+        self._check_batch()
+        super().__post_init__()
+        self._resolve_overlong()
+        self._check()
+
+    @property
+    def groups_per_rollout(self) -> int:
+        """Groups of one rollout batch, over all processes."""
+        return self.generation_batch_size // self.num_generations
+
+    @property
+    def updates_per_rollout(self) -> int:
+        """Optimizer steps taken on one rollout batch."""
+        return self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps
+
+    @property
+    def filters_groups(self) -> bool:
+        return self.group_filter != "none"
+
+    def _check_types(self) -> None:
+        numbers = {
+            "epsilon": self.epsilon,
+            "beta": self.beta,
+            "min_valid_fraction": self.min_valid_fraction,
+            "overlong_coefficient": self.overlong_coefficient,
+        }
+        whole = {
+            "num_generations": self.num_generations,
+            "max_completion_length": self.max_completion_length,
+            "max_refill_rounds": self.max_refill_rounds,
+        }
+        for name in ("overlong_max_length", "overlong_cache_length"):
+            if getattr(self, name) is not None:
+                whole[name] = getattr(self, name)
+        if self.epsilon_high is not None:
+            numbers["epsilon_high"] = self.epsilon_high
+        for kind, values in (((int, float), numbers), ((int,), whole)):
+            for name, value in values.items():
+                if isinstance(value, bool) or not isinstance(value, kind):
+                    wanted = "a whole number" if kind == (int,) else "a number"
+                    raise ConfigError(f"{name} is {value!r} ({type(value).__name__}): it must be {wanted}.")
+
+    def _check_batch(self) -> None:
+        """The arithmetic of the batch, with the sum shown (TRL's own messages name only its result)."""
+        rows, steps = self.per_device_train_batch_size, self.steps_per_generation
+        if self.num_generations < 2:
+            raise ConfigError(
+                f"num_generations is {self.num_generations}: an advantage compares the completions of one prompt, so "
+                "at least 2 are needed (DAPO uses 8 to 16)."
+            )
+        processes = int(os.environ.get("WORLD_SIZE", 1))
+        if self.generation_batch_size is not None:
+            if steps is not None or self.generation_batch_size % (rows * processes):
+                return  # TRL names these two mistakes well
+            steps = self.generation_batch_size // (rows * processes)
+        steps = steps or self.gradient_accumulation_steps
+        total = rows * processes * steps
+        if total % self.num_generations:
+            raise ConfigError(
+                f"per_device_train_batch_size {rows} x {processes} process(es) x steps_per_generation {steps} = "
+                f"{total} completions per rollout batch, which is not a multiple of num_generations "
+                f"{self.num_generations}: whole groups must fit. Change one of the four."
+            )
+        if steps % self.gradient_accumulation_steps:
+            raise ConfigError(
+                f"steps_per_generation is {steps} and gradient_accumulation_steps is "
+                f"{self.gradient_accumulation_steps}: an optimizer step must lie within one rollout batch, so the "
+                "first must be a multiple of the second. The number of updates per rollout batch is their quotient."
+            )
+
+    def _resolve_overlong(self) -> None:
+        if self.overlong_shape == "none" or self.max_completion_length is None:
+            return
+        if self.overlong_max_length is None:
+            share = 1.0 if self.overlong_shape == "soft" else 1.0 - PAPER_CACHE_FRACTION
+            self.overlong_max_length = int(self.max_completion_length * share)
+        if self.overlong_cache_length is None:
+            soft = self.overlong_shape == "soft"
+            self.overlong_cache_length = int(self.overlong_max_length * PAPER_CACHE_FRACTION) if soft else 0
+
+    def _check(self) -> None:
+        for name, allowed in (
+            ("group_filter", GROUP_FILTERS),
+            ("on_refill_limit", REFILL_POLICIES),
+            ("overlong_shape", OVERLONG_SHAPES),
+            ("importance_sampling_level", ("token", "sequence_product", "sequence")),
+            ("scale_rewards", ("none", "group", "batch")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
+        if not 0 < self.min_valid_fraction <= 1:
+            raise ConfigError(
+                f"min_valid_fraction is {self.min_valid_fraction}: it must lie in (0, 1]. To train on every group, "
+                "set group_filter to none."
+            )
+        if self.max_refill_rounds < 0:
+            raise ConfigError(f"max_refill_rounds is {self.max_refill_rounds}: it must be 0 or more.")
+        if not 0 <= self.epsilon < 1:
+            raise ConfigError(f"epsilon is {self.epsilon}: a ratio cannot fall below 0, so it must lie in [0, 1).")
+        if self.epsilon_high is not None and self.epsilon_high < 0:
+            raise ConfigError(f"epsilon_high is {self.epsilon_high}: it must be 0 or more.")
+        if self.overlong_coefficient < 0:
+            raise ConfigError(
+                f"overlong_coefficient is {self.overlong_coefficient}: it is subtracted from the reward, so it must "
+                "be 0 or more."
+            )
+        if self.overlong_shape != "none" and self.overlong_max_length < 1:
+            raise ConfigError(f"overlong_max_length is {self.overlong_max_length}: it must be at least 1 token.")
+        if self.overlong_shape == "soft" and not 0 <= self.overlong_cache_length < self.overlong_max_length:
+            raise ConfigError(
+                f"overlong_cache_length is {self.overlong_cache_length} and overlong_max_length "
+                f"{self.overlong_max_length}: the cache must lie in [0, overlong_max_length)."
+            )

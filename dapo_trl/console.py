@@ -1,0 +1,96 @@
+"""What a person sees while a run goes on: a progress bar and one line of figures per logged step."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+COLUMNS: list[tuple[str, str, str]] = [
+    # heading, metric, format
+    ("reward", "reward/sampled", "{:7.3f}"),
+    ("accuracy", "accuracy/sampled", "{:8.3f}"),
+    ("trained", "accuracy/trained", "{:7.3f}"),
+    ("entropy", "entropy", "{:7.3f}"),
+    ("length", "completions/mean_length", "{:6.0f}"),
+    ("clip-%", "clip_ratio/low_mean", "{:6.2%}"),
+    ("clip+%", "clip_ratio/high_mean", "{:6.2%}"),
+    ("wrong", "groups/all_wrong", "{:5.0f}"),
+    ("right", "groups/all_right", "{:5.0f}"),
+    ("refill", "sampling/refill_rounds", "{:6.0f}"),
+    ("tok/s", "throughput/tokens_per_second", "{:6.0f}"),
+]
+LEGEND = (
+    "accuracy: before the group filter; trained: after it. clip-/clip+: tokens clipped at the lower and upper bound.\n"
+    "wrong/right: groups dropped because every completion was wrong or right. refill: extra rounds of sampling."
+)
+HEADER_EVERY = 25
+
+
+def heading() -> str:
+    return " ".join([f"{'step':>6}", *(f"{name:>{_width(form)}}" for name, _, form in COLUMNS)])
+
+
+def step_line(step: int, logs: dict[str, float]) -> str:
+    """One line of at most 100 columns; a figure that this step did not log shows as a dash."""
+    cells = []
+    for _, metric, form in COLUMNS:
+        value = logs.get(metric)
+        cells.append(f"{'-':>{_width(form)}}" if value is None else form.format(value))
+    return " ".join([f"{step:>6}", *cells])
+
+
+def _width(form: str) -> int:
+    return len(form.format(0.0))
+
+
+class ConsoleCallback(TrainerCallback):
+    """Prints step lines, and keeps a progress bar below them on a terminal."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress = progress_bar(console)
+        self._task = None
+        self._lines = 0
+
+    def describe(self, activity: str) -> None:
+        """Say in the bar what is going on within the step."""
+        if self._task is not None:
+            self.progress.update(self._task, activity=activity)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.console.print(f"[dim]{LEGEND}[/dim]")
+        self._task = self.progress.add_task("training", total=state.max_steps, completed=state.global_step, activity="")
+        self.progress.start()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.progress.update(self._task, completed=state.global_step)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not logs or "loss" not in logs:
+            return
+        if self._lines % HEADER_EVERY == 0:
+            self.console.print(heading(), style="bold", highlight=False)
+        self._lines += 1
+        self.console.print(step_line(state.global_step, logs), highlight=False)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with time left; nothing at all when the output is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[activity]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,203 @@
+"""Held-out accuracy of a model in an environment, with its uncertainty."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from envs import Completion
+
+from .rollout import EnvironmentRows, Outcome, score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``k`` samples of each of ``P`` problems."""
+
+    accuracy: np.ndarray
+    """``[P, k]`` raw correctness in [0, 1]; NaN where it could not be told"""
+    lengths: np.ndarray
+    """``[P, k]`` tokens"""
+    truncated: np.ndarray
+    """``[P, k]`` bool: cut off at the length limit"""
+    verdicts: Counter[str]
+    levels: list[Any]
+    """the environment's ``info["level"]`` of each problem, or None"""
+
+    @property
+    def mean(self) -> float:
+        """avg@k: the mean over problems of the mean over samples."""
+        return _mean_over_problems(self.accuracy)
+
+    def interval(self, confidence: float = 0.95, *, resamples: int = 4000, seed: int = 0) -> tuple[float, float]:
+        """Percentile bootstrap over problems: samples of one problem are not independent, problems are."""
+        rng = np.random.default_rng(seed)
+        per_problem = _per_problem(self.accuracy)
+        draws = rng.integers(len(per_problem), size=(resamples, len(per_problem)))
+        means = per_problem[draws].mean(axis=1)
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(means, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def by_level(self) -> dict[Any, float]:
+        """avg@k of the problems of each level, in the order of the levels; empty without levels."""
+        levels = sorted({level for level in self.levels if level is not None})
+        return {
+            level: _mean_over_problems(self.accuracy[[i for i, l in enumerate(self.levels) if l == level]])
+            for level in levels
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        low, high = self.interval()
+        return {
+            "problems": self.accuracy.shape[0],
+            "samples": self.accuracy.shape[1],
+            "accuracy": self.mean,
+            "interval_95": [low, high],
+            "by_level": {str(level): value for level, value in self.by_level().items()},
+            "mean_length": float(self.lengths.mean()),
+            "truncated": float(self.truncated.mean()),
+            "verdicts": dict(self.verdicts),
+        }
+
+
+def _per_problem(accuracy: np.ndarray) -> np.ndarray:
+    """Mean of each problem's scorable samples; problems without any are left out."""
+    scorable = accuracy[~np.isnan(accuracy).all(axis=1)]
+    if len(scorable) == 0:
+        raise ValueError("no sample could be scored: look at the environment's infra_failure")
+    return np.nanmean(scorable, axis=1)
+
+
+def _mean_over_problems(accuracy: np.ndarray) -> float:
+    return float(_per_problem(accuracy).mean())
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    env: gymnasium.Env,
+    indices: Sequence[int],
+    *,
+    k: int = 8,
+    max_completion_length: int = 512,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    batch_size: int = 64,
+    seed: int = 0,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Sample ``k`` completions of each row in ``indices`` and let the environment judge them.
+
+    Nothing is filtered and no length penalty enters. The caller's random state is left as it was.
+
+    Args:
+        model: a causal language model with ``generate``; its training mode is restored.
+        env: the held-out environment; see `rollout.make_env`.
+        max_completion_length: in tokens.
+        batch_size: completions generated at once.
+        on_batch: called with (completions done, completions in all) after each batch.
+    """
+    rows = EnvironmentRows(env, tokenizer)
+    prompts, levels = [], []
+    for index in indices:
+        prompts.append(_prompt_ids(tokenizer, rows[index]["prompt"]))
+        levels.append(env.reset(options={"index": index})[1].get("level"))
+    stop_ids = _stop_ids(model, tokenizer)
+    jobs = sorted(
+        ((problem, sample) for problem in range(len(indices)) for sample in range(k)),
+        key=lambda job: len(prompts[job[0]]),
+    )
+    accuracy, lengths = np.full((len(indices), k), np.nan), np.zeros((len(indices), k))
+    truncated, verdicts = np.zeros((len(indices), k), dtype=bool), Counter[str]()
+    was_training = model.training
+    model.eval()
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            for first in range(0, len(jobs), batch_size):
+                batch = jobs[first : first + batch_size]
+                sampled = _sample(
+                    model,
+                    tokenizer,
+                    [prompts[problem] for problem, _ in batch],
+                    stop_ids,
+                    max_new_tokens=max_completion_length,
+                    temperature=temperature,
+                    top_p=top_p,
+                )
+                for job, ids in zip(batch, sampled, strict=True):
+                    outcome, cut = _judge(env, tokenizer, indices[job[0]], ids, stop_ids)
+                    accuracy[job], lengths[job], truncated[job] = outcome.accuracy, len(ids), cut
+                    verdicts[outcome.verdict] += 1
+                if on_batch is not None:
+                    on_batch(first + len(batch), len(jobs))
+    finally:
+        model.train(was_training)
+    return Evaluation(accuracy, lengths, truncated, verdicts, levels)
+
+
+def merge(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation from those of several processes, each of other problems."""
+    return Evaluation(
+        accuracy=np.concatenate([part.accuracy for part in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        truncated=np.concatenate([part.truncated for part in parts]),
+        verdicts=sum((part.verdicts for part in parts), Counter()),
+        levels=[level for part in parts for level in part.levels],
+    )
+
+
+def _prompt_ids(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    declared = model.generation_config.eos_token_id
+    declared = declared if isinstance(declared, list) else [declared]
+    return [token for token in {*declared, tokenizer.eos_token_id} if token is not None]
+
+
+def _sample(
+    model: Any, tokenizer: Any, prompts: list[list[int]], stop_ids: list[int], **generation: Any
+) -> list[list[int]]:
+    width = max(map(len, prompts))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    sampled = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=True,
+        top_k=0,
+        eos_token_id=stop_ids,
+        pad_token_id=pad,
+        **generation,
+    )
+    return [_up_to_stop(row, stop_ids) for row in sampled[:, width:].tolist()]
+
+
+def _up_to_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
+    end = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids) - 1)
+    return ids[: end + 1]
+
+
+def _judge(
+    env: gymnasium.Env, tokenizer: Any, index: int, ids: list[int], stop_ids: list[int]
+) -> tuple[Outcome, bool]:
+    cut = ids[-1] not in stop_ids
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    action = Completion(text, n_tokens=len(ids), finish_reason="length" if cut else "stop")
+    return score(env, index, action), cut

@@ -1,0 +1,76 @@
+"""Every metric the trainer adds or redefines: name, definition, reduction and healthy range.
+
+Metrics that are means over tokens are exact: sums and counts are collected over the micro-batches of an optimizer
+step, reduced once over all processes, then divided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a logged number means."""
+
+    definition: str
+    over: str
+    """what it is a mean, sum or count over"""
+    healthy: str
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy/sampled": Metric("raw correctness before the filter", "all completions sampled", "rises"),
+    "accuracy/trained": Metric("raw correctness after the filter", "completions trained on", "0.2 to 0.8"),
+    "reward/sampled": Metric("reward with penalties, before the filter", "all completions sampled", "rises"),
+    "reward": Metric("reward with penalties, after the filter", "completions trained on", "stays near its middle"),
+    "groups/sampled": Metric("groups generated, refills included", "rollout batch", "at most 3 x groups/kept"),
+    "groups/kept": Metric("informative groups trained on", "rollout batch", "min_valid_fraction of a batch or more"),
+    "groups/all_wrong": Metric("groups dropped: nothing right", "rollout batch", "falls; high: too hard"),
+    "groups/all_right": Metric("groups dropped: everything right", "rollout batch", "rises late; high: too easy"),
+    "groups/constant": Metric("groups dropped: equal scores between 0 and 1", "rollout batch", "near 0"),
+    "groups/unscorable": Metric("groups dropped: no completion could be scored", "rollout batch", "0"),
+    "sampling/refill_rounds": Metric("rounds of generation after the first", "rollout batch", "0 to 3"),
+    "sampling/prompts": Metric("prompts drawn from the stream so far", "run", "counts up"),
+    "sampling/epochs": Metric("passes over the training data so far", "run", "counts up; 0 for endless data"),
+    "sampling/unscorable": Metric("completions without a reward", "share of completions sampled", "0"),
+    "completions/mean_length": Metric("tokens, before the filter", "all completions sampled", "no sudden jump"),
+    "completions/clipped_ratio": Metric("share cut off at the limit", "all completions sampled", "below 0.1"),
+    "entropy": Metric("entropy of the next-token distribution, nats", "tokens trained on", "falls slowly, never to 0"),
+    "kl": Metric("k3 estimate of KL(policy || reference), nats", "tokens trained on", "rises slowly"),
+    "clip_ratio/low_mean": Metric("share whose gradient was cut at 1 - epsilon", "tokens trained on", "below 0.05"),
+    "clip_ratio/high_mean": Metric("share cut at 1 + epsilon_high", "tokens trained on", "above 0, below 0.05"),
+    "clip_ratio/region_mean": Metric("share cut at either bound", "tokens trained on", "above 0, below 0.1"),
+    "time/rollout": Metric("seconds to generate and score", "rollout batch", "-"),
+    "time/update": Metric("seconds of forward, backward and optimizer", "optimizer step", "-"),
+    "throughput/tokens_per_second": Metric("completion tokens generated per second", "rollout batch", "-"),
+}
+
+
+class TokenMeans:
+    """Sums and counts of one optimizer step, kept on the device until they are read once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, values: Tensor, mask: Tensor) -> None:
+        """Add the entries of ``values`` (``[N, T]`` or ``[N, 1]``) where ``mask`` (``[N, T]``) is 1."""
+        active = mask.bool()
+        if values.shape[1] == 1:  # one value per completion: counted once for each completion that has tokens
+            active = active.any(dim=1, keepdim=True)
+        total = torch.where(active, values.detach().float(), 0.0).sum(dtype=torch.float64)
+        entry = torch.stack([total, active.sum().double()])
+        self._sums[name] = self._sums[name] + entry if name in self._sums else entry
+
+    def drain(self, accelerator: Accelerator) -> dict[str, float]:
+        """The means over all processes; empties the collection. All processes must have added the same names."""
+        if not self._sums:
+            return {}
+        names = list(self._sums)
+        totals = accelerator.reduce(torch.stack([self._sums[name] for name in names]), reduction="sum")
+        self._sums = {}
+        return {name: total / max(count, 1.0) for name, (total, count) in zip(names, totals.tolist(), strict=True)}

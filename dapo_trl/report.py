@@ -1,0 +1,136 @@
+"""A run directory as pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .callbacks import read_metrics
+
+matplotlib.use("Agg")
+
+BLUE, ORANGE, GREEN, RED, GREY = "#3366aa", "#dd8833", "#44996b", "#c0504d", "#8a8f98"
+
+
+def plot_curves(run: Path) -> Path:
+    """Draw the main curves of a run into ``curves.png`` in its folder.
+
+    Reads ``metrics.jsonl`` and, if they are there, ``evaluation_before.json`` and ``evaluation_after.json``.
+    """
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    axes = figure.subplots(2, 3)
+    _accuracy(axes[0, 0], rows, run)
+    _lines(axes[0, 1], rows, "Reward of all completions sampled", {"reward/sampled": ("reward", BLUE)})
+    _groups(axes[0, 2], rows)
+    _lines(axes[1, 0], rows, "Entropy per token (nats)", {"entropy": ("entropy", GREEN)}, floor=0)
+    _length(axes[1, 1], rows)
+    _lines(
+        axes[1, 2],
+        rows,
+        "Tokens clipped (%)",
+        {
+            "clip_ratio/high_mean": ("at 1 + epsilon_high", ORANGE),
+            "clip_ratio/low_mean": ("at 1 - epsilon", BLUE),
+        },
+        factor=100,
+        floor=0,
+    )
+    for axis in axes.flat:
+        axis.set_xlabel("optimizer step")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(frameon=False, fontsize=9)
+    figure.suptitle(str(run), fontsize=11, color=GREY)
+    path = run / "curves.png"
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _series(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    return (np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float))
+
+
+def _smooth(values: np.ndarray, window: int = 5) -> np.ndarray:
+    """Centred moving average that shrinks at the ends."""
+    half = window // 2
+    return np.array([values[max(i - half, 0) : i + half + 1].mean() for i in range(len(values))])
+
+
+def _lines(
+    axis: Axes,
+    rows: list[dict[str, Any]],
+    title: str,
+    names: dict[str, tuple[str, str]],
+    *,
+    factor: float = 1.0,
+    floor: float | None = None,
+) -> None:
+    for name, (label, colour) in names.items():
+        steps, values = _series(rows, name)
+        if len(steps):
+            axis.plot(steps, factor * values, color=colour, alpha=0.25, linewidth=1)
+            axis.plot(steps, factor * _smooth(values), color=colour, linewidth=1.8, label=label)
+    axis.set_title(title, fontsize=11)
+    if floor is not None:
+        axis.set_ylim(bottom=floor)
+
+
+def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Path) -> None:
+    _lines(
+        axis,
+        rows,
+        "Accuracy",
+        {
+            "accuracy/sampled": ("sampled (before the filter)", BLUE),
+            "accuracy/trained": ("trained on (after the filter)", GREY),
+        },
+    )
+    last = rows[-1]["step"] if rows else 0
+    for name, step in (("before", 0), ("after", last)):
+        path = run / f"evaluation_{name}.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            low, high = found["interval_95"]
+            value = found["accuracy"]
+            label = "held out, 95 % interval" if name == "before" else None
+            error = [[max(value - low, 0)], [max(high - value, 0)]]
+            axis.errorbar([step], [value], yerr=error, fmt="o", color=ORANGE, capsize=4, markersize=6, label=label, zorder=3)
+    axis.set_ylim(0, 1.03)
+
+
+def _groups(axis: Axes, rows: list[dict[str, Any]]) -> None:
+    parts = {
+        "groups/kept": ("trained on", GREEN),
+        "groups/all_right": ("dropped: all right", BLUE),
+        "groups/all_wrong": ("dropped: all wrong", RED),
+        "groups/constant": ("dropped: constant", ORANGE),
+        "groups/unscorable": ("dropped: unscorable", GREY),
+    }
+    shown = {name: style for name, style in parts.items() if _series(rows, name)[1].sum() > 0}
+    steps, _ = _series(rows, "groups/kept")
+    if shown:
+        stacks = [_series(rows, name)[1] for name in shown]
+        axis.stackplot(
+            steps, stacks, labels=[label for label, _ in shown.values()], colors=[c for _, c in shown.values()], alpha=0.8
+        )
+    axis.set_title("Groups sampled per rollout batch", fontsize=11)
+
+
+def _length(axis: Axes, rows: list[dict[str, Any]]) -> None:
+    _lines(axis, rows, "Completion length (tokens)", {"completions/mean_length": ("mean length", BLUE)}, floor=0)
+    steps, truncated = _series(rows, "completions/clipped_ratio")
+    if len(steps):
+        other = axis.twinx()
+        other.plot(steps, 100 * truncated, color=RED, linewidth=1, alpha=0.6)
+        other.set_ylabel("cut off at the limit (%)", color=RED, fontsize=9)
+        other.set_ylim(0, max(5.0, 110 * truncated.max()))
+        other.spines[["top"]].set_visible(False)

@@ -1,0 +1,249 @@
+"""From environment rows to prompts, and from completions to outcomes.
+
+The only file that knows both Gymnasium and TRL. An environment is driven row by row: ``reset(options={"index": i})``
+gives the prompt, ``step(completion)`` the reward, and every member of a group must have seen the same prompt.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import envs
+import gymnasium
+from envs import Completion, OverlongPenalty
+from envs.wrappers import overlong_penalty
+from torch import nn
+
+from .errors import ConfigError, RewardError
+
+
+@dataclass
+class Rollout:
+    """One completion with everything that training needs of it. Token lists are unpadded."""
+
+    row: dict[str, Any]
+    prompt: Any
+    completion: Any
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    order: tuple[int, int]
+    """(round, row of the round over all processes); completions of one group are neighbours"""
+    accuracy: float
+    """raw correctness; NaN where it could not be told"""
+    logprobs: list[float] | None = None
+    loss_mask: list[int] | None = None
+    """1 for the model's own tokens, 0 for foreign ones (`rollout_func`'s ``env_mask``)"""
+    rewards: list[float] = field(default_factory=list)
+    """one per reward function; NaN where it does not apply"""
+    log_columns: dict[str, Any] = field(default_factory=dict)
+    """what reward functions logged of this completion (TRL's ``log_extra``)"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an environment said of one completion."""
+
+    reward: float
+    accuracy: float
+    verdict: str
+    components: dict[str, float]
+
+
+def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
+    """The environment of an id (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``); an instance passes through.
+
+    Raises:
+        ConfigError: the id is unknown (the message names the nearest ones), its module cannot be imported, or it
+            rejects ``kwargs``.
+    """
+    if isinstance(env, gymnasium.Env):
+        return env
+    try:
+        return gymnasium.make(env, **kwargs)
+    except gymnasium.error.NameNotFound as error:
+        raise ConfigError(_unknown_env(env)) from error
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error) as error:
+        raise ConfigError(f"env is {env!r}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"env is {env!r}: {error}. Install the package or fix the part before the colon.") from error
+    except (TypeError, ValueError, OSError) as error:
+        raise ConfigError(f"env {env!r} cannot be made with {_brief(kwargs)}: {error}") from error
+
+
+def _brief(kwargs: dict[str, Any]) -> str:
+    text = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _unknown_env(env: str) -> str:
+    ours = sorted(
+        spec.id for spec in gymnasium.registry.values() if str(spec.entry_point).startswith(envs.__name__ + ".")
+    )
+    near = difflib.get_close_matches(env, list(gymnasium.registry), n=2, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return (
+        f"env is {env!r}: no such environment is registered. {hint}This package has {', '.join(ours)}; an "
+        "environment of your own is named 'your_module:your/Task-v0'."
+    )
+
+
+def as_prompt(text: str, tokenizer: Any) -> str | list[dict[str, str]]:
+    """The prompt in the form the model expects: one user message if the tokenizer has a chat template, else text."""
+    return [{"role": "user", "content": text}] if getattr(tokenizer, "chat_template", None) else text
+
+
+class EnvironmentRows:
+    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i}``."""
+
+    def __init__(self, env: gymnasium.Env, tokenizer: Any):
+        self.env = env
+        self.tokenizer = tokenizer
+        self.size: int | None = getattr(env.unwrapped, "num_rows", None)
+        if self.size == 0:
+            raise ConfigError(f"env {env_name(env)} has no rows: it needs at least one.")
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        text, _ = self.env.reset(options={"index": index})
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"env {env_name(self.env)} returned a {type(text).__name__} from reset(): a task for a language model "
+                "must return the prompt as a str."
+            )
+        return {"prompt": as_prompt(text, self.tokenizer), "index": index}
+
+
+def env_name(env: gymnasium.Env) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def has_overlong_penalty(env: gymnasium.Env) -> bool:
+    """Whether the environment already subtracts an overlong penalty of its own."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, OverlongPenalty):
+            return True
+        env = env.env
+    return False
+
+
+def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_prompt: str | None = None) -> Outcome:
+    """Run one completion through the environment's row ``index``.
+
+    Raises:
+        RewardError: the environment showed another prompt than the one answered, or returned something that is not a
+            reward.
+    """
+    prompt, _ = env.reset(options={"index": index})
+    if expected_prompt is not None and prompt != expected_prompt:
+        raise RewardError(
+            f"env {env_name(env)} gave two different prompts for index {index} ({prompt[:80]!r}, then "
+            f'{expected_prompt[:80]!r}): reset(options={{"index": i}}) must always give the same row, or completions '
+            "of one group cannot be compared."
+        )
+    _, reward, _, _, info = env.step(completion)
+    if reward is None or isinstance(reward, bool) or not _is_number(reward):
+        raise RewardError(
+            f"env {env_name(env)} returned the reward {reward!r} ({type(reward).__name__}) for index {index}: step() "
+            "must return a float, or NaN for a completion that cannot be scored."
+        )
+    return Outcome(
+        reward=float(reward),
+        accuracy=float(info.get("accuracy", reward)),
+        verdict=str(info.get("verdict", "unknown")),
+        components=dict(info.get("rewards", {})),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not math.isinf(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+class EnvironmentReward:
+    """An environment as a TRL reward function. The outcomes of the last call stay in ``outcomes``."""
+
+    __name__ = "environment"
+
+    def __init__(self, env: gymnasium.Env):
+        self.env = env
+        self.outcomes: list[Outcome] = []
+        self.tokenizer: Any = None
+        self.stop_ids: frozenset[int] = frozenset()
+
+    def bind(self, tokenizer: Any, stop_ids: Iterable[int]) -> None:
+        """Say how completions are decoded and which last tokens mean that the model ended by itself."""
+        self.tokenizer = tokenizer
+        self.stop_ids = frozenset(stop_ids)
+
+    def __call__(
+        self, prompts: list, completions: list, completion_ids: list[list[int]], index: list[int], **_: Any
+    ) -> list[float]:
+        # The text is decoded from the tokens: a chat parser may have split the reasoning off the message.
+        texts = self.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+        self.outcomes = []
+        for prompt, text, ids, row in zip(prompts, texts, completion_ids, index, strict=True):
+            finish = "stop" if ids and ids[-1] in self.stop_ids else "length"
+            action = Completion(text, n_tokens=len(ids), finish_reason=finish)
+            shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+            self.outcomes.append(score(self.env, row, action, expected_prompt=shown))
+        return [outcome.reward for outcome in self.outcomes]
+
+
+class OverlongReward:
+    """The overlong penalty as a TRL reward function, for rewards that do not come from an environment wrapper."""
+
+    __name__ = "overlong"
+
+    def __init__(self, *, shape: str, max_length: int, cache_length: int, coefficient: float):
+        self.settings: dict[str, Any] = {
+            "shape": shape,
+            "max_length": max_length,
+            "cache_length": cache_length,
+            "coefficient": coefficient,
+        }
+
+    def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [overlong_penalty(len(ids), **self.settings) for ids in completion_ids]
+
+
+def checked(function: Any) -> Any:
+    """A user's reward function that fails with one clear message when what it returns is not rewards.
+
+    Reward models (a path or a module) and coroutines are TRL's business and pass through.
+    """
+    if not callable(function) or isinstance(function, nn.Module) or inspect.iscoroutinefunction(function):
+        return function
+    name = getattr(function, "__name__", type(function).__name__)
+
+    @functools.wraps(function, updated=())
+    def call(prompts: list, **kwargs: Any) -> list[float | None]:
+        rewards = function(prompts=prompts, **kwargs)
+        try:
+            values = list(rewards)
+        except TypeError:
+            raise RewardError(
+                f"reward function {name!r} returned {rewards!r}: it must return a list of {len(prompts)} floats, one "
+                "per completion (None for a completion it does not apply to)."
+            ) from None
+        if len(values) != len(prompts):
+            raise RewardError(
+                f"reward function {name!r} returned {len(values)} rewards for {len(prompts)} completions: it must "
+                "return one per completion."
+            )
+        for i, value in enumerate(values):
+            if value is not None and not _is_number(value):
+                raise RewardError(
+                    f"reward function {name!r} returned {value!r} for completion {i}: it must be a finite number, or "
+                    "None (or NaN) for a completion that cannot be scored."
+                )
+        return [None if value is None else float(value) for value in values]
+
+    call.__name__ = name
+    return call

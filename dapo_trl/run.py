@@ -1,0 +1,209 @@
+"""One training run from settings to results: measure, train, save, measure again, draw the curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from rich.console import Console
+from rich.logging import RichHandler
+from transformers import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
+
+from .callbacks import MetricsFile, StopOnSignal
+from .config import DAPOConfig
+from .console import ConsoleCallback, progress_bar
+from .errors import ConfigError, NonFiniteError
+from .evaluation import Evaluation, evaluate, merge
+from .report import plot_curves
+from .rollout import make_env
+from .settings import RunConfig
+from .trainer import DAPOTrainer
+
+INTERRUPTED = 130
+
+
+def train(run: RunConfig, args: DAPOConfig) -> int:
+    """Carry out `dapo-trl train`; returns the exit code."""
+    folder = Path(args.output_dir)
+    checkpoint = _prepare_folder(folder, run, args)
+    console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
+    _quieten(console)
+    if args.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max((os.cpu_count() or 1) // args.world_size, 1))
+    assert run.env is not None and run.model is not None
+    env = make_env(run.env, **run.env_kwargs)
+    held_out = None
+    if run.eval_problems:
+        held_out = make_env(run.eval_env or run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
+    trainer = _make_trainer(run, args, env)
+    progress = ConsoleCallback(console)
+    stop = StopOnSignal(console, trainer.accelerator)
+    for default in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(default)
+    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl")):
+        trainer.add_callback(callback)
+    trainer.on_activity = progress.describe
+    console.print(_headline(run, args, trainer), highlight=False)
+
+    before = after = None
+    if held_out is not None and checkpoint is None:
+        before = _measure("before", trainer, held_out, run, console)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (NonFiniteError, KeyboardInterrupt):
+        _say_last_checkpoint(console, folder)
+        raise
+    finally:
+        progress.close()
+        stop.restore()
+    if stop.requested:
+        console.print(
+            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with the same command "
+            "and --resume_from_checkpoint latest."
+        )
+        return INTERRUPTED
+    trainer.save_model(str(folder / "model"))
+    if held_out is not None:
+        after = _measure("after", trainer, held_out, run, console)
+    if trainer.accelerator.is_main_process:
+        picture = plot_curves(folder)
+        console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
+    return 0
+
+
+def _prepare_folder(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
+    """Find the checkpoint to resume from, or make sure that no earlier run is overwritten by mistake."""
+    wanted = args.resume_from_checkpoint
+    if wanted is not None and str(wanted).lower() not in ("false", "none"):
+        if str(wanted).lower() in ("true", "latest"):
+            found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+            if found is None:
+                raise ConfigError(f"resume_from_checkpoint is {wanted}, but {folder} holds no checkpoint.")
+            return found
+        if not Path(wanted).is_dir():
+            raise ConfigError(f"resume_from_checkpoint is {wanted}: there is no such folder.")
+        return str(wanted)
+    if (folder / "metrics.jsonl").exists() and int(os.environ.get("RANK", 0)) == 0:
+        if not run.overwrite:
+            raise ConfigError(
+                f"output_dir {folder} holds a run already: continue it with --resume_from_checkpoint latest, choose "
+                "another --output_dir, or replace it with --overwrite true."
+            )
+        shutil.rmtree(folder)
+    if int(os.environ.get("RANK", 0)) == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {**vars(run), **args.to_dict()}
+        (folder / "config.yaml").write_text(yaml.safe_dump(_plain(settings), sort_keys=True), encoding="utf-8")
+    return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _quieten(console: Console) -> None:
+    """Libraries' own bars and notices would tear the step lines apart; warnings of ours stay."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
+    logger = logging.getLogger("dapo_trl")
+    logger.handlers, logger.propagate = [handler], False
+
+
+def _make_trainer(run: RunConfig, args: DAPOConfig, env: Any) -> DAPOTrainer:
+    path = Path(str(run.model))
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ConfigError(f"model is {run.model}: the folder holds no config.json, so it is not a saved model.")
+    try:
+        return DAPOTrainer(model=run.model, args=args, env=env)
+    except OSError as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"model is {run.model!r} and cannot be loaded: {first}") from error
+
+
+def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
+    weights = sum(p.numel() for p in trainer.model.parameters())
+    return (
+        f"{run.model} ({weights / 1e6:,.1f} M weights) on {run.env}, {trainer.accelerator.num_processes} process(es) "
+        f"on {trainer.accelerator.device.type}: {args.groups_per_rollout} groups of {args.num_generations} per rollout "
+        f"batch, {args.updates_per_rollout} update(s) on each."
+    )
+
+
+def _measure(
+    when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console
+) -> Evaluation:
+    accelerator: Accelerator = trainer.accelerator
+    indices = list(range(run.eval_problems))
+    size = getattr(env.unwrapped, "num_rows", None)
+    if size is not None and size < len(indices):
+        raise ConfigError(f"eval_problems is {len(indices)}, but the held-out environment has {size} rows.")
+    with progress_bar(console) as bar:
+        task = bar.add_task(f"held-out accuracy {when}", total=None, activity="")
+        mine = evaluate(
+            accelerator.unwrap_model(trainer.model),
+            trainer.processing_class,
+            env,
+            indices[accelerator.process_index :: accelerator.num_processes],
+            k=run.eval_samples,
+            max_completion_length=trainer.max_completion_length,
+            temperature=run.eval_temperature,
+            top_p=run.eval_top_p,
+            seed=trainer.args.seed + accelerator.process_index,
+            on_batch=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    found = merge(gather_object([mine]))
+    if accelerator.is_main_process:
+        path = Path(trainer.args.output_dir) / f"evaluation_{when}.json"
+        path.write_text(json.dumps(found.summary(), indent=2) + "\n", encoding="utf-8")
+        console.print(f"held-out accuracy {when} training: {_figure(found)}", highlight=False)
+    return found
+
+
+def _figure(found: Evaluation) -> str:
+    low, high = found.interval()
+    problems, samples = found.accuracy.shape
+    return f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples)"
+
+
+def _conclusion(
+    trainer: DAPOTrainer, folder: Path, picture: Path, before: Evaluation | None, after: Evaluation | None
+) -> str:
+    totals = trainer.totals
+    lines = [""]
+    if after is not None:
+        if before is not None:
+            lines.append(f"held-out accuracy before: {_figure(before)}")
+        lines.append(f"held-out accuracy after:  {_figure(after)}")
+        for level, value in after.by_level().items():
+            earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
+            lines.append(f"  level {level}: {earlier}{value:.3f}")
+    dropped = totals.sampled - totals.kept
+    lines.append(
+        f"{totals.sampled} groups sampled, {totals.kept} trained on, {dropped} dropped ({totals.all_wrong} all wrong, "
+        f"{totals.all_right} all right, {totals.constant} constant, {totals.unscorable} unscorable)."
+    )
+    if totals.sampled and not totals.kept:
+        lines.append("Nothing was learnt: no group was informative, so the weights are those of the start.")
+    lines.append(f"model: {folder / 'model'}   curves: {picture}   metrics: {folder / 'metrics.jsonl'}")
+    return "\n".join(lines)
+
+
+def _say_last_checkpoint(console: Console, folder: Path) -> None:
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is not None:
+        console.print(f"The last checkpoint is {last}: resume with --resume_from_checkpoint latest.")

@@ -1,0 +1,472 @@
+"""``DAPOTrainer``: TRL's ``GRPOTrainer`` with DAPO's loss and batching. Wiring only.
+
+One rollout batch in order: `collect` samples and filters groups until the batch is accepted; TRL computes old and
+reference log-probabilities of the kept rows alone; `batching` cuts them into micro-batches. One optimizer step in
+order: `_compute_loss` calls `algorithm` on each micro-batch; gradients and metrics are normalised over the whole step,
+all processes together; nothing non-finite reaches the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import ProcessorMixin
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+
+from . import algorithm, batching
+from .checkpoint import load_state, save_state
+from .collect import RolloutBatch, RolloutCollector
+from .config import DAPOConfig
+from .data import PromptStream, StreamedPrompts, prompt_stream
+from .errors import ConfigError, NonFiniteError
+from .metrics import TokenMeans
+from .planning import inert_settings
+from .rollout import (
+    EnvironmentReward,
+    EnvironmentRows,
+    OverlongReward,
+    checked,
+    env_name,
+    has_overlong_penalty,
+    make_env,
+)
+from .sampling import GroupCounts
+
+logger = logging.getLogger("dapo_trl")
+
+RATIO_LEVELS = {"token": "token", "sequence_product": "sequence"}
+LOSS_MODES = {"dapo": "token", "grpo": "sequence"}
+
+
+class DAPOTrainer(GRPOTrainer):
+    """Trains a causal language model with DAPO (arXiv 2503.14476).
+
+    Takes everything `trl.GRPOTrainer` takes and, instead of ``train_dataset``, an environment. With
+    ``group_filter="none"`` and ``overlong_shape="none"`` it computes what `GRPOTrainer` computes.
+
+    Args:
+        env: id of a registered Gymnasium environment (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``) or an
+            instance. It supplies prompts and the reward named ``environment``; ``reward_funcs`` given beside it are
+            added to that (``reward_weights`` then begin with the environment's).
+        args: a `DAPOConfig`; without it the textbook defaults.
+
+    Raises:
+        ConfigError: settings, data and environment do not fit together.
+    """
+
+    _tag_names = ["trl", "dapo"]
+    _name = "DAPO"
+
+    def __init__(
+        self,
+        model,
+        reward_funcs=None,
+        args: DAPOConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset=None,
+        processing_class=None,
+        reward_processing_classes=None,
+        callbacks=None,
+        optimizers=(None, None),
+        quantization_config=None,
+        peft_config=None,
+        tools=None,
+        rollout_func=None,
+        environment_factory=None,
+        *,
+        env: str | gymnasium.Env | None = None,
+    ):
+        args = DAPOConfig() if args is None else args
+        if not isinstance(args, DAPOConfig):
+            raise ConfigError(
+                f"args is a {type(args).__name__}: DAPOTrainer needs a DAPOConfig (the fields of GRPOConfig and "
+                "DAPO's own)."
+            )
+        if isinstance(processing_class, ProcessorMixin):
+            raise ConfigError(_VISION)
+        if args.filters_groups and (tools or environment_factory):
+            raise ConfigError(
+                f"group_filter is {args.group_filter!r} and TRL's tools or environment_factory are in use: dynamic "
+                "sampling cannot replay their episodes. Set group_filter to 'none', or make the task an `env`."
+            )
+        functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+        functions = [checked(function) for function in functions if function is not None]
+        self.env = None if env is None else make_env(env)
+        self._environment_reward = None
+        if self.env is not None:
+            train_dataset = _clock_rows(self.env, args, train_dataset, eval_dataset)
+            self._environment_reward = EnvironmentReward(self.env)
+            functions.insert(0, self._environment_reward)
+        super().__init__(
+            model=model,
+            reward_funcs=functions,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            reward_processing_classes=reward_processing_classes,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+            tools=tools,
+            rollout_func=rollout_func,
+            environment_factory=environment_factory,
+        )
+        if self._is_vlm:
+            raise ConfigError(_VISION)
+        self.stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
+        if self._environment_reward is not None:
+            self._environment_reward.bind(self._tokenizer, self.stop_ids)
+        self._has_overlong = args.overlong_shape != "none" and not (self.env and has_overlong_penalty(self.env))
+        if self._has_overlong:
+            self._add_overlong_reward()
+        self._check_filter_key()
+        self.prompts = self._prompt_stream()
+        self.totals = GroupCounts()
+        """what became of the groups sampled in this run"""
+        self.on_activity: Callable[[str], None] = lambda activity: None
+        """told what goes on within a step, for a progress bar"""
+        self._collector = RolloutCollector(self)
+        self._replay: RolloutBatch | None = None
+        self._updates: list[list[batching.Batch]] = []
+        self._update_loss: list[Tensor] = []
+        self._update_started = 0.0
+        self._token_means = TokenMeans()
+        for sentence in inert_settings(args):
+            self._warn(sentence)
+
+    # Construction
+
+    def _add_overlong_reward(self) -> None:
+        penalty = OverlongReward(
+            shape=self.args.overlong_shape,
+            max_length=self.args.overlong_max_length,
+            cache_length=self.args.overlong_cache_length,
+            coefficient=self.args.overlong_coefficient,
+        )
+        self.reward_funcs.append(penalty)
+        self.reward_func_names.append(penalty.__name__)
+        self.reward_processing_classes.append(None)
+        self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
+
+    def _check_filter_key(self) -> None:
+        allowed = ["accuracy", "reward", *self.reward_func_names[: self._task_rewards]]
+        if self.args.filters_groups and self.args.filter_key not in allowed:
+            raise ConfigError(
+                f"filter_key is {self.args.filter_key!r}: it must be one of {', '.join(allowed)} (after the first two: "
+                "the reward functions of this run)."
+            )
+
+    def _prompt_stream(self) -> PromptStream | StreamedPrompts:
+        if self.env is None:
+            return prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+        rows = EnvironmentRows(self.env, self._tokenizer)
+        shuffle = self.args.shuffle_dataset and rows.size is not None
+        return PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
+
+    def _warn(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            logger.warning(line)
+
+    # Rewards
+
+    @property
+    def _task_rewards(self) -> int:
+        """Number of reward columns before the overlong penalty's."""
+        return len(self.reward_funcs) - self._has_overlong
+
+    def total_rewards(self, rewards: Tensor, columns: int | None = None) -> Tensor:
+        """Weighted sum over the first ``columns`` reward functions: ``[N, F]`` to ``[N]``; NaN where none applies."""
+        rewards = rewards[:, :columns]
+        total = (rewards * self.reward_weights[:columns].to(rewards.device)).nansum(dim=1)
+        return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
+
+    def local_accuracy(self, rewards: Tensor, first: int, count: int) -> Tensor:
+        """Raw correctness of this process's rows; without an environment the reward before the overlong penalty."""
+        if self._environment_reward is not None:
+            outcomes = [outcome.accuracy for outcome in self._environment_reward.outcomes]
+            return torch.tensor(outcomes, dtype=torch.float32, device=rewards.device)
+        return self.total_rewards(rewards, self._task_rewards)[first : first + count]
+
+    def filter_scores(self, rewards: Tensor, accuracy: Tensor) -> Tensor:
+        """What the group filter looks at: ``[N]``, never shaped by length."""
+        if self.args.filter_key == "accuracy":
+            return accuracy
+        if self.args.filter_key == "reward":
+            return self.total_rewards(rewards, self._task_rewards)
+        return rewards[:, self.reward_func_names.index(self.args.filter_key)]
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        if self._replay is not None:
+            return self._replay.rewards
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        # A completion that its task could not score has no reward at all, whatever its length.
+        decisive = rewards[:, :1] if self._environment_reward is not None else rewards[:, : self._task_rewards]
+        rewards[decisive.isnan().all(dim=1)] = torch.nan
+        if self._environment_reward is not None and not self.model.training:
+            accuracy = self.accelerator.gather(self.local_accuracy(rewards, 0, len(prompts)))
+            self._metrics["eval"]["accuracy"].append(accuracy.nanmean().item())
+        return rewards
+
+    # Generation
+
+    def _generate(self, prompts):
+        if self._replay is None:
+            return super()._generate(prompts)
+        share = self._replay.share
+        return (
+            [rollout.prompt_ids for rollout in share],
+            [rollout.completion_ids for rollout in share],
+            None if share[0].loss_mask is None else [rollout.loss_mask for rollout in share],
+            [rollout.completion for rollout in share],
+            None if share[0].logprobs is None else [rollout.logprobs for rollout in share],
+            {},
+            None,
+            [],
+        )
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = max(len(ids) for ids in prompt_ids)
+        if limit is not None and longest + self.max_completion_length > limit:
+            raise ConfigError(
+                f"a prompt of {longest} tokens + max_completion_length {self.max_completion_length} = "
+                f"{longest + self.max_completion_length}, but the model's context holds {limit} tokens. Lower "
+                "max_completion_length, drop the long prompts, or use a model with a longer context."
+            )
+        return super()._generate_single_turn(
+            prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
+        )
+
+    def _rollout_updates(self) -> list[list[batching.Batch]]:
+        """A new rollout batch as the micro-batches of each of its optimizer steps; none for a step without tokens."""
+        updates = self.args.steps_per_generation // self.args.gradient_accumulation_steps
+        if self.tools or self.environment_factories is not None:
+            batch, real = self._unfiltered_batch()
+        else:
+            batch, real = self._filtered_batch()
+        if batch is None:
+            return [[] for _ in range(updates)]
+        order = torch.randperm(real).tolist()  # as TRL does: an optimizer step mixes the rows of all groups
+        cut = batching.micro_batches(
+            batch, order, updates=updates, per_update=self.args.gradient_accumulation_steps
+        )
+        return self._normalised(cut)
+
+    def _unfiltered_batch(self):
+        """TRL's own path, for episodes that cannot be replayed."""
+        groups, size = self.prompts.take(self.args.groups_per_rollout), self.args.num_generations
+        rows = [dict(row) for row in groups for _ in range(size)]
+        share = len(rows) // self.accelerator.num_processes
+        first = self.accelerator.process_index * share
+        return self._generate_and_score_completions(rows[first : first + share]), share
+
+    def _filtered_batch(self):
+        collected, sampler = self._collector.fill()
+        self.totals += sampler.counts
+        if collected is None:
+            self._warn(f"step {self.state.global_step}: no update, nothing to learn from. {sampler.explain()}")
+            return None, 0
+        self._pending_extra_logs.update(
+            {name: [rollout.log_columns[name] for rollout in collected.share] for name in collected.share[0].log_columns}
+        )
+        self._replay = collected
+        try:
+            batch = self._generate_and_score_completions([rollout.row for rollout in collected.share])
+        finally:
+            self._replay = None
+        if self.multi_objective_aggregation == "sum_then_normalize":
+            advantages = algorithm.group_advantages(
+                collected.totals, self.num_generations, scale=self.scale_rewards
+            )
+            batch["advantages"] = collected.spread(advantages)
+        return batch, collected.real
+
+    def _normalised(self, updates: list[list[batching.Batch]]) -> list[list[batching.Batch]]:
+        """Tell every micro-batch the active tokens and the rows of its whole optimizer step, all processes together."""
+        device = self.accelerator.device
+        local = [
+            [sum(int(batching.loss_mask(batch).sum()) for batch in update), sum(batch["row_count"] for batch in update)]
+            for update in updates
+        ]
+        counts = self.accelerator.reduce(torch.tensor(local, device=device), reduction="sum").tolist()
+        for (tokens, rows), update in zip(counts, updates, strict=True):
+            if tokens == 0:
+                update.clear()
+            for batch in update:
+                batch["step_tokens"], batch["step_rows"] = tokens, rows
+                # TRL's losses scale this down to one optimizer step by an average; undone here, that is exact.
+                batch["num_items_in_batch"] = torch.tensor(tokens * len(updates), device=device)
+        return updates
+
+    # The loop: the loader is a clock, prompts come from the stream
+
+    def get_train_dataloader(self) -> DataLoader:
+        """One tick per micro-batch; per epoch as many as TRL's loader would yield batches."""
+        per_rollout = self.args.steps_per_generation * self.num_iterations
+        if self.prompts.size is None:
+            ticks = self.args.max_steps * self.args.gradient_accumulation_steps
+        else:
+            ticks = max(self.prompts.size // self.args.groups_per_rollout, 1) * per_rollout
+        return DataLoader(range(ticks), batch_size=1, collate_fn=list)  # type: ignore[arg-type]
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
+        model.train()
+        accumulation, per_rollout = self.args.gradient_accumulation_steps, self.args.steps_per_generation
+        if self._step % (per_rollout * self.num_iterations) == 0 or not self._updates:
+            self._updates = self._rollout_updates()
+        if self._step % accumulation == 0:
+            self._update_started = time.perf_counter()
+        update = self._updates[self._step % per_rollout // accumulation]
+        if update:
+            loss = super().training_step(model, update[self._step % accumulation], num_items_in_batch)
+        else:  # no gradient, so the optimizer leaves the weights alone
+            self._step += 1
+            loss = torch.zeros((), device=self.accelerator.device)
+        self._update_loss.append(loss)
+        if self.accelerator.sync_gradients:
+            for name, mean in self._token_means.drain(self.accelerator).items():
+                self._metrics["train"][name].append(mean)
+            self._metrics["train"]["time/update"].append(time.perf_counter() - self._update_started)
+        return loss
+
+    def _prepare_inputs(self, generation_batch):
+        return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Called once before every optimizer step: the last moment at which the weights are still good."""
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        loss = torch.stack(self._update_loss).sum()
+        self._update_loss = []
+        evidence = [loss]
+        if not self.args.fp16:  # a float16 gradient scaler finds its scale by overflowing
+            evidence.append(torch.as_tensor(grad_norm, device=loss.device, dtype=loss.dtype))
+        if not torch.stack(evidence).isfinite().all():
+            self._stop_at_non_finite(float(loss), float(grad_norm))
+        return grad_norm
+
+    def _stop_at_non_finite(self, loss: float, grad_norm: float) -> None:
+        step = self.state.global_step
+        path = Path(self.args.output_dir) / f"non_finite_step_{step}_process_{self.accelerator.process_index}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        update = (self._step - 1) % self.args.steps_per_generation // self.args.gradient_accumulation_steps
+        torch.save({"step": step, "micro_batches": self._updates[update]}, path)
+        raise NonFiniteError(
+            f"step {step}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped before the update, "
+            f"so the weights are those of the step before; the batch is in {path}. Lower learning_rate or "
+            "max_grad_norm, or look at the rewards of that batch."
+        )
+
+    # Loss
+
+    @property
+    def _uses_trl_loss(self) -> bool:
+        """Whether the settings ask for a loss that is not DAPO's: TRL then computes it, on our micro-batches."""
+        return (
+            self.loss_type not in LOSS_MODES
+            or self.importance_sampling_level not in RATIO_LEVELS
+            or self.top_entropy_quantile < 1
+            or self._entropy_bonus_enabled
+            or self.off_policy_mask_threshold is not None
+            or self.args.delta is not None
+            or self.aux_loss_enabled
+        )
+
+    def _compute_loss(self, model, inputs):
+        if self._uses_trl_loss:
+            return super()._compute_loss(model, inputs)
+        mask = batching.loss_mask(inputs)
+        logps, entropies, _ = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            inputs["completion_ids"].size(1),
+            compute_entropy=True,
+        )
+        old_logps = inputs.get("old_per_token_logps")
+        old_logps = logps.detach() if old_logps is None else old_logps  # first update of an aligned batch: ratio 1
+        ratio = algorithm.importance_ratio(
+            logps, old_logps, mask, level=RATIO_LEVELS[self.importance_sampling_level]
+        )
+        loss, is_low_clipped, is_high_clipped = algorithm.clipped_surrogate(
+            ratio, inputs["advantages"], epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high
+        )
+        if "importance_sampling_ratio" in inputs:  # vLLM samples from slightly other probabilities
+            loss = loss * inputs["importance_sampling_ratio"]
+        means = {
+            "entropy": entropies,
+            "clip_ratio/low_mean": is_low_clipped,
+            "clip_ratio/high_mean": is_high_clipped,
+            "clip_ratio/region_mean": is_low_clipped | is_high_clipped,
+        }
+        if self.beta != 0.0:
+            corrected = ratio if self.args.use_bias_correction_kl else None
+            kl = algorithm.kl_estimate(logps, inputs["ref_per_token_logps"], ratio=corrected)
+            loss = loss + self.beta * kl
+            means["kl"] = kl
+        self._record(means, mask)
+        mode = LOSS_MODES[self.loss_type]
+        normalizer = inputs.get("step_tokens" if mode == "token" else "step_rows")
+        if normalizer is not None:  # gradients are averaged over processes afterwards
+            normalizer = normalizer / self.accelerator.num_processes
+        return algorithm.aggregate_loss(loss, mask, mode=mode, normalizer=normalizer)
+
+    def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:
+        if self.model.training:
+            for name, value in values.items():
+                self._token_means.add(name, value, mask)
+            return
+        means = TokenMeans()
+        for name, value in values.items():
+            means.add(name, value, mask)
+        for name, mean in means.drain(self.accelerator).items():
+            self._metrics["eval"][name].append(mean)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        state = {"step": self._step, "prompts": self.prompts.state_dict(), "updates": self._updates}
+        save_state(folder, self.accelerator.process_index, state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        state = None if checkpoint is None else load_state(checkpoint, self.accelerator.process_index)
+        if state is not None:
+            self._step = state["step"]
+            self.prompts.load_state_dict(state["prompts"])
+            self._updates = [
+                [batching.to_device(batch, self.accelerator.device) for batch in update] for update in state["updates"]
+            ]
+
+
+_VISION = "the model has a vision processor: DAPOTrainer trains on text alone. Pass the model's tokenizer and a text task."
+
+
+def _clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset, eval_dataset) -> Dataset:
+    """What TRL takes for a training set when an environment supplies the prompts: as many rows, and nothing in them."""
+    if train_dataset is not None or eval_dataset is not None:
+        which = "train_dataset" if train_dataset is not None else "eval_dataset"
+        raise ConfigError(
+            f"both env ({env_name(env)}) and {which} are given: prompts and rewards come from the environment. Drop "
+            "one of the two (dapo_trl.evaluation.evaluate measures a model in an environment)."
+        )
+    size = getattr(env.unwrapped, "num_rows", None)
+    if size is None and args.max_steps <= 0:
+        raise ConfigError(
+            f"env {env_name(env)} is endless and max_steps is {args.max_steps}: an epoch of it never ends. Set "
+            "max_steps to the number of optimizer steps."
+        )
+    return Dataset.from_dict({"prompt": [""] * (size or args.groups_per_rollout)})

@@ -1,0 +1,259 @@
+"""What every task shares: `TaskEnv`, and the three types that go in and come out of it.
+
+A model's answer goes in as a `Completion`, a verifier judges it with a `Judgement`, and the `Verdict` says
+how it ended.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import StrEnum
+from numbers import Real
+from typing import Any, ClassVar, Literal, get_args
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from .spaces import UnicodeText
+
+FinishReason = Literal["stop", "length"]
+ENDLESS_INDICES = 2**31
+"""An endless task is drawn from the indices below this one; larger ones are still valid in `reset`."""
+
+
+class Completion(str):
+    """A model's answer: a `str` that remembers how it was generated.
+
+    Args:
+        text: The decoded answer, without the prompt.
+        n_tokens: Its length in tokens, or None when unknown.
+        finish_reason: "stop" when the model ended it, "length" when the token limit cut it off, or None when
+            unknown.
+
+    Raises:
+        ValueError: `n_tokens` is negative or no integer, or `finish_reason` is not one of the above.
+    """
+
+    n_tokens: int | None
+    finish_reason: FinishReason | None
+
+    def __new__(
+        cls, text: str = "", *, n_tokens: int | None = None, finish_reason: FinishReason | None = None
+    ) -> Completion:
+        if n_tokens is not None and (_as_index(n_tokens) is None or n_tokens < 0):
+            raise ValueError(
+                f"Completion: n_tokens={n_tokens!r} must be an integer of at least 0 (tokens) or None"
+            )
+        if finish_reason is not None and finish_reason not in get_args(FinishReason):
+            raise ValueError(f"Completion: finish_reason={finish_reason!r} must be 'stop', 'length' or None")
+        self = super().__new__(cls, text)
+        self.n_tokens = None if n_tokens is None else int(n_tokens)
+        self.finish_reason = finish_reason
+        return self
+
+
+class Verdict(StrEnum):
+    """How judging one answer ended; each member equals its plain string."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    """The answer never took the form that was asked for."""
+    TIMEOUT = "timeout"
+    """The answer could not be judged within the bounds on time or memory, which is the answer's fault."""
+    CRASH = "crash"
+    """The program that the model wrote failed."""
+    INFRA_FAILURE = "infra_failure"
+    """Our own machinery failed: nothing is known about the answer, and it must not be trained on."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verifier's finding.
+
+    Attributes:
+        verdict: How judging ended.
+        accuracy: Correctness in [0, 1]; NaN for `infra_failure` and only there.
+        cause: Why, in words; empty when there is nothing to explain.
+
+    Raises:
+        ValueError: `accuracy` contradicts `verdict` or is out of range.
+    """
+
+    verdict: Verdict
+    accuracy: float
+    cause: str = ""
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.accuracy) != (self.verdict is Verdict.INFRA_FAILURE):
+            raise ValueError(
+                f"Judgement: accuracy={self.accuracy} with verdict={self.verdict.value!r}: accuracy is NaN "
+                "for 'infra_failure' and a number in [0, 1] for every other verdict"
+            )
+        if not math.isnan(self.accuracy) and not 0.0 <= self.accuracy <= 1.0:
+            raise ValueError(f"Judgement: accuracy={self.accuracy} must be in [0, 1]")
+
+    @classmethod
+    def of(cls, finding: Judgement | Verdict | bool | float, cause: str = "") -> Judgement:
+        """Read what `TaskEnv.verify` may return: a judgement, a verdict, a bool, or an accuracy in [0, 1].
+
+        Raises:
+            TypeError: `finding` is none of these.
+            ValueError: An accuracy outside [0, 1].
+        """
+        if isinstance(finding, Judgement):
+            return finding
+        if isinstance(finding, Verdict):
+            accuracy = {Verdict.CORRECT: 1.0, Verdict.INFRA_FAILURE: math.nan}.get(finding, 0.0)
+            return cls(finding, accuracy, cause)
+        if isinstance(finding, (Real, np.bool_)):
+            accuracy = float(finding)
+            return cls(Verdict.CORRECT if accuracy == 1.0 else Verdict.WRONG, accuracy, cause)
+        raise TypeError(
+            f"verify returned {finding!r} ({type(finding).__name__}): return a bool, an accuracy in [0, 1], "
+            "a Verdict or a Judgement"
+        )
+
+
+class TaskEnv(gymnasium.Env[str, str], ABC):
+    """A single-step text task: the prompt is the observation, the answer the action, the reward verifiable.
+
+    A new task sets `num_rows` and writes two methods, `row` and `verify`:
+
+        class Reverse(TaskEnv):
+            words = ("stressed", "drawer", "parts")
+            num_rows = len(words)
+
+            def row(self, index):
+                return {"prompt": f"Spell {self.words[index]} backwards.", "word": self.words[index]}
+
+            def verify(self, row, completion):
+                return completion.strip() == row["word"][::-1]
+
+    Args:
+        correct_reward: Reward of a fully correct answer.
+        wrong_reward: Reward of a wrong answer; partial accuracies are interpolated linearly between the two.
+
+    Raises:
+        ValueError: The rewards are not finite, or `correct_reward` is not above `wrong_reward`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
+    num_rows: int | None
+    """Number of rows, or None for an endless task."""
+
+    def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
+        if not (
+            math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward
+        ):
+            raise ValueError(
+                f"{type(self).__name__}: correct_reward={correct_reward} must be above "
+                f"wrong_reward={wrong_reward}, both finite; the usual pairs are 1.0 and 0.0, or 1.0 and -1.0"
+            )
+        self.correct_reward = float(correct_reward)
+        self.wrong_reward = float(wrong_reward)
+        self.observation_space = UnicodeText()
+        self.action_space = UnicodeText()
+        self._current: tuple[int, Mapping[str, Any]] | None = None
+
+    @abstractmethod
+    def row(self, index: int) -> Mapping[str, Any]:
+        """Return row `index`, always the same one for the same index.
+
+        Its "prompt" (str) becomes the observation; its optional "info" (a dict, such as {"level": 2}) is
+        added to the info of `reset` and `step`; all its other keys, such as the gold answer, are seen by
+        `verify` alone.
+        """
+
+    @abstractmethod
+    def verify(self, row: Mapping[str, Any], completion: str) -> Judgement | Verdict | bool | float:
+        """Judge an answer to `row`: return a bool, an accuracy in [0, 1], a `Verdict` or a `Judgement`."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Present a row: the one at `options["index"]`, else one drawn from the environment's own generator.
+
+        Returns:
+            The prompt, and info with "index" and the row's public information; never the gold answer.
+
+        Raises:
+            IndexError: The index is out of range.
+            ValueError: The index is not an integer, or `options` has another key.
+        """
+        super().reset(seed=seed)
+        index = self._choose_index(options or {})
+        row = self.row(index)
+        self._current = index, row
+        return row["prompt"], {"index": index, **deepcopy(row.get("info", {}))}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Judge the answer and end the episode.
+
+        Args:
+            action: The answer; a `Completion` may say that it was cut off (`finish_reason="length"`), which
+                truncates the episode instead of terminating it. It is judged all the same.
+
+        Returns:
+            `("", reward, terminated, truncated, info)`; info adds to that of `reset` "verdict" (a plain str),
+            "accuracy" (in [0, 1]), "cause" (str) and "rewards" (components that sum to the reward). After an
+            `infra_failure` accuracy and reward are NaN: mask such an answer, do not score it.
+
+        Raises:
+            ResetNeeded: There is no row to answer, because `reset` has not been called since the last step.
+            ValueError: The action is not a string.
+        """
+        if self._current is None:
+            raise ResetNeeded(
+                f"{type(self).__name__}.step: the episode is over after one answer; call reset() first"
+            )
+        if not isinstance(action, str):
+            raise ValueError(
+                f"{type(self).__name__}.step: the action is {action!r} ({type(action).__name__}): send the "
+                "answer as a str or a Completion"
+            )
+        index, row = self._current
+        judgement = Judgement.of(self.verify(row, action))
+        self._current = None
+        reward = self.wrong_reward + judgement.accuracy * (self.correct_reward - self.wrong_reward)
+        truncated = getattr(action, "finish_reason", None) == "length"
+        info = {
+            "index": index,
+            **deepcopy(row.get("info", {})),
+            "verdict": judgement.verdict.value,
+            "accuracy": judgement.accuracy,
+            "cause": judgement.cause,
+            "rewards": {"correctness": reward},
+        }
+        return "", reward, not truncated, truncated, info
+
+    def _choose_index(self, options: Mapping[str, Any]) -> int:
+        name = type(self).__name__
+        unknown = sorted(map(str, set(options) - {"index"}))
+        if unknown:
+            raise ValueError(f"{name}.reset: unknown options {unknown}: the only option is 'index'")
+        if "index" not in options:
+            return int(self.np_random.integers(ENDLESS_INDICES if self.num_rows is None else self.num_rows))
+        index = _as_index(options["index"])
+        if index is None:
+            raise ValueError(f"{name}.reset: index={options['index']!r} must be an integer")
+        if index < 0 or (self.num_rows is not None and index >= self.num_rows):
+            last = "any integer from 0 on" if self.num_rows is None else f"0 to {self.num_rows - 1}"
+            raise IndexError(f"{name}.reset: index={index} is out of range: valid is {last}")
+        return index
+
+
+def _as_index(value: Any) -> int | None:
+    """Return an integer of any kind (NumPy's too, but no bool) as an `int`, anything else as None."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -1,0 +1,40 @@
+"""Shared fixtures: the tiny random model, the shipped model, real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import pytest
+import torch
+
+from .tiny import save_tiny_model
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED_MODEL = ROOT / "models" / "arithmetic-0.8m"
+DATA = ROOT.parent / "shared" / "data"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> str:
+    """A random Qwen2.5-shaped model that takes plain text."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_chat_model(tmp_path_factory) -> str:
+    """The same with a chat template and room for long prompts."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny_chat"), chat=True, context=4096)
+
+
+@pytest.fixture
+def data() -> Path:
+    """Real data sets, which lie beside the checkout on some machines only."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real data sets are not at {DATA}")
+    return DATA

@@ -1,0 +1,120 @@
+"""What every registered environment can do, whatever its task: one test for all ids."""
+
+import json
+import pickle
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import envs
+
+ROWS = [{"prompt": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(5)]
+ENVIRONMENTS = [("math/Arithmetic-v0", {}), ("math/Problem-v0", {"rows": ROWS})]
+
+every_environment = pytest.mark.parametrize(
+    ("name", "kwargs"), ENVIRONMENTS, ids=[name for name, _ in ENVIRONMENTS]
+)
+
+
+def answers(prompts):
+    return [envs.Completion(f"Answer: {n}", n_tokens=3) for n, _ in enumerate(prompts)]
+
+
+def test_every_id_is_tested():
+    registered = {
+        name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("envs.")
+    }
+    assert registered == {name for name, _ in ENVIRONMENTS}
+
+
+@every_environment
+def test_makes_and_passes_the_checker_without_a_warning(name, kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gymnasium.make(name, **kwargs).unwrapped)
+
+
+@every_environment
+def test_spec_survives_json(name, kwargs):
+    env = gymnasium.make(name, **kwargs, wrong_reward=-1.0)
+    twin = gymnasium.make(EnvSpec.from_json(env.spec.to_json()))
+    for index in range(5):
+        options = {"index": index}
+        assert env.reset(options=options) == twin.reset(options=options)
+        assert env.step("no") == twin.step("no")
+
+
+@every_environment
+def test_pickles(name, kwargs):
+    env = gymnasium.make(name, **kwargs)
+    env.reset(seed=3)
+    twin = pickle.loads(pickle.dumps(env))
+    assert [env.reset() for _ in range(5)] == [twin.reset() for _ in range(5)]
+
+
+@every_environment
+def test_gold_is_not_in_what_reset_returns(name, kwargs):
+    env = gymnasium.make(name, **kwargs)
+    _, info = env.reset(options={"index": 0})
+    assert set(info) <= {"index", "level"}
+
+
+@every_environment
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("autoreset", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_vector_environments(name, kwargs, mode, autoreset):
+    env = gymnasium.make_vec(
+        name,
+        num_envs=2,
+        vectorization_mode=mode,
+        vector_kwargs={"autoreset_mode": autoreset},
+        **kwargs,
+    )
+    try:
+        alone = gymnasium.make(name, **kwargs)
+        prompts, info = env.reset(seed=[4, 5])
+        expected = [alone.reset(seed=seed) for seed in (4, 5)]
+        assert prompts == tuple(prompt for prompt, _ in expected)
+        assert list(info["index"]) == [info["index"] for _, info in expected]
+        actions = answers(prompts)
+        _, rewards, terminated, truncated, infos = env.step(actions)
+        assert list(terminated) == [True, True] and list(truncated) == [False, False]
+        final = infos["final_info"] if autoreset is AutoresetMode.SAME_STEP else infos
+        for i, (_, row_info) in enumerate(expected):
+            alone.reset(options={"index": row_info["index"]})
+            _, reward, _, _, single = alone.step(actions[i])
+            assert (rewards[i], final["verdict"][i]) == (reward, single["verdict"])
+    finally:
+        env.close()
+
+
+@every_environment
+def test_rows_are_the_same_in_another_process(name, kwargs):
+    program = (
+        "import sys, json, gymnasium, envs; env = gymnasium.make(sys.argv[1], **json.loads(sys.argv[2]));"
+        "print([env.reset(options={'index': i}) for i in range(5)])"
+    )
+    command = [sys.executable, "-c", program, name, json.dumps(kwargs)]
+    other = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    env = gymnasium.make(name, **kwargs)
+    assert other == str([env.reset(options={"index": i}) for i in range(5)])
+
+
+def test_importing_and_making_stay_light():
+    program = (
+        "import sys, gymnasium, envs; gymnasium.make('math/Arithmetic-v0').reset();"
+        "print([m for m in ('torch', 'trl', 'dapo_trl', 'sympy', 'math_verify', 'datasets') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_unknown_id_suggests_the_nearest():
+    with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `Arithmetic`"):
+        gymnasium.make("math/Arithmetik-v0")
