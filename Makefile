@@ -1,5 +1,7 @@
 # Everything sets itself up: `make test` on a bare machine is enough.
+# ARGS go to the command that a target runs: make quickstart ARGS="--max_steps 40", make test ARGS="-k algorithm".
 PYTHON ?= python3
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -7,7 +9,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: quickstart test lint setup base-model clean
+.PHONY: help quickstart test lint setup base-model clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,11 +29,11 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 quickstart: setup
-	$(BIN)/dapo-trl train --config configs/quickstart.yaml
+	$(BIN)/dapo-trl train --config configs/quickstart.yaml $(ARGS)
 
 # One thread a worker: tiny models run ten times slower when workers share cores.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ and scalars that belong to the whole batch.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ Batch = dict[str, Any]
 def split_evenly(count: int, parts: int) -> list[range]:
     """``count`` rows cut into ``parts`` runs of neighbours whose lengths differ by at most one; some may be empty."""
     edges = [count * part // parts for part in range(parts + 1)]
-    return [range(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True)]
+    return [range(first, last) for first, last in itertools.pairwise(edges)]
 
 
 def loss_mask(batch: Batch) -> Tensor:

@@ -25,10 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dapo-trl", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     train = commands.add_parser(
-        "train", help="train a model on an environment", description=TRAIN_HELP, usage="dapo-trl train --config FILE [FILE ...] [--field value ...]"
+        "train",
+        help="train a model on an environment",
+        description=TRAIN_HELP,
+        usage="dapo-trl train --config FILE [FILE ...] [--field value ...]",
     )
     train.add_argument("--config", nargs="+", default=[], metavar="FILE", help="YAML files of `field: value` lines")
     args, flags = parser.parse_known_args(argv)
+    if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
+        sys.path.append(os.getcwd())
     try:
         return _train(args.config, flags)
     except ConfigError as error:

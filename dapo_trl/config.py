@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
@@ -28,6 +29,12 @@ class DAPOConfig(GRPOConfig):
     Everything of TRL's `GRPOConfig` is here under its own name; the fields below are new or have another default.
     Lengths are in tokens. The group a setting speaks of is the ``num_generations`` completions of one prompt.
     """
+
+    # Fields that TRL lets be None and DAPO does not.
+    output_dir: str = _setting("trainer_output", "Folder of the run.")
+    num_generations: int = _setting(8, "Completions per prompt: the group size G. DAPO uses 8 to 16.")
+    max_completion_length: int = _setting(512, "Longest completion, in tokens.")
+    shuffle_dataset: bool = _setting(True, "Walk through finite data in a new order each epoch.")
 
     # TRL's fields with DAPO's defaults.
     epsilon: float = _setting(0.2, "How far the ratio may fall below 1 (epsilon_low, eq. 8).")
@@ -64,7 +71,8 @@ class DAPOConfig(GRPOConfig):
         "reward function.",
     )
     min_valid_fraction: float = _setting(
-        0.5, "Prompts are drawn until this share of the rollout batch is informative, in (0, 1]. The paper: 1."
+        0.5,
+        "Prompts are drawn until this share of the rollout batch is informative, in (0, 1]. The paper: 1.",
     )
     max_refill_rounds: int = _setting(8, "At most this many extra rounds of generation per rollout batch.")
     on_refill_limit: str = _setting(
@@ -98,12 +106,32 @@ class DAPOConfig(GRPOConfig):
     @property
     def groups_per_rollout(self) -> int:
         """Groups of one rollout batch, over all processes."""
-        return self.generation_batch_size // self.num_generations
+        return cast(int, self.generation_batch_size) // self.num_generations
+
+    @property
+    def micro_batches_per_rollout(self) -> int:
+        """Micro-batches that one process cuts its share of a rollout batch into (TRL: ``steps_per_generation``)."""
+        return cast(int, self.steps_per_generation)
+
+    @property
+    def updates_per_pass(self) -> int:
+        """Optimizer steps in one pass over a rollout batch."""
+        return self.micro_batches_per_rollout // self.gradient_accumulation_steps
 
     @property
     def updates_per_rollout(self) -> int:
-        """Optimizer steps taken on one rollout batch."""
-        return self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps
+        """Optimizer steps taken on one rollout batch, ``num_iterations`` passes over it."""
+        return self.updates_per_pass * self.num_iterations
+
+    @property
+    def overlong(self) -> dict[str, Any]:
+        """Arguments of `envs.overlong_penalty`; its shape may be "none" here."""
+        return {
+            "shape": self.overlong_shape,
+            "max_length": self.overlong_max_length,
+            "cache_length": self.overlong_cache_length,
+            "coefficient": self.overlong_coefficient,
+        }
 
     @property
     def filters_groups(self) -> bool:
@@ -161,7 +189,7 @@ class DAPOConfig(GRPOConfig):
             )
 
     def _resolve_overlong(self) -> None:
-        if self.overlong_shape == "none" or self.max_completion_length is None:
+        if self.overlong_shape == "none":
             return
         if self.overlong_max_length is None:
             share = 1.0 if self.overlong_shape == "soft" else 1.0 - PAPER_CACHE_FRACTION
@@ -196,10 +224,12 @@ class DAPOConfig(GRPOConfig):
                 f"overlong_coefficient is {self.overlong_coefficient}: it is subtracted from the reward, so it must "
                 "be 0 or more."
             )
-        if self.overlong_shape != "none" and self.overlong_max_length < 1:
-            raise ConfigError(f"overlong_max_length is {self.overlong_max_length}: it must be at least 1 token.")
-        if self.overlong_shape == "soft" and not 0 <= self.overlong_cache_length < self.overlong_max_length:
-            raise ConfigError(
-                f"overlong_cache_length is {self.overlong_cache_length} and overlong_max_length "
-                f"{self.overlong_max_length}: the cache must lie in [0, overlong_max_length)."
-            )
+        if self.overlong_shape != "none":
+            longest, cache = cast(int, self.overlong_max_length), cast(int, self.overlong_cache_length)
+            if longest < 1:
+                raise ConfigError(f"overlong_max_length is {longest}: it must be at least 1 token.")
+            if not 0 <= cache < longest:
+                raise ConfigError(
+                    f"overlong_cache_length is {cache} and overlong_max_length {longest}: the cache must lie in [0, "
+                    "overlong_max_length)."
+                )

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from transformers import TrainerCallback
 
 COLUMNS: list[tuple[str, str, str]] = [
@@ -50,7 +58,7 @@ class ConsoleCallback(TrainerCallback):
     def __init__(self, console: Console):
         self.console = console
         self.progress = progress_bar(console)
-        self._task = None
+        self._task: TaskID | None = None
         self._lines = 0
 
     def describe(self, activity: str) -> None:
@@ -64,7 +72,8 @@ class ConsoleCallback(TrainerCallback):
         self.progress.start()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.progress.update(self._task, completed=state.global_step)
+        if self._task is not None:
+            self.progress.update(self._task, completed=state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not logs or "loss" not in logs:

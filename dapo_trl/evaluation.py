@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+
 from envs import Completion
 
 from .rollout import EnvironmentRows, Outcome, score
@@ -48,7 +49,7 @@ class Evaluation:
         """avg@k of the problems of each level, in the order of the levels; empty without levels."""
         levels = sorted({level for level in self.levels if level is not None})
         return {
-            level: _mean_over_problems(self.accuracy[[i for i, l in enumerate(self.levels) if l == level]])
+            level: _mean_over_problems(self.accuracy[[row for row, found in enumerate(self.levels) if found == level]])
             for level in levels
         }
 
@@ -194,9 +195,7 @@ def _up_to_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
     return ids[: end + 1]
 
 
-def _judge(
-    env: gymnasium.Env, tokenizer: Any, index: int, ids: list[int], stop_ids: list[int]
-) -> tuple[Outcome, bool]:
+def _judge(env: gymnasium.Env, tokenizer: Any, index: int, ids: list[int], stop_ids: list[int]) -> tuple[Outcome, bool]:
     cut = ids[-1] not in stop_ids
     text = tokenizer.decode(ids, skip_special_tokens=True)
     action = Completion(text, n_tokens=len(ids), finish_reason="length" if cut else "stop")

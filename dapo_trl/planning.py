@@ -14,17 +14,12 @@ def inert_settings(args: DAPOConfig) -> list[str]:
             f"steps_per_generation above gradient_accumulation_steps ({args.gradient_accumulation_steps}), or "
             "num_iterations above 1."
         )
-    limit = args.max_completion_length
-    if args.overlong_shape == "linear" and limit is not None and args.overlong_max_length >= limit:
-        found.append(
-            f"the overlong penalty is inert: it starts at overlong_max_length {args.overlong_max_length}, and no "
-            f"completion is longer than max_completion_length {limit}. Set overlong_max_length below it."
-        )
-    if args.overlong_shape == "soft" and limit is not None:
-        start = args.overlong_max_length - args.overlong_cache_length
-        if start >= limit:
+    if args.overlong_shape != "none":
+        longest, cache = args.overlong["max_length"], args.overlong["cache_length"]
+        start = longest - (cache if args.overlong_shape == "soft" else 0)
+        if start >= args.max_completion_length:
             found.append(
-                f"the overlong penalty is inert: it starts at overlong_max_length - overlong_cache_length = {start}, "
-                f"and no completion is longer than max_completion_length {limit}."
+                f"the overlong penalty is inert: it starts past {start} tokens, and no completion is longer than "
+                f"max_completion_length {args.max_completion_length}. Lower overlong_max_length."
             )
     return found

@@ -103,7 +103,17 @@ def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Path) -> None:
             value = found["accuracy"]
             label = "held out, 95 % interval" if name == "before" else None
             error = [[max(value - low, 0)], [max(high - value, 0)]]
-            axis.errorbar([step], [value], yerr=error, fmt="o", color=ORANGE, capsize=4, markersize=6, label=label, zorder=3)
+            axis.errorbar(
+                [step],
+                [value],
+                yerr=error,
+                fmt="o",
+                color=ORANGE,
+                capsize=4,
+                markersize=6,
+                label=label,
+                zorder=3,
+            )
     axis.set_ylim(0, 1.03)
 
 
@@ -120,7 +130,11 @@ def _groups(axis: Axes, rows: list[dict[str, Any]]) -> None:
     if shown:
         stacks = [_series(rows, name)[1] for name in shown]
         axis.stackplot(
-            steps, stacks, labels=[label for label, _ in shown.values()], colors=[c for _, c in shown.values()], alpha=0.8
+            steps,
+            stacks,
+            labels=[label for label, _ in shown.values()],
+            colors=[c for _, c in shown.values()],
+            alpha=0.8,
         )
     axis.set_title("Groups sampled per rollout batch", fontsize=11)
 

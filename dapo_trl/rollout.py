@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import envs
 import gymnasium
+from torch import nn
+
+import envs
 from envs import Completion, OverlongPenalty
 from envs.wrappers import overlong_penalty
-from torch import nn
 
 from .errors import ConfigError, RewardError
 
@@ -160,8 +161,9 @@ def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_pr
 
 
 def _is_number(value: Any) -> bool:
+    """Whether it is a number, or NaN, of any library; infinity is none, and text is none either."""
     try:
-        return not math.isinf(float(value))
+        return not isinstance(value, str) and not math.isinf(float(value))
     except (TypeError, ValueError):
         return False
 
@@ -189,8 +191,8 @@ class EnvironmentReward:
         texts = self.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         self.outcomes = []
         for prompt, text, ids, row in zip(prompts, texts, completion_ids, index, strict=True):
-            finish = "stop" if ids and ids[-1] in self.stop_ids else "length"
-            action = Completion(text, n_tokens=len(ids), finish_reason=finish)
+            ended = bool(ids) and ids[-1] in self.stop_ids
+            action = Completion(text, n_tokens=len(ids), finish_reason="stop" if ended else "length")
             shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
             self.outcomes.append(score(self.env, row, action, expected_prompt=shown))
         return [outcome.reward for outcome in self.outcomes]

@@ -144,9 +144,7 @@ def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
     )
 
 
-def _measure(
-    when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console
-) -> Evaluation:
+def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console) -> Evaluation:
     accelerator: Accelerator = trainer.accelerator
     indices = list(range(run.eval_problems))
     size = getattr(env.unwrapped, "num_rows", None)

@@ -87,10 +87,7 @@ class DynamicSampler(Generic[Group]):
         if scores.dim() != 2 or scores.shape[0] != len(groups):
             raise ValueError(f"scores has shape {tuple(scores.shape)}: expected [{len(groups)}, G].")
         self.rounds += 1
-        if self.rule == "none":
-            keep = [True] * len(groups)
-        else:
-            keep = informative_groups(scores, rule=self.rule).tolist()
+        keep = [True] * len(groups) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
         for group, row, kept in zip(groups, scores, keep, strict=True):
             if kept:
                 self.kept.append(group)

@@ -19,26 +19,30 @@ from .config import DAPOConfig
 from .errors import ConfigError
 
 
-def _setting(default: Any, doc: str) -> Any:
-    if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata={"help": doc})
-    return field(default=default, metadata={"help": doc})
-
-
 @dataclass
 class RunConfig:
     """What `dapo-trl train` needs beside a `DAPOConfig`: the model, the task, and how the result is measured."""
 
-    model: str | None = _setting(None, "Folder or Hub name of the model to train.")
-    env: str | None = _setting(None, "Id of the Gymnasium environment to train on.")
-    env_kwargs: dict[str, Any] = _setting({}, "Arguments of the environment.")
-    eval_env: str | None = _setting(None, "Environment to measure on. None: the one trained on.")
-    eval_env_kwargs: dict[str, Any] = _setting({}, "Its arguments, laid over env_kwargs.")
-    eval_problems: int = _setting(0, "Held-out problems measured before and after training. 0: no measurement.")
-    eval_samples: int = _setting(8, "Completions per held-out problem.")
-    eval_temperature: float = _setting(1.0, "Temperature of the measurement.")
-    eval_top_p: float = _setting(1.0, "Nucleus of the measurement; the paper uses 0.7.")
-    overwrite: bool = _setting(False, "Delete a run that is already in output_dir.")
+    model: str | None = None
+    """folder or Hub name of the model to train"""
+    env: str | None = None
+    """id of the Gymnasium environment to train on"""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """arguments of the environment"""
+    eval_env: str | None = None
+    """environment to measure on; None: the one trained on"""
+    eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """its arguments, laid over `env_kwargs`"""
+    eval_problems: int = 0
+    """held-out problems measured before and after training; 0: no measurement"""
+    eval_samples: int = 8
+    """completions per held-out problem"""
+    eval_temperature: float = 1.0
+    """temperature of the measurement"""
+    eval_top_p: float = 1.0
+    """nucleus of the measurement; the paper uses 0.7"""
+    overwrite: bool = False
+    """delete a run that is already in `output_dir`"""
 
 
 def load_settings(files: Sequence[str | Path], flags: Sequence[str] = ()) -> tuple[RunConfig, DAPOConfig]:
@@ -68,7 +72,7 @@ def load_settings(files: Sequence[str | Path], flags: Sequence[str] = ()) -> tup
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_flat(error)) from error
 
 
 @cache
@@ -85,12 +89,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ConfigError(f"configuration file {path} is not valid YAML: {error}") from error
+        raise ConfigError(f"configuration file {path} is not valid YAML: {_flat(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ConfigError(f"configuration file {path} holds a {type(content).__name__}: it must be `field: value` lines.")
+        raise ConfigError(
+            f"configuration file {path} holds a {type(content).__name__}: it must be `field: value` lines."
+        )
     return content
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _parse_flags(flags: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _parse_flags(flags: Sequence[str]) -> dict[str, Any]:
         try:
             values[name.replace("-", "_")] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--{name} {text!r} cannot be read: {error}") from error
+            raise ConfigError(f"--{name} {text!r} cannot be read: {_flat(error)}") from error
     return values
 
 
@@ -124,9 +134,7 @@ def _checked(owner: type, name: str, value: Any, source: str) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         wanted = _type_name(_hints(owner)[name])
-        raise ConfigError(
-            f"{source}: {name} is {value!r} ({type(value).__name__}): it must be {wanted}."
-        ) from error
+        raise ConfigError(f"{source}: {name} is {value!r} ({type(value).__name__}): it must be {wanted}.") from error
 
 
 @cache

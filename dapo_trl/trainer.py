@@ -12,14 +12,14 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import gymnasium
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
@@ -64,8 +64,12 @@ class DAPOTrainer(GRPOTrainer):
         ConfigError: settings, data and environment do not fit together.
     """
 
-    _tag_names = ["trl", "dapo"]
+    _tag_names: ClassVar[list[str]] = ["trl", "dapo"]
     _name = "DAPO"
+    args: DAPOConfig
+    model: PreTrainedModel
+    max_completion_length: int
+    num_generations: int
 
     def __init__(
         self,
@@ -149,15 +153,10 @@ class DAPOTrainer(GRPOTrainer):
     # Construction
 
     def _add_overlong_reward(self) -> None:
-        penalty = OverlongReward(
-            shape=self.args.overlong_shape,
-            max_length=self.args.overlong_max_length,
-            cache_length=self.args.overlong_cache_length,
-            coefficient=self.args.overlong_coefficient,
-        )
-        self.reward_funcs.append(penalty)
+        penalty = OverlongReward(**self.args.overlong)
+        self.reward_funcs.append(penalty)  # type: ignore[arg-type]
         self.reward_func_names.append(penalty.__name__)
-        self.reward_processing_classes.append(None)
+        self.reward_processing_classes.append(None)  # type: ignore[arg-type]
         self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
 
     def _check_filter_key(self) -> None:
@@ -251,16 +250,15 @@ class DAPOTrainer(GRPOTrainer):
 
     def _rollout_updates(self) -> list[list[batching.Batch]]:
         """A new rollout batch as the micro-batches of each of its optimizer steps; none for a step without tokens."""
-        updates = self.args.steps_per_generation // self.args.gradient_accumulation_steps
         if self.tools or self.environment_factories is not None:
             batch, real = self._unfiltered_batch()
         else:
             batch, real = self._filtered_batch()
         if batch is None:
-            return [[] for _ in range(updates)]
+            return [[] for _ in range(self.args.updates_per_pass)]
         order = torch.randperm(real).tolist()  # as TRL does: an optimizer step mixes the rows of all groups
         cut = batching.micro_batches(
-            batch, order, updates=updates, per_update=self.args.gradient_accumulation_steps
+            batch, order, updates=self.args.updates_per_pass, per_update=self.args.gradient_accumulation_steps
         )
         return self._normalised(cut)
 
@@ -279,7 +277,10 @@ class DAPOTrainer(GRPOTrainer):
             self._warn(f"step {self.state.global_step}: no update, nothing to learn from. {sampler.explain()}")
             return None, 0
         self._pending_extra_logs.update(
-            {name: [rollout.log_columns[name] for rollout in collected.share] for name in collected.share[0].log_columns}
+            {
+                name: [rollout.log_columns[name] for rollout in collected.share]
+                for name in collected.share[0].log_columns
+            }
         )
         self._replay = collected
         try:
@@ -287,9 +288,7 @@ class DAPOTrainer(GRPOTrainer):
         finally:
             self._replay = None
         if self.multi_objective_aggregation == "sum_then_normalize":
-            advantages = algorithm.group_advantages(
-                collected.totals, self.num_generations, scale=self.scale_rewards
-            )
+            advantages = algorithm.group_advantages(collected.totals, self.num_generations, scale=self.scale_rewards)
             batch["advantages"] = collected.spread(advantages)
         return batch, collected.real
 
@@ -297,7 +296,10 @@ class DAPOTrainer(GRPOTrainer):
         """Tell every micro-batch the active tokens and the rows of its whole optimizer step, all processes together."""
         device = self.accelerator.device
         local = [
-            [sum(int(batching.loss_mask(batch).sum()) for batch in update), sum(batch["row_count"] for batch in update)]
+            [
+                sum(int(batching.loss_mask(batch).sum()) for batch in update),
+                sum(batch["row_count"] for batch in update),
+            ]
             for update in updates
         ]
         counts = self.accelerator.reduce(torch.tensor(local, device=device), reduction="sum").tolist()
@@ -314,7 +316,7 @@ class DAPOTrainer(GRPOTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """One tick per micro-batch; per epoch as many as TRL's loader would yield batches."""
-        per_rollout = self.args.steps_per_generation * self.num_iterations
+        per_rollout = self.args.micro_batches_per_rollout * self.num_iterations
         if self.prompts.size is None:
             ticks = self.args.max_steps * self.args.gradient_accumulation_steps
         else:
@@ -323,12 +325,12 @@ class DAPOTrainer(GRPOTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         model.train()
-        accumulation, per_rollout = self.args.gradient_accumulation_steps, self.args.steps_per_generation
-        if self._step % (per_rollout * self.num_iterations) == 0 or not self._updates:
+        accumulation, per_pass = self.args.gradient_accumulation_steps, self.args.micro_batches_per_rollout
+        if self._step % (per_pass * self.num_iterations) == 0 or not self._updates:
             self._updates = self._rollout_updates()
         if self._step % accumulation == 0:
             self._update_started = time.perf_counter()
-        update = self._updates[self._step % per_rollout // accumulation]
+        update = self._updates[self._step % per_pass // accumulation]
         if update:
             loss = super().training_step(model, update[self._step % accumulation], num_items_in_batch)
         else:  # no gradient, so the optimizer leaves the weights alone
@@ -360,7 +362,7 @@ class DAPOTrainer(GRPOTrainer):
         step = self.state.global_step
         path = Path(self.args.output_dir) / f"non_finite_step_{step}_process_{self.accelerator.process_index}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        update = (self._step - 1) % self.args.steps_per_generation // self.args.gradient_accumulation_steps
+        update = (self._step - 1) % self.args.micro_batches_per_rollout // self.args.gradient_accumulation_steps
         torch.save({"step": step, "micro_batches": self._updates[update]}, path)
         raise NonFiniteError(
             f"step {step}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped before the update, "
@@ -396,9 +398,7 @@ class DAPOTrainer(GRPOTrainer):
         )
         old_logps = inputs.get("old_per_token_logps")
         old_logps = logps.detach() if old_logps is None else old_logps  # first update of an aligned batch: ratio 1
-        ratio = algorithm.importance_ratio(
-            logps, old_logps, mask, level=RATIO_LEVELS[self.importance_sampling_level]
-        )
+        ratio = algorithm.importance_ratio(logps, old_logps, mask, level=RATIO_LEVELS[self.importance_sampling_level])
         loss, is_low_clipped, is_high_clipped = algorithm.clipped_surrogate(
             ratio, inputs["advantages"], epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high
         )
@@ -452,7 +452,9 @@ class DAPOTrainer(GRPOTrainer):
             ]
 
 
-_VISION = "the model has a vision processor: DAPOTrainer trains on text alone. Pass the model's tokenizer and a text task."
+_VISION = (
+    "the model has a vision processor: DAPOTrainer trains on text alone. Pass the model's tokenizer and a text task."
+)
 
 
 def _clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset, eval_dataset) -> Dataset:

@@ -47,9 +47,7 @@ class Completion(str):
         cls, text: str = "", *, n_tokens: int | None = None, finish_reason: FinishReason | None = None
     ) -> Completion:
         if n_tokens is not None and (_as_index(n_tokens) is None or n_tokens < 0):
-            raise ValueError(
-                f"Completion: n_tokens={n_tokens!r} must be an integer of at least 0 (tokens) or None"
-            )
+            raise ValueError(f"Completion: n_tokens={n_tokens!r} must be an integer of at least 0 (tokens) or None")
         if finish_reason is not None and finish_reason not in get_args(FinishReason):
             raise ValueError(f"Completion: finish_reason={finish_reason!r} must be 'stop', 'length' or None")
         self = super().__new__(cls, text)
@@ -149,9 +147,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     """Number of rows, or None for an endless task."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
-        if not (
-            math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward
-        ):
+        if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):
             raise ValueError(
                 f"{type(self).__name__}: correct_reward={correct_reward} must be above "
                 f"wrong_reward={wrong_reward}, both finite; the usual pairs are 1.0 and 0.0, or 1.0 and -1.0"
@@ -175,9 +171,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement | Verdict | bool | float:
         """Judge an answer to `row`: return a bool, an accuracy in [0, 1], a `Verdict` or a `Judgement`."""
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Present a row: the one at `options["index"]`, else one drawn from the environment's own generator.
 
         Returns:
@@ -210,9 +204,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
             ValueError: The action is not a string.
         """
         if self._current is None:
-            raise ResetNeeded(
-                f"{type(self).__name__}.step: the episode is over after one answer; call reset() first"
-            )
+            raise ResetNeeded(f"{type(self).__name__}.step: the episode is over after one answer; call reset() first")
         if not isinstance(action, str):
             raise ValueError(
                 f"{type(self).__name__}.step: the action is {action!r} ({type(action).__name__}): send the "

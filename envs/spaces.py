@@ -31,9 +31,7 @@ class UnicodeText(Space[str]):
 
     def __init__(self, max_length: int = 2**20, *, seed: int | np.random.Generator | None = None) -> None:
         if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
-            raise ValueError(
-                f"UnicodeText: max_length={max_length!r} must be an integer of at least 1 (characters)"
-            )
+            raise ValueError(f"UnicodeText: max_length={max_length!r} must be an integer of at least 1 (characters)")
         self.max_length = max_length
         super().__init__(seed=seed)
 

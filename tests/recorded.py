@@ -14,8 +14,9 @@ from pathlib import Path
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
-from dapo_trl import DAPOConfig, DAPOTrainer
 from datasets import Dataset
+
+from dapo_trl import DAPOConfig, DAPOTrainer
 
 GROUP = 4
 KINDS = ("mixed", "right", "wrong")
@@ -68,6 +69,7 @@ def config(output: Path | str, **changes) -> DAPOConfig:
             "logging_steps": 1,
             "report_to": [],
             "disable_tqdm": True,
+            "ddp_find_unused_parameters": False,
             "bf16": False,
             "use_cpu": True,
             **changes,
@@ -115,4 +117,9 @@ if __name__ == "__main__":
     model, output = sys.argv[1:3]
     run = one_step(model, Path(output), int(sys.argv[3]), max_refill_rounds=int(sys.argv[4]))
     if run.accelerator.is_main_process:
-        torch.save({"weights": weights(run), "logs": run.state.log_history[0]}, Path(output) / "found.pt")
+        found = {
+            "weights": weights(run),
+            "logs": run.state.log_history[0],
+            "processes": run.accelerator.num_processes,
+        }
+        torch.save(found, Path(output) / "found.pt")

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from dapo_trl.algorithm import (
     aggregate_loss,
     clipped_surrogate,
@@ -68,7 +69,16 @@ class TestInformativeGroups:
     )
 
     def test_zero_variance_keeps_groups_that_differ(self):
-        assert informative_groups(self.ROWS).tolist() == [False, False, True, False, False, False, True, False]
+        assert informative_groups(self.ROWS).tolist() == [
+            False,
+            False,
+            True,
+            False,
+            False,
+            False,
+            True,
+            False,
+        ]
 
     def test_all_zero_is_the_literal_rule(self):
         found = informative_groups(self.ROWS, rule="all_zero").tolist()

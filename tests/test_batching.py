@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from dapo_trl.batching import loss_mask, micro_batches, muted, select, split_evenly, trim
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dapo_trl.batching import loss_mask, micro_batches, muted, select, split_evenly, trim
 
 
 def make_batch(prompt_lengths, completion_lengths):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from dapo_trl.data import PromptStream, prompt_stream
 from datasets import Dataset, IterableDataset
 from trl.trainer.utils import RepeatSampler
+
+from dapo_trl.data import PromptStream, prompt_stream
 
 ROWS = Dataset.from_dict({"prompt": [f"p{i}" for i in range(7)]})
 

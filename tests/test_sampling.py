@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dapo_trl.sampling import DynamicSampler, GroupCounts
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dapo_trl.sampling import DynamicSampler, GroupCounts
 
 NAN = float("nan")
 RIGHT, WRONG, MIXED, CONSTANT, LOST = [1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.3, 0.3], [NAN, NAN]
@@ -15,7 +16,12 @@ RIGHT, WRONG, MIXED, CONSTANT, LOST = [1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.3, 
 def test_only_mixed_groups_are_kept_and_the_batch_is_refilled():
     sampler = DynamicSampler(target=4, min_valid_fraction=1.0, max_refill_rounds=5)
     assert sampler.groups_wanted() == 4
-    assert sampler.add(list("abcd"), torch.tensor([RIGHT, MIXED, WRONG, CONSTANT])) == [False, True, False, False]
+    assert sampler.add(list("abcd"), torch.tensor([RIGHT, MIXED, WRONG, CONSTANT])) == [
+        False,
+        True,
+        False,
+        False,
+    ]
     assert sampler.groups_wanted() == 3
     sampler.add(list("efg"), torch.tensor([MIXED, MIXED, LOST]))
     assert sampler.groups_wanted() == 1
@@ -46,7 +52,8 @@ def test_the_limit_keeps_what_there_is_and_says_why():
 
 
 @pytest.mark.parametrize(
-    ("scores", "advice"), [(RIGHT, "solved"), (WRONG, "too hard"), (CONSTANT, "filter_key"), (LOST, "infra_failure")]
+    ("scores", "advice"),
+    [(RIGHT, "solved"), (WRONG, "too hard"), (CONSTANT, "filter_key"), (LOST, "infra_failure")],
 )
 def test_the_advice_fits_the_cause(scores, advice):
     sampler = DynamicSampler(target=1)

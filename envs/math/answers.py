@@ -31,9 +31,7 @@ class AnswerStyle:
         """Find the answer in `completion` and judge it with `compare(answer, gold)`."""
         text = after_thinking(completion)
         if text is None:
-            return Judgement.of(
-                Verdict.NO_ANSWER, "the thinking never ends, and no answer counts inside of it"
-            )
+            return Judgement.of(Verdict.NO_ANSWER, "the thinking never ends, and no answer counts inside of it")
         answer = self.extract(text)
         if answer is None:
             return Judgement.of(Verdict.NO_ANSWER, f"there is no answer: this style asks for {self.form}")

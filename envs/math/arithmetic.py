@@ -101,16 +101,10 @@ class ArithmeticEnv(TaskEnv):
         self.levels = (levels,) if isinstance(levels, int) else tuple(levels)
         self.operations: tuple[Operation, ...] = tuple(operations)  # type: ignore[arg-type]
         self.split = split
-        if not self.levels or any(
-            type(level) is not int or not 1 <= level <= MAX_LEVEL for level in self.levels
-        ):
-            raise ValueError(
-                f"math/Arithmetic-v0: levels={levels!r} must be integers from 1 to {MAX_LEVEL} (digits)"
-            )
+        if not self.levels or any(type(level) is not int or not 1 <= level <= MAX_LEVEL for level in self.levels):
+            raise ValueError(f"math/Arithmetic-v0: levels={levels!r} must be integers from 1 to {MAX_LEVEL} (digits)")
         if not self.operations or not set(self.operations) <= set(get_args(Operation)):
-            raise ValueError(
-                f"math/Arithmetic-v0: operations={operations!r} must be one or more of '+' and '-'"
-            )
+            raise ValueError(f"math/Arithmetic-v0: operations={operations!r} must be one or more of '+' and '-'")
         if split not in get_args(Split):
             raise ValueError(f"math/Arithmetic-v0: split={split!r} must be 'train' or 'test'")
 

@@ -38,9 +38,7 @@ def read_dataset(dataset: str, name: str | None, split: str) -> list[Mapping[str
     try:
         return list(datasets.load_dataset(dataset, name, split=split))
     except Exception as error:  # the library raises many kinds, all for a wrong name or a missing network
-        raise ValueError(
-            f"dataset={dataset!r} (name={name!r}, split={split!r}) can not be loaded: {error}"
-        ) from error
+        raise ValueError(f"dataset={dataset!r} (name={name!r}, split={split!r}) can not be loaded: {error}") from error
 
 
 def column(row: Any, number: int, source: str, name: str, argument: str, meaning: str) -> str:
@@ -96,7 +94,5 @@ def _json_object(line: str, number: int, path: Path) -> Mapping[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number} of {path.name} is not valid JSON: {error}") from error
     if not isinstance(row, dict):
-        raise ValueError(
-            f"line {number} of {path.name} is a JSON {type(row).__name__}: every line must be an object"
-        )
+        raise ValueError(f"line {number} of {path.name} is a JSON {type(row).__name__}: every line must be an object")
     return row

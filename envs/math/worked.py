@@ -58,9 +58,7 @@ def worked_steps(a: int, operation: Operation, b: int, *, corrupt: Corrupt | Non
     if operation not in ("+", "-"):
         raise ValueError(f"worked_steps: operation={operation!r} must be '+' or '-'")
     if a < 0 or b < 0 or (operation == "-" and b > a):
-        raise ValueError(
-            f"worked_steps: {a} {operation} {b}: operands must be at least 0, and a - b needs b <= a"
-        )
+        raise ValueError(f"worked_steps: {a} {operation} {b}: operands must be at least 0, and a - b needs b <= a")
     sign = 1 if operation == "+" else -1
     steps: list[Step] = []
     carry = 0
@@ -72,9 +70,7 @@ def worked_steps(a: int, operation: Operation, b: int, *, corrupt: Corrupt | Non
         if corrupt is not None:
             digit, carry = corrupt(column, digit, carry)
             if digit not in range(10) or carry not in (0, 1):
-                raise ValueError(
-                    f"corrupt returned {(digit, carry)}: a digit from 0 to 9 and a carry of 0 or 1"
-                )
+                raise ValueError(f"corrupt returned {(digit, carry)}: a digit from 0 to 9 and a carry of 0 or 1")
         steps.append(Step(operation, above, below, carry_in, digit, carry))
     return steps
 

@@ -15,9 +15,7 @@ import re
 _ANSWER_LINE = re.compile(r"\banswer\b[ \t*_]*:[ \t*_]*", re.IGNORECASE)
 _HASH_LINE = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-_SIDE_BY_SIDE = re.compile(
-    r"(?:[\s$,;.*]|\\[()\[\],;!]|\\q?quad|\b(?:and|or|either|maybe|perhaps|possibly|also)\b)*"
-)
+_SIDE_BY_SIDE = re.compile(r"(?:[\s$,;.*]|\\[()\[\],;!]|\\q?quad|\b(?:and|or|either|maybe|perhaps|possibly|also)\b)*")
 
 
 def after_thinking(text: str) -> str | None:

@@ -4,7 +4,7 @@ Workers are plain subprocesses that speak JSON lines, started when first needed,
 and memory. They work in any thread and any process: daemonic ones too (which asynchronous vector
 environments use and `multiprocessing` gives no children), after a fork, and under scripts without a
 `__main__` guard (which `multiprocessing` would run again). A worker whose parent is gone ends by itself, in
-the middle of a computation too.
+the middle of a computation too. POSIX only: the time limit is an alarm of the worker's own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +35,30 @@ class SymbolicFailure(RuntimeError):
     """The worker could not be started, or failed twice on one comparison: the answer is not to blame."""
 
 
-def symbolically_equal(target: str, gold: str, *, seconds: float) -> bool:
+@dataclass
+class TimeBudget:
+    """Seconds left for the comparisons that share it; starting a worker is not counted."""
+
+    seconds: float
+
+
+def symbolically_equal(target: str, gold: str, budget: TimeBudget) -> bool:
     """Whether math-verify finds two LaTeX formulas (without delimiters) equal.
 
     Args:
         target: The model's formula.
         gold: The right one.
-        seconds: Time limit for the comparison itself, not counting the start of a worker.
+        budget: What it may take; it is charged with what it took.
 
     Raises:
-        SymbolicTimeout: `seconds` were not enough.
+        SymbolicTimeout: The budget is spent.
         SymbolicFailure: No worker could be started, or two in a row failed.
     """
-    request = {"target": target, "gold": gold, "seconds": seconds}
     try:
-        return _pool.ask(request)
+        return _pool.ask(target, gold, budget)
     except _WorkerDied:
         try:
-            return _pool.ask(request)
+            return _pool.ask(target, gold, budget)
         except _WorkerDied as death:
             raise SymbolicFailure(f"the math-verify worker failed twice: {death}") from death
 
@@ -78,14 +86,19 @@ class _Worker:
                 f"check it with: {sys.executable} -c 'import math_verify'"
             )
 
-    def ask(self, request: dict[str, Any]) -> bool:
+    def ask(self, target: str, gold: str, budget: TimeBudget) -> bool:
+        if budget.seconds <= 0:
+            raise SymbolicTimeout("no time is left to compare the rest")
+        seconds, start = budget.seconds, time.monotonic()
+        request = json.dumps({"target": target, "gold": gold, "seconds": seconds})
         try:
-            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._stdin.write(request.encode() + b"\n")
         except BrokenPipeError:
             raise _WorkerDied(f"it had ended with status {self.process.wait()}") from None
-        reply = self._read(request["seconds"] + _GRACE)
+        reply = self._read(seconds + _GRACE)
+        budget.seconds -= time.monotonic() - start
         if reply is None or (reply == "" and self.process.wait() == -signal.SIGALRM):
-            raise SymbolicTimeout(f"comparing took longer than {request['seconds']:.1f} s")
+            raise SymbolicTimeout(f"comparing took longer than {seconds:.1f} s")
         if reply == "":
             raise _WorkerDied(f"it ended with status {self.process.returncode}")
         return json.loads(reply)
@@ -121,11 +134,11 @@ class _Pool:
         self._idle: list[_Worker] = []
         self._room = threading.BoundedSemaphore(os.cpu_count() or 1)
 
-    def ask(self, request: dict[str, Any]) -> bool:
+    def ask(self, target: str, gold: str, budget: TimeBudget) -> bool:
         with self._room:
             worker = self._idle_worker() or _Worker()
             try:
-                reply = worker.ask(request)
+                reply = worker.ask(target, gold, budget)
             except BaseException:
                 worker.stop()
                 raise

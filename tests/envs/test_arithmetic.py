@@ -38,9 +38,7 @@ def test_worked_by_hand(problem, solution):
 
 
 def test_a_slip_goes_on_to_the_answer():
-    slip = worked_solution(
-        47, "+", 85, corrupt=lambda column, digit, carry: (digit, 0 if column == 0 else carry)
-    )
+    slip = worked_solution(47, "+", 85, corrupt=lambda column, digit, carry: (digit, 0 if column == 0 else carry))
     assert slip == "7+5+0=2 write 2 carry 0\n4+8+0=12 write 2 carry 1\nAnswer: 122"
 
 
@@ -108,11 +106,7 @@ def test_levels_and_operations_are_drawn_equally_often():
 @pytest.mark.parametrize("operation", ["+", "-"])
 def test_splits_share_no_problem_and_both_exist_from_the_first_level_on(operation):
     digits = range(10)
-    splits = {
-        (a, b): Problem(a, operation, b).split
-        for a, b in product(digits, digits)
-        if operation == "+" or a >= b
-    }
+    splits = {(a, b): Problem(a, operation, b).split for a, b in product(digits, digits) if operation == "+" or a >= b}
     assert set(splits.values()) == {"train", "test"}
     if operation == "+":
         assert all(splits[a, b] == splits[b, a] for a, b in splits)

@@ -140,9 +140,7 @@ def test_infrastructure_failure_is_not_scored():
 
 @pytest.mark.parametrize("finding", [None, "correct", [1.0]])
 def test_other_findings_are_refused(finding):
-    with pytest.raises(
-        TypeError, match=r"verify returned .*: return a bool, an accuracy in \[0, 1\], a Verdict"
-    ):
+    with pytest.raises(TypeError, match=r"verify returned .*: return a bool, an accuracy in \[0, 1\], a Verdict"):
         find(finding)
 
 
@@ -151,9 +149,7 @@ def test_accuracy_out_of_range_is_refused():
         find(2)
 
 
-@pytest.mark.parametrize(
-    "rewards", [{"correct_reward": 0.0}, {"wrong_reward": math.nan}, {"correct_reward": math.inf}]
-)
+@pytest.mark.parametrize("rewards", [{"correct_reward": 0.0}, {"wrong_reward": math.nan}, {"correct_reward": math.inf}])
 def test_bad_rewards_are_refused(rewards):
     with pytest.raises(ValueError, match=r"correct_reward=.* must be above wrong_reward=.*, both finite"):
         Reverse(**rewards)

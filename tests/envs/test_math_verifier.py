@@ -410,6 +410,15 @@ def test_a_time_out_is_one_and_the_next_comparison_works():
     assert judge(r"\frac{2}{\sqrt{2}}", r"\sqrt{2}").verdict == "correct"
 
 
+def test_the_parts_of_an_answer_share_one_budget():
+    budget = symbolic.TimeBudget(0.5)
+    with pytest.raises(symbolic.SymbolicTimeout, match=r"longer than 0.5 s"):
+        symbolic.symbolically_equal("10^{10^{10}}", r"\sqrt{2}", budget)
+    assert budget.seconds <= 0
+    with pytest.raises(symbolic.SymbolicTimeout, match="no time is left"):
+        symbolic.symbolically_equal("x", "x", budget)
+
+
 def test_alarms_of_this_process_are_left_alone():
     handler = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 1000)
@@ -469,9 +478,7 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path):
     )
     root = Path(envs.__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    run = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, env=environment, check=True
-    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=True)
     assert run.stdout.split() == ["start", "correct"] and run.stderr == ""
 
 
@@ -521,7 +528,8 @@ def test_a_worker_that_hangs_is_killed(tmp_path, monkeypatch):
 
 def test_workers_end_with_their_parent():
     program = (
-        "import os, signal; from envs.verifiers import math, symbolic; math.judge(r'\\sqrt{8}', r'2\\sqrt{2}');"
+        "import os, signal; from envs.verifiers import math, symbolic;"
+        "math.judge(r'\\sqrt{8}', r'2\\sqrt{2}');"
         "print(symbolic._pool._idle[0].process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -286,6 +286,4 @@ def test_a_failing_worker_is_our_fault_and_not_scored(monkeypatch):
     monkeypatch.setattr("envs.verifiers.math.symbolically_equal", fail)
     env.reset(options={"index": 1})
     _, reward, _, _, info = env.step("Answer: x/2")
-    assert (
-        reward != reward and info["verdict"] == "infra_failure" and info["cause"] == "the worker failed twice"
-    )
+    assert reward != reward and info["verdict"] == "infra_failure" and info["cause"] == "the worker failed twice"

@@ -17,9 +17,7 @@ import envs
 ROWS = [{"prompt": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(5)]
 ENVIRONMENTS = [("math/Arithmetic-v0", {}), ("math/Problem-v0", {"rows": ROWS})]
 
-every_environment = pytest.mark.parametrize(
-    ("name", "kwargs"), ENVIRONMENTS, ids=[name for name, _ in ENVIRONMENTS]
-)
+every_environment = pytest.mark.parametrize(("name", "kwargs"), ENVIRONMENTS, ids=[name for name, _ in ENVIRONMENTS])
 
 
 def answers(prompts):
@@ -27,9 +25,7 @@ def answers(prompts):
 
 
 def test_every_id_is_tested():
-    registered = {
-        name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("envs.")
-    }
+    registered = {name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("envs.")}
     assert registered == {name for name, _ in ENVIRONMENTS}
 
 
@@ -109,7 +105,8 @@ def test_rows_are_the_same_in_another_process(name, kwargs):
 def test_importing_and_making_stay_light():
     program = (
         "import sys, gymnasium, envs; gymnasium.make('math/Arithmetic-v0').reset();"
-        "print([m for m in ('torch', 'trl', 'dapo_trl', 'sympy', 'math_verify', 'datasets') if m in sys.modules])"
+        "heavy = {'torch', 'trl', 'dapo_trl', 'sympy', 'math_verify', 'datasets'};"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The overlong penalty: both formulas against values worked out by hand, and the wrapper that applies them."""
+"""The overlong penalty: both formulas against values worked out by hand, and the wrapper."""
 
 import math
 
@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from envs import Completion, OverlongPenalty, TaskEnv, Verdict, overlong_penalty
 
 
-@pytest.mark.parametrize(
-    ("length", "penalty"), [(0, 0.0), (100, 0.0), (101, -0.01), (150, -0.5), (300, -2.0)]
-)
+@pytest.mark.parametrize(("length", "penalty"), [(0, 0.0), (100, 0.0), (101, -0.01), (150, -0.5), (300, -2.0)])
 def test_linear(length, penalty):
     assert overlong_penalty(length, max_length=100) == pytest.approx(penalty)
 
@@ -23,9 +21,7 @@ def test_linear(length, penalty):
     [(0, 0.0), (16384, 0.0), (16385, -1 / 4096), (18432, -0.5), (20480, -1.0), (20481, -1.0), (10**6, -1.0)],
 )
 def test_soft_with_the_lengths_of_the_paper(length, penalty):
-    assert overlong_penalty(length, shape="soft", max_length=20480, cache_length=4096) == pytest.approx(
-        penalty
-    )
+    assert overlong_penalty(length, shape="soft", max_length=20480, cache_length=4096) == pytest.approx(penalty)
 
 
 @pytest.mark.parametrize(("length", "penalty"), [(0, 0.0), (100, 0.0), (101, -1.0)])

@@ -1,0 +1,161 @@
+"""The command line, run as people run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dapo_trl.cli import main
+
+from .conftest import ROOT, SHIPPED_MODEL
+
+SMALL = {
+    "env": "math/Arithmetic-v0",
+    "env_kwargs": {"levels": [1], "split": "train"},
+    "per_device_train_batch_size": 8,
+    "steps_per_generation": 2,
+    "num_generations": 4,
+    "max_completion_length": 24,
+    "max_steps": 4,
+    "learning_rate": 1e-4,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "gradient_checkpointing": False,
+    "ddp_find_unused_parameters": False,
+    "use_cpu": True,
+    "bf16": False,
+}
+
+
+def config_file(folder: Path, **changes) -> str:
+    path = folder / "config.yaml"
+    settings = {"model": str(SHIPPED_MODEL), "output_dir": str(folder / "run"), **SMALL, **changes}
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def command(*arguments: str, timeout: float = 300, launch: bool = False) -> subprocess.CompletedProcess:
+    prefix = [sys.executable]
+    if launch:
+        prefix += ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
+
+    return subprocess.run(
+        [*prefix, "-m", "dapo_trl", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def test_a_run_leaves_everything_behind(tmp_path):
+    done = command("train", "--config", config_file(tmp_path, eval_problems=6, eval_samples=2))
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert {"config.yaml", "curves.png", "evaluation_before.json", "evaluation_after.json", "model"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert (run / "model" / "model.safetensors").is_file() and (run / "model" / "tokenizer.json").is_file()
+    assert re.search(r"held-out accuracy before: 0\.\d+  95 % interval", done.stdout)
+    assert re.search(r"\d+ groups sampled, \d+ trained on", done.stdout)
+    assert "Traceback" not in done.stderr
+
+    again = command("train", "--config", config_file(tmp_path))
+    assert again.returncode == 2 and "holds a run already" in again.stderr and "--overwrite true" in again.stderr
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    done = command("train", "--config", config_file(tmp_path, eval_problems=4, eval_samples=2), launch=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 process(es)" in done.stdout and done.stdout.count("held-out accuracy after:") == 1
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["groups/sampled"] >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
+    path = config_file(tmp_path, max_steps=200)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dapo_trl", "train", "--config", path],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.time() + 240
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert running.poll() is None and time.time() < deadline, running.communicate()[0]
+        time.sleep(0.2)
+    running.send_signal(number)
+    output, _ = running.communicate(timeout=240)
+    assert running.returncode == 130, output
+    assert "Traceback" not in output and "--resume_from_checkpoint latest" in output
+    checkpoint = max((tmp_path / "run").glob("checkpoint-*"))
+    stopped = int(checkpoint.name.split("-")[1])
+    assert 3 <= stopped < 200
+
+    done = command("train", "--config", path, "--resume_from_checkpoint", "latest", "--max_steps", str(stopped + 2))
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"loss"' in line]
+    assert steps == list(range(1, stopped + 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "message"),
+    [
+        ({}, ["--learnin_rate", "1"], "Did you mean learning_rate?"),
+        (
+            {},
+            ["--num_generations", "7"],
+            "16 completions per rollout batch, which is not a multiple of num_generations 7",
+        ),
+        ({"env": "math/Aritmetic-v0"}, [], "Did you mean math/Arithmetic-v0"),
+        ({"env": "math/Problem-v0", "env_kwargs": {"path": "missing.jsonl"}}, [], "missing.jsonl"),
+        ({"env": "math/Problem-v0", "env_kwargs": {"rows": [{"prompt": "?"}]}}, [], "row 0 of rows"),
+        ({"model": "no/such/model"}, [], "model is 'no/such/model' and cannot be loaded"),
+        ({}, ["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
+        ({"max_steps": -1}, [], "is endless and max_steps is -1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capsys, changes, flags, message):
+    assert main(["train", "--config", config_file(tmp_path, **changes), *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from dapo_trl.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "assert 'torch' not in sys.modules"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0 and "--config FILE" in done.stdout, done.stderr
+
+
+def test_gsm8k_with_a_model_that_knows_nothing_says_so_plainly(data, tiny_chat_model, tmp_path):
+    """Real questions, several optimizer steps, reward 0 throughout."""
+    done = command(
+        "train", "--config", str(ROOT / "configs" / "algorithm" / "textbook.yaml"), config_file(
+            tmp_path, model=tiny_chat_model, env="math/Problem-v0", max_refill_rounds=1, max_completion_length=16,
+            env_kwargs={"path": str(data / "gsm8k_train.jsonl"), "prompt_column": "question"},
+        ),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    output = " ".join(done.stdout.split())
+    assert "no update, nothing to learn from. 0 of" in output and "The task is too hard for this model" in output
+    assert "Nothing was learnt: no group was informative" in output
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]

@@ -1,0 +1,21 @@
+"""What a person reads while a run goes on."""
+
+from __future__ import annotations
+
+from dapo_trl.console import COLUMNS, heading, step_line
+from dapo_trl.metrics import METRICS
+
+
+def test_lines_fit_a_hundred_columns_and_stand_below_their_headings():
+    logs = {metric: 123456.789 if metric == "throughput/tokens_per_second" else 0.5 for _, metric, _ in COLUMNS}
+    line = step_line(1234, logs)
+    assert len(line) <= 100
+    assert len(step_line(4, {"entropy": 0.5})) == len(heading()) <= 100
+
+
+def test_a_figure_that_was_not_logged_is_a_dash():
+    assert step_line(3, {"entropy": 0.25}).split() == ["3", "-", "-", "-", "0.250", *["-"] * 7]
+
+
+def test_every_column_is_a_documented_metric():
+    assert {metric for _, metric, _ in COLUMNS} <= set(METRICS)

@@ -1,0 +1,78 @@
+"""One wheel with exactly two packages, which work where nothing else of the project is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT
+
+
+def run(*command: str | Path, cwd: Path, **changes) -> subprocess.CompletedProcess:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 or changes.get("may_fail"), done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dapo_trl", "envs"}
+    in_tree = {
+        str(path.relative_to(ROOT)) for package in ("dapo_trl", "envs") for path in (ROOT / package).rglob("*.py")
+    }
+    assert in_tree <= set(names)
+    assert not [name for name in names if "__pycache__" in name or "test" in name]
+
+
+@pytest.mark.slow
+def test_it_installs_in_a_clean_environment_and_both_packages_import(wheel, tmp_path):
+    """Dependencies come from this environment's folder: the wheel alone is what is new."""
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    (outside,) = (path for path in map(Path, sys.path) if path.name == "site-packages" and (path / "torch").is_dir())
+    (site / "dependencies.pth").write_text(f"{outside}\n")
+    code = (
+        "import dapo_trl, envs, gymnasium; from dapo_trl import DAPOConfig, DAPOTrainer; "
+        "gymnasium.make('math/Arithmetic-v0').reset(seed=0); print(dapo_trl.__file__, envs.__file__)"
+    )
+    found = run(python, "-c", code, cwd=tmp_path).stdout.split()
+    assert all(path.startswith(str(site)) for path in found)
+    assert "train" in run(tmp_path / "venv" / "bin" / "dapo-trl", "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("kind", ["a package", "a folder without __init__.py", "a module"])
+def test_another_envs_is_noticed_with_its_path_and_the_fix(tmp_path, kind):
+    if kind == "a module":
+        (tmp_path / "envs.py").write_text("x = 1\n")
+    else:
+        (tmp_path / "envs").mkdir()
+        if kind == "a package":
+            (tmp_path / "envs" / "__init__.py").write_text("x = 1\n")
+    code = f"import sys; sys.path = [{str(tmp_path)!r}, *sys.path]\n"
+    if kind == "a folder without __init__.py":  # a namespace package only wins where there is no real one
+        code += "import types; found = types.ModuleType('envs'); found.__path__ = [sys.path[0] + '/envs']\n"
+        code += "sys.modules['envs'] = found\n"
+    done = run(sys.executable, "-c", code + "import dapo_trl", cwd=tmp_path, may_fail=True)
+    assert "ImportError" in done.stderr and str(tmp_path) in done.stderr and "Rename that folder" in done.stderr
+
+
+def test_envs_imports_neither_torch_nor_the_trainer_nor_sympy():
+    code = (
+        "import sys, envs; print([m for m in ('torch', 'dapo_trl', 'trl', 'sympy', 'math_verify') if m in sys.modules])"
+    )
+    assert run(sys.executable, "-c", code, cwd=ROOT).stdout.strip() == "[]"
