@@ -139,9 +139,9 @@ class RolloutCollector:
             dtype=torch.float32,
             device=self.accelerator.device,
         )
-        accuracy = trainer.local_accuracy(rewards, first, per_process)
+        accuracy = trainer.accuracy_of(rewards[first : first + per_process])
         numbers = gather(torch.cat([numbers, accuracy.unsqueeze(1)], dim=1))
-        scores = trainer.filter_scores(rewards, numbers[:, 2])
+        scores = trainer.columns.scores(rewards, numbers[:, 2], self.args.filter_key)
         mine = rewards[first : first + per_process].tolist()
         rollouts = [
             Rollout(
@@ -164,7 +164,7 @@ class RolloutCollector:
             lengths=numbers[:, 0],
             truncated=numbers[:, 1],
             accuracy=numbers[:, 2],
-            totals=trainer.total_rewards(rewards),
+            totals=trainer.columns.total(rewards),
             scores=scores.view(-1, size),
         )
 
@@ -196,7 +196,7 @@ class RolloutCollector:
             real=min(max(len(everyone) - first, 0), share),
             first=first,
             rewards=rewards[torch.arange(total, device=rewards.device) % len(everyone)],
-            totals=self.trainer.total_rewards(rewards),
+            totals=self.trainer.columns.total(rewards),
         )
 
     def _log(self, sampler: DynamicSampler, rounds: list[_Round], seconds: float) -> None:

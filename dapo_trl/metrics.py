@@ -62,8 +62,8 @@ class TokenMeans:
         active = mask.bool()
         if values.shape[1] == 1:  # one value per completion: counted once for each completion that has tokens
             active = active.any(dim=1, keepdim=True)
-        total = torch.where(active, values.detach().float(), 0.0).sum(dtype=torch.float64)
-        entry = torch.stack([total, active.sum().double()])
+        total = torch.where(active, values.detach().float(), 0.0).sum()
+        entry = torch.stack([total, active.sum().float()])
         self._sums[name] = self._sums[name] + entry if name in self._sums else entry
 
     def drain(self, accelerator: Accelerator) -> dict[str, float]:

@@ -7,21 +7,17 @@ gives the prompt, ``step(completion)`` the reward, and every member of a group m
 from __future__ import annotations
 
 import difflib
-import functools
-import inspect
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
-from torch import nn
 
 import envs
 from envs import Completion, OverlongPenalty
-from envs.wrappers import overlong_penalty
 
 from .errors import ConfigError, RewardError
+from .rewards import is_number
 
 
 @dataclass
@@ -147,7 +143,7 @@ def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_pr
             "of one group cannot be compared."
         )
     _, reward, _, _, info = env.step(completion)
-    if reward is None or isinstance(reward, bool) or not _is_number(reward):
+    if reward is None or isinstance(reward, bool) or not is_number(reward):
         raise RewardError(
             f"env {env_name(env)} returned the reward {reward!r} ({type(reward).__name__}) for index {index}: step() "
             "must return a float, or NaN for a completion that cannot be scored."
@@ -158,14 +154,6 @@ def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_pr
         verdict=str(info.get("verdict", "unknown")),
         components=dict(info.get("rewards", {})),
     )
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a number, or NaN, of any library; infinity is none, and text is none either."""
-    try:
-        return not isinstance(value, str) and not math.isinf(float(value))
-    except (TypeError, ValueError):
-        return False
 
 
 class EnvironmentReward:
@@ -196,56 +184,3 @@ class EnvironmentReward:
             shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
             self.outcomes.append(score(self.env, row, action, expected_prompt=shown))
         return [outcome.reward for outcome in self.outcomes]
-
-
-class OverlongReward:
-    """The overlong penalty as a TRL reward function, for rewards that do not come from an environment wrapper."""
-
-    __name__ = "overlong"
-
-    def __init__(self, *, shape: str, max_length: int, cache_length: int, coefficient: float):
-        self.settings: dict[str, Any] = {
-            "shape": shape,
-            "max_length": max_length,
-            "cache_length": cache_length,
-            "coefficient": coefficient,
-        }
-
-    def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return [overlong_penalty(len(ids), **self.settings) for ids in completion_ids]
-
-
-def checked(function: Any) -> Any:
-    """A user's reward function that fails with one clear message when what it returns is not rewards.
-
-    Reward models (a path or a module) and coroutines are TRL's business and pass through.
-    """
-    if not callable(function) or isinstance(function, nn.Module) or inspect.iscoroutinefunction(function):
-        return function
-    name = getattr(function, "__name__", type(function).__name__)
-
-    @functools.wraps(function, updated=())
-    def call(prompts: list, **kwargs: Any) -> list[float | None]:
-        rewards = function(prompts=prompts, **kwargs)
-        try:
-            values = list(rewards)
-        except TypeError:
-            raise RewardError(
-                f"reward function {name!r} returned {rewards!r}: it must return a list of {len(prompts)} floats, one "
-                "per completion (None for a completion it does not apply to)."
-            ) from None
-        if len(values) != len(prompts):
-            raise RewardError(
-                f"reward function {name!r} returned {len(values)} rewards for {len(prompts)} completions: it must "
-                "return one per completion."
-            )
-        for i, value in enumerate(values):
-            if value is not None and not _is_number(value):
-                raise RewardError(
-                    f"reward function {name!r} returned {value!r} for completion {i}: it must be a finite number, or "
-                    "None (or NaN) for a completion that cannot be scored."
-                )
-        return [None if value is None else float(value) for value in values]
-
-    call.__name__ = name
-    return call

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 import gymnasium
 import torch
@@ -31,11 +30,10 @@ from .data import PromptStream, StreamedPrompts, prompt_stream
 from .errors import ConfigError, NonFiniteError
 from .metrics import TokenMeans
 from .planning import inert_settings
+from .rewards import OverlongReward, RewardColumns, checked
 from .rollout import (
     EnvironmentReward,
     EnvironmentRows,
-    OverlongReward,
-    checked,
     env_name,
     has_overlong_penalty,
     make_env,
@@ -64,7 +62,7 @@ class DAPOTrainer(GRPOTrainer):
         ConfigError: settings, data and environment do not fit together.
     """
 
-    _tag_names: ClassVar[list[str]] = ["trl", "dapo"]
+    _tag_names = ["trl", "dapo"]  # noqa: RUF012  (as in TRL)
     _name = "DAPO"
     args: DAPOConfig
     model: PreTrainedModel
@@ -132,10 +130,12 @@ class DAPOTrainer(GRPOTrainer):
         self.stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         if self._environment_reward is not None:
             self._environment_reward.bind(self._tokenizer, self.stop_ids)
-        self._has_overlong = args.overlong_shape != "none" and not (self.env and has_overlong_penalty(self.env))
-        if self._has_overlong:
+        task_rewards = len(self.reward_funcs)
+        if args.overlong_shape != "none" and not (self.env and has_overlong_penalty(self.env)):
             self._add_overlong_reward()
-        self._check_filter_key()
+        self.columns = RewardColumns(self.reward_func_names, self.reward_weights, task_rewards)
+        if args.filters_groups:
+            self.columns.check_key(args.filter_key)
         self.prompts = self._prompt_stream()
         self.totals = GroupCounts()
         """what became of the groups sampled in this run"""
@@ -159,14 +159,6 @@ class DAPOTrainer(GRPOTrainer):
         self.reward_processing_classes.append(None)  # type: ignore[arg-type]
         self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
 
-    def _check_filter_key(self) -> None:
-        allowed = ["accuracy", "reward", *self.reward_func_names[: self._task_rewards]]
-        if self.args.filters_groups and self.args.filter_key not in allowed:
-            raise ConfigError(
-                f"filter_key is {self.args.filter_key!r}: it must be one of {', '.join(allowed)} (after the first two: "
-                "the reward functions of this run)."
-            )
-
     def _prompt_stream(self) -> PromptStream | StreamedPrompts:
         if self.env is None:
             return prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
@@ -180,41 +172,23 @@ class DAPOTrainer(GRPOTrainer):
 
     # Rewards
 
-    @property
-    def _task_rewards(self) -> int:
-        """Number of reward columns before the overlong penalty's."""
-        return len(self.reward_funcs) - self._has_overlong
-
-    def total_rewards(self, rewards: Tensor, columns: int | None = None) -> Tensor:
-        """Weighted sum over the first ``columns`` reward functions: ``[N, F]`` to ``[N]``; NaN where none applies."""
-        rewards = rewards[:, :columns]
-        total = (rewards * self.reward_weights[:columns].to(rewards.device)).nansum(dim=1)
-        return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
-
-    def local_accuracy(self, rewards: Tensor, first: int, count: int) -> Tensor:
-        """Raw correctness of this process's rows; without an environment the reward before the overlong penalty."""
-        if self._environment_reward is not None:
-            outcomes = [outcome.accuracy for outcome in self._environment_reward.outcomes]
-            return torch.tensor(outcomes, dtype=torch.float32, device=rewards.device)
-        return self.total_rewards(rewards, self._task_rewards)[first : first + count]
-
-    def filter_scores(self, rewards: Tensor, accuracy: Tensor) -> Tensor:
-        """What the group filter looks at: ``[N]``, never shaped by length."""
-        if self.args.filter_key == "accuracy":
-            return accuracy
-        if self.args.filter_key == "reward":
-            return self.total_rewards(rewards, self._task_rewards)
-        return rewards[:, self.reward_func_names.index(self.args.filter_key)]
+    def accuracy_of(self, rewards: Tensor) -> Tensor:
+        """Raw correctness of the rows that this process scored last: ``[n, F]`` of rewards to ``[n]``. Without an
+        environment it is the reward before the overlong penalty."""
+        if self._environment_reward is None:
+            return self.columns.unshaped(rewards)
+        outcomes = [outcome.accuracy for outcome in self._environment_reward.outcomes]
+        return torch.tensor(outcomes, dtype=torch.float32, device=rewards.device)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         if self._replay is not None:
             return self._replay.rewards
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # A completion that its task could not score has no reward at all, whatever its length.
-        decisive = rewards[:, :1] if self._environment_reward is not None else rewards[:, : self._task_rewards]
+        decisive = rewards[:, :1] if self._environment_reward is not None else rewards[:, : self.columns.task]
         rewards[decisive.isnan().all(dim=1)] = torch.nan
         if self._environment_reward is not None and not self.model.training:
-            accuracy = self.accelerator.gather(self.local_accuracy(rewards, 0, len(prompts)))
+            accuracy = self.accelerator.gather(self.accuracy_of(rewards))
             self._metrics["eval"]["accuracy"].append(accuracy.nanmean().item())
         return rewards
 
