@@ -12,6 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_LARGEST_LOG_RATIO = 60.0
+"""Beyond it a float32 ratio would overflow, and the gradient of a clipped infinity is NaN instead of 0."""
+
 
 def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", eps: float = 1e-4) -> Tensor:
     """Advantage of each completion over its own group (eq. 9; without the division: Dr. GRPO, arXiv 2503.20783).
@@ -88,11 +91,11 @@ def importance_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, *, level: s
         ``[N, T]`` for ``"token"`` (1 where masked), ``[N, 1]`` for ``"sequence"``.
     """
     log_ratio = torch.where(mask.bool(), logps - old_logps, 0.0)
-    if level == "token":
-        return log_ratio.exp()
     if level == "sequence":
-        return log_ratio.sum(dim=1, keepdim=True).exp()
-    raise ValueError(f"level is {level!r}: expected 'token' or 'sequence'.")
+        log_ratio = log_ratio.sum(dim=1, keepdim=True)
+    elif level != "token":
+        raise ValueError(f"level is {level!r}: expected 'token' or 'sequence'.")
+    return log_ratio.clamp(max=_LARGEST_LOG_RATIO).exp()
 
 
 def clipped_surrogate(

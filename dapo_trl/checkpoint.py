@@ -17,19 +17,26 @@ def _file(folder: str | Path, process: int) -> Path:
 def save_state(folder: str | Path, process: int, state: dict[str, Any]) -> None:
     """Write one process's state into a checkpoint folder: complete under its final name, or not at all."""
     path = _file(folder, process)
+    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
     torch.save(state, scratch)
     scratch.replace(path)
 
 
-def load_state(folder: str | Path, process: int) -> dict[str, Any] | None:
-    """Read it back; None for a checkpoint that another trainer wrote."""
+def load_state(folder: str | Path, process: int, *, shape: dict[str, int]) -> dict[str, Any] | None:
+    """Read it back; None for a checkpoint that holds none.
+
+    Args:
+        shape: the numbers that cut a rollout batch into pieces; the checkpoint's ``state["shape"]`` must be the same,
+            or its unfinished rollout batch could not be continued.
+    """
     path = _file(folder, process)
-    if path.exists():
-        return torch.load(path, map_location="cpu", weights_only=True)
-    if _file(folder, 0).exists():
-        raise ConfigError(
-            f"{folder} was written by fewer processes than now run: process {process} finds no {path.name}. Resume "
-            "with the number of processes of the interrupted run."
-        )
-    return None
+    first = path if path.exists() else _file(folder, 0)
+    if not first.exists():
+        return None
+    state = torch.load(first, map_location="cpu", weights_only=True)
+    different = [f"{name} {state['shape'].get(name)}, now {value}" for name, value in shape.items()
+                 if state["shape"].get(name) != value]  # fmt: skip
+    if different:
+        raise ConfigError(f"{folder} was written with {'; '.join(different)}: resume with the same numbers.")
+    return state

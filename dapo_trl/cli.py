@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=TRAIN_HELP,
         usage="dapo-trl train --config FILE [FILE ...] [--field value ...]",
     )
-    train.add_argument("--config", nargs="+", default=[], metavar="FILE", help="YAML files of `field: value` lines")
+    train.add_argument(
+        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files of `field: value` lines"
+    )
     args, flags = parser.parse_known_args(argv)
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
         sys.path.append(os.getcwd())
@@ -53,6 +55,9 @@ def _train(files: Sequence[str], flags: Sequence[str]) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"error: {error}", file=sys.stderr)
+    """Print one line. A wrong request is the same on all processes, so the first speaks; what stops one process while
+    it runs may be known to that one alone."""
+    process = int(os.environ.get("RANK", 0))
+    if process == 0 or code == 1:
+        print(f"error{f' (process {process})' if process else ''}: {error}", file=sys.stderr)
     return code

@@ -5,9 +5,10 @@ Every decision rests on values gathered from all processes, so they take the sam
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,18 +44,16 @@ class RolloutBatch:
         return values[rows]
 
 
-@dataclass
-class _Round:
-    """One round of generation: this process's rollouts, and numbers of all ``n * G`` rows of all processes."""
+@dataclass(frozen=True)
+class _Numbers:
+    """What is known of the ``n`` completions of a round, of all processes: ``[n]`` each."""
 
-    rollouts: list[Rollout]
     lengths: Tensor
     truncated: Tensor
     accuracy: Tensor
     totals: Tensor
-    scores: Tensor
-    """``[n, G]``: what the filter looks at"""
-    kept: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    kept: Tensor
+    """bool: passed the filter"""
 
 
 class RolloutCollector:
@@ -64,6 +63,8 @@ class RolloutCollector:
         self.trainer = trainer
         self.args = trainer.args
         self.accelerator = trainer.accelerator
+        self.glimpse = ""
+        """a prompt and a completion of the last round, shortened, to show a person"""
 
     def fill(self) -> tuple[RolloutBatch | None, DynamicSampler]:
         """Sample rounds until the sampler is content. None instead of a batch when no group is informative.
@@ -73,26 +74,26 @@ class RolloutCollector:
             RewardError: not one completion could be scored.
         """
         started = time.perf_counter()
-        sampler: DynamicSampler[int] = DynamicSampler(
+        sampler = DynamicSampler(
             target=self.args.groups_per_rollout,
             rule=self.args.group_filter,
             min_valid_fraction=self.args.min_valid_fraction,
             max_refill_rounds=self.args.max_refill_rounds,
         )
-        rounds: list[_Round] = []
+        rounds: list[_Numbers] = []
         kept: list[Rollout] = []
-        size = self.args.num_generations
         while wanted := sampler.groups_wanted():
             self.trainer.on_activity(f"sampling, round {sampler.rounds + 1}: {wanted} groups")
-            current = self._round(self._divisible(wanted), number=len(rounds))
-            keep = sampler.add(list(range(len(current.scores))), current.scores)
-            current.kept = torch.tensor(keep, device=current.accuracy.device).repeat_interleave(size)
-            kept += [rollout for rollout in current.rollouts if keep[rollout.order[1] // size]]
-            rounds.append(current)
-        self._log(sampler, rounds, time.perf_counter() - started)
-        self._check(sampler)
+            rollouts, numbers = self._round(self._divisible(wanted), sampler)
+            kept += rollouts
+            rounds.append(numbers)
         self.trainer.on_activity("updating")
-        return (self._deal(kept) if sampler.kept else None), sampler
+        numbers = _Numbers(
+            *(torch.cat([getattr(part, f.name) for part in rounds]) for f in dataclasses.fields(_Numbers))
+        )
+        self._log(sampler, numbers, time.perf_counter() - started)
+        self._check(sampler, numbers)
+        return (self._deal(kept) if sampler.counts.kept else None), sampler
 
     def _divisible(self, groups: int) -> int:
         """The next number of groups whose rows divide evenly among the processes."""
@@ -100,7 +101,8 @@ class RolloutCollector:
             groups += 1
         return groups
 
-    def _round(self, groups: int, number: int) -> _Round:
+    def _round(self, groups: int, sampler: DynamicSampler) -> tuple[list[Rollout], _Numbers]:
+        """Generate, score and filter: this process's kept rollouts, and everybody's numbers."""
         trainer, size = self.trainer, self.args.num_generations
         rows = [dict(row) for row in trainer.prompts.take(groups) for _ in range(size)]
         per_process = len(rows) // self.accelerator.num_processes
@@ -122,7 +124,9 @@ class RolloutCollector:
         finally:
             scratch, trainer._metrics["train"] = trainer._metrics["train"], previous
         for name, values in scratch.items():
-            if not name.startswith("completions/"):  # these are logged below, over all rounds
+            if name == "num_tokens":  # a running total
+                previous[name] = values
+            elif not name.startswith("completions/"):  # these are logged below, over all rounds
                 previous[name].extend(values)
 
         prompt_ids, completion_ids, masks, completions, logprobs, extra, _, _ = generated
@@ -130,51 +134,62 @@ class RolloutCollector:
             for i, row in enumerate(rows):
                 row[name] = values[i] if isinstance(values, list) else values
         rewards = trainer._calculate_rewards(rows, prompts, completions, completion_ids)
-        columns = {name: list(values) for name, values in trainer._pending_extra_logs.items()}
+        columns = {
+            name: values if len(values) == per_process else [None] * per_process
+            for name, values in trainer._pending_extra_logs.items()
+        }
         trainer._pending_extra_logs.clear()
 
-        truncated = [ids[-1] not in trainer.stop_ids for ids in completion_ids]
-        numbers = torch.tensor(
-            [[len(ids), cut] for ids, cut in zip(completion_ids, truncated, strict=True)],
-            dtype=torch.float32,
-            device=self.accelerator.device,
-        )
+        lengths = [len(ids) for ids in completion_ids] if masks is None else [sum(mask) for mask in masks]
+        cut = [ids[-1] not in trainer.stop_ids for ids in completion_ids]
         accuracy = trainer.accuracy_of(rewards[first : first + per_process])
-        numbers = gather(torch.cat([numbers, accuracy.unsqueeze(1)], dim=1))
-        scores = trainer.columns.scores(rewards, numbers[:, 2], self.args.filter_key)
-        mine = rewards[first : first + per_process].tolist()
-        rollouts = [
+        local = torch.stack([torch.tensor(lengths), torch.tensor(cut)]).to(accuracy)
+        everyones = gather(torch.cat([local, accuracy.unsqueeze(0)]).T.contiguous())
+        scores = trainer.columns.scores(rewards, everyones[:, 2], self.args.filter_key)
+        order = sampler.rounds
+        keep = torch.tensor(sampler.add(scores.view(-1, size)), device=rewards.device).repeat_interleave(size)
+        kept = [
             Rollout(
                 row=rows[i],
                 prompt=prompts[i],
                 completion=completions[i],
                 prompt_ids=prompt_ids[i],
                 completion_ids=completion_ids[i],
-                order=(number, first + i),
-                accuracy=float(accuracy[i]),
-                rewards=mine[i],
+                order=(order, first + i),
+                rewards=rewards[first + i].tolist(),
                 logprobs=None if logprobs is None else logprobs[i],
                 loss_mask=None if masks is None else masks[i],
                 log_columns={name: values[i] for name, values in columns.items()},
             )
             for i in range(per_process)
+            if keep[first + i]
         ]
-        return _Round(
-            rollouts=rollouts,
-            lengths=numbers[:, 0],
-            truncated=numbers[:, 1],
-            accuracy=numbers[:, 2],
+        self.glimpse = self._shorten(prompt_ids[0], completion_ids[0])
+        return kept, _Numbers(
+            lengths=everyones[:, 0],
+            truncated=everyones[:, 1],
+            accuracy=everyones[:, 2],
             totals=trainer.columns.total(rewards),
-            scores=scores.view(-1, size),
+            kept=keep,
         )
 
-    def _check(self, sampler: DynamicSampler) -> None:
-        counts = sampler.counts
-        if counts.unscorable == counts.sampled:
+    def _shorten(self, prompt_ids: list[int], completion_ids: list[int]) -> str:
+        decode = self.trainer._tokenizer.decode
+        prompt = decode(prompt_ids, skip_special_tokens=True)[-60:]
+        return f"{prompt!r} -> {decode(completion_ids, skip_special_tokens=True)[:120]!r}"
+
+    def _check(self, sampler: DynamicSampler, numbers: _Numbers) -> None:
+        total = len(numbers.totals)
+        if numbers.totals.isnan().all():
             raise RewardError(
-                f"none of the {counts.sampled * self.args.num_generations} completions of this rollout batch could be "
-                "scored: every reward is None or NaN. Look at the reward function (a None or NaN means: this "
-                "completion cannot be scored), or at the environment's infra_failure."
+                f"none of the {total} completions of this rollout batch could be scored: every reward is None or NaN. "
+                "Look at the reward function (a None or NaN means: this completion cannot be scored), or at the "
+                "environment's infra_failure."
+            )
+        if sampler.counts.unscorable == sampler.counts.sampled:
+            raise RewardError(
+                f"filter_key is {self.args.filter_key!r}, and it is None or NaN for all {total} completions of this "
+                "rollout batch: filter on a score that every completion has."
             )
         if not sampler.enough and self.args.on_refill_limit == "raise":
             raise RefillLimitError(
@@ -199,25 +214,21 @@ class RolloutCollector:
             totals=self.trainer.columns.total(rewards),
         )
 
-    def _log(self, sampler: DynamicSampler, rounds: list[_Round], seconds: float) -> None:
-        lengths, truncated, accuracy, totals, kept = (
-            torch.cat([getattr(current, name) for current in rounds])
-            for name in ("lengths", "truncated", "accuracy", "totals", "kept")
-        )
-        ended = lengths[truncated == 0]
+    def _log(self, sampler: DynamicSampler, numbers: _Numbers, seconds: float) -> None:
+        lengths, counts, metrics = numbers.lengths, sampler.counts, self.trainer._metrics["train"]
+        ended = lengths[numbers.truncated == 0]
         ended = ended if ended.numel() else torch.zeros(1)
-        counts, prompts = sampler.counts, self.trainer.prompts
         values: dict[str, Any] = {
             "completions/mean_length": lengths.mean(),
             "completions/min_length": lengths.min(),
             "completions/max_length": lengths.max(),
-            "completions/clipped_ratio": truncated.mean(),
+            "completions/clipped_ratio": numbers.truncated.mean(),
             "completions/mean_terminated_length": ended.mean(),
             "completions/min_terminated_length": ended.min(),
             "completions/max_terminated_length": ended.max(),
-            "accuracy/sampled": accuracy.nanmean(),
-            "accuracy/trained": accuracy[kept].nanmean(),
-            "reward/sampled": totals.nanmean(),
+            "accuracy/sampled": numbers.accuracy.nanmean(),
+            "accuracy/trained": numbers.accuracy[numbers.kept].nanmean(),
+            "reward/sampled": numbers.totals.nanmean(),
             "groups/sampled": counts.sampled,
             "groups/kept": counts.kept,
             "groups/all_wrong": counts.all_wrong,
@@ -225,11 +236,11 @@ class RolloutCollector:
             "groups/constant": counts.constant,
             "groups/unscorable": counts.unscorable,
             "sampling/refill_rounds": sampler.refill_rounds,
-            "sampling/prompts": prompts.consumed,
-            "sampling/epochs": prompts.epochs,
-            "sampling/unscorable": totals.isnan().float().mean(),
+            "sampling/unscorable": numbers.totals.isnan().float().mean(),
             "time/rollout": seconds,
             "throughput/tokens_per_second": lengths.sum() / seconds,
         }
         for name, value in values.items():
-            self.trainer._metrics["train"][name].append(float(value))
+            metrics[name].append(float(value))
+        metrics["sampling/prompts"] = [float(self.trainer.prompts.consumed)]  # running totals: the last one counts
+        metrics["sampling/epochs"] = [self.trainer.prompts.epochs]

@@ -14,8 +14,13 @@ from .errors import ConfigError
 GROUP_FILTERS = ("zero_variance", "all_zero", "none")
 REFILL_POLICIES = ("train", "raise")
 OVERLONG_SHAPES = ("linear", "soft", "none")
+LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _setting(default, doc: str):
@@ -138,36 +143,33 @@ class DAPOConfig(GRPOConfig):
         return self.group_filter != "none"
 
     def _check_types(self) -> None:
-        numbers = {
-            "epsilon": self.epsilon,
-            "beta": self.beta,
-            "min_valid_fraction": self.min_valid_fraction,
-            "overlong_coefficient": self.overlong_coefficient,
-        }
-        whole = {
-            "num_generations": self.num_generations,
-            "max_completion_length": self.max_completion_length,
-            "max_refill_rounds": self.max_refill_rounds,
-        }
-        for name in ("overlong_max_length", "overlong_cache_length"):
-            if getattr(self, name) is not None:
-                whole[name] = getattr(self, name)
-        if self.epsilon_high is not None:
-            numbers["epsilon_high"] = self.epsilon_high
-        for kind, values in (((int, float), numbers), ((int,), whole)):
-            for name, value in values.items():
-                if isinstance(value, bool) or not isinstance(value, kind):
-                    wanted = "a whole number" if kind == (int,) else "a number"
-                    raise ConfigError(f"{name} is {value!r} ({type(value).__name__}): it must be {wanted}.")
+        for name in ("temperature", "epsilon", "epsilon_high", "beta", "min_valid_fraction", "overlong_coefficient"):
+            value = getattr(self, name)
+            if (value is None and name == "epsilon_high") or _is_a(value, int | float):
+                continue
+            raise ConfigError(f"{name} is {value!r} ({type(value).__name__}): it must be a number.")
+        optional = ("overlong_max_length", "overlong_cache_length", "steps_per_generation", "generation_batch_size")
+        least = {"max_refill_rounds": 0, "overlong_cache_length": 0, "num_generations": 2}
+        for name in (
+            "num_generations",
+            "max_completion_length",
+            "max_refill_rounds",
+            "num_iterations",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            *optional,
+        ):
+            value, low = getattr(self, name), least.get(name, 1)
+            if value is None and name in optional:
+                continue
+            if not _is_a(value, int) or value < low:
+                raise ConfigError(
+                    f"{name} is {value!r} ({type(value).__name__}): it must be a whole number, {low} or more."
+                )
 
     def _check_batch(self) -> None:
         """The arithmetic of the batch, with the sum shown (TRL's own messages name only its result)."""
         rows, steps = self.per_device_train_batch_size, self.steps_per_generation
-        if self.num_generations < 2:
-            raise ConfigError(
-                f"num_generations is {self.num_generations}: an advantage compares the completions of one prompt, so "
-                "at least 2 are needed (DAPO uses 8 to 16)."
-            )
         processes = int(os.environ.get("WORLD_SIZE", 1))
         if self.generation_batch_size is not None:
             if steps is not None or self.generation_batch_size % (rows * processes):
@@ -193,7 +195,7 @@ class DAPOConfig(GRPOConfig):
             return
         if self.overlong_max_length is None:
             share = 1.0 if self.overlong_shape == "soft" else 1.0 - PAPER_CACHE_FRACTION
-            self.overlong_max_length = int(self.max_completion_length * share)
+            self.overlong_max_length = max(int(self.max_completion_length * share), 1)
         if self.overlong_cache_length is None:
             soft = self.overlong_shape == "soft"
             self.overlong_cache_length = int(self.overlong_max_length * PAPER_CACHE_FRACTION) if soft else 0
@@ -205,6 +207,8 @@ class DAPOConfig(GRPOConfig):
             ("overlong_shape", OVERLONG_SHAPES),
             ("importance_sampling_level", ("token", "sequence_product", "sequence")),
             ("scale_rewards", ("none", "group", "batch")),
+            ("loss_type", LOSS_TYPES),
+            ("multi_objective_aggregation", ("sum_then_normalize", "normalize_then_sum")),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
@@ -213,8 +217,8 @@ class DAPOConfig(GRPOConfig):
                 f"min_valid_fraction is {self.min_valid_fraction}: it must lie in (0, 1]. To train on every group, "
                 "set group_filter to none."
             )
-        if self.max_refill_rounds < 0:
-            raise ConfigError(f"max_refill_rounds is {self.max_refill_rounds}: it must be 0 or more.")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature is {self.temperature}: completions are sampled, so it must be above 0.")
         if not 0 <= self.epsilon < 1:
             raise ConfigError(f"epsilon is {self.epsilon}: a ratio cannot fall below 0, so it must lie in [0, 1).")
         if self.epsilon_high is not None and self.epsilon_high < 0:
@@ -226,9 +230,7 @@ class DAPOConfig(GRPOConfig):
             )
         if self.overlong_shape != "none":
             longest, cache = cast(int, self.overlong_max_length), cast(int, self.overlong_cache_length)
-            if longest < 1:
-                raise ConfigError(f"overlong_max_length is {longest}: it must be at least 1 token.")
-            if not 0 <= cache < longest:
+            if cache >= longest:
                 raise ConfigError(
                     f"overlong_cache_length is {cache} and overlong_max_length {longest}: the cache must lie in [0, "
                     "overlong_max_length)."

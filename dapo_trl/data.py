@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from datasets import Dataset, IterableDataset
+
+from .errors import ConfigError
 
 
 class PromptSource(Protocol):
@@ -58,12 +61,20 @@ class PromptStream:
         return {"consumed": self.consumed, "size": self.size, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["size"] != self.size:
+            raise ConfigError(
+                f"the checkpoint was made on data of {state['size']} rows and this data has {self.size}: resume with "
+                "the same data."
+            )
         self.consumed = state["consumed"]
         self.seed = state["seed"]
 
 
 class StreamedPrompts:
-    """The same for a `datasets.IterableDataset`, whose rows can only be read in order."""
+    """The same for a `datasets.IterableDataset`, whose rows can only be read in order.
+
+    A resumed stream reads its epoch again up to where it stood: slower than an index, and exact, also when shuffled.
+    """
 
     size = None
 
@@ -71,7 +82,9 @@ class StreamedPrompts:
         self.dataset = dataset.shuffle(seed=seed) if shuffle else dataset
         self.consumed = 0
         self.epoch = 0
-        self._rows: Iterator[dict[str, Any]] | None = None
+        self._offset = 0
+        self._rows: Iterator[dict[str, Any]] = iter(())
+        self._open(0)
 
     @property
     def epochs(self) -> float:
@@ -80,29 +93,29 @@ class StreamedPrompts:
     def take(self, count: int) -> list[dict[str, Any]]:
         return [self._next() for _ in range(count)]
 
-    def _next(self) -> dict[str, Any]:
-        if self._rows is None:
-            self.dataset.set_epoch(self.epoch)
-            self._rows = iter(self.dataset)
-        row = next(self._rows, None)
-        if row is None:
-            self.epoch += 1
-            self.dataset.set_epoch(self.epoch)
-            self._rows = iter(self.dataset)
-            row = next(self._rows, None)
-            if row is None:
-                raise ValueError("train_dataset is an IterableDataset without a single row: give it at least one.")
-        self.consumed += 1
-        return dict(row)
-
     def state_dict(self) -> dict[str, Any]:
-        return {"consumed": self.consumed, "epoch": self.epoch, "dataset": self.dataset.state_dict()}
+        return {"consumed": self.consumed, "epoch": self.epoch, "offset": self._offset}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.consumed, self.epoch = state["consumed"], state["epoch"]
-        self.dataset.set_epoch(self.epoch)
-        self.dataset.load_state_dict(state["dataset"])
+        self.consumed = state["consumed"]
+        self._open(state["epoch"])
+        self._offset = sum(1 for _ in itertools.islice(self._rows, state["offset"]))
+
+    def _open(self, epoch: int) -> None:
+        self.epoch, self._offset = epoch, 0
+        self.dataset.set_epoch(epoch)
         self._rows = iter(self.dataset)
+
+    def _next(self) -> dict[str, Any]:
+        row = next(self._rows, None)
+        if row is None:
+            if self._offset == 0:
+                raise ConfigError("train_dataset is an IterableDataset without a single row: it needs at least one.")
+            self._open(self.epoch + 1)
+            return self._next()
+        self._offset += 1
+        self.consumed += 1
+        return dict(row)
 
 
 def prompt_stream(dataset: Dataset | IterableDataset, *, seed: int, shuffle: bool) -> PromptStream | StreamedPrompts:

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from envs import Completion
 
@@ -39,6 +40,8 @@ class Evaluation:
         """Percentile bootstrap over problems: samples of one problem are not independent, problems are."""
         rng = np.random.default_rng(seed)
         per_problem = _per_problem(self.accuracy)
+        if len(per_problem) == 0:
+            return float("nan"), float("nan")
         draws = rng.integers(len(per_problem), size=(resamples, len(per_problem)))
         means = per_problem[draws].mean(axis=1)
         tail = (1 - confidence) / 2
@@ -70,14 +73,13 @@ class Evaluation:
 
 def _per_problem(accuracy: np.ndarray) -> np.ndarray:
     """Mean of each problem's scorable samples; problems without any are left out."""
-    scorable = accuracy[~np.isnan(accuracy).all(axis=1)]
-    if len(scorable) == 0:
-        raise ValueError("no sample could be scored: look at the environment's infra_failure")
-    return np.nanmean(scorable, axis=1)
+    return np.nanmean(accuracy[~np.isnan(accuracy).all(axis=1)], axis=1)
 
 
 def _mean_over_problems(accuracy: np.ndarray) -> float:
-    return float(_per_problem(accuracy).mean())
+    """NaN when no problem could be scored."""
+    per_problem = _per_problem(accuracy)
+    return float(per_problem.mean()) if len(per_problem) else float("nan")
 
 
 @torch.no_grad()
@@ -178,15 +180,11 @@ def _sample(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    sampled = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        do_sample=True,
-        top_k=0,
-        eos_token_id=stop_ids,
-        pad_token_id=pad,
-        **generation,
+    # All that shapes the distribution is said here: what the model's own generation settings hold must not enter.
+    settings = GenerationConfig(
+        do_sample=True, top_k=0, repetition_penalty=1.0, eos_token_id=stop_ids, pad_token_id=pad, **generation
     )
+    sampled = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
     return [_up_to_stop(row, stop_ids) for row in sampled[:, width:].tolist()]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
 
@@ -90,9 +90,9 @@ def checked(function: Any) -> Any:
 
     Reward models (a path or a module) and coroutines are TRL's business and pass through.
     """
-    if not callable(function) or isinstance(function, nn.Module) or inspect.iscoroutinefunction(function):
+    if not callable(function) or isinstance(function, nn.Module) or is_async_callable(function):
         return function
-    name = getattr(function, "__name__", type(function).__name__)
+    name = get_callable_name(function)
 
     @functools.wraps(function, updated=())
     def call(prompts: list, **kwargs: Any) -> list[float | None]:

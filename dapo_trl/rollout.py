@@ -31,8 +31,6 @@ class Rollout:
     completion_ids: list[int]
     order: tuple[int, int]
     """(round, row of the round over all processes); completions of one group are neighbours"""
-    accuracy: float
-    """raw correctness; NaN where it could not be told"""
     logprobs: list[float] | None = None
     loss_mask: list[int] | None = None
     """1 for the model's own tokens, 0 for foreign ones (`rollout_func`'s ``env_mask``)"""
@@ -148,11 +146,12 @@ def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_pr
             f"env {env_name(env)} returned the reward {reward!r} ({type(reward).__name__}) for index {index}: step() "
             "must return a float, or NaN for a completion that cannot be scored."
         )
+    components = dict(info.get("rewards", {}))
     return Outcome(
         reward=float(reward),
-        accuracy=float(info.get("accuracy", reward)),
+        accuracy=float(info.get("accuracy", float(reward) - components.get("overlong", 0.0))),
         verdict=str(info.get("verdict", "unknown")),
-        components=dict(info.get("rewards", {})),
+        components=components,
     )
 
 

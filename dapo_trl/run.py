@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 import yaml
 from accelerate import Accelerator
@@ -32,20 +33,34 @@ from .trainer import DAPOTrainer
 INTERRUPTED = 130
 
 
-def train(run: RunConfig, args: DAPOConfig) -> int:
-    """Carry out `dapo-trl train`; returns the exit code."""
+OWN_FILES = (
+    "checkpoint-*",
+    "completions",
+    "config.yaml",
+    "curves.png",
+    "evaluation_*.json",
+    "metrics.jsonl",
+    "model",
+    "non_finite_step_*.pt",
+)
+"""what a run leaves in its folder, and all that `overwrite` deletes there"""
+
+
+def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
+    """Carry out `dapo-trl train`; returns the exit code.
+
+    Args:
+        asked: the settings as they were given, kept in the run's folder.
+    """
     folder = Path(args.output_dir)
-    checkpoint = _prepare_folder(folder, run, args)
+    checkpoint = _find_checkpoint(folder, run, args)
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
     _quieten(console)
     if args.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max((os.cpu_count() or 1) // args.world_size, 1))
-    assert run.env is not None and run.model is not None
-    env = make_env(run.env, **run.env_kwargs)
-    held_out = None
-    if run.eval_problems:
-        held_out = make_env(run.eval_env or run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
-    trainer = _make_trainer(run, args, env)
+    trainer, held_out = _prepare(run, args)
+    if checkpoint is None:
+        _begin_folder(folder, asked, trainer.accelerator)
     progress = ConsoleCallback(console)
     stop = StopOnSignal(console, trainer.accelerator)
     for default in (PrinterCallback, ProgressCallback):
@@ -81,30 +96,60 @@ def train(run: RunConfig, args: DAPOConfig) -> int:
     return 0
 
 
-def _prepare_folder(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
-    """Find the checkpoint to resume from, or make sure that no earlier run is overwritten by mistake."""
-    wanted = args.resume_from_checkpoint
-    if wanted is not None and str(wanted).lower() not in ("false", "none"):
-        if str(wanted).lower() in ("true", "latest"):
-            found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-            if found is None:
-                raise ConfigError(f"resume_from_checkpoint is {wanted}, but {folder} holds no checkpoint.")
-            return found
+def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
+    """The checkpoint to resume from; None for a new run, whose folder must not hold another run."""
+    wanted = str(args.resume_from_checkpoint)
+    if wanted.lower() in ("true", "latest"):
+        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if found is None:
+            raise ConfigError(f"resume_from_checkpoint is {wanted}, but {folder} holds no checkpoint.")
+        return found
+    if wanted.lower() not in ("none", "no", "false"):
         if not Path(wanted).is_dir():
             raise ConfigError(f"resume_from_checkpoint is {wanted}: there is no such folder.")
-        return str(wanted)
-    if (folder / "metrics.jsonl").exists() and int(os.environ.get("RANK", 0)) == 0:
-        if not run.overwrite:
-            raise ConfigError(
-                f"output_dir {folder} holds a run already: continue it with --resume_from_checkpoint latest, choose "
-                "another --output_dir, or replace it with --overwrite true."
-            )
-        shutil.rmtree(folder)
-    if int(os.environ.get("RANK", 0)) == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = {**vars(run), **args.to_dict()}
-        (folder / "config.yaml").write_text(yaml.safe_dump(_plain(settings), sort_keys=True), encoding="utf-8")
+        return wanted
+    if (folder / "metrics.jsonl").exists() and not run.overwrite:
+        raise ConfigError(
+            f"output_dir {folder} holds a run already: continue it with --resume_from_checkpoint latest, choose "
+            "another --output_dir, or replace it with --overwrite true."
+        )
     return None
+
+
+def _prepare(run: RunConfig, args: DAPOConfig) -> tuple[DAPOTrainer, gymnasium.Env | None]:
+    """The trainer and the held-out environment, with every mistake found before anything is written."""
+    assert run.env is not None and run.model is not None
+    env, held_out = make_env(run.env, **run.env_kwargs), None
+    if run.eval_problems:
+        held_out = make_env(run.eval_env or run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
+        size = getattr(held_out.unwrapped, "num_rows", None)
+        if size is not None and size < run.eval_problems:
+            raise ConfigError(f"eval_problems is {run.eval_problems}, but the held-out environment has {size} rows.")
+    path = Path(run.model)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ConfigError(f"model is {run.model}: the folder holds no config.json, so it is not a saved model.")
+    try:
+        return DAPOTrainer(model=run.model, args=args, env=env), held_out
+    except ConfigError:
+        raise
+    except OSError as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"model is {run.model!r} and cannot be loaded: {first}") from error
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def _begin_folder(folder: Path, asked: dict[str, Any], accelerator: Accelerator) -> None:
+    """Clear away what an earlier run left there, and nothing else; write the settings."""
+    if accelerator.is_main_process:
+        try:
+            for path in (path for pattern in OWN_FILES for path in folder.glob(pattern)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asked), sort_keys=False), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
+    accelerator.wait_for_everyone()
 
 
 def _plain(value: Any) -> Any:
@@ -124,17 +169,6 @@ def _quieten(console: Console) -> None:
     logger.handlers, logger.propagate = [handler], False
 
 
-def _make_trainer(run: RunConfig, args: DAPOConfig, env: Any) -> DAPOTrainer:
-    path = Path(str(run.model))
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ConfigError(f"model is {run.model}: the folder holds no config.json, so it is not a saved model.")
-    try:
-        return DAPOTrainer(model=run.model, args=args, env=env)
-    except OSError as error:
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model is {run.model!r} and cannot be loaded: {first}") from error
-
-
 def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
     weights = sum(p.numel() for p in trainer.model.parameters())
     return (
@@ -147,9 +181,6 @@ def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
 def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console) -> Evaluation:
     accelerator: Accelerator = trainer.accelerator
     indices = list(range(run.eval_problems))
-    size = getattr(env.unwrapped, "num_rows", None)
-    if size is not None and size < len(indices):
-        raise ConfigError(f"eval_problems is {len(indices)}, but the held-out environment has {size} rows.")
     with progress_bar(console) as bar:
         task = bar.add_task(f"held-out accuracy {when}", total=None, activity="")
         mine = evaluate(

@@ -7,18 +7,15 @@ decisions, so processes cannot disagree.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Generic, TypeVar
 
 from torch import Tensor
 
 from .algorithm import informative_groups
 
-Group = TypeVar("Group")
-
 
 @dataclass
 class GroupCounts:
-    """What became of the groups sampled for one rollout batch. Every group is counted in exactly one field."""
+    """What became of the groups sampled. Every group is counted in exactly one field."""
 
     kept: int = 0
     all_right: int = 0
@@ -39,11 +36,12 @@ class GroupCounts:
 
 
 @dataclass
-class DynamicSampler(Generic[Group]):
+class DynamicSampler:
     """Fills one rollout batch with informative groups (eq. 11).
 
-    Ask `groups_wanted`, sample that many groups, hand them to `add`; repeat until it answers 0. A round never asks for
-    more than is missing, so no informative group is ever left over or thrown away, whatever the limit.
+    Ask `groups_wanted`, sample at least that many groups, hand their scores to `add`; repeat until it answers 0. A
+    round never asks for more than is missing, so that no informative group is left over, whatever the limit; where a
+    round has to be larger to divide evenly, all its informative groups are kept.
     """
 
     target: int
@@ -54,13 +52,12 @@ class DynamicSampler(Generic[Group]):
     """the batch is accepted once this share of ``target`` is informative"""
     max_refill_rounds: int = 0
     """rounds after the first"""
-    kept: list[Group] = field(default_factory=list)
     counts: GroupCounts = field(default_factory=GroupCounts)
     rounds: int = 0
 
     @property
     def enough(self) -> bool:
-        return self.rule == "none" or len(self.kept) >= self.min_valid_fraction * self.target
+        return self.rule == "none" or self.counts.kept >= self.min_valid_fraction * self.target
 
     @property
     def refill_rounds(self) -> int:
@@ -72,51 +69,43 @@ class DynamicSampler(Generic[Group]):
             return self.target
         if self.enough or self.refill_rounds >= self.max_refill_rounds:
             return 0
-        return self.target - len(self.kept)
+        return self.target - self.counts.kept
 
-    def add(self, groups: list[Group], scores: Tensor) -> list[bool]:
+    def add(self, scores: Tensor) -> list[bool]:
         """Take one round of groups in.
 
         Args:
-            groups: the round's groups.
-            scores: ``[len(groups), G]``, what the filter looks at; NaN for unscorable completions.
+            scores: ``[groups, G]``, what the filter looks at; NaN for unscorable completions.
 
         Returns:
-            For each group, whether it was kept.
+            For each group, whether to keep it.
         """
-        if scores.dim() != 2 or scores.shape[0] != len(groups):
-            raise ValueError(f"scores has shape {tuple(scores.shape)}: expected [{len(groups)}, G].")
+        if scores.dim() != 2:
+            raise ValueError(f"scores has shape {tuple(scores.shape)}: expected [groups, G].")
         self.rounds += 1
-        keep = [True] * len(groups) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
-        for group, row, kept in zip(groups, scores, keep, strict=True):
-            if kept:
-                self.kept.append(group)
-                self.counts.kept += 1
-            else:
-                self._count_dropped(row)
+        keep = [True] * len(scores) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
+        for row, kept in zip(scores, keep, strict=True):
+            self.counts += GroupCounts(kept=1) if kept else _dropped(row)
         return keep
-
-    def _count_dropped(self, scores: Tensor) -> None:
-        scorable = scores[~scores.isnan()]
-        if scorable.numel() == 0:
-            self.counts.unscorable += 1
-        elif scorable.max() <= 0:
-            self.counts.all_wrong += 1
-        elif scorable.min() >= 1:
-            self.counts.all_right += 1
-        else:
-            self.counts.constant += 1
 
     def explain(self) -> str:
         """One sentence on why too few groups are informative, and what to do about it."""
         c = self.counts
-        why = (
-            f"{len(self.kept)} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} "
-            f"groups sampled {c.all_wrong} were all wrong, {c.all_right} all right, {c.constant} constant in between "
-            f"and {c.unscorable} unscorable."
+        worst = max(_ADVICE, key=lambda name: getattr(c, name))
+        return (
+            f"{c.kept} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} groups "
+            f"sampled {c.all_wrong} were all wrong, {c.all_right} all right, {c.constant} constant in between and "
+            f"{c.unscorable} unscorable. {_ADVICE[worst]}"
         )
-        worst = max(("all_wrong", "all_right", "constant", "unscorable"), key=lambda name: getattr(c, name))
-        return f"{why} {_ADVICE[worst]}"
+
+
+def _dropped(scores: Tensor) -> GroupCounts:
+    scorable = scores[~scores.isnan()]
+    if scorable.numel() == 0:
+        return GroupCounts(unscorable=1)
+    if scorable.max() <= 0:
+        return GroupCounts(all_wrong=1)
+    return GroupCounts(all_right=1) if scorable.min() >= 1 else GroupCounts(constant=1)
 
 
 _ADVICE = {

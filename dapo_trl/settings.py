@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,42 +43,53 @@ class RunConfig:
     eval_top_p: float = 1.0
     """nucleus of the measurement; the paper uses 0.7"""
     overwrite: bool = False
-    """delete a run that is already in `output_dir`"""
+    """replace a run that is already in `output_dir`"""
+
+    def __post_init__(self):
+        for name, least in (("eval_problems", 0), ("eval_samples", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be {least} or more.")
+        if self.eval_temperature <= 0:
+            raise ConfigError(f"eval_temperature is {self.eval_temperature}: sampling needs more than 0.")
 
 
-def load_settings(files: Sequence[str | Path], flags: Sequence[str] = ()) -> tuple[RunConfig, DAPOConfig]:
+def load_settings(
+    files: Sequence[str | Path], flags: Sequence[str] = ()
+) -> tuple[RunConfig, DAPOConfig, dict[str, Any]]:
     """Merge files left to right, then flags (``--field value`` or ``--field=value``).
+
+    Returns:
+        The run's settings, the trainer's, and what was asked for: the merged values, nothing filled in.
 
     Raises:
         ConfigError: a file that is missing or not a mapping, an unknown field (with the nearest known one), a value
             of the wrong type, a combination that cannot work.
     """
     values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
     for path in files:
         for name, value in _read(Path(path)).items():
-            values[name], sources[name] = value, str(path)
-    for name, value in _parse_flags(flags).items():
-        values[name], sources[name] = value, f"--{name}"
-    run = {name: _checked(RunConfig, name, value, sources[name]) for name, value in values.items() if name in _run()}
-    rest = {name: _checked(DAPOConfig, name, values[name], sources[name]) for name in values if name not in run}
-    if run.get("model") is None or run.get("env") is None:
-        missing = "model" if run.get("model") is None else "env"
-        raise ConfigError(
-            f"{missing} is not set: give it in a configuration file or as --{missing} (a quick start: "
-            "--config configs/quickstart.yaml)."
-        )
+            values[name] = _checked(name, value, source=str(path))
+    for name, text in _parse_flags(flags):
+        values[name] = _checked(name, _read_flag(name, text), source=f"--{name}", text=text)
+    for name in ("model", "env"):
+        if values.get(name) is None:
+            raise ConfigError(
+                f"{name} is not set: give it in a configuration file or as --{name} (a quick start: "
+                "--config configs/quickstart.yaml)."
+            )
+    run = {name: value for name, value in values.items() if name in _names(RunConfig)}
+    rest = {name: value for name, value in values.items() if name not in run}
     try:
-        return RunConfig(**run), DAPOConfig(**rest)
+        return RunConfig(**run), DAPOConfig(**rest), values
     except ConfigError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(_flat(error)) from error
 
 
 @cache
-def _run() -> frozenset[str]:
-    return frozenset(f.name for f in dataclasses.fields(RunConfig))
+def _names(owner: type) -> frozenset[str]:
+    return frozenset(f.name for f in dataclasses.fields(owner) if f.init)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -103,38 +115,64 @@ def _flat(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _parse_flags(flags: Sequence[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Names and texts; the text of a flag without a value is None."""
+    found: list[tuple[str, str | None]] = []
     rest = list(flags)
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--") or flag == "--":
             raise ConfigError(f"{flag!r} is not a flag: settings are given as --field value.")
-        name, equals, text = flag[2:].partition("=")
-        if not equals:
-            text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        try:
-            values[name.replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--{name} {text!r} cannot be read: {_flat(error)}") from error
-    return values
+        name, equals, value = flag[2:].partition("=")
+        text: str | None = value if equals else None
+        if not equals and rest and not rest[0].startswith("--"):
+            text = rest.pop(0)
+        found.append((name.replace("-", "_"), text))
+    return found
 
 
-def _checked(owner: type, name: str, value: Any, source: str) -> Any:
-    """The value converted to the field's type."""
-    known = {f.name for cls in (RunConfig, DAPOConfig) for f in dataclasses.fields(cls) if f.init}
+def _read_flag(name: str, text: str | None) -> Any:
+    """A flag's value is YAML; one without a value is switched on."""
+    if text is None:
+        return True
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{name} {text!r} cannot be read: {_flat(error)}") from error
+
+
+def _checked(name: str, value: Any, *, source: str, text: str | None = None) -> Any:
+    """The value converted to the field's type. YAML reads ``no`` and ``123`` as a bool and a number: for a field that
+    takes text they are what was written."""
+    known = _names(RunConfig) | _names(DAPOConfig)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{source}: there is no setting named {name!r}.{hint}")
-    adapter = _adapter(owner, name)
+    owner = RunConfig if name in _names(RunConfig) else DAPOConfig
+    adapter, hint = _adapter(owner, name), _hints(owner)[name]
     if adapter is None:
         return value
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        wanted = _type_name(_hints(owner)[name])
-        raise ConfigError(f"{source}: {name} is {value!r} ({type(value).__name__}): it must be {wanted}.") from error
+    written = text if text is not None else "no" if value is False else str(value).lower()
+    attempts = [value] if _takes(hint, bool) or not isinstance(value, bool) else []
+    attempts += [written] if _takes(hint, str) and isinstance(value, bool | int | float) else []
+    for attempt in attempts:
+        try:
+            return adapter.validate_python(attempt)
+        except ValidationError:
+            continue
+    wanted = " or ".join(
+        "null" if part is type(None) else getattr(part, "__name__", str(part)) for part in _parts(hint)
+    )
+    raise ConfigError(f"{source}: {name} is {value!r} ({type(value).__name__}): it must be {wanted}.")
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _takes(hint: Any, kind: type) -> bool:
+    return kind in _parts(hint)
 
 
 @cache
@@ -148,8 +186,3 @@ def _adapter(owner: type, name: str) -> TypeAdapter | None:
         return TypeAdapter(_hints(owner)[name], config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticSchemaGenerationError:  # a type of transformers that checks itself
         return None
-
-
-def _type_name(hint: Any) -> str:
-    names = [getattr(part, "__name__", str(part)) for part in typing.get_args(hint) or (hint,)]
-    return " or ".join("null" if name == "NoneType" else name for name in names)

@@ -8,6 +8,7 @@ all processes together; nothing non-finite reaches the weights.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -44,6 +45,8 @@ logger = logging.getLogger("dapo_trl")
 
 RATIO_LEVELS = {"token": "token", "sequence_product": "sequence"}
 LOSS_MODES = {"dapo": "token", "grpo": "sequence"}
+TRL_TOKEN_LOSSES = ("dapo", "cispo", "vespo")
+"""losses that TRL divides by the token count we hand over"""
 
 
 class DAPOTrainer(GRPOTrainer):
@@ -64,6 +67,10 @@ class DAPOTrainer(GRPOTrainer):
 
     _tag_names = ["trl", "dapo"]  # noqa: RUF012  (as in TRL)
     _name = "DAPO"
+    _paper = {  # noqa: RUF012
+        "title": "DAPO: An Open-Source LLM Reinforcement Learning System at Scale",
+        "id": "2503.14476",
+    }
     args: DAPOConfig
     model: PreTrainedModel
     max_completion_length: int
@@ -109,6 +116,8 @@ class DAPOTrainer(GRPOTrainer):
             train_dataset = _clock_rows(self.env, args, train_dataset, eval_dataset)
             self._environment_reward = EnvironmentReward(self.env)
             functions.insert(0, self._environment_reward)
+            if isinstance(reward_processing_classes, list):
+                reward_processing_classes = [None, *reward_processing_classes]
         super().__init__(
             model=model,
             reward_funcs=functions,
@@ -131,8 +140,11 @@ class DAPOTrainer(GRPOTrainer):
         if self._environment_reward is not None:
             self._environment_reward.bind(self._tokenizer, self.stop_ids)
         task_rewards = len(self.reward_funcs)
-        if args.overlong_shape != "none" and not (self.env and has_overlong_penalty(self.env)):
-            self._add_overlong_reward()
+        if args.overlong_shape != "none":
+            if self.env is not None and has_overlong_penalty(self.env):
+                self._warn("the environment has an OverlongPenalty of its own: overlong_shape is not added to it.")
+            else:
+                self._add_overlong_reward()
         self.columns = RewardColumns(self.reward_func_names, self.reward_weights, task_rewards)
         if args.filters_groups:
             self.columns.check_key(args.filter_key)
@@ -147,6 +159,12 @@ class DAPOTrainer(GRPOTrainer):
         self._update_loss: list[Tensor] = []
         self._update_started = 0.0
         self._token_means = TokenMeans()
+        self._uses_trl_loss = self._wants_trl_loss()
+        if self._uses_trl_loss and args.importance_sampling_level == "sequence_product":
+            raise ConfigError(
+                "importance_sampling_level is 'sequence_product' together with a setting whose loss TRL computes: use "
+                "loss_type 'dapo' or 'grpo' without entropy bonus, delta or off-policy mask."
+            )
         for sentence in inert_settings(args):
             self._warn(sentence)
 
@@ -187,9 +205,6 @@ class DAPOTrainer(GRPOTrainer):
         # A completion that its task could not score has no reward at all, whatever its length.
         decisive = rewards[:, :1] if self._environment_reward is not None else rewards[:, : self.columns.task]
         rewards[decisive.isnan().all(dim=1)] = torch.nan
-        if self._environment_reward is not None and not self.model.training:
-            accuracy = self.accelerator.gather(self.accuracy_of(rewards))
-            self._metrics["eval"]["accuracy"].append(accuracy.nanmean().item())
         return rewards
 
     # Generation
@@ -211,7 +226,8 @@ class DAPOTrainer(GRPOTrainer):
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest = max(len(ids) for ids in prompt_ids)
+        mine = torch.tensor([max(len(ids) for ids in prompt_ids)], device=self.accelerator.device)
+        longest = int(self.accelerator.gather(mine).max())  # so that all processes stop together
         if limit is not None and longest + self.max_completion_length > limit:
             raise ConfigError(
                 f"a prompt of {longest} tokens + max_completion_length {self.max_completion_length} = "
@@ -248,14 +264,13 @@ class DAPOTrainer(GRPOTrainer):
         collected, sampler = self._collector.fill()
         self.totals += sampler.counts
         if collected is None:
-            self._warn(f"step {self.state.global_step}: no update, nothing to learn from. {sampler.explain()}")
+            self._warn(
+                f"step {self.state.global_step}: no update, nothing to learn from. {sampler.explain()} A completion: "
+                f"{self._collector.glimpse}"
+            )
             return None, 0
-        self._pending_extra_logs.update(
-            {
-                name: [rollout.log_columns[name] for rollout in collected.share]
-                for name in collected.share[0].log_columns
-            }
-        )
+        for name in {name for rollout in collected.share for name in rollout.log_columns}:
+            self._pending_extra_logs[name] = [rollout.log_columns.get(name) for rollout in collected.share]
         self._replay = collected
         try:
             batch = self._generate_and_score_completions([rollout.row for rollout in collected.share])
@@ -264,6 +279,7 @@ class DAPOTrainer(GRPOTrainer):
         if self.multi_objective_aggregation == "sum_then_normalize":
             advantages = algorithm.group_advantages(collected.totals, self.num_generations, scale=self.scale_rewards)
             batch["advantages"] = collected.spread(advantages)
+        batch["completion_mask"][collected.spread(collected.totals).isnan()] = 0  # unscorable: not trained on
         return batch, collected.real
 
     def _normalised(self, updates: list[list[batching.Batch]]) -> list[list[batching.Batch]]:
@@ -310,6 +326,8 @@ class DAPOTrainer(GRPOTrainer):
         else:  # no gradient, so the optimizer leaves the weights alone
             self._step += 1
             loss = torch.zeros((), device=self.accelerator.device)
+            if self.args.fp16:  # a gradient scaler must have seen one, if only of zeros
+                self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
         self._update_loss.append(loss)
         if self.accelerator.sync_gradients:
             for name, mean in self._token_means.drain(self.accelerator).items():
@@ -323,16 +341,16 @@ class DAPOTrainer(GRPOTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """Called once before every optimizer step: the last moment at which the weights are still good."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        loss = torch.stack(self._update_loss).sum()
+        loss = self.accelerator.reduce(torch.stack(self._update_loss).sum(), reduction="mean")
         self._update_loss = []
         evidence = [loss]
-        if not self.args.fp16:  # a float16 gradient scaler finds its scale by overflowing
+        if grad_norm is not None and not self.args.fp16:  # a gradient scaler finds its scale by overflowing
             evidence.append(torch.as_tensor(grad_norm, device=loss.device, dtype=loss.dtype))
         if not torch.stack(evidence).isfinite().all():
-            self._stop_at_non_finite(float(loss), float(grad_norm))
+            self._stop_at_non_finite(float(loss), grad_norm)
         return grad_norm
 
-    def _stop_at_non_finite(self, loss: float, grad_norm: float) -> None:
+    def _stop_at_non_finite(self, loss: float, grad_norm) -> None:
         step = self.state.global_step
         path = Path(self.args.output_dir) / f"non_finite_step_{step}_process_{self.accelerator.process_index}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -346,8 +364,7 @@ class DAPOTrainer(GRPOTrainer):
 
     # Loss
 
-    @property
-    def _uses_trl_loss(self) -> bool:
+    def _wants_trl_loss(self) -> bool:
         """Whether the settings ask for a loss that is not DAPO's: TRL then computes it, on our micro-batches."""
         return (
             self.loss_type not in LOSS_MODES
@@ -361,7 +378,7 @@ class DAPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model, inputs):
         if self._uses_trl_loss:
-            return super()._compute_loss(model, inputs)
+            return super()._compute_loss(model, inputs) * self._trl_share(inputs)
         mask = batching.loss_mask(inputs)
         logps, entropies, _ = self._get_per_token_logps_and_entropies(
             model,
@@ -396,6 +413,14 @@ class DAPOTrainer(GRPOTrainer):
             normalizer = normalizer / self.accelerator.num_processes
         return algorithm.aggregate_loss(loss, mask, mode=mode, normalizer=normalizer)
 
+    def _trl_share(self, inputs) -> float:
+        """What TRL's loss of a micro-batch is multiplied by. TRL divides losses that are means over rows by the number
+        of micro-batches, as if all held equally many rows; after the filter they do not."""
+        if "step_rows" not in inputs or self.loss_type in TRL_TOKEN_LOSSES:
+            return 1.0
+        parts = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        return inputs["row_count"] * parts / inputs["step_rows"]
+
     def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:
         if self.model.training:
             for name, value in values.items():
@@ -409,21 +434,40 @@ class DAPOTrainer(GRPOTrainer):
 
     # Checkpoints
 
+    def _rollout_shape(self) -> dict[str, int]:
+        return {
+            "processes": self.accelerator.num_processes,
+            "num_generations": self.num_generations,
+            "steps_per_generation": self.args.micro_batches_per_rollout,
+            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+        }
+
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        state = {"step": self._step, "prompts": self.prompts.state_dict(), "updates": self._updates}
+        state = {
+            "shape": self._rollout_shape(),
+            "step": self._step,
+            "prompts": self.prompts.state_dict(),
+            "updates": self._updates,
+            "totals": dataclasses.asdict(self.totals),
+        }
         save_state(folder, self.accelerator.process_index, state)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
-        state = None if checkpoint is None else load_state(checkpoint, self.accelerator.process_index)
-        if state is not None:
-            self._step = state["step"]
-            self.prompts.load_state_dict(state["prompts"])
-            self._updates = [
-                [batching.to_device(batch, self.accelerator.device) for batch in update] for update in state["updates"]
-            ]
+        if checkpoint is None:
+            return
+        state = load_state(checkpoint, self.accelerator.process_index, shape=self._rollout_shape())
+        if state is None:
+            self._warn(f"{checkpoint} does not say where the prompt stream stood: prompts start from the first again.")
+            return
+        self._step = state["step"]
+        self.prompts.load_state_dict(state["prompts"])
+        self.totals = GroupCounts(**state["totals"])
+        self._updates = [
+            [batching.to_device(batch, self.accelerator.device) for batch in update] for update in state["updates"]
+        ]
 
 
 _VISION = (

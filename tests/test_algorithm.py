@@ -112,6 +112,13 @@ class TestImportanceRatio:
         old[0, 2] = -torch.inf
         assert importance_ratio(self.LOGPS, old, self.MASK, level="sequence").isfinite().all()
 
+    @pytest.mark.parametrize("level", ["token", "sequence"])
+    def test_a_huge_ratio_is_clipped_without_a_nan_gradient(self, level):
+        logps = torch.full((1, 1000), 0.1, requires_grad=True)
+        ratio = importance_ratio(logps * 2000, torch.zeros(1, 1000), torch.ones(1, 1000), level=level)
+        clipped_surrogate(ratio, torch.tensor([1.0]))[0].sum().backward()
+        assert logps.grad.abs().max() == 0.0
+
 
 class TestClippedSurrogate:
     def test_positive_advantage_is_capped_above_only(self):

@@ -126,12 +126,39 @@ def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
         ({"model": "no/such/model"}, [], "model is 'no/such/model' and cannot be loaded"),
         ({}, ["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
         ({"max_steps": -1}, [], "is endless and max_steps is -1"),
+        ({}, ["--temperature", "0"], "temperature"),
+        ({}, ["--reward_weights", "[1, 2, 3]"], "reward weights"),
+        ({}, ["--eval_strategy", "steps"], "eval_dataset"),
+        (
+            {"env": "math/Problem-v0", "env_kwargs": {"rows": [{"prompt": "1+1", "answer": "2"}]}, "eval_problems": 5},
+            [],
+            "eval_problems is 5, but the held-out environment has 1 rows",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capsys, changes, flags, message):
     assert main(["train", "--config", config_file(tmp_path, **changes), *flags]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_overwrite_replaces_a_run_and_touches_nothing_else(tmp_path):
+    (tmp_path / "run" / "notes").mkdir(parents=True)
+    (tmp_path / "run" / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 99}\n')
+    wrong = main(["train", "--config", config_file(tmp_path), "--overwrite", "true", "--model", "no/such/model"])
+    assert wrong == 2 and (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 99}\n'
+    done = command("train", "--config", config_file(tmp_path, max_steps=1), "--overwrite", "true")
+    assert done.returncode == 0, done.stderr
+    assert '"step": 99' not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert (tmp_path / "run" / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_a_runs_settings_make_the_same_run_again(tmp_path):
+    done = command("train", "--config", config_file(tmp_path, max_steps=1))
+    assert done.returncode == 0, done.stderr
+    again = ["--config", str(tmp_path / "run" / "config.yaml"), "--output_dir", str(tmp_path / "again")]
+    assert command("train", *again).returncode == 0
 
 
 def test_help_does_not_wait_for_torch():

@@ -7,8 +7,10 @@ from datasets import Dataset, IterableDataset
 from trl.trainer.utils import RepeatSampler
 
 from dapo_trl.data import PromptStream, prompt_stream
+from dapo_trl.errors import ConfigError
 
 ROWS = Dataset.from_dict({"prompt": [f"p{i}" for i in range(7)]})
+MANY = Dataset.from_dict({"prompt": [f"p{i}" for i in range(3000)]})  # more than a shuffle buffer holds
 
 
 def names(rows):
@@ -48,6 +50,21 @@ def test_a_resumed_stream_goes_on_with_the_very_next_prompt(shuffle, streamed, c
     resumed.load_state_dict(state)
     assert names(resumed.take(9)) == rest
     assert resumed.consumed == consumed + 9
+
+
+def test_a_shuffled_stream_larger_than_its_buffer_resumes_exactly():
+    stream = prompt_stream(MANY.to_iterable_dataset(), seed=1, shuffle=True)
+    stream.take(40)
+    state = stream.state_dict()
+    resumed = prompt_stream(MANY.to_iterable_dataset(), seed=1, shuffle=True)
+    resumed.load_state_dict(state)
+    assert names(resumed.take(20)) == names(stream.take(20))
+
+
+def test_resuming_on_other_data_is_refused():
+    state = prompt_stream(ROWS, seed=0, shuffle=True).state_dict()
+    with pytest.raises(ConfigError, match="data of 7 rows and this data has 3000"):
+        prompt_stream(MANY, seed=0, shuffle=True).load_state_dict(state)
 
 
 def test_an_endless_source_is_walked_in_order():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dapo_trl.errors import ConfigError
 from dapo_trl.settings import load_settings
@@ -27,12 +28,12 @@ def test_files_merge_from_left_to_right_and_flags_win(tmp_path):
         "model: a\nenv: math/Arithmetic-v0\nlearning_rate: 1e-3\nbeta: 0.5\nuse_cpu: true",
     )
     two = write(tmp_path, "two.yaml", "model: b\nbeta: 0.25")
-    run, args = load_settings([one, two], ["--beta", "0.125", "--num-generations=4"])
+    run, args, _ = load_settings([one, two], ["--beta", "0.125", "--num-generations=4"])
     assert (run.model, args.learning_rate, args.beta, args.num_generations) == ("b", 1e-3, 0.125, 4)
 
 
 def test_flags_are_read_as_yaml():
-    run, args = load_settings(
+    run, args, _ = load_settings(
         [],
         [
             *BASE,
@@ -46,6 +47,21 @@ def test_flags_are_read_as_yaml():
     )
     assert run.env_kwargs == {"levels": [1, 2], "wrong_reward": -1} and run.overwrite is True
     assert (args.seed, args.beta) == (7, 0.01)
+
+
+def test_what_was_asked_for_can_be_read_back(tmp_path):
+    _, _, asked = load_settings([], [*BASE, "--steps_per_generation", "4", "--env_kwargs", "{levels: [1]}"])
+    again = write(tmp_path, "config.yaml", yaml.safe_dump(asked))
+    assert load_settings([again])[2] == asked and load_settings([again])[1].steps_per_generation == 4
+
+
+def test_words_that_yaml_takes_for_something_else_stay_words(tmp_path):
+    flags = ["--save_strategy", "no", "--run_name", "123", "--resume_from_checkpoint", "true", "--use_cpu", "yes"]
+    _, args, _ = load_settings([], [*BASE, *flags])
+    assert (args.save_strategy, args.run_name, args.resume_from_checkpoint, args.use_cpu) == ("no", "123", "true", True)
+    file = write(tmp_path, "words.yaml", "save_strategy: no\nresume_from_checkpoint: true")
+    _, args, _ = load_settings([file], BASE)
+    assert (args.save_strategy, args.resume_from_checkpoint) == ("no", "true")
 
 
 def test_an_empty_value_stands_for_none():
@@ -65,6 +81,10 @@ def test_an_empty_value_stands_for_none():
         (["--min_valid_fraction", "2"], "min_valid_fraction is 2"),
         (["--env_kwargs", "[1]"], "env_kwargs is [1] (list)"),
         (["--env_kwargs", "{a: "], "cannot be read"),
+        (["--max_steps"], "max_steps is True (bool): it must be int"),
+        (["--learning_rate"], "learning_rate is True (bool): it must be float"),
+        (["--eval_problems", "-5"], "eval_problems is -5: it must be 0 or more"),
+        (["--eval_samples", "0"], "eval_samples is 0: it must be 1 or more"),
         (["stray"], "'stray' is not a flag"),
         (["--num_generations", "3"], "is not a multiple of num_generations 3"),
         (["--eval_problems", "many"], "eval_problems is 'many' (str): it must be int"),
@@ -103,14 +123,14 @@ ON_CPU = ["--use_cpu", "true", "--bf16", "false", "--model", "m", "--max_steps",
 @pytest.mark.parametrize("task", AXES[1], ids=lambda path: path.stem)
 @pytest.mark.parametrize("hardware", AXES[2], ids=lambda path: path.stem)
 def test_every_combination_of_shipped_files_is_a_valid_run(algorithm, task, hardware):
-    run, args = load_settings([algorithm, task, hardware], ON_CPU)
+    run, args, _ = load_settings([algorithm, task, hardware], ON_CPU)
     assert run.env and args.updates_per_rollout > 1, "clip-higher would be inert"
 
 
 def test_the_textbook_file_states_the_defaults():
     from dapo_trl import DAPOConfig
 
-    _, stated = load_settings([CONFIGS / "algorithm" / "textbook.yaml"], BASE)
+    _, stated, _ = load_settings([CONFIGS / "algorithm" / "textbook.yaml"], BASE)
     defaults = DAPOConfig(use_cpu=True)
     changed = {k for k, v in stated.to_dict().items() if v != defaults.to_dict()[k]}
     assert changed <= {"logging_dir", "output_dir"}
@@ -126,7 +146,7 @@ def test_the_paper_file_states_the_paper():
         "--steps_per_generation",
         "16",
     ]
-    _, args = load_settings([CONFIGS / "algorithm" / "paper.yaml"], flags)
+    _, args, _ = load_settings([CONFIGS / "algorithm" / "paper.yaml"], flags)
     assert args.generation_batch_size == 512 * 16 and args.groups_per_rollout == 512
     assert args.updates_per_rollout == 16 and args.warmup_steps == 20 * 16
     assert (args.overlong_max_length, args.overlong_cache_length) == (20480, 4096)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -14,7 +16,9 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOConfig, DAPOTrainer
+from dapo_trl.checkpoint import load_state, save_state
 from dapo_trl.errors import ConfigError, NonFiniteError, RefillLimitError, RewardError
+from dapo_trl.metrics import METRICS
 
 from . import recorded
 from .recorded import config, one_step, prompts_of, trainer, weights
@@ -99,12 +103,25 @@ class TestDropIn:
 
 
 class TestTheUpdateDoesNotDependOnTheSplit:
-    @pytest.mark.parametrize("changes", [{}, {"loss_type": "grpo"}, {"scale_rewards": "group"}])
-    def test_micro_batches_of_1_2_and_8_rows(self, tiny_model, tmp_path, changes):
-        runs = [one_step(tiny_model, tmp_path, size, **changes) for size in (1, 2, 8)]
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"loss_type": "grpo"},
+            {"scale_rewards": "group"},
+            {"loss_type": "dr_grpo"},
+            {"loss_type": "cispo"},
+            {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("refills", [8, 0])  # 0: a batch that is not full
+    def test_micro_batches_of_1_2_and_8_rows(self, tiny_model, tmp_path, changes, refills):
+        runs = [one_step(tiny_model, tmp_path, size, max_refill_rounds=refills, **changes) for size in (1, 2, 8)]
         for run in runs[1:]:
             assert gap(weights(run), weights(runs[0])) < 1e-5
-            for name in ("entropy", "kl", "loss", "grad_norm"):
+            exact = ["loss", "grad_norm"] + ([] if run._uses_trl_loss else ["entropy", "kl"])
+            for name in exact:
                 found, expected = (float(r.state.log_history[0][name]) for r in (run, runs[0]))
                 assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), name
         assert gap(weights(runs[0]), initial(tiny_model)) > 1e-4
@@ -299,6 +316,53 @@ def nothing(completions, **_):
     return None
 
 
+class TestLogging:
+    def test_running_totals_are_not_averaged(self, tiny_model, tmp_path):
+        args = config(tmp_path, max_steps=4, logging_steps=4)
+        run = trainer(tiny_model, args, prompts_of("mixed", "wrong", "mixed"))
+        run.train()
+        logs = run.state.log_history[0]
+        assert logs["sampling/prompts"] == run.prompts.consumed and logs["sampling/epochs"] == run.prompts.epochs
+        assert logs["num_tokens"] == run.state.num_input_tokens_seen
+
+    def test_every_metric_of_ours_is_documented(self, tiny_model, tmp_path):
+        run = trainer(tiny_model, config(tmp_path, steps_per_generation=2), prompts_of(*["mixed"] * 4))
+        run.train()
+        theirs = {"loss", "grad_norm", "learning_rate", "epoch", "step", "num_tokens", "reward_std", "step_time"}
+        theirs |= {"frac_reward_zero_std"}
+        logged = {name for name in run.state.log_history[0] if not name.startswith("rewards/")}
+        assert logged - theirs <= set(METRICS)
+
+    def test_columns_and_metrics_logged_by_a_reward_function(self, tiny_model, tmp_path):
+        """A column that only some calls log, with filtering and refills in between."""
+        calls = []
+
+        def talkative(prompts, completions, log_extra, log_metric, **_):
+            calls.append(len(prompts))
+            log_metric("length", 1.0)
+            if len(calls) == 1:
+                log_extra("note", [f"first {i}" for i in range(len(prompts))])
+            return recorded.correctness(prompts, completions)
+
+        args = config(tmp_path, min_valid_fraction=1.0, log_completions=True)
+        run = trainer(tiny_model, args, prompts_of("mixed", "wrong", "mixed"), reward_funcs=talkative)
+        run.train()
+        table = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
+        assert len(calls) == 2 and len(table) == 8
+        assert sorted(note for note in table["note"] if isinstance(note, str)) == [f"first {i}" for i in range(4)]
+
+    def test_coroutines_and_partials_keep_their_names(self, tiny_model, tmp_path):
+        class Judge:
+            async def __call__(self, prompts, completions, **_):
+                return recorded.correctness(prompts, completions)
+
+        functions = [Judge(), functools.partial(recorded.correctness)]
+        run = trainer(tiny_model, config(tmp_path), prompts_of("mixed", "mixed"), reward_funcs=functions)
+        run.train()
+        assert run.reward_func_names[:2] == ["Judge", "correctness"]
+        assert run.state.log_history[0]["accuracy/sampled"] == 1.0  # two functions, half right each
+
+
 class PoisonGradients(TrainerCallback):
     def __init__(self, step):
         self.step = step
@@ -366,13 +430,13 @@ class TestResume:
         assert gap(weights(whole), weights(resumed)) == 0.0
         assert resumed.prompts.consumed == whole.prompts.consumed
 
-    def test_fewer_processes_than_the_checkpoint_knows(self, tmp_path):
-        from dapo_trl.checkpoint import load_state, save_state
-
-        save_state(tmp_path, 0, {"step": 1})
-        assert load_state(tmp_path, 0) == {"step": 1}
-        with pytest.raises(ConfigError, match=r"process 1 finds no dapo_state_1\.pt"):
-            load_state(tmp_path, 1)
+    def test_a_checkpoint_of_another_shape_is_refused(self, tmp_path):
+        save_state(tmp_path, 0, {"shape": {"processes": 1}, "step": 1})
+        assert load_state(tmp_path, 0, shape={"processes": 1})["step"] == 1
+        for process in (0, 1):
+            with pytest.raises(ConfigError, match="written with processes 1, now 2: resume with the same"):
+                load_state(tmp_path, process, shape={"processes": 2})
+        assert load_state(tmp_path / "elsewhere", 0, shape={}) is None
 
 
 def test_a_prompt_longer_than_the_context_is_named(tiny_model, tmp_path):
