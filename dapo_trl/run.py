@@ -86,6 +86,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with the same command "
             "and --resume_from_checkpoint latest."
         )
+        trainer.accelerator.end_training()
         return INTERRUPTED
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
@@ -93,6 +94,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     if trainer.accelerator.is_main_process:
         picture = plot_curves(folder)
         console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
+    trainer.accelerator.end_training()  # leaves the process group in an orderly way
     return 0
 
 
