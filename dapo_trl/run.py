@@ -94,6 +94,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     if trainer.accelerator.is_main_process:
         picture = plot_curves(folder)
         console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
+        if run.next_steps:
+            console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
     trainer.accelerator.end_training()  # leaves the process group in an orderly way
     return 0
 

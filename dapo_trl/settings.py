@@ -44,6 +44,8 @@ class RunConfig:
     """nucleus of the measurement; the paper uses 0.7"""
     overwrite: bool = False
     """replace a run that is already in `output_dir`"""
+    next_steps: str = ""
+    """what to say at the end of the run"""
 
     def __post_init__(self):
         for name, least in (("eval_problems", 0), ("eval_samples", 1)):
