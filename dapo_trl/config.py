@@ -101,7 +101,7 @@ class DAPOConfig(GRPOConfig):
 
     def __post_init__(self):
         if self.bf16 is None:  # TRL turns bf16 on regardless and then refuses to run on a CPU
-            self.bf16 = not self.fp16 and is_torch_bf16_gpu_available()
+            self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
         self._check_types()
         self._check_batch()
         super().__post_init__()

@@ -31,8 +31,6 @@ from .settings import RunConfig
 from .trainer import DAPOTrainer
 
 INTERRUPTED = 130
-
-
 OWN_FILES = (
     "checkpoint-*",
     "completions",
@@ -112,12 +110,23 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
         if not Path(wanted).is_dir():
             raise ConfigError(f"resume_from_checkpoint is {wanted}: there is no such folder.")
         return wanted
-    if (folder / "metrics.jsonl").exists() and not run.overwrite:
+    found = _own_files(folder)
+    if found and not (folder / "metrics.jsonl").exists():
+        raise ConfigError(
+            f"output_dir {folder} holds {found[0].name}, which the run would replace, and it is not the folder of a "
+            "run: choose another --output_dir."
+        )
+    if found and not run.overwrite:
         raise ConfigError(
             f"output_dir {folder} holds a run already: continue it with --resume_from_checkpoint latest, choose "
             "another --output_dir, or replace it with --overwrite true."
         )
     return None
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """What a run has left in its folder."""
+    return sorted(path for pattern in OWN_FILES for path in folder.glob(pattern))
 
 
 def _prepare(run: RunConfig, args: DAPOConfig) -> tuple[DAPOTrainer, gymnasium.Env | None]:
@@ -147,9 +156,10 @@ def _begin_folder(folder: Path, asked: dict[str, Any], accelerator: Accelerator)
     """Clear away what an earlier run left there, and nothing else; write the settings."""
     if accelerator.is_main_process:
         try:
-            for path in (path for pattern in OWN_FILES for path in folder.glob(pattern)):
+            for path in _own_files(folder):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.jsonl").touch()  # from now on this is the folder of a run
             (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asked), sort_keys=False), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error

@@ -154,6 +154,15 @@ def test_overwrite_replaces_a_run_and_touches_nothing_else(tmp_path):
     assert (tmp_path / "run" / "notes" / "mine.txt").read_text() == "mine"
 
 
+def test_a_folder_of_something_else_is_never_written_over(tmp_path, capsys):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "mine.txt").write_text("mine")
+    for flags in ([], ["--overwrite", "true"]):
+        assert main(["train", "--config", config_file(tmp_path), *flags]) == 2
+        assert "holds model, which the run would replace" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model" / "mine.txt").read_text() == "mine"
+
+
 def test_a_runs_settings_make_the_same_run_again(tmp_path):
     done = command("train", "--config", config_file(tmp_path, max_steps=1))
     assert done.returncode == 0, done.stderr
