@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+from datasets import Dataset
 
 import envs
 from envs import Completion, OverlongPenalty
 
+from .config import DAPOConfig
 from .errors import ConfigError, RewardError
 from .rewards import is_number
 
@@ -183,3 +185,20 @@ class EnvironmentReward:
             shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
             self.outcomes.append(score(self.env, row, action, expected_prompt=shown))
         return [outcome.reward for outcome in self.outcomes]
+
+
+def clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset, eval_dataset) -> Dataset:
+    """What TRL takes for a training set when an environment supplies the prompts: as many rows, and nothing in them."""
+    if train_dataset is not None or eval_dataset is not None:
+        which = "train_dataset" if train_dataset is not None else "eval_dataset"
+        raise ConfigError(
+            f"both env ({env_name(env)}) and {which} are given: prompts and rewards come from the environment. Drop "
+            "one of the two (dapo_trl.evaluation.evaluate measures a model in an environment)."
+        )
+    size = getattr(env.unwrapped, "num_rows", None)
+    if size is None and args.max_steps <= 0:
+        raise ConfigError(
+            f"env {env_name(env)} is endless and max_steps is {args.max_steps}: an epoch of it never ends. Set "
+            "max_steps to the number of optimizer steps."
+        )
+    return Dataset.from_dict({"prompt": [""] * (size or args.groups_per_rollout)})

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
-from . import algorithm, batching
+from . import algorithm, batching, objective
 from .checkpoint import load_state, save_state
 from .collect import RolloutBatch, RolloutCollector
 from .config import DAPOConfig
@@ -35,18 +35,13 @@ from .rewards import OverlongReward, RewardColumns, checked
 from .rollout import (
     EnvironmentReward,
     EnvironmentRows,
-    env_name,
+    clock_rows,
     has_overlong_penalty,
     make_env,
 )
 from .sampling import GroupCounts
 
 logger = logging.getLogger("dapo_trl")
-
-RATIO_LEVELS = {"token": "token", "sequence_product": "sequence"}
-LOSS_MODES = {"dapo": "token", "grpo": "sequence"}
-TRL_TOKEN_LOSSES = ("dapo", "cispo", "vespo")
-"""losses that TRL divides by the token count we hand over"""
 
 
 class DAPOTrainer(GRPOTrainer):
@@ -113,7 +108,7 @@ class DAPOTrainer(GRPOTrainer):
         self.env = None if env is None else make_env(env)
         self._environment_reward = None
         if self.env is not None:
-            train_dataset = _clock_rows(self.env, args, train_dataset, eval_dataset)
+            train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
             self._environment_reward = EnvironmentReward(self.env)
             functions.insert(0, self._environment_reward)
             if isinstance(reward_processing_classes, list):
@@ -159,12 +154,8 @@ class DAPOTrainer(GRPOTrainer):
         self._update_loss: list[Tensor] = []
         self._update_started = 0.0
         self._token_means = TokenMeans()
-        self._uses_trl_loss = self._wants_trl_loss()
-        if self._uses_trl_loss and args.importance_sampling_level == "sequence_product":
-            raise ConfigError(
-                "importance_sampling_level is 'sequence_product' together with a setting whose loss TRL computes: use "
-                "loss_type 'dapo' or 'grpo' without entropy bonus, delta or off-policy mask."
-            )
+        trls = objective.is_trls(args, has_auxiliary_loss=self.aux_loss_enabled)
+        self._objective = None if trls else objective.Objective.of(args)
         for sentence in inert_settings(args):
             self._warn(sentence)
 
@@ -364,22 +355,10 @@ class DAPOTrainer(GRPOTrainer):
 
     # Loss
 
-    def _wants_trl_loss(self) -> bool:
-        """Whether the settings ask for a loss that is not DAPO's: TRL then computes it, on our micro-batches."""
-        return (
-            self.loss_type not in LOSS_MODES
-            or self.importance_sampling_level not in RATIO_LEVELS
-            or self.top_entropy_quantile < 1
-            or self._entropy_bonus_enabled
-            or self.off_policy_mask_threshold is not None
-            or self.args.delta is not None
-            or self.aux_loss_enabled
-        )
-
     def _compute_loss(self, model, inputs):
-        if self._uses_trl_loss:
-            return super()._compute_loss(model, inputs) * self._trl_share(inputs)
-        mask = batching.loss_mask(inputs)
+        if self._objective is None:
+            share = objective.share_of_step(inputs, self.args, processes=self.accelerator.num_processes)
+            return super()._compute_loss(model, inputs) * share
         logps, entropies, _ = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
@@ -387,39 +366,9 @@ class DAPOTrainer(GRPOTrainer):
             inputs["completion_ids"].size(1),
             compute_entropy=True,
         )
-        old_logps = inputs.get("old_per_token_logps")
-        old_logps = logps.detach() if old_logps is None else old_logps  # first update of an aligned batch: ratio 1
-        ratio = algorithm.importance_ratio(logps, old_logps, mask, level=RATIO_LEVELS[self.importance_sampling_level])
-        loss, is_low_clipped, is_high_clipped = algorithm.clipped_surrogate(
-            ratio, inputs["advantages"], epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high
-        )
-        if "importance_sampling_ratio" in inputs:  # vLLM samples from slightly other probabilities
-            loss = loss * inputs["importance_sampling_ratio"]
-        means = {
-            "entropy": entropies,
-            "clip_ratio/low_mean": is_low_clipped,
-            "clip_ratio/high_mean": is_high_clipped,
-            "clip_ratio/region_mean": is_low_clipped | is_high_clipped,
-        }
-        if self.beta != 0.0:
-            corrected = ratio if self.args.use_bias_correction_kl else None
-            kl = algorithm.kl_estimate(logps, inputs["ref_per_token_logps"], ratio=corrected)
-            loss = loss + self.beta * kl
-            means["kl"] = kl
-        self._record(means, mask)
-        mode = LOSS_MODES[self.loss_type]
-        normalizer = inputs.get("step_tokens" if mode == "token" else "step_rows")
-        if normalizer is not None:  # gradients are averaged over processes afterwards
-            normalizer = normalizer / self.accelerator.num_processes
-        return algorithm.aggregate_loss(loss, mask, mode=mode, normalizer=normalizer)
-
-    def _trl_share(self, inputs) -> float:
-        """What TRL's loss of a micro-batch is multiplied by. TRL divides losses that are means over rows by the number
-        of micro-batches, as if all held equally many rows; after the filter they do not."""
-        if "step_rows" not in inputs or self.loss_type in TRL_TOKEN_LOSSES:
-            return 1.0
-        parts = self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        return inputs["row_count"] * parts / inputs["step_rows"]
+        loss, logged = self._objective(inputs, logps, entropies, processes=self.accelerator.num_processes)
+        self._record(logged, batching.loss_mask(inputs))
+        return loss
 
     def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:
         if self.model.training:
@@ -473,20 +422,3 @@ class DAPOTrainer(GRPOTrainer):
 _VISION = (
     "the model has a vision processor: DAPOTrainer trains on text alone. Pass the model's tokenizer and a text task."
 )
-
-
-def _clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset, eval_dataset) -> Dataset:
-    """What TRL takes for a training set when an environment supplies the prompts: as many rows, and nothing in them."""
-    if train_dataset is not None or eval_dataset is not None:
-        which = "train_dataset" if train_dataset is not None else "eval_dataset"
-        raise ConfigError(
-            f"both env ({env_name(env)}) and {which} are given: prompts and rewards come from the environment. Drop "
-            "one of the two (dapo_trl.evaluation.evaluate measures a model in an environment)."
-        )
-    size = getattr(env.unwrapped, "num_rows", None)
-    if size is None and args.max_steps <= 0:
-        raise ConfigError(
-            f"env {env_name(env)} is endless and max_steps is {args.max_steps}: an epoch of it never ends. Set "
-            "max_steps to the number of optimizer steps."
-        )
-    return Dataset.from_dict({"prompt": [""] * (size or args.groups_per_rollout)})
