@@ -29,8 +29,9 @@ COLUMNS: list[tuple[str, str, str]] = [
     ("tok/s", "throughput/tokens_per_second", "{:6.0f}"),
 ]
 LEGEND = (
-    "accuracy: before the group filter; trained: after it. clip-/clip+: tokens clipped at the lower and upper bound.\n"
-    "wrong/right: groups dropped because every completion was wrong or right. refill: extra rounds of sampling."
+    "accuracy: all completions sampled; trained: those that passed the group filter.\n"
+    "clip-/clip+: tokens clipped at the lower and the upper bound. refill: extra rounds of sampling.\n"
+    "wrong/right: groups dropped because every completion was wrong or right."
 )
 HEADER_EVERY = 25
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dapo_trl.console import COLUMNS, heading, step_line
+from dapo_trl.console import COLUMNS, LEGEND, heading, step_line
 from dapo_trl.metrics import METRICS
 
 
 def test_lines_fit_a_hundred_columns_and_stand_below_their_headings():
     logs = {metric: 123456.789 if metric == "throughput/tokens_per_second" else 0.5 for _, metric, _ in COLUMNS}
+    assert max(map(len, LEGEND.splitlines())) <= 100
     line = step_line(1234, logs)
     assert len(line) <= 100
     assert len(step_line(4, {"entropy": 0.5})) == len(heading()) <= 100
