@@ -90,6 +90,8 @@ class StopOnSignal(TrainerCallback):
         if self.requested:
             control.should_save = True
             control.should_training_stop = True
+        if self.requested or state.global_step >= state.max_steps:
+            control.should_log = True  # whatever logging_steps is, the last step is shown
         return control
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -16,7 +16,8 @@ from .errors import ConfigError, DapoError
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
 TRAIN_HELP = (
     "Files merge from left to right, flags win. A flag is any setting of DAPOConfig (TRL's GRPOConfig included) or of "
-    "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'."
+    "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'. They are "
+    "described in dapo_trl/config.py and dapo_trl/settings.py; a first run: --config configs/quickstart.yaml."
 )
 
 

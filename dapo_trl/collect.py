@@ -175,8 +175,9 @@ class RolloutCollector:
 
     def _shorten(self, prompt_ids: list[int], completion_ids: list[int]) -> str:
         decode = self.trainer._tokenizer.decode
-        prompt = decode(prompt_ids, skip_special_tokens=True)[-60:]
-        return f"{prompt!r} -> {decode(completion_ids, skip_special_tokens=True)[:120]!r}"
+        prompt = decode(prompt_ids, skip_special_tokens=True)
+        completion = decode(completion_ids, skip_special_tokens=True)
+        return f"{_shortened(prompt, 100)!r} -> {_shortened(completion, 160)!r}"
 
     def _check(self, sampler: DynamicSampler, numbers: _Numbers) -> None:
         total = len(numbers.totals)
@@ -244,3 +245,9 @@ class RolloutCollector:
             metrics[name].append(float(value))
         metrics["sampling/prompts"] = [float(self.trainer.prompts.consumed)]  # running totals: the last one counts
         metrics["sampling/epochs"] = [self.trainer.prompts.epochs]
+
+
+def _shortened(text: str, length: int) -> str:
+    """At most ``length`` characters of a text, with an ellipsis for what is left out of its middle."""
+    half = (length - 5) // 2
+    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,8 +23,8 @@ COLUMNS: list[tuple[str, str, str]] = [
     ("trained", "accuracy/trained", "{:7.3f}"),
     ("entropy", "entropy", "{:7.3f}"),
     ("length", "completions/mean_length", "{:6.0f}"),
-    ("clip-%", "clip_ratio/low_mean", "{:6.2%}"),
-    ("clip+%", "clip_ratio/high_mean", "{:6.2%}"),
+    ("clip-", "clip_ratio/low_mean", "{:6.2%}"),
+    ("clip+", "clip_ratio/high_mean", "{:6.2%}"),
     ("wrong", "groups/all_wrong", "{:5.0f}"),
     ("right", "groups/all_right", "{:5.0f}"),
     ("refill", "sampling/refill_rounds", "{:6.0f}"),
@@ -31,7 +33,7 @@ COLUMNS: list[tuple[str, str, str]] = [
 LEGEND = (
     "accuracy: all completions sampled; trained: those that passed the group filter.\n"
     "clip-/clip+: tokens clipped at the lower and the upper bound. refill: extra rounds of sampling.\n"
-    "wrong/right: groups dropped because every completion was wrong or right."
+    "wrong/right: groups dropped because every completion was wrong or right. -: nothing new sampled."
 )
 HEADER_EVERY = 25
 
@@ -51,6 +53,17 @@ def step_line(step: int, logs: dict[str, float]) -> str:
 
 def _width(form: str) -> int:
     return len(form.format(0.0))
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints log records among the step lines, each as one line."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(record.getMessage(), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 class ConsoleCallback(TrainerCallback):

@@ -1,4 +1,4 @@
-"""What a configuration will not do: settings that have no effect as they stand."""
+"""What a configuration will not do: settings that have no effect, or the reverse one, as they stand."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from .config import DAPOConfig
 
 
 def inert_settings(args: DAPOConfig) -> list[str]:
-    """One sentence for each setting that is switched on and cannot act, with the change that would make it act."""
+    """One sentence for each setting that cannot act as it is meant to, with the change that would make it act."""
     found = []
     if args.updates_per_rollout < 2:
         found.append(
             "clip-higher is inert: each rollout batch gets a single update, so the ratio is always 1. Raise "
             f"steps_per_generation above gradient_accumulation_steps ({args.gradient_accumulation_steps}), or "
             "num_iterations above 1."
+        )
+    if args.epsilon_high is not None and args.epsilon_high < args.epsilon:
+        found.append(
+            f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
+            "reverse of Clip-Higher. Raise epsilon_high above epsilon."
         )
     if args.overlong_shape != "none":
         longest, cache = args.overlong["max_length"], args.overlong["cache_length"]

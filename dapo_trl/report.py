@@ -46,6 +46,8 @@ def plot_curves(run: Path) -> Path:
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
+        if not axis.lines and not axis.collections and not axis.containers:
+            axis.text(0.5, 0.5, "nothing was logged", ha="center", transform=axis.transAxes, color=GREY)
         if axis.get_legend_handles_labels()[1]:
             axis.legend(frameon=False, fontsize=9)
     figure.suptitle(str(run), fontsize=11, color=GREY)
@@ -77,8 +79,10 @@ def _lines(
     for name, (label, colour) in names.items():
         steps, values = _series(rows, name)
         if len(steps):
-            axis.plot(steps, factor * values, color=colour, alpha=0.25, linewidth=1)
-            axis.plot(steps, factor * _smooth(values), color=colour, linewidth=1.8, label=label)
+            few = "o" if len(steps) < 12 else None  # a short run is shown as it was measured
+            axis.plot(steps, factor * values, color=colour, alpha=0.9 if few else 0.25, linewidth=1, marker=few)
+            shown = values if few else _smooth(values)
+            axis.plot(steps, factor * shown, color=colour, linewidth=0 if few else 1.8, label=label, marker=few)
     axis.set_title(title, fontsize=11)
     if floor is not None:
         axis.set_ylim(bottom=floor)
@@ -129,6 +133,8 @@ def _groups(axis: Axes, rows: list[dict[str, Any]]) -> None:
     steps, _ = _series(rows, "groups/kept")
     if shown:
         stacks = [_series(rows, name)[1] for name in shown]
+        if len(steps) == 1:  # an area needs two points
+            steps, stacks = np.array([steps[0] - 0.5, steps[0] + 0.5]), [np.repeat(stack, 2) for stack in stacks]
         axis.stackplot(
             steps,
             stacks,

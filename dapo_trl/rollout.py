@@ -7,15 +7,18 @@ gives the prompt, ``step(completion)`` the reward, and every member of a group m
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 from datasets import Dataset
 
 import envs
-from envs import Completion, OverlongPenalty
+from envs import Completion, OverlongPenalty, TaskEnv
 
 from .config import DAPOConfig
 from .errors import ConfigError, RewardError
@@ -63,14 +66,55 @@ def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
         return env
     try:
         return gymnasium.make(env, **kwargs)
-    except gymnasium.error.NameNotFound as error:
+    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
         raise ConfigError(_unknown_env(env)) from error
-    except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error) as error:
+    except gymnasium.error.UnregisteredEnv as error:
         raise ConfigError(f"env is {env!r}: {error}") from error
     except ModuleNotFoundError as error:
-        raise ConfigError(f"env is {env!r}: {error}. Install the package or fix the part before the colon.") from error
-    except (TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"env {env!r} cannot be made with {_brief(kwargs)}: {error}") from error
+        hint = "Install the package or fix the part before the colon."
+        raise ConfigError(f"env is {env!r}: {str(error).rstrip('.')}. {hint}") from error
+    except Exception as error:  # whatever the author's code raises
+        arguments = f" with {_brief(kwargs)}" if kwargs else ""
+        raise ConfigError(f"env {env!r} cannot be made{arguments}: {_told(error)}") from error
+
+
+def row_count(env: gymnasium.Env) -> int | None:
+    """Rows of an environment; None for an endless one.
+
+    Raises:
+        ConfigError: it does not say, or what it says is no number of rows.
+    """
+    task = env.unwrapped
+    if isinstance(task, TaskEnv) and not hasattr(task, "num_rows"):
+        raise ConfigError(f"env {env_name(env)} has no num_rows: set it to the number of rows, or None if endless.")
+    count = getattr(task, "num_rows", None)
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise ConfigError(f"env {env_name(env)} has num_rows {count!r}: it must be 1 or more, or None if endless.")
+    return count
+
+
+def _told(error: Exception) -> str:
+    """An exception in one line; one that is not ours to explain with its type and the place that raised it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError | TypeError | OSError | gymnasium.error.Error):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"
+
+
+@contextmanager
+def _author_errors(env: gymnasium.Env, index: int, method: str) -> Iterator[None]:
+    """Say which environment, row and method an exception of the author's code comes from."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+        raise RewardError(
+            f"env {env_name(env)}, index {index}: {method}() raised {type(error).__name__}: "
+            f"{' '.join(str(error).split())} ({place})."
+        ) from error
 
 
 def _brief(kwargs: dict[str, Any]) -> str:
@@ -101,16 +145,15 @@ class EnvironmentRows:
     def __init__(self, env: gymnasium.Env, tokenizer: Any):
         self.env = env
         self.tokenizer = tokenizer
-        self.size: int | None = getattr(env.unwrapped, "num_rows", None)
-        if self.size == 0:
-            raise ConfigError(f"env {env_name(env)} has no rows: it needs at least one.")
+        self.size = row_count(env)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        text, _ = self.env.reset(options={"index": index})
+        with _author_errors(self.env, index, "reset"):
+            text, _ = self.env.reset(options={"index": index})
         if not isinstance(text, str):
             raise ConfigError(
-                f"env {env_name(self.env)} returned a {type(text).__name__} from reset(): a task for a language model "
-                "must return the prompt as a str."
+                f"env {env_name(self.env)} returned {text!r} ({type(text).__name__}) from reset(): a task for a "
+                "language model must return the prompt as a str."
             )
         return {"prompt": as_prompt(text, self.tokenizer), "index": index}
 
@@ -135,14 +178,16 @@ def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_pr
         RewardError: the environment showed another prompt than the one answered, or returned something that is not a
             reward.
     """
-    prompt, _ = env.reset(options={"index": index})
+    with _author_errors(env, index, "reset"):
+        prompt, _ = env.reset(options={"index": index})
     if expected_prompt is not None and prompt != expected_prompt:
         raise RewardError(
             f"env {env_name(env)} gave two different prompts for index {index} ({prompt[:80]!r}, then "
             f'{expected_prompt[:80]!r}): reset(options={{"index": i}}) must always give the same row, or completions '
             "of one group cannot be compared."
         )
-    _, reward, _, _, info = env.step(completion)
+    with _author_errors(env, index, "step"):
+        _, reward, _, _, info = env.step(completion)
     if reward is None or isinstance(reward, bool) or not is_number(reward):
         raise RewardError(
             f"env {env_name(env)} returned the reward {reward!r} ({type(reward).__name__}) for index {index}: step() "
@@ -195,7 +240,7 @@ def clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset, eval_dataset
             f"both env ({env_name(env)}) and {which} are given: prompts and rewards come from the environment. Drop "
             "one of the two (dapo_trl.evaluation.evaluate measures a model in an environment)."
         )
-    size = getattr(env.unwrapped, "num_rows", None)
+    size = row_count(env)
     if size is None and args.max_steps <= 0:
         raise ConfigError(
             f"env {env_name(env)} is endless and max_steps is {args.max_steps}: an epoch of it never ends. Set "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
@@ -15,18 +16,17 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rich.console import Console
-from rich.logging import RichHandler
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .callbacks import MetricsFile, StopOnSignal
 from .config import DAPOConfig
-from .console import ConsoleCallback, progress_bar
+from .console import ConsoleCallback, ConsoleHandler, progress_bar
 from .errors import ConfigError, NonFiniteError
 from .evaluation import Evaluation, evaluate, merge
 from .report import plot_curves
-from .rollout import make_env
+from .rollout import make_env, row_count
 from .settings import RunConfig
 from .trainer import DAPOTrainer
 
@@ -110,6 +110,8 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
         if not Path(wanted).is_dir():
             raise ConfigError(f"resume_from_checkpoint is {wanted}: there is no such folder.")
         return wanted
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir {folder} is a file: it must be a folder, or not exist yet.")
     found = _own_files(folder)
     if found and not (folder / "metrics.jsonl").exists():
         raise ConfigError(
@@ -135,21 +137,32 @@ def _prepare(run: RunConfig, args: DAPOConfig) -> tuple[DAPOTrainer, gymnasium.E
     env, held_out = make_env(run.env, **run.env_kwargs), None
     if run.eval_problems:
         held_out = make_env(run.eval_env or run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
-        size = getattr(held_out.unwrapped, "num_rows", None)
+        size = row_count(held_out)
         if size is not None and size < run.eval_problems:
             raise ConfigError(f"eval_problems is {run.eval_problems}, but the held-out environment has {size} rows.")
-    path = Path(run.model)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ConfigError(f"model is {run.model}: the folder holds no config.json, so it is not a saved model.")
+    _check_model_folder(Path(run.model))
     try:
         return DAPOTrainer(model=run.model, args=args, env=env), held_out
     except ConfigError:
         raise
     except OSError as error:
         first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model is {run.model!r} and cannot be loaded: {first}") from error
+        raise ConfigError(
+            f"model is {run.model!r} and cannot be loaded: {first} (There is no such folder in {Path.cwd()} either.)"
+        ) from error
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
+
+
+def _check_model_folder(path: Path) -> None:
+    """Find a mistyped folder before the Hub is asked for a model of that name."""
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model is {path}: the folder holds no config.json, so it is not a saved model.")
+    elif path.is_absolute() or (path.parent != Path(".") and path.parent.is_dir()):
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*") if p.is_dir()], n=1)
+        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"model is {path}: there is no such folder (looked from {Path.cwd()}).{hint}")
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], accelerator: Accelerator) -> None:
@@ -178,9 +191,8 @@ def _quieten(console: Console) -> None:
     """Libraries' own bars and notices would tear the step lines apart; warnings of ours stay."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
     logger = logging.getLogger("dapo_trl")
-    logger.handlers, logger.propagate = [handler], False
+    logger.handlers, logger.propagate = [ConsoleHandler(console)], False
 
 
 def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:

@@ -88,14 +88,18 @@ class DynamicSampler:
             self.counts += GroupCounts(kept=1) if kept else _dropped(row)
         return keep
 
+    @property
+    def advice(self) -> str:
+        """What to do about the commonest reason why groups were dropped."""
+        return _ADVICE[max(_ADVICE, key=lambda name: getattr(self.counts, name))]
+
     def explain(self) -> str:
         """One sentence on why too few groups are informative, and what to do about it."""
         c = self.counts
-        worst = max(_ADVICE, key=lambda name: getattr(c, name))
         return (
             f"{c.kept} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} groups "
             f"sampled {c.all_wrong} were all wrong, {c.all_right} all right, {c.constant} constant in between and "
-            f"{c.unscorable} unscorable. {_ADVICE[worst]}"
+            f"{c.unscorable} unscorable. {self.advice}"
         )
 
 

@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
         folder = path.parent if path.parent.is_dir() else Path(".")
         near = difflib.get_close_matches(path.name, [p.name for p in folder.glob("*.y*ml")], n=1)
         hint = f" Did you mean {folder / near[0]}?" if near else ""
-        raise ConfigError(f"configuration file {path} does not exist.{hint}")
+        raise ConfigError(f"configuration file {path} does not exist (looked from {Path.cwd()}).{hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

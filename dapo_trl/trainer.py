@@ -39,7 +39,7 @@ from .rollout import (
     has_overlong_penalty,
     make_env,
 )
-from .sampling import GroupCounts
+from .sampling import DynamicSampler, GroupCounts
 
 logger = logging.getLogger("dapo_trl")
 
@@ -103,6 +103,11 @@ class DAPOTrainer(GRPOTrainer):
                 f"group_filter is {args.group_filter!r} and TRL's tools or environment_factory are in use: dynamic "
                 "sampling cannot replay their episodes. Set group_filter to 'none', or make the task an `env`."
             )
+        if env is None and reward_funcs is None and environment_factory is None:
+            raise ConfigError(
+                "neither env nor reward_funcs is given: rewards come from an environment (env='math/Arithmetic-v0') or "
+                "from reward functions beside a train_dataset."
+            )
         functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         functions = [checked(function) for function in functions if function is not None]
         self.env = None if env is None else make_env(env)
@@ -149,6 +154,7 @@ class DAPOTrainer(GRPOTrainer):
         self.on_activity: Callable[[str], None] = lambda activity: None
         """told what goes on within a step, for a progress bar"""
         self._collector = RolloutCollector(self)
+        self._last_advice = ""
         self._replay: RolloutBatch | None = None
         self._updates: list[list[batching.Batch]] = []
         self._update_loss: list[Tensor] = []
@@ -255,10 +261,7 @@ class DAPOTrainer(GRPOTrainer):
         collected, sampler = self._collector.fill()
         self.totals += sampler.counts
         if collected is None:
-            self._warn(
-                f"step {self.state.global_step}: no update, nothing to learn from. {sampler.explain()} A completion: "
-                f"{self._collector.glimpse}"
-            )
+            self._explain_skip(sampler)
             return None, 0
         for name in {name for rollout in collected.share for name in rollout.log_columns}:
             self._pending_extra_logs[name] = [rollout.log_columns.get(name) for rollout in collected.share]
@@ -272,6 +275,16 @@ class DAPOTrainer(GRPOTrainer):
             batch["advantages"] = collected.spread(advantages)
         batch["completion_mask"][collected.spread(collected.totals).isnan()] = 0  # unscorable: not trained on
         return batch, collected.real
+
+    def _explain_skip(self, sampler: DynamicSampler) -> None:
+        """Say in full why there is no update; the same reason once more in short."""
+        line = f"step {self.state.global_step}: no update, nothing to learn from"
+        if sampler.advice == self._last_advice:
+            counts = sampler.counts
+            self._warn(f"{line} ({counts.all_wrong} all wrong, {counts.all_right} all right of {counts.sampled}).")
+        else:
+            self._warn(f"{line}. {sampler.explain()} A completion: {self._collector.glimpse}")
+        self._last_advice = sampler.advice
 
     def _normalised(self, updates: list[list[batching.Batch]]) -> list[list[batching.Batch]]:
         """Tell every micro-batch the active tokens and the rows of its whole optimizer step, all processes together."""

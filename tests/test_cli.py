@@ -124,6 +124,8 @@ def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
         ({"env": "math/Problem-v0", "env_kwargs": {"path": "missing.jsonl"}}, [], "missing.jsonl"),
         ({"env": "math/Problem-v0", "env_kwargs": {"rows": [{"prompt": "?"}]}}, [], "row 0 of rows"),
         ({"model": "no/such/model"}, [], "model is 'no/such/model' and cannot be loaded"),
+        ({"model": "models/arithmetic-08m"}, [], "Did you mean models/arithmetic-0.8m?"),
+        ({"output_dir": "README.md"}, [], "output_dir README.md is a file"),
         ({}, ["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
         ({"max_steps": -1}, [], "is endless and max_steps is -1"),
         ({}, ["--temperature", "0"], "temperature"),
@@ -191,7 +193,11 @@ def test_gsm8k_with_a_model_that_knows_nothing_says_so_plainly(data, tiny_chat_m
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     output = " ".join(done.stdout.split())
-    assert "no update, nothing to learn from. 0 of" in output and "The task is too hard for this model" in output
+    assert (
+        "no update, nothing to learn from. 0 of" in output
+        and "nothing to learn from (8 all wrong" in output
+        and "The task is too hard for this model" in output
+    )
     assert "Nothing was learnt: no group was informative" in output
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]

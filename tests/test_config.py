@@ -117,3 +117,5 @@ def test_inert_settings_are_found():
     )
     assert any("starts past 900 tokens" in line for line in inert_settings(soft))
     assert inert_settings(config(steps_per_generation=4, overlong_shape="none")) == []
+    reverse = inert_settings(config(steps_per_generation=4, epsilon=0.3))
+    assert any("wider below than above (epsilon 0.3, epsilon_high 0.28)" in line for line in reverse)

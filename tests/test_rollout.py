@@ -59,6 +59,8 @@ class TestMakeEnv:
             ("math/Arithmatic-v0", "Did you mean math/Arithmetic-v0"),
             ("math/Arithmetic-v7", "math/Arithmetic"),
             ("nothing-like-it", "no such environment is registered"),
+            ("my/Task-v0", "named 'your_module:your/Task-v0'"),
+            ("maths/Arithmetic-v0", "Did you mean math/Arithmetic-v0"),
             ("no_such_module:my/Task-v0", "No module named 'no_such_module'"),
         ],
     )
@@ -108,6 +110,54 @@ def test_a_group_must_see_one_prompt():
 def test_what_is_not_a_reward_is_named(reward):
     with pytest.raises(RewardError, match=r"env Broken returned the reward .* for index 2"):
         score(Broken(reward), 2, Completion("c"))
+
+
+class Raises(Echo):
+    def verify(self, row, completion):
+        return {}["missing"]
+
+
+class ReturnsNone(Echo):
+    def verify(self, row, completion):
+        return None
+
+
+class NoPrompt(Echo):
+    def row(self, index):
+        return {"letter": "a"}
+
+
+class NumberPrompt(Echo):
+    def row(self, index):
+        return {"prompt": 7}
+
+
+class NoNumRows(TaskEnv):
+    row = Echo.row
+    verify = Echo.verify
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (Raises, r"env Raises, index 1: step\(\) raised KeyError: 'missing' \(test_rollout\.py:\d+\)"),
+        (ReturnsNone, r"env ReturnsNone, index 1: step\(\) raised TypeError: verify returned None"),
+        (NoPrompt, r"env NoPrompt, index 1: reset\(\) raised KeyError: 'prompt'"),
+        (NumberPrompt, r"env NumberPrompt returned 7 \(int\) from reset"),
+        (NoNumRows, r"env NoNumRows has no num_rows"),
+    ],
+)
+def test_an_environment_that_fails_is_named_with_the_row_and_the_place(env, message):
+    with pytest.raises((RewardError, ConfigError), match=message):
+        EnvironmentRows(env(), byte_tokenizer())[1]
+        score(env(), 1, Completion("b"))
+
+
+def test_a_num_rows_that_is_no_number_is_named():
+    env = Echo()
+    env.num_rows = "400"
+    with pytest.raises(ConfigError, match="num_rows '400': it must be 1 or more, or None"):
+        EnvironmentRows(env, byte_tokenizer())
 
 
 def test_an_overlong_wrapper_is_found_anywhere_in_the_stack():

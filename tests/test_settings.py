@@ -98,7 +98,7 @@ def test_bad_flags_are_one_clear_line(flags, message):
 
 def test_bad_files_are_one_clear_line(tmp_path):
     write(tmp_path, "quickstart.yaml", "")
-    with pytest.raises(ConfigError, match=r"does not exist. Did you mean .*quickstart.yaml\?"):
+    with pytest.raises(ConfigError, match=r"does not exist \(looked from .*\)\. Did you mean .*quickstart.yaml\?"):
         load_settings([tmp_path / "quickstrat.yaml"])
     with pytest.raises(ConfigError, match="holds a list"):
         load_settings([write(tmp_path, "list.yaml", "- a")])

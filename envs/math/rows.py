@@ -92,7 +92,9 @@ def _json_object(line: str, number: int, path: Path) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"line {number} of {path.name} is not valid JSON: {error}") from error
+        raise ValueError(
+            f"line {number} of {path.name} is not valid JSON: {error.msg} (column {error.colno})"
+        ) from error
     if not isinstance(row, dict):
         raise ValueError(f"line {number} of {path.name} is a JSON {type(row).__name__}: every line must be an object")
     return row
