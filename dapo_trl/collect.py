@@ -63,8 +63,7 @@ class RolloutCollector:
         self.trainer = trainer
         self.args = trainer.args
         self.accelerator = trainer.accelerator
-        self.glimpse = ""
-        """a prompt and a completion of the last round, shortened, to show a person"""
+        self._example: tuple[list[int], list[int]] = ([], [])
 
     def fill(self) -> tuple[RolloutBatch | None, DynamicSampler]:
         """Sample rounds until the sampler is content. None instead of a batch when no group is informative.
@@ -95,6 +94,19 @@ class RolloutCollector:
         self._check(sampler, numbers)
         return (self._deal(kept) if sampler.counts.kept else None), sampler
 
+    def glimpse(self) -> str:
+        """A prompt and a completion of the last round, shortened, to show a person."""
+        prompt, completion = (self.trainer._tokenizer.decode(ids, skip_special_tokens=True) for ids in self._example)
+        return f"{_shortened(prompt, 100)!r} -> {_shortened(completion, 160)!r}"
+
+    def draw(self, groups: int) -> tuple[list[dict[str, Any]], int]:
+        """Take prompts from the stream: this process's share of their rows, ``num_generations`` of each, and the
+        position of its first row among those of all processes."""
+        rows = [dict(row) for row in self.trainer.prompts.take(groups) for _ in range(self.args.num_generations)]
+        share = len(rows) // self.accelerator.num_processes
+        first = self.accelerator.process_index * share
+        return rows[first : first + share], first
+
     def _divisible(self, groups: int) -> int:
         """The next number of groups whose rows divide evenly among the processes."""
         while groups * self.args.num_generations % self.accelerator.num_processes:
@@ -104,11 +116,8 @@ class RolloutCollector:
     def _round(self, groups: int, sampler: DynamicSampler) -> tuple[list[Rollout], _Numbers]:
         """Generate, score and filter: this process's kept rollouts, and everybody's numbers."""
         trainer, size = self.trainer, self.args.num_generations
-        rows = [dict(row) for row in trainer.prompts.take(groups) for _ in range(size)]
-        per_process = len(rows) // self.accelerator.num_processes
-        first = self.accelerator.process_index * per_process
-        rows = rows[first : first + per_process]
-        prompts = [row["prompt"] for row in rows]
+        rows, first = self.draw(groups)
+        per_process, prompts = len(rows), [row["prompt"] for row in rows]
 
         previous, trainer._metrics["train"] = trainer._metrics["train"], defaultdict(list)
         try:
@@ -164,7 +173,7 @@ class RolloutCollector:
             for i in range(per_process)
             if keep[first + i]
         ]
-        self.glimpse = self._shorten(prompt_ids[0], completion_ids[0])
+        self._example = prompt_ids[0], completion_ids[0]
         return kept, _Numbers(
             lengths=everyones[:, 0],
             truncated=everyones[:, 1],
@@ -172,12 +181,6 @@ class RolloutCollector:
             totals=trainer.columns.total(rewards),
             kept=keep,
         )
-
-    def _shorten(self, prompt_ids: list[int], completion_ids: list[int]) -> str:
-        decode = self.trainer._tokenizer.decode
-        prompt = decode(prompt_ids, skip_special_tokens=True)
-        completion = decode(completion_ids, skip_special_tokens=True)
-        return f"{_shortened(prompt, 100)!r} -> {_shortened(completion, 160)!r}"
 
     def _check(self, sampler: DynamicSampler, numbers: _Numbers) -> None:
         total = len(numbers.totals)

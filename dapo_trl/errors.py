@@ -11,6 +11,11 @@ The command line prints these as one line; anything else is a bug and keeps its 
 
 from __future__ import annotations
 
+import difflib
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
 
 class DapoError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -30,3 +35,20 @@ class RefillLimitError(DapoError, RuntimeError):
 
 class NonFiniteError(DapoError, RuntimeError):
     """The loss or the gradient norm became NaN or infinite; the weights are those of the step before."""
+
+
+def one_line(error: Exception) -> str:
+    """An exception's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def place_of(error: Exception) -> str:
+    """Where an exception was raised: ``file.py:12``."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """A hint at the nearest known words, with a space before it; empty when nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from envs import Completion
-
-from .rollout import EnvironmentRows, Outcome, score
+from .rollout import EnvironmentRows, as_completion, score
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,9 @@ def evaluate(
     rows = EnvironmentRows(env, tokenizer)
     prompts, levels = [], []
     for index in indices:
-        prompts.append(_prompt_ids(tokenizer, rows[index]["prompt"]))
-        levels.append(env.reset(options={"index": index})[1].get("level"))
+        prompt, info = rows.show(index)
+        prompts.append(_prompt_ids(tokenizer, prompt))
+        levels.append(info.get("level"))
     stop_ids = _stop_ids(model, tokenizer)
     jobs = sorted(
         ((problem, sample) for problem in range(len(indices)) for sample in range(k)),
@@ -138,8 +137,10 @@ def evaluate(
                     top_p=top_p,
                 )
                 for job, ids in zip(batch, sampled, strict=True):
-                    outcome, cut = _judge(env, tokenizer, indices[job[0]], ids, stop_ids)
-                    accuracy[job], lengths[job], truncated[job] = outcome.accuracy, len(ids), cut
+                    action = as_completion(tokenizer, ids, stop_ids)
+                    outcome = score(env, indices[job[0]], action)
+                    accuracy[job], lengths[job] = outcome.accuracy, len(ids)
+                    truncated[job] = action.finish_reason == "length"
                     verdicts[outcome.verdict] += 1
                 if on_batch is not None:
                     on_batch(first + len(batch), len(jobs))
@@ -191,10 +192,3 @@ def _sample(
 def _up_to_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
     end = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids) - 1)
     return ids[: end + 1]
-
-
-def _judge(env: gymnasium.Env, tokenizer: Any, index: int, ids: list[int], stop_ids: list[int]) -> tuple[Outcome, bool]:
-    cut = ids[-1] not in stop_ids
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    action = Completion(text, n_tokens=len(ids), finish_reason="length" if cut else "stop")
-    return score(env, index, action), cut

@@ -73,13 +73,9 @@ class OverlongReward:
 
     __name__ = "overlong"
 
-    def __init__(self, *, shape: str, max_length: int, cache_length: int, coefficient: float):
-        self.settings: dict[str, Any] = {
-            "shape": shape,
-            "max_length": max_length,
-            "cache_length": cache_length,
-            "coefficient": coefficient,
-        }
+    def __init__(self, **settings: Any):
+        """Settings are those of `envs.overlong_penalty`."""
+        self.settings = settings
 
     def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [overlong_penalty(len(ids), **self.settings) for ids in completion_ids]

@@ -6,12 +6,9 @@ gives the prompt, ``step(completion)`` the reward, and every member of a group m
 
 from __future__ import annotations
 
-import difflib
-import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -21,7 +18,7 @@ import envs
 from envs import Completion, OverlongPenalty, TaskEnv
 
 from .config import DAPOConfig
-from .errors import ConfigError, RewardError
+from .errors import ConfigError, RewardError, did_you_mean, one_line, place_of
 from .rewards import is_number
 
 
@@ -95,12 +92,9 @@ def row_count(env: gymnasium.Env) -> int | None:
 
 def _told(error: Exception) -> str:
     """An exception in one line; one that is not ours to explain with its type and the place that raised it."""
-    text = " ".join(str(error).split())
     if isinstance(error, ValueError | TypeError | OSError | gymnasium.error.Error):
-        return text
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)} ({place_of(error)})"
 
 
 @contextmanager
@@ -109,11 +103,9 @@ def _author_errors(env: gymnasium.Env, index: int, method: str) -> Iterator[None
     try:
         yield
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
         raise RewardError(
-            f"env {env_name(env)}, index {index}: {method}() raised {type(error).__name__}: "
-            f"{' '.join(str(error).split())} ({place})."
+            f"env {env_name(env)}, index {index}: {method}() raised {type(error).__name__}: {one_line(error)} "
+            f"({place_of(error)})."
         ) from error
 
 
@@ -126,10 +118,9 @@ def _unknown_env(env: str) -> str:
     ours = sorted(
         spec.id for spec in gymnasium.registry.values() if str(spec.entry_point).startswith(envs.__name__ + ".")
     )
-    near = difflib.get_close_matches(env, list(gymnasium.registry), n=2, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    hint = did_you_mean(env, gymnasium.registry, most=2, cutoff=0.5)
     return (
-        f"env is {env!r}: no such environment is registered. {hint}This package has {', '.join(ours)}; an "
+        f"env is {env!r}: no such environment is registered.{hint} This package has {', '.join(ours)}; an "
         "environment of your own is named 'your_module:your/Task-v0'."
     )
 
@@ -148,14 +139,18 @@ class EnvironmentRows:
         self.size = row_count(env)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"prompt": self.show(index)[0], "index": index}
+
+    def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
+        """The prompt of a row, and what the environment says of it besides (``info`` of ``reset``)."""
         with _author_errors(self.env, index, "reset"):
-            text, _ = self.env.reset(options={"index": index})
+            text, info = self.env.reset(options={"index": index})
         if not isinstance(text, str):
             raise ConfigError(
                 f"env {env_name(self.env)} returned {text!r} ({type(text).__name__}) from reset(): a task for a "
                 "language model must return the prompt as a str."
             )
-        return {"prompt": as_prompt(text, self.tokenizer), "index": index}
+        return as_prompt(text, self.tokenizer), info
 
 
 def env_name(env: gymnasium.Env) -> str:
@@ -202,6 +197,14 @@ def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_pr
     )
 
 
+def as_completion(tokenizer: Any, ids: list[int], stop_ids: Collection[int]) -> Completion:
+    """What the environment is given for the tokens that the model wrote. The text is decoded from the tokens: a chat
+    parser may have split the reasoning off the message."""
+    ended = bool(ids) and ids[-1] in stop_ids
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    return Completion(text, n_tokens=len(ids), finish_reason="stop" if ended else "length")
+
+
 class EnvironmentReward:
     """An environment as a TRL reward function. The outcomes of the last call stay in ``outcomes``."""
 
@@ -221,12 +224,9 @@ class EnvironmentReward:
     def __call__(
         self, prompts: list, completions: list, completion_ids: list[list[int]], index: list[int], **_: Any
     ) -> list[float]:
-        # The text is decoded from the tokens: a chat parser may have split the reasoning off the message.
-        texts = self.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         self.outcomes = []
-        for prompt, text, ids, row in zip(prompts, texts, completion_ids, index, strict=True):
-            ended = bool(ids) and ids[-1] in self.stop_ids
-            action = Completion(text, n_tokens=len(ids), finish_reason="stop" if ended else "length")
+        for prompt, ids, row in zip(prompts, completion_ids, index, strict=True):
+            action = as_completion(self.tokenizer, ids, self.stop_ids)
             shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
             self.outcomes.append(score(self.env, row, action, expected_prompt=shown))
         return [outcome.reward for outcome in self.outcomes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from .callbacks import MetricsFile, StopOnSignal
 from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
-from .errors import ConfigError, NonFiniteError
+from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
 from .evaluation import Evaluation, evaluate, merge
 from .report import plot_curves
 from .rollout import make_env, row_count
@@ -151,7 +150,7 @@ def _prepare(run: RunConfig, args: DAPOConfig) -> tuple[DAPOTrainer, gymnasium.E
             f"model is {run.model!r} and cannot be loaded: {first} (There is no such folder in {Path.cwd()} either.)"
         ) from error
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(one_line(error)) from error
 
 
 def _check_model_folder(path: Path) -> None:
@@ -160,13 +159,13 @@ def _check_model_folder(path: Path) -> None:
         if not (path / "config.json").is_file():
             raise ConfigError(f"model is {path}: the folder holds no config.json, so it is not a saved model.")
     elif path.is_absolute() or (path.parent != Path(".") and path.parent.is_dir()):
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*") if p.is_dir()], n=1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        hint = did_you_mean(str(path), (str(folder) for folder in path.parent.glob("*") if folder.is_dir()))
         raise ConfigError(f"model is {path}: there is no such folder (looked from {Path.cwd()}).{hint}")
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], accelerator: Accelerator) -> None:
     """Clear away what an earlier run left there, and nothing else; write the settings."""
+    accelerator.wait_for_everyone()  # all have looked at the folder as it was
     if accelerator.is_main_process:
         try:
             for path in _own_files(folder):

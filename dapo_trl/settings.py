@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from .config import DAPOConfig
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean, one_line
 
 
 @dataclass
@@ -86,7 +85,7 @@ def load_settings(
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
-        raise ConfigError(_flat(error)) from error
+        raise ConfigError(one_line(error)) from error
 
 
 @cache
@@ -97,13 +96,12 @@ def _names(owner: type) -> frozenset[str]:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path(".")
-        near = difflib.get_close_matches(path.name, [p.name for p in folder.glob("*.y*ml")], n=1)
-        hint = f" Did you mean {folder / near[0]}?" if near else ""
+        hint = did_you_mean(str(folder / path.name), map(str, folder.glob("*.y*ml")))
         raise ConfigError(f"configuration file {path} does not exist (looked from {Path.cwd()}).{hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ConfigError(f"configuration file {path} is not valid YAML: {_flat(error)}") from error
+        raise ConfigError(f"configuration file {path} is not valid YAML: {one_line(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -111,10 +109,6 @@ def _read(path: Path) -> dict[str, Any]:
             f"configuration file {path} holds a {type(content).__name__}: it must be `field: value` lines."
         )
     return content
-
-
-def _flat(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -140,7 +134,7 @@ def _read_flag(name: str, text: str | None) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--{name} {text!r} cannot be read: {_flat(error)}") from error
+        raise ConfigError(f"--{name} {text!r} cannot be read: {one_line(error)}") from error
 
 
 def _checked(name: str, value: Any, *, source: str, text: str | None = None) -> Any:
@@ -148,9 +142,7 @@ def _checked(name: str, value: Any, *, source: str, text: str | None = None) -> 
     takes text they are what was written."""
     known = _names(RunConfig) | _names(DAPOConfig)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{source}: there is no setting named {name!r}.{hint}")
+        raise ConfigError(f"{source}: there is no setting named {name!r}.{did_you_mean(name, known)}")
     owner = RunConfig if name in _names(RunConfig) else DAPOConfig
     adapter, hint = _adapter(owner, name), _hints(owner)[name]
     if adapter is None:

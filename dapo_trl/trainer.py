@@ -251,11 +251,8 @@ class DAPOTrainer(GRPOTrainer):
 
     def _unfiltered_batch(self):
         """TRL's own path, for episodes that cannot be replayed."""
-        groups, size = self.prompts.take(self.args.groups_per_rollout), self.args.num_generations
-        rows = [dict(row) for row in groups for _ in range(size)]
-        share = len(rows) // self.accelerator.num_processes
-        first = self.accelerator.process_index * share
-        return self._generate_and_score_completions(rows[first : first + share]), share
+        rows, _ = self._collector.draw(self.args.groups_per_rollout)
+        return self._generate_and_score_completions(rows), len(rows)
 
     def _filtered_batch(self):
         collected, sampler = self._collector.fill()
@@ -283,7 +280,7 @@ class DAPOTrainer(GRPOTrainer):
             counts = sampler.counts
             self._warn(f"{line} ({counts.all_wrong} all wrong, {counts.all_right} all right of {counts.sampled}).")
         else:
-            self._warn(f"{line}. {sampler.explain()} A completion: {self._collector.glimpse}")
+            self._warn(f"{line}. {sampler.explain()} A completion: {self._collector.glimpse()}")
         self._last_advice = sampler.advice
 
     def _normalised(self, updates: list[list[batching.Batch]]) -> list[list[batching.Batch]]:
@@ -334,8 +331,7 @@ class DAPOTrainer(GRPOTrainer):
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
         self._update_loss.append(loss)
         if self.accelerator.sync_gradients:
-            for name, mean in self._token_means.drain(self.accelerator).items():
-                self._metrics["train"][name].append(mean)
+            self._log_means(self._token_means, "train")
             self._metrics["train"]["time/update"].append(time.perf_counter() - self._update_started)
         return loss
 
@@ -384,15 +380,16 @@ class DAPOTrainer(GRPOTrainer):
         return loss
 
     def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:
-        if self.model.training:
-            for name, value in values.items():
-                self._token_means.add(name, value, mask)
-            return
-        means = TokenMeans()
+        """Collect per-token figures: over the optimizer step in training, of this batch alone in evaluation."""
+        means = self._token_means if self.model.training else TokenMeans()
         for name, value in values.items():
             means.add(name, value, mask)
+        if not self.model.training:
+            self._log_means(means, "eval")
+
+    def _log_means(self, means: TokenMeans, mode: str) -> None:
         for name, mean in means.drain(self.accelerator).items():
-            self._metrics["eval"][name].append(mean)
+            self._metrics[mode][name].append(mean)
 
     # Checkpoints
 
