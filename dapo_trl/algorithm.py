@@ -46,6 +46,25 @@ def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", e
     return centred.reshape(-1).nan_to_num(nan=0.0)
 
 
+def decoupled_advantages(rewards: Tensor, weights: Tensor, group_size: int, *, eps: float = 1e-4) -> Tensor:
+    """Advantage over several rewards, each normalised by itself before they are summed (GDPO, arXiv 2601.05242).
+
+    Args:
+        rewards: ``[N, F]``; NaN where a reward does not apply. A row of nothing but NaN gets advantage 0.
+        weights: ``[F]``.
+        group_size: ``G``; ``N`` must be a multiple of it.
+        eps: added to the standard deviations.
+
+    Returns:
+        ``[N]`` advantages, centred and scaled over all ``N``.
+    """
+    groups = rewards.view(-1, group_size, rewards.shape[1])
+    each = (groups - groups.nanmean(dim=1, keepdim=True)) / (_nanstd(groups, dim=1) + eps)
+    total = (each.view_as(rewards) * weights).nansum(dim=1)
+    total = total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
+    return ((total - total.nanmean()) / (_nanstd(total, dim=0) + eps)).nan_to_num(nan=0.0)
+
+
 def _nanstd(x: Tensor, dim: int) -> Tensor:
     """Unbiased standard deviation over ``dim`` (kept), ignoring NaN; NaN where fewer than two values remain."""
     count = (~x.isnan()).sum(dim=dim, keepdim=True)

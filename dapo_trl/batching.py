@@ -1,18 +1,24 @@
-"""From the rows of a rollout batch to the micro-batches of its optimizer steps.
+"""From the completions of a rollout batch to the micro-batches of its optimizer steps.
 
-A batch is TRL's dictionary: tensors and lists with one entry per row, right-padded completions, left-padded prompts,
-and scalars that belong to the whole batch.
+A batch is TRL's dictionary: tensors with one row per completion, right-padded completions, left-padded prompts. A row
+is one completion of it without padding: ``prompt_ids [P]``, ``completion_ids [T]``, further ``[T]`` tensors, and
+``[1]`` tensors or scalars that belong to the whole completion.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Batch = dict[str, Any]
+Row = dict[str, Tensor]
+
+PADDING = {"tool_mask": 1}
+"""what fills a row up, where it is not 0"""
 
 
 def split_evenly(count: int, parts: int) -> list[range]:
@@ -21,67 +27,105 @@ def split_evenly(count: int, parts: int) -> list[range]:
     return [range(first, last) for first, last in itertools.pairwise(edges)]
 
 
+def deal(tokens: Sequence[int], parts: int) -> list[list[int]]:
+    """Share rows out so that the parts hold equally many (to one row) and nearly equal tokens.
+
+    Args:
+        tokens: length of each row.
+
+    Returns:
+        For each part its rows, in ascending order. The longest row goes first, each to the part with the fewest tokens
+        that has room.
+    """
+    if parts == 1:
+        return [list(range(len(tokens)))]
+    floor, extras = divmod(len(tokens), parts)
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    loads = [0] * parts
+    for row in sorted(range(len(tokens)), key=lambda row: (-tokens[row], row)):
+        open_parts = [part for part in range(parts) if len(shares[part]) < floor + (extras > 0)]
+        part = min(open_parts, key=lambda part: (loads[part], part))
+        extras -= len(shares[part]) == floor
+        shares[part].append(row)
+        loads[part] += tokens[row]
+    return [sorted(share) for share in shares]
+
+
 def loss_mask(batch: Batch) -> Tensor:
     """``[N, T]``: 1 for the tokens that the loss counts."""
     mask = batch["completion_mask"]
     return mask if batch.get("tool_mask") is None else mask * batch["tool_mask"]
 
 
-def select(batch: Batch, rows: list[int]) -> Batch:
-    """The given rows, in the given order; scalars are kept."""
+def unpad(batch: Batch) -> list[Row]:
+    """The rows of a batch, as views of its tensors; scalars of the whole batch are left out.
 
-    def pick(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.dim() > 0:
-            return value[torch.as_tensor(rows, dtype=torch.long, device=value.device)]
-        return [value[row] for row in rows] if isinstance(value, list) else value
-
-    return {key: pick(value) for key, value in batch.items()}
-
-
-def trim(batch: Batch) -> Batch:
-    """Drop the columns that are padding in every row: prompts on the left, completions on the right."""
-    prompt_width = batch["prompt_ids"].shape[1]
+    A completion that is masked altogether keeps its first token, so that no forward pass is empty.
+    """
     width = batch["completion_ids"].shape[1]
-    first = prompt_width - _used(batch["prompt_mask"].flip(1))
-    last = max(_used(batch["completion_mask"]), 1)  # no empty forward pass, even when every token is masked
+    prompts = batch["prompt_mask"].sum(dim=1).tolist()
+    completions = batch["completion_mask"].sum(dim=1).clamp(min=1).tolist()
 
-    def cut(key: str, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dim() < 2:
-            return value
+    def cut(key: str, value: Tensor, row: int) -> Tensor:
         if key.startswith("prompt_"):
-            return value[:, first:]
-        return value[:, :last] if value.shape[1] == width else value
+            return value[row, value.shape[1] - prompts[row] :]
+        return value[row, : completions[row]] if value.dim() > 1 and value.shape[1] == width else value[row]
 
-    return {key: cut(key, value) for key, value in batch.items()}
-
-
-def _used(mask: Tensor) -> int:
-    columns = mask.any(dim=0).nonzero()
-    return int(columns[-1]) + 1 if columns.numel() else 0
+    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor) and value.dim() > 0}
+    return [{key: cut(key, value, row) for key, value in tensors.items()} for row in range(len(prompts))]
 
 
-def muted(batch: Batch) -> Batch:
-    """One row that takes part in the forward pass and adds nothing to the loss: it keeps a process that has run out
-    of rows in step with the others."""
-    row = select(batch, [0])
-    row["completion_mask"] = torch.zeros_like(row["completion_mask"])
-    return row
+def collate(rows: Sequence[Row], *, pad_token_id: int, multiple: int | None = None) -> Batch:
+    """Rows side by side, padded to the longest prompt and the longest completion among them.
 
-
-def micro_batches(batch: Batch, rows: list[int], *, updates: int, per_update: int) -> list[list[Batch]]:
-    """Cut this process's rows into ``updates`` optimizer steps of ``per_update`` micro-batches each.
-
-    Every process makes the same number of micro-batches, whatever its share of the rows; one without rows gets a
-    muted one. Each carries its number of real rows as ``row_count``.
+    Args:
+        multiple: both widths are rounded up to a multiple of it.
     """
 
-    def make(part: list[int]) -> Batch:
-        return {**trim(select(batch, part) if part else muted(batch)), "row_count": len(part)}
+    def stack(key: str) -> Tensor:
+        values = [row[key] for row in rows]
+        if values[0].dim() == 0:
+            return torch.stack(values)
+        width = max(len(value) for value in values)
+        if width > 1:  # else: one value for the whole completion
+            width += -width % (multiple or 1)
+        fill = pad_token_id if key.endswith("_ids") else PADDING.get(key, 0)
+        out = values[0].new_full((len(rows), width), fill)
+        for i, value in enumerate(values):
+            if key.startswith("prompt_"):
+                out[i, width - len(value) :] = value
+            else:
+                out[i, : len(value)] = value
+        return out
 
-    return [
-        [make([rows[update.start + i] for i in part]) for part in split_evenly(len(update), per_update)]
-        for update in split_evenly(len(rows), updates)
-    ]
+    return {key: stack(key) for key in rows[0]}
+
+
+def muted(row: Row) -> Row:
+    """A row that takes part in the forward pass and adds nothing to the loss: it keeps a process that has run out of
+    rows in step with the others."""
+    return {**row, "completion_mask": torch.zeros_like(row["completion_mask"])}
+
+
+def micro_batches(
+    updates: Sequence[Sequence[Row]],
+    *,
+    per_update: int,
+    spare: Row,
+    pad_token_id: int,
+    multiple: int | None = None,
+) -> list[list[Batch]]:
+    """Cut this process's rows of each optimizer step into ``per_update`` micro-batches.
+
+    Every process makes the same number of micro-batches, whatever its share of the rows; one without rows gets
+    ``spare``, muted. Each carries its number of real rows as ``row_count``.
+    """
+
+    def make(part: Sequence[Row]) -> Batch:
+        batch = collate(part or [muted(spare)], pad_token_id=pad_token_id, multiple=multiple)
+        return {**batch, "row_count": len(part)}
+
+    return [[make([rows[i] for i in part]) for part in split_evenly(len(rows), per_update)] for rows in updates]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

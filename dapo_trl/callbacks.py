@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import signal
 import time
@@ -14,6 +15,10 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 from transformers import TrainerCallback
+
+from .diagnosis import why_nothing_is_learnt
+
+logger = logging.getLogger("dapo_trl")
 
 
 class MetricsFile(TrainerCallback):
@@ -57,6 +62,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return rows
+
+
+class NothingLearnt(TrainerCallback):
+    """Says at the end of a run that learnt nothing why it did not."""
+
+    def __init__(self, updates_per_rollout: int):
+        self.updates_per_rollout = updates_per_rollout
+
+    def on_train_end(self, args, state, control, **kwargs):
+        sentence = why_nothing_is_learnt(state.log_history, updates_per_rollout=self.updates_per_rollout)
+        if sentence and state.is_world_process_zero:
+            logger.warning(sentence)
 
 
 class StopOnSignal(TrainerCallback):

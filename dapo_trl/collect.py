@@ -1,52 +1,67 @@
-"""Collecting one rollout batch: TRL generates and scores, the sampler decides, kept rows are dealt to the processes.
+"""Collecting one rollout batch: prompts are drawn, TRL generates and scores, the sampler decides, until it is full.
 
-Every decision rests on values gathered from all processes, so they take the same number of rounds.
+Every decision rests on values that all processes have alike, so they take the same number of rounds and end with the
+same groups.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from accelerate.utils import gather, gather_object
+from accelerate.utils import broadcast_object_list, gather, gather_object
 from torch import Tensor
 
+from .algorithm import informative_groups
+from .bank import BankedGroup
 from .errors import NonFiniteError, RefillLimitError, RewardError
 from .rollout import Rollout
 from .sampling import DynamicSampler
+from .selection import Choice
 
 if TYPE_CHECKING:
     from .trainer import DAPOTrainer
 
 
 @dataclass
+class Group:
+    """The completions of one prompt, as they were sampled."""
+
+    rollouts: list[Rollout]
+    """``[G]``"""
+    seconds: float
+    """of generating and scoring it: its share of its round, by tokens"""
+
+    @property
+    def tokens(self) -> list[int]:
+        return [rollout.tokens for rollout in self.rollouts]
+
+    @property
+    def fates(self) -> list[str]:
+        return [rollout.fate for rollout in self.rollouts]
+
+
+@dataclass
 class RolloutBatch:
-    """The kept rollouts of one batch: all of them by number, this process's share of them in full."""
+    """What one rollout batch is made of; the same on every process."""
 
-    share: list[Rollout]
-    """equally many on every process: a few whole groups stand in twice when the kept rows do not divide evenly"""
-    real: int
-    """leading rows of ``share`` to train on; the rest are stand-ins"""
-    first: int
-    """position of ``share[0]`` among all rows"""
-    rewards: Tensor
-    """``[N, F]``, stand-ins included: what TRL's reward gathering would return"""
-    totals: Tensor
-    """``[K * G]``: total reward of the kept rows, without stand-ins"""
-
-    def spread(self, values: Tensor) -> Tensor:
-        """This process's share of one value per kept row (``[K * G]`` to ``[len(share)]``)."""
-        rows = torch.arange(self.first, self.first + len(self.share), device=values.device) % len(values)
-        return values[rows]
+    banked: list[BankedGroup]
+    fresh: list[Group]
+    """informative groups sampled for this batch, in order"""
+    surplus: list[Group]
+    """informative groups beyond it, for the bank"""
+    sampler: DynamicSampler
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """What is known of the ``n`` completions of a round, of all processes: ``[n]`` each."""
+    """What is known of the ``n`` completions of some rounds, of all processes: ``[n]`` each."""
 
     lengths: Tensor
     truncated: Tensor
@@ -54,6 +69,8 @@ class _Numbers:
     totals: Tensor
     kept: Tensor
     """bool: passed the filter"""
+    shaped: Tensor
+    """bool: of a dropped group whose rewards differ by the length penalty alone"""
 
 
 class RolloutCollector:
@@ -64,61 +81,171 @@ class RolloutCollector:
         self.args = trainer.args
         self.accelerator = trainer.accelerator
         self._example: tuple[list[int], list[int]] = ([], [])
+        self._last_advice = ""
 
-    def fill(self) -> tuple[RolloutBatch | None, DynamicSampler]:
-        """Sample rounds until the sampler is content. None instead of a batch when no group is informative.
+    def fill(self) -> RolloutBatch:
+        """Take what the bank has, then sample rounds until the sampler is content. The batch may be empty.
 
         Raises:
             RefillLimitError: too few informative groups at the limit and ``on_refill_limit`` is ``"raise"``.
             RewardError: not one completion could be scored.
         """
         started = time.perf_counter()
+        banked = self._from_bank()
         sampler = DynamicSampler(
             target=self.args.groups_per_rollout,
             rule=self.args.group_filter,
             min_valid_fraction=self.args.min_valid_fraction,
             max_refill_rounds=self.args.max_refill_rounds,
+            banked=len(banked),
         )
         rounds: list[_Numbers] = []
-        kept: list[Rollout] = []
-        while wanted := sampler.groups_wanted():
-            self.trainer.on_activity(f"sampling, round {sampler.rounds + 1}: {wanted} groups")
-            rollouts, numbers = self._round(self._divisible(wanted), sampler)
-            kept += rollouts
+        groups: list[Group] = []
+        while missing := sampler.missing:
+            found, numbers = self._round(missing, sampler)
+            groups += found
             rounds.append(numbers)
         self.trainer.on_activity("updating")
-        numbers = _Numbers(
-            *(torch.cat([getattr(part, f.name) for part in rounds]) for f in dataclasses.fields(_Numbers))
-        )
-        self._log(sampler, numbers, time.perf_counter() - started)
-        self._check(sampler, numbers)
-        return (self._deal(kept) if sampler.counts.kept else None), sampler
+        self.trainer.sampling.selector.tick()
+        needed = sampler.used - sampler.banked
+        room = needed + self.trainer.sampling.bank.room
+        batch = RolloutBatch(banked, groups[:needed], groups[needed:room], sampler)
+        self._enter_kept(batch, groups[room:])
+        if rounds:
+            numbers = _Numbers(
+                *(torch.cat([getattr(part, f.name) for part in rounds]) for f in dataclasses.fields(_Numbers))
+            )
+            self._log_round(numbers, time.perf_counter() - started)
+            self._check(sampler, numbers)
+        self._log(batch)
+        if not sampler.used:
+            self._explain(sampler)
+        return batch
 
-    def glimpse(self) -> str:
+    def _explain(self, sampler: DynamicSampler) -> None:
+        """Say in full why there is no update; the same reason once more in short."""
+        line = f"step {self.trainer.state.global_step}: no update, nothing to learn from"
+        if sampler.advice == self._last_advice:
+            counts = sampler.counts
+            line += f" ({counts.all_wrong} all wrong, {counts.all_right} all right of {counts.sampled})."
+        else:
+            line += f". {sampler.explain()} A completion: {self._glimpse()}"
+        self.trainer.warn(line)
+        self._last_advice = sampler.advice
+
+    def _glimpse(self) -> str:
         """A prompt and a completion of the last round, shortened, to show a person."""
         prompt, completion = (self.trainer._tokenizer.decode(ids, skip_special_tokens=True) for ids in self._example)
         return f"{_shortened(prompt, 100)!r} -> {_shortened(completion, 160)!r}"
 
-    def draw(self, groups: int) -> tuple[list[dict[str, Any]], int]:
-        """Take prompts from the stream: this process's share of their rows, ``num_generations`` of each, and the
-        position of its first row among those of all processes."""
-        rows = [dict(row) for row in self.trainer.prompts.take(groups) for _ in range(self.args.num_generations)]
+    def draw(self, missing: int, least: int, most: int) -> tuple[Choice, list[dict[str, Any]]]:
+        """Take the prompts of one round from the stream: the main process chooses, all read the same rows.
+
+        Args:
+            missing: informative groups that the round should yield.
+            least, most: bounds on its prompts.
+        """
+        selector = self.trainer.sampling.selector
+        choice = None
+        if self.accelerator.is_main_process:
+            choice = selector.choose(
+                missing, at_least=least, at_most=most, multiple=self._multiple(), sigmas=self.args.refill_sigmas
+            )
+        if self.accelerator.num_processes > 1:
+            [choice] = broadcast_object_list([choice])
+        assert choice is not None
+        return choice, selector.take(choice)
+
+    def share_of(self, prompts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+        """``num_generations`` rows of each prompt: those that this process generates, and the position of its first
+        row among all. A group may lie on two processes."""
+        rows = [dict(prompt) for prompt in prompts for _ in range(self.args.num_generations)]
         share = len(rows) // self.accelerator.num_processes
         first = self.accelerator.process_index * share
         return rows[first : first + share], first
 
-    def _divisible(self, groups: int) -> int:
-        """The next number of groups whose rows divide evenly among the processes."""
-        while groups * self.args.num_generations % self.accelerator.num_processes:
-            groups += 1
-        return groups
+    def _multiple(self) -> int:
+        """The smallest number of groups whose rows divide evenly among the processes."""
+        sizes = itertools.count(1)
+        return next(n for n in sizes if n * self.args.num_generations % self.accelerator.num_processes == 0)
 
-    def _round(self, groups: int, sampler: DynamicSampler) -> tuple[list[Rollout], _Numbers]:
-        """Generate, score and filter: this process's kept rollouts, and everybody's numbers."""
+    def _from_bank(self) -> list[BankedGroup]:
+        trainer, ledger = self.trainer, self.trainer.sampling.ledger
+        for group in trainer.sampling.bank.expire(trainer.state.global_step):
+            ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
+            ledger.enter("surplus_expired", sum(group.tokens), group.seconds)
+        banked = trainer.sampling.bank.take(self.args.groups_per_rollout)
+        for group in banked:
+            ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
+            ledger.enter_rows(group.fates, group.tokens, group.seconds)
+        return banked
+
+    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], _Numbers]:
+        """Generate, score and filter: everybody's informative groups and numbers."""
+        started = time.perf_counter()
         trainer, size = self.trainer, self.args.num_generations
-        rows, first = self.draw(groups)
+        most = sampler.target if sampler.rule == "none" else self.args.groups_per_round
+        choice, shown = self.draw(missing, sampler.least, most)
+        trainer.on_activity(f"sampling, round {sampler.rounds + 1}: {len(shown)} groups")
+        rows, first = self.share_of(shown)
         per_process, prompts = len(rows), [row["prompt"] for row in rows]
+        prompt_ids, completion_ids, masks, completions, logprobs, extra, _, _ = self._generate(prompts)
+        for name, values in extra.items():
+            for i, row in enumerate(rows):
+                row[name] = values[i] if isinstance(values, list) else values
+        rewards = trainer._calculate_rewards(rows, prompts, completions, completion_ids)
+        columns = {
+            name: values if len(values) == per_process else [None] * per_process
+            for name, values in trainer._pending_extra_logs.items()
+        }
+        trainer._pending_extra_logs.clear()
 
+        lengths = [len(ids) for ids in completion_ids] if masks is None else [sum(mask) for mask in masks]
+        cut = [ids[-1] not in trainer.stop_ids for ids in completion_ids]
+        accuracy = trainer.accuracy_of(rewards[first : first + per_process])
+        local = torch.stack([torch.tensor(lengths), torch.tensor(cut)]).to(accuracy)
+        everyones = gather(torch.cat([local, accuracy.unsqueeze(0)]).T.contiguous())
+        totals = trainer.columns.total(rewards)
+        scores = trainer.columns.scores(rewards, everyones[:, 2], self.args.filter_key).view(-1, size)
+        names = sampler.add(scores)
+        kept = torch.tensor([name == "kept" for name in names], device=rewards.device)
+        trainer.sampling.selector.observe(choice, shown, scores.cpu().double().numpy(), kept.cpu().numpy())
+        mine = [
+            Rollout(
+                row=rows[i],
+                prompt=prompts[i],
+                completion=completions[i],
+                prompt_ids=np.array(prompt_ids[i], dtype=np.int32),
+                completion_ids=np.array(completion_ids[i], dtype=np.int32),
+                order=first + i,
+                rewards=rewards[first + i].tolist(),
+                logprobs=None if logprobs is None else logprobs[i],
+                loss_mask=None if masks is None else masks[i],
+                log_columns={name: values[i] for name, values in columns.items()},
+                tokens=int(lengths[i]),
+                fate=self._fate(cut[i], bool(totals[first + i].isnan())),
+            )
+            for i in range(per_process)
+            if kept[(first + i) // size]
+        ]
+        self._example = prompt_ids[0], completion_ids[0]
+        numbers = _Numbers(
+            lengths=everyones[:, 0],
+            truncated=everyones[:, 1],
+            accuracy=everyones[:, 2],
+            totals=totals,
+            kept=kept.repeat_interleave(size),
+            shaped=(informative_groups(totals.view(-1, size)) & ~kept).repeat_interleave(size),
+        )
+        everyone = sorted(self._everyones(mine), key=lambda rollout: rollout.order)
+        seconds = (time.perf_counter() - started) / max(float(numbers.lengths.sum()), 1.0)
+        self._enter_dropped(names, numbers, seconds)
+        groups = [everyone[i : i + size] for i in range(0, len(everyone), size)]
+        return [Group(group, seconds * sum(rollout.tokens for rollout in group)) for group in groups], numbers
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        """TRL's generation; its metrics of the lengths are left out, ours cover all rounds."""
+        trainer = self.trainer
         previous, trainer._metrics["train"] = trainer._metrics["train"], defaultdict(list)
         try:
             generated = trainer._generate(prompts)
@@ -135,52 +262,33 @@ class RolloutCollector:
         for name, values in scratch.items():
             if name == "num_tokens":  # a running total
                 previous[name] = values
-            elif not name.startswith("completions/"):  # these are logged below, over all rounds
+            elif not name.startswith("completions/"):
                 previous[name].extend(values)
+        return generated
 
-        prompt_ids, completion_ids, masks, completions, logprobs, extra, _, _ = generated
-        for name, values in extra.items():
-            for i, row in enumerate(rows):
-                row[name] = values[i] if isinstance(values, list) else values
-        rewards = trainer._calculate_rewards(rows, prompts, completions, completion_ids)
-        columns = {
-            name: values if len(values) == per_process else [None] * per_process
-            for name, values in trainer._pending_extra_logs.items()
-        }
-        trainer._pending_extra_logs.clear()
+    def _everyones(self, mine: list[Rollout]) -> list[Rollout]:
+        return gather_object(mine) if self.accelerator.num_processes > 1 else mine
 
-        lengths = [len(ids) for ids in completion_ids] if masks is None else [sum(mask) for mask in masks]
-        cut = [ids[-1] not in trainer.stop_ids for ids in completion_ids]
-        accuracy = trainer.accuracy_of(rewards[first : first + per_process])
-        local = torch.stack([torch.tensor(lengths), torch.tensor(cut)]).to(accuracy)
-        everyones = gather(torch.cat([local, accuracy.unsqueeze(0)]).T.contiguous())
-        scores = trainer.columns.scores(rewards, everyones[:, 2], self.args.filter_key)
-        order = sampler.rounds
-        keep = torch.tensor(sampler.add(scores.view(-1, size)), device=rewards.device).repeat_interleave(size)
-        kept = [
-            Rollout(
-                row=rows[i],
-                prompt=prompts[i],
-                completion=completions[i],
-                prompt_ids=prompt_ids[i],
-                completion_ids=completion_ids[i],
-                order=(order, first + i),
-                rewards=rewards[first + i].tolist(),
-                logprobs=None if logprobs is None else logprobs[i],
-                loss_mask=None if masks is None else masks[i],
-                log_columns={name: values[i] for name, values in columns.items()},
-            )
-            for i in range(per_process)
-            if keep[first + i]
-        ]
-        self._example = prompt_ids[0], completion_ids[0]
-        return kept, _Numbers(
-            lengths=everyones[:, 0],
-            truncated=everyones[:, 1],
-            accuracy=everyones[:, 2],
-            totals=trainer.columns.total(rewards),
-            kept=keep,
-        )
+    def _fate(self, cut: bool, unscorable: bool) -> str:
+        """What a completion's tokens are in the ledger once its group is trained on."""
+        if unscorable:
+            return "unscorable"
+        return "truncated" if cut and self.args.mask_truncated_completions else "trained"
+
+    def _enter_dropped(self, names: list[str], numbers: _Numbers, seconds_per_token: float) -> None:
+        size = self.args.num_generations
+        tokens = numbers.lengths.view(-1, size).sum(dim=1).int().tolist()
+        for name, count, shaped in zip(names, tokens, numbers.shaped[::size].tolist(), strict=True):
+            if name != "kept":
+                self.trainer.sampling.ledger.enter("shaping_only" if shaped else name, count, count * seconds_per_token)
+
+    def _enter_kept(self, batch: RolloutBatch, excess: list[Group]) -> None:
+        ledger = self.trainer.sampling.ledger
+        for group in batch.fresh:
+            ledger.enter_rows(group.fates, group.tokens, group.seconds)
+        for fate, groups in (("surplus_kept", batch.surplus), ("surplus_expired", excess)):
+            for group in groups:
+                ledger.enter(fate, sum(group.tokens), group.seconds)
 
     def _check(self, sampler: DynamicSampler, numbers: _Numbers) -> None:
         total = len(numbers.totals)
@@ -201,53 +309,53 @@ class RolloutCollector:
                 "on with the informative groups there are.)"
             )
 
-    def _deal(self, kept: list[Rollout]) -> RolloutBatch:
-        """Hand every process an equal share of the kept rows, groups in the order they were sampled."""
-        processes, size = self.accelerator.num_processes, self.args.num_generations
-        everyone: list[Rollout] = gather_object(kept) if processes > 1 else kept
-        everyone = sorted(everyone, key=lambda rollout: rollout.order)
-        total = self._divisible(len(everyone) // size) * size
-        rewards = torch.tensor([rollout.rewards for rollout in everyone], device=self.accelerator.device)
-        share = total // processes
-        first = self.accelerator.process_index * share
-        return RolloutBatch(
-            share=[everyone[row % len(everyone)] for row in range(first, first + share)],
-            real=min(max(len(everyone) - first, 0), share),
-            first=first,
-            rewards=rewards[torch.arange(total, device=rewards.device) % len(everyone)],
-            totals=self.trainer.columns.total(rewards),
-        )
-
-    def _log(self, sampler: DynamicSampler, numbers: _Numbers, seconds: float) -> None:
-        lengths, counts, metrics = numbers.lengths, sampler.counts, self.trainer._metrics["train"]
+    def _log_round(self, numbers: _Numbers, seconds: float) -> None:
+        """What the sampled completions were like: nothing of it in a batch that the bank filled alone."""
+        lengths = numbers.lengths
         ended = lengths[numbers.truncated == 0]
         ended = ended if ended.numel() else torch.zeros(1)
-        values: dict[str, Any] = {
-            "completions/mean_length": lengths.mean(),
-            "completions/min_length": lengths.min(),
-            "completions/max_length": lengths.max(),
-            "completions/clipped_ratio": numbers.truncated.mean(),
-            "completions/mean_terminated_length": ended.mean(),
-            "completions/min_terminated_length": ended.min(),
-            "completions/max_terminated_length": ended.max(),
-            "accuracy/sampled": numbers.accuracy.nanmean(),
-            "accuracy/trained": numbers.accuracy[numbers.kept].nanmean(),
-            "reward/sampled": numbers.totals.nanmean(),
-            "groups/sampled": counts.sampled,
-            "groups/kept": counts.kept,
-            "groups/all_wrong": counts.all_wrong,
-            "groups/all_right": counts.all_right,
-            "groups/constant": counts.constant,
-            "groups/unscorable": counts.unscorable,
-            "sampling/refill_rounds": sampler.refill_rounds,
-            "sampling/unscorable": numbers.totals.isnan().float().mean(),
-            "time/rollout": seconds,
-            "throughput/tokens_per_second": lengths.sum() / seconds,
-        }
+        self._append(
+            {
+                "completions/mean_length": lengths.mean(),
+                "completions/min_length": lengths.min(),
+                "completions/max_length": lengths.max(),
+                "completions/clipped_ratio": numbers.truncated.mean(),
+                "completions/mean_terminated_length": ended.mean(),
+                "completions/min_terminated_length": ended.min(),
+                "completions/max_terminated_length": ended.max(),
+                "accuracy/sampled": numbers.accuracy.nanmean(),
+                "accuracy/trained": numbers.accuracy[numbers.kept].nanmean(),
+                "reward/sampled": numbers.totals.nanmean(),
+                "groups/shaping_only": numbers.shaped[:: self.args.num_generations].sum(),
+                "sampling/unscorable": numbers.totals.isnan().float().mean(),
+                "throughput/tokens_per_second": lengths.sum() / seconds,
+                "time/rollout": seconds,
+            }
+        )
+
+    def _log(self, batch: RolloutBatch) -> None:
+        trainer, sampler, counts = self.trainer, batch.sampler, batch.sampler.counts
+        self._append(
+            {
+                "groups/sampled": counts.sampled,
+                "groups/kept": counts.kept,
+                "groups/all_wrong": counts.all_wrong,
+                "groups/all_right": counts.all_right,
+                "groups/constant": counts.constant,
+                "groups/unscorable": counts.unscorable,
+                "groups/banked": sampler.banked,
+                "groups/surplus": len(batch.surplus),
+                "groups/trained": sampler.used,
+                "sampling/refill_rounds": sampler.refill_rounds,
+            }
+        )
+        trainer.sampling.rollout_batches += 1
+        for name, value in trainer.sampling.running_totals().items():
+            trainer._metrics["train"][name] = [float(value)]  # the last one counts
+
+    def _append(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
-            metrics[name].append(float(value))
-        metrics["sampling/prompts"] = [float(self.trainer.prompts.consumed)]  # running totals: the last one counts
-        metrics["sampling/epochs"] = [self.trainer.prompts.epochs]
+            self.trainer._metrics["train"][name].append(float(value))
 
 
 def _shortened(text: str, length: int) -> str:

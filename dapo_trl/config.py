@@ -13,7 +13,10 @@ from .errors import ConfigError
 
 GROUP_FILTERS = ("zero_variance", "all_zero", "none")
 REFILL_POLICIES = ("train", "raise")
+PROMPT_SELECTIONS = ("uniform", "predicted")
 OVERLONG_SHAPES = ("linear", "soft", "none")
+REFILL_SIGMAS = 2.0
+"""With a bank for the surplus, a round asks for so many standard deviations more than is expected to be enough."""
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
@@ -84,6 +87,21 @@ class DAPOConfig(GRPOConfig):
         "train",
         "At the limit: 'train' on the informative groups there are (none: the update is skipped), or 'raise'.",
     )
+    prompt_selection: str = _setting(
+        "uniform",
+        "'uniform': every prompt as it comes. 'predicted': prompts that are almost surely all right or all wrong by "
+        "what is remembered of them are passed over most of the time.",
+    )
+    surplus_max_age: int | None = _setting(
+        None,
+        "Informative groups beyond a full batch are kept for the next one if they are at most this many optimizer "
+        "steps old by then; 0 drops them. None: the optimizer steps of one rollout batch.",
+    )
+    max_round_sequences: int | None = _setting(
+        None,
+        "At most this many completions are generated in one round, over all processes: what the hardware generates "
+        "efficiently at once. None: a rollout batch; with vLLM, three.",
+    )
 
     # Overlong reward shaping.
     overlong_shape: str = _setting(
@@ -105,6 +123,7 @@ class DAPOConfig(GRPOConfig):
         self._check_types()
         self._check_batch()
         super().__post_init__()
+        self._resolve_sampling()
         self._resolve_overlong()
         self._check()
 
@@ -129,6 +148,16 @@ class DAPOConfig(GRPOConfig):
         return self.updates_per_pass * self.num_iterations
 
     @property
+    def groups_per_round(self) -> int:
+        """The most groups of one round of generation, over all processes."""
+        return cast(int, self.max_round_sequences) // self.num_generations
+
+    @property
+    def refill_sigmas(self) -> float:
+        """Standard deviations beyond the expected need that a round asks for: surplus costs little with a bank."""
+        return REFILL_SIGMAS if self.surplus_max_age else 0.0
+
+    @property
     def overlong(self) -> dict[str, Any]:
         """Arguments of `envs.overlong_penalty`; its shape may be "none" here."""
         return {
@@ -148,8 +177,9 @@ class DAPOConfig(GRPOConfig):
             if (value is None and name == "epsilon_high") or _is_a(value, int | float):
                 continue
             raise ConfigError(f"{name} is {value!r} ({type(value).__name__}): it must be a number.")
-        optional = ("overlong_max_length", "overlong_cache_length", "steps_per_generation", "generation_batch_size")
-        least = {"max_refill_rounds": 0, "overlong_cache_length": 0, "num_generations": 2}
+        optional: tuple[str, ...] = ("overlong_max_length", "overlong_cache_length", "steps_per_generation")
+        optional += ("generation_batch_size", "surplus_max_age", "max_round_sequences")
+        least = {"max_refill_rounds": 0, "overlong_cache_length": 0, "num_generations": 2, "surplus_max_age": 0}
         for name in (
             "num_generations",
             "max_completion_length",
@@ -190,6 +220,18 @@ class DAPOConfig(GRPOConfig):
                 "first must be a multiple of the second. The number of updates per rollout batch is their quotient."
             )
 
+    def _resolve_sampling(self) -> None:
+        full = cast(int, self.generation_batch_size)
+        if self.surplus_max_age is None:
+            self.surplus_max_age = self.updates_per_rollout
+        if self.max_round_sequences is None:
+            self.max_round_sequences = 3 * full if self.use_vllm else full
+        if self.max_round_sequences < full:
+            raise ConfigError(
+                f"max_round_sequences is {self.max_round_sequences}, less than the {full} completions of a rollout "
+                "batch: the first round makes a full one. Raise it, or lower steps_per_generation."
+            )
+
     def _resolve_overlong(self) -> None:
         if self.overlong_shape == "none":
             return
@@ -204,6 +246,7 @@ class DAPOConfig(GRPOConfig):
         for name, allowed in (
             ("group_filter", GROUP_FILTERS),
             ("on_refill_limit", REFILL_POLICIES),
+            ("prompt_selection", PROMPT_SELECTIONS),
             ("overlong_shape", OVERLONG_SHAPES),
             ("importance_sampling_level", ("token", "sequence_product", "sequence")),
             ("scale_rewards", ("none", "group", "batch")),

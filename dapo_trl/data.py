@@ -1,4 +1,4 @@
-"""The resumable prompt stream: which rows come next, for how long, and where a resumed run goes on."""
+"""The resumable prompt streams: which rows come next, for how long, and where a resumed run goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PromptStream:
     """Every prompt of the run, in order, for first rounds and refills alike.
 
     A finite source is walked in full once per epoch, in a fresh permutation each time (``seed + epoch``); an endless
-    one is walked in index order. The position is two integers, so a checkpoint holds it and a resumed run continues
+    one is walked in index order. The position is one integer, so a checkpoint holds it and a resumed run continues
     with the very next prompt.
     """
 
@@ -31,22 +31,17 @@ class PromptStream:
         self.size = size
         self.seed = seed
         self.shuffle = shuffle
-        self.consumed = 0
-        """prompts drawn so far"""
+        self.position = 0
+        """prompts walked past so far, drawn or passed over"""
         self._permutation: tuple[int, list[int]] | None = None
 
     @property
     def epochs(self) -> float:
-        """Passes over the data so far; 0 for an endless source."""
-        return self.consumed / self.size if self.size else 0.0
+        """Walks through the data so far; 0 for an endless source."""
+        return self.position / self.size if self.size else 0.0
 
-    def take(self, count: int) -> list[dict[str, Any]]:
-        """The next ``count`` rows."""
-        rows = [dict(self.source[self._index(self.consumed + i)]) for i in range(count)]
-        self.consumed += count
-        return rows
-
-    def _index(self, position: int) -> int:
+    def key(self, position: int) -> int:
+        """Which row of the source comes at a position of the stream."""
         if self.size is None:
             return position
         epoch, offset = divmod(position, self.size)
@@ -57,8 +52,16 @@ class PromptStream:
             self._permutation = (epoch, torch.randperm(self.size, generator=generator).tolist())
         return self._permutation[1][offset]
 
+    def row(self, position: int) -> dict[str, Any]:
+        """The row at a position of the stream, its own copy."""
+        return dict(self.source[self.key(position)])
+
+    def advance(self, position: int) -> None:
+        """Walk on: everything before ``position`` is past."""
+        self.position = position
+
     def state_dict(self) -> dict[str, Any]:
-        return {"consumed": self.consumed, "size": self.size, "seed": self.seed}
+        return {"position": self.position, "size": self.size, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["size"] != self.size:
@@ -66,7 +69,7 @@ class PromptStream:
                 f"the checkpoint was made on data of {state['size']} rows and this data has {self.size}: resume with "
                 "the same data."
             )
-        self.consumed = state["consumed"]
+        self.position = state["position"]
         self.seed = state["seed"]
 
 
@@ -80,29 +83,48 @@ class StreamedPrompts:
 
     def __init__(self, dataset: IterableDataset, *, seed: int = 0, shuffle: bool = True):
         self.dataset = dataset.shuffle(seed=seed) if shuffle else dataset
-        self.consumed = 0
-        self.epoch = 0
-        self._offset = 0
+        self.position = 0
+        self._ahead: dict[int, tuple[dict[str, Any], int, int]] = {}
+        """rows read and not yet past: position -> row, its epoch, the rows of that epoch read up to and with it"""
+        self._read = 0
+        """rows read so far"""
+        self._past = (0, 0)
+        """epoch, and rows of it, that are past"""
         self._rows: Iterator[dict[str, Any]] = iter(())
         self._open(0)
 
     @property
     def epochs(self) -> float:
-        return float(self.epoch)
+        return float(self._past[0])
 
-    def take(self, count: int) -> list[dict[str, Any]]:
-        return [self._next() for _ in range(count)]
+    def key(self, position: int) -> int:
+        return position
+
+    def row(self, position: int) -> dict[str, Any]:
+        while position not in self._ahead:
+            self._ahead[self._read] = (self._next(), self._epoch, self._offset)
+            self._read += 1
+        return dict(self._ahead[position][0])
+
+    def advance(self, position: int) -> None:
+        if position > self.position:
+            self.row(position - 1)
+            self._past = self._ahead[position - 1][1:]
+        self._ahead = {at: row for at, row in self._ahead.items() if at >= position}
+        self.position = position
 
     def state_dict(self) -> dict[str, Any]:
-        return {"consumed": self.consumed, "epoch": self.epoch, "offset": self._offset}
+        return {"position": self.position, "past": list(self._past)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.consumed = state["consumed"]
-        self._open(state["epoch"])
-        self._offset = sum(1 for _ in itertools.islice(self._rows, state["offset"]))
+        self.position = self._read = state["position"]
+        self._ahead = {}
+        epoch, offset = self._past = tuple(state["past"])
+        self._open(epoch)
+        self._offset = sum(1 for _ in itertools.islice(self._rows, offset))
 
     def _open(self, epoch: int) -> None:
-        self.epoch, self._offset = epoch, 0
+        self._epoch, self._offset = epoch, 0
         self.dataset.set_epoch(epoch)
         self._rows = iter(self.dataset)
 
@@ -111,10 +133,9 @@ class StreamedPrompts:
         if row is None:
             if self._offset == 0:
                 raise ConfigError("train_dataset is an IterableDataset without a single row: it needs at least one.")
-            self._open(self.epoch + 1)
+            self._open(self._epoch + 1)
             return self._next()
         self._offset += 1
-        self.consumed += 1
         return dict(row)
 
 

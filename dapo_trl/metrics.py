@@ -12,6 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from .ledger import FATES
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -29,14 +31,21 @@ METRICS: dict[str, Metric] = {
     "reward/sampled": Metric("reward with penalties, before the filter", "all completions sampled", "rises"),
     "reward": Metric("reward with penalties, after the filter", "completions trained on", "stays near its middle"),
     "groups/sampled": Metric("groups generated, refills included", "rollout batch", "at most 3 x groups/kept"),
-    "groups/kept": Metric("informative groups trained on", "rollout batch", "min_valid_fraction of a batch or more"),
+    "groups/kept": Metric("informative groups among them", "rollout batch", "a third of groups/sampled or more"),
     "groups/all_wrong": Metric("groups dropped: nothing right", "rollout batch", "falls; high: too hard"),
     "groups/all_right": Metric("groups dropped: everything right", "rollout batch", "rises late; high: too easy"),
     "groups/constant": Metric("groups dropped: equal scores between 0 and 1", "rollout batch", "near 0"),
     "groups/unscorable": Metric("groups dropped: no completion could be scored", "rollout batch", "0"),
+    "groups/shaping_only": Metric(
+        "of the groups dropped: only the length penalty tells the completions apart", "rollout batch", "-"
+    ),
+    "groups/banked": Metric("groups trained on that the batch before had left over", "rollout batch", "-"),
+    "groups/surplus": Metric("informative groups left over for the next batch", "rollout batch", "small"),
+    "groups/trained": Metric("groups of the batch, banked ones included", "rollout batch", "a full batch"),
     "sampling/refill_rounds": Metric("rounds of generation after the first", "rollout batch", "0 to 3"),
+    "sampling/rollout_batches": Metric("rollout batches so far", "run", "counts up"),
     "sampling/prompts": Metric("prompts drawn from the stream so far", "run", "counts up"),
-    "sampling/epochs": Metric("passes over the training data so far", "run", "counts up; 0 for endless data"),
+    "sampling/epochs": Metric("walks through the training data so far", "run", "counts up; 0 for endless data"),
     "sampling/unscorable": Metric("completions without a reward", "share of completions sampled", "0"),
     "completions/mean_length": Metric("tokens, before the filter", "all completions sampled", "no sudden jump"),
     "completions/clipped_ratio": Metric("share cut off at the limit", "all completions sampled", "below 0.1"),
@@ -53,6 +62,12 @@ METRICS: dict[str, Metric] = {
     "time/rollout": Metric("seconds to generate and score", "rollout batch", "-"),
     "time/update": Metric("seconds of forward and backward passes", "optimizer step", "-"),
     "throughput/tokens_per_second": Metric("completion tokens generated per second", "rollout batch", "-"),
+    "ledger/tokens": Metric("completion tokens generated; the fates below sum to it", "run", "counts up"),
+    **{
+        f"ledger/{fate}_{unit}": Metric(f"{unit}: {meaning}", "run", "-")
+        for unit in ("tokens", "seconds")
+        for fate, meaning in FATES.items()
+    },
 }
 
 

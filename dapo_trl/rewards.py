@@ -14,6 +14,7 @@ from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
 
+from .algorithm import decoupled_advantages, group_advantages
 from .errors import ConfigError, RewardError
 
 
@@ -44,6 +45,12 @@ class RewardColumns:
         if key == "accuracy":
             return accuracy
         return self.unshaped(rewards) if key == "reward" else rewards[:, self.names.index(key)]
+
+    def advantages(self, rewards: Tensor, group_size: int, *, scale: str, aggregation: str) -> Tensor:
+        """``[N]`` advantages, groups side by side; scales and aggregations as in `DAPOConfig`."""
+        if aggregation == "sum_then_normalize":
+            return group_advantages(self.total(rewards), group_size, scale=scale)
+        return decoupled_advantages(rewards, self.weights.to(rewards.device), group_size)
 
     def check_key(self, key: str) -> None:
         """Refuse a ``filter_key`` that names nothing here."""

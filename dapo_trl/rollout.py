@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+import numpy as np
 from datasets import Dataset
 
 import envs
@@ -29,10 +30,15 @@ class Rollout:
     row: dict[str, Any]
     prompt: Any
     completion: Any
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    order: tuple[int, int]
-    """(round, row of the round over all processes); completions of one group are neighbours"""
+    prompt_ids: np.ndarray
+    completion_ids: np.ndarray
+    """int32, because rollouts travel between processes"""
+    order: int
+    """row of its round over all processes; completions of one group are neighbours"""
+    tokens: int
+    """of its own, foreign ones not counted"""
+    fate: str
+    """what its tokens are in the ledger once it is trained on"""
     logprobs: list[float] | None = None
     loss_mask: list[int] | None = None
     """1 for the model's own tokens, 0 for foreign ones (`rollout_func`'s ``env_mask``)"""
@@ -131,7 +137,8 @@ def as_prompt(text: str, tokenizer: Any) -> str | list[dict[str, str]]:
 
 
 class EnvironmentRows:
-    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i}``."""
+    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i}``, with
+    the ``level`` of difficulty if the environment names one."""
 
     def __init__(self, env: gymnasium.Env, tokenizer: Any):
         self.env = env
@@ -139,7 +146,9 @@ class EnvironmentRows:
         self.size = row_count(env)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"prompt": self.show(index)[0], "index": index}
+        prompt, info = self.show(index)
+        level = {"level": info["level"]} if "level" in info else {}
+        return {"prompt": prompt, "index": index, **level}
 
     def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
         """The prompt of a row, and what the environment says of it besides (``info`` of ``reset``)."""

@@ -16,10 +16,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .callbacks import MetricsFile, StopOnSignal
+from .checkpoint import choose, last_complete
 from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
 from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
@@ -98,16 +98,10 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
 
 
 def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
-    """The checkpoint to resume from; None for a new run, whose folder must not hold another run."""
+    """What to resume from, a checkpoint or "latest"; None for a new run, whose folder must not hold another run."""
     wanted = str(args.resume_from_checkpoint)
-    if wanted.lower() in ("true", "latest"):
-        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if found is None:
-            raise ConfigError(f"resume_from_checkpoint is {wanted}, but {folder} holds no checkpoint.")
-        return found
     if wanted.lower() not in ("none", "no", "false"):
-        if not Path(wanted).is_dir():
-            raise ConfigError(f"resume_from_checkpoint is {wanted}: there is no such folder.")
+        choose(wanted, folder)  # an early error; the trainer looks again, for all processes
         return wanted
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output_dir {folder} is a file: it must be a folder, or not exist yet.")
@@ -237,7 +231,7 @@ def _figure(found: Evaluation) -> str:
 def _conclusion(
     trainer: DAPOTrainer, folder: Path, picture: Path, before: Evaluation | None, after: Evaluation | None
 ) -> str:
-    totals = trainer.totals
+    counts, ledger = trainer.sampling.counts, trainer.sampling.ledger
     lines = [""]
     if after is not None:
         if before is not None:
@@ -246,18 +240,17 @@ def _conclusion(
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")
-    dropped = totals.sampled - totals.kept
     lines.append(
-        f"{totals.sampled} groups sampled, {totals.kept} trained on, {dropped} dropped ({totals.all_wrong} all wrong, "
-        f"{totals.all_right} all right, {totals.constant} constant, {totals.unscorable} unscorable)."
+        f"{counts.sampled} groups sampled: {counts.kept} informative, {counts.all_wrong} all wrong, {counts.all_right} "
+        f"all right, {counts.constant} constant, {counts.unscorable} unscorable."
     )
-    if totals.sampled and not totals.kept:
-        lines.append("Nothing was learnt: no group was informative, so the weights are those of the start.")
+    shares = ", ".join(f"{share:.1%} {fate.replace('_', ' ')}" for fate, share in ledger.shares().items())
+    lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
     lines.append(f"model: {folder / 'model'}   curves: {picture}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)
 
 
 def _say_last_checkpoint(console: Console, folder: Path) -> None:
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last, _ = last_complete(folder)
     if last is not None:
         console.print(f"The last checkpoint is {last}: resume with --resume_from_checkpoint latest.")

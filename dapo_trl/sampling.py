@@ -6,11 +6,15 @@ decisions, so processes cannot disagree.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
 from .algorithm import informative_groups
+
+SOLVED_BATCHES = 5
+SOLVED_PROMPTS = 100
 
 
 @dataclass
@@ -39,9 +43,8 @@ class GroupCounts:
 class DynamicSampler:
     """Fills one rollout batch with informative groups (eq. 11).
 
-    Ask `groups_wanted`, sample at least that many groups, hand their scores to `add`; repeat until it answers 0. A
-    round never asks for more than is missing, so that no informative group is left over, whatever the limit; where a
-    round has to be larger to divide evenly, all its informative groups are kept.
+    While `missing` is not 0, sample a round of at least `least` groups and hand their scores to `add`. How many groups
+    a round takes is `selection.PromptSelector`'s business.
     """
 
     target: int
@@ -52,41 +55,59 @@ class DynamicSampler:
     """the batch is accepted once this share of ``target`` is informative"""
     max_refill_rounds: int = 0
     """rounds after the first"""
+    banked: int = 0
+    """informative groups that were at hand before the first round, at most ``target``"""
     counts: GroupCounts = field(default_factory=GroupCounts)
     rounds: int = 0
 
     @property
+    def have(self) -> int:
+        """Groups for the batch so far; more than ``target`` when a round had more luck than expected."""
+        return self.banked + self.counts.kept
+
+    @property
+    def used(self) -> int:
+        """Groups of the batch as it is accepted."""
+        return min(self.have, self.target)
+
+    @property
     def enough(self) -> bool:
-        return self.rule == "none" or self.counts.kept >= self.min_valid_fraction * self.target
+        return self.rule == "none" or self.have >= self.min_valid_fraction * self.target
 
     @property
     def refill_rounds(self) -> int:
         return max(self.rounds - 1, 0)
 
-    def groups_wanted(self) -> int:
-        """Groups to sample in the next round; 0 when the batch is accepted or the limit is reached."""
-        if self.rounds == 0:
-            return self.target
-        if self.enough or self.refill_rounds >= self.max_refill_rounds:
-            return 0
-        return self.target - self.counts.kept
+    @property
+    def least(self) -> int:
+        """The fewest groups that the next round may have: the first makes the batch full if all are informative."""
+        return 1 if self.rounds else self.target - self.banked
 
-    def add(self, scores: Tensor) -> list[bool]:
+    @property
+    def missing(self) -> int:
+        """Informative groups that the next round should yield; 0 when the batch is accepted or the limit is reached."""
+        needed = math.ceil(self.min_valid_fraction * self.target - 1e-9) - self.have
+        if self.rounds == 0:
+            return 0 if self.banked >= self.target else max(needed, 1)
+        return 0 if self.enough or self.refill_rounds >= self.max_refill_rounds else needed
+
+    def add(self, scores: Tensor) -> list[str]:
         """Take one round of groups in.
 
         Args:
             scores: ``[groups, G]``, what the filter looks at; NaN for unscorable completions.
 
         Returns:
-            For each group, whether to keep it.
+            For each group the field of `GroupCounts` it was counted in.
         """
         if scores.dim() != 2:
             raise ValueError(f"scores has shape {tuple(scores.shape)}: expected [groups, G].")
         self.rounds += 1
         keep = [True] * len(scores) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
-        for row, kept in zip(scores, keep, strict=True):
-            self.counts += GroupCounts(kept=1) if kept else _dropped(row)
-        return keep
+        found = ["kept" if kept else _why_dropped(row) for row, kept in zip(scores, keep, strict=True)]
+        for name in found:
+            self.counts += GroupCounts(**{name: 1})
+        return found
 
     @property
     def advice(self) -> str:
@@ -97,19 +118,45 @@ class DynamicSampler:
         """One sentence on why too few groups are informative, and what to do about it."""
         c = self.counts
         return (
-            f"{c.kept} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} groups "
+            f"{self.used} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} groups "
             f"sampled {c.all_wrong} were all wrong, {c.all_right} all right, {c.constant} constant in between and "
             f"{c.unscorable} unscorable. {self.advice}"
         )
 
 
-def _dropped(scores: Tensor) -> GroupCounts:
+@dataclass
+class SolvedWatch:
+    """Notices that there is nothing left to learn: rollout batches on end in which every group was all right."""
+
+    prompts: int
+    """so many at least must have been seen since the last group that was anything else"""
+    batches: int = 0
+    seen: int = 0
+
+    def see(self, sampler: DynamicSampler) -> bool:
+        """Take in a rollout batch; whether the data are solved now."""
+        counts = sampler.counts
+        if sampler.used or counts.all_right < counts.sampled:
+            self.batches = self.seen = 0
+        else:
+            self.batches += 1
+            self.seen += counts.all_right
+        return self.batches >= SOLVED_BATCHES and self.seen >= self.prompts
+
+    def explain(self) -> str:
+        return (
+            f"the data are solved: in the last {self.batches} rollout batches every completion of all {self.seen} "
+            "groups was right."
+        )
+
+
+def _why_dropped(scores: Tensor) -> str:
     scorable = scores[~scores.isnan()]
     if scorable.numel() == 0:
-        return GroupCounts(unscorable=1)
+        return "unscorable"
     if scorable.max() <= 0:
-        return GroupCounts(all_wrong=1)
-    return GroupCounts(all_right=1) if scorable.min() >= 1 else GroupCounts(constant=1)
+        return "all_wrong"
+    return "all_right" if scorable.min() >= 1 else "constant"
 
 
 _ADVICE = {

@@ -8,11 +8,10 @@ all processes together; nothing non-finite reaches the weights.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import gymnasium
 import torch
@@ -20,17 +19,18 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import GRPOTrainer
 
-from . import algorithm, batching, objective
-from .checkpoint import load_state, save_state
-from .collect import RolloutBatch, RolloutCollector
+from . import batching, objective
+from .assembly import Assembled, assemble
+from .callbacks import NothingLearnt
+from .collect import RolloutCollector
 from .config import DAPOConfig
 from .data import PromptStream, StreamedPrompts, prompt_stream
 from .errors import ConfigError, NonFiniteError
 from .metrics import TokenMeans
 from .planning import inert_settings
+from .replay import Replay
+from .resume import ResumableTrainer
 from .rewards import OverlongReward, RewardColumns, checked
 from .rollout import (
     EnvironmentReward,
@@ -39,12 +39,10 @@ from .rollout import (
     has_overlong_penalty,
     make_env,
 )
-from .sampling import DynamicSampler, GroupCounts
-
-logger = logging.getLogger("dapo_trl")
+from .state import SamplingState
 
 
-class DAPOTrainer(GRPOTrainer):
+class DAPOTrainer(ResumableTrainer):
     """Trains a causal language model with DAPO (arXiv 2503.14476).
 
     Takes everything `trl.GRPOTrainer` takes and, instead of ``train_dataset``, an environment. With
@@ -142,20 +140,18 @@ class DAPOTrainer(GRPOTrainer):
         task_rewards = len(self.reward_funcs)
         if args.overlong_shape != "none":
             if self.env is not None and has_overlong_penalty(self.env):
-                self._warn("the environment has an OverlongPenalty of its own: overlong_shape is not added to it.")
+                self.warn("the environment has an OverlongPenalty of its own: overlong_shape is not added to it.")
             else:
                 self._add_overlong_reward()
         self.columns = RewardColumns(self.reward_func_names, self.reward_weights, task_rewards)
         if args.filters_groups:
             self.columns.check_key(args.filter_key)
         self.prompts = self._prompt_stream()
-        self.totals = GroupCounts()
-        """what became of the groups sampled in this run"""
+        self.sampling = SamplingState(self.prompts, args)
         self.on_activity: Callable[[str], None] = lambda activity: None
         """told what goes on within a step, for a progress bar"""
         self._collector = RolloutCollector(self)
-        self._last_advice = ""
-        self._replay: RolloutBatch | None = None
+        self.replay: Replay | None = None
         self._updates: list[list[batching.Batch]] = []
         self._update_loss: list[Tensor] = []
         self._update_started = 0.0
@@ -163,7 +159,8 @@ class DAPOTrainer(GRPOTrainer):
         trls = objective.is_trls(args, has_auxiliary_loss=self.aux_loss_enabled)
         self._objective = None if trls else objective.Objective.of(args)
         for sentence in inert_settings(args):
-            self._warn(sentence)
+            self.warn(sentence)
+        self.add_callback(NothingLearnt(args.updates_per_rollout))
 
     # Construction
 
@@ -181,10 +178,6 @@ class DAPOTrainer(GRPOTrainer):
         shuffle = self.args.shuffle_dataset and rows.size is not None
         return PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
 
-    def _warn(self, line: str) -> None:
-        if self.accelerator.is_main_process:
-            logger.warning(line)
-
     # Rewards
 
     def accuracy_of(self, rewards: Tensor) -> Tensor:
@@ -196,30 +189,24 @@ class DAPOTrainer(GRPOTrainer):
         return torch.tensor(outcomes, dtype=torch.float32, device=rewards.device)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        if self._replay is not None:
-            return self._replay.rewards
+        if self.replay is not None:
+            return self.replay.rewards
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # A completion that its task could not score has no reward at all, whatever its length.
         decisive = rewards[:, :1] if self._environment_reward is not None else rewards[:, : self.columns.task]
         rewards[decisive.isnan().all(dim=1)] = torch.nan
         return rewards
 
+    def advantages_of(self, rewards: Tensor) -> Tensor:
+        """``[N, F]`` of rewards, groups side by side, to ``[N]`` of advantages."""
+        return self.columns.advantages(
+            rewards, self.num_generations, scale=self.scale_rewards, aggregation=self.multi_objective_aggregation
+        )
+
     # Generation
 
     def _generate(self, prompts):
-        if self._replay is None:
-            return super()._generate(prompts)
-        share = self._replay.share
-        return (
-            [rollout.prompt_ids for rollout in share],
-            [rollout.completion_ids for rollout in share],
-            None if share[0].loss_mask is None else [rollout.loss_mask for rollout in share],
-            [rollout.completion for rollout in share],
-            None if share[0].logprobs is None else [rollout.logprobs for rollout in share],
-            {},
-            None,
-            [],
-        )
+        return super()._generate(prompts) if self.replay is None else self.replay.generated()
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -237,51 +224,39 @@ class DAPOTrainer(GRPOTrainer):
 
     def _rollout_updates(self) -> list[list[batching.Batch]]:
         """A new rollout batch as the micro-batches of each of its optimizer steps; none for a step without tokens."""
-        if self.tools or self.environment_factories is not None:
-            batch, real = self._unfiltered_batch()
-        else:
-            batch, real = self._filtered_batch()
-        if batch is None:
-            return [[] for _ in range(self.args.updates_per_pass)]
-        order = torch.randperm(real).tolist()  # as TRL does: an optimizer step mixes the rows of all groups
+        tools = self.tools or self.environment_factories is not None
+        rows, spare = self._unfiltered_rows() if tools else self._filtered_rows()
+        if spare is None:
+            return [[] for _ in rows]
         cut = batching.micro_batches(
-            batch, order, updates=self.args.updates_per_pass, per_update=self.args.gradient_accumulation_steps
+            rows,
+            per_update=self.args.gradient_accumulation_steps,
+            spare=spare,
+            pad_token_id=self._tokenizer.pad_token_id,
+            multiple=cast(int | None, self.pad_to_multiple_of),
         )
         return self._normalised(cut)
 
-    def _unfiltered_batch(self):
+    def _unfiltered_rows(self) -> Assembled:
         """TRL's own path, for episodes that cannot be replayed."""
-        rows, _ = self._collector.draw(self.args.groups_per_rollout)
-        return self._generate_and_score_completions(rows), len(rows)
+        groups = self.args.groups_per_rollout
+        _, prompts = self._collector.draw(groups, groups, groups)
+        mine, _ = self._collector.share_of(prompts)
+        rows = batching.unpad(self._generate_and_score_completions(mine))
+        order = torch.randperm(len(rows)).tolist()
+        updates = batching.split_evenly(len(rows), self.args.updates_per_pass)
+        return [[rows[order[i]] for i in update] for update in updates], rows[0]
 
-    def _filtered_batch(self):
-        collected, sampler = self._collector.fill()
-        self.totals += sampler.counts
-        if collected is None:
-            self._explain_skip(sampler)
-            return None, 0
-        for name in {name for rollout in collected.share for name in rollout.log_columns}:
-            self._pending_extra_logs[name] = [rollout.log_columns.get(name) for rollout in collected.share]
-        self._replay = collected
-        try:
-            batch = self._generate_and_score_completions([rollout.row for rollout in collected.share])
-        finally:
-            self._replay = None
-        if self.multi_objective_aggregation == "sum_then_normalize":
-            advantages = algorithm.group_advantages(collected.totals, self.num_generations, scale=self.scale_rewards)
-            batch["advantages"] = collected.spread(advantages)
-        batch["completion_mask"][collected.spread(collected.totals).isnan()] = 0  # unscorable: not trained on
-        return batch, collected.real
-
-    def _explain_skip(self, sampler: DynamicSampler) -> None:
-        """Say in full why there is no update; the same reason once more in short."""
-        line = f"step {self.state.global_step}: no update, nothing to learn from"
-        if sampler.advice == self._last_advice:
-            counts = sampler.counts
-            self._warn(f"{line} ({counts.all_wrong} all wrong, {counts.all_right} all right of {counts.sampled}).")
-        else:
-            self._warn(f"{line}. {sampler.explain()} A completion: {self._collector.glimpse()}")
-        self._last_advice = sampler.advice
+    def _filtered_rows(self) -> Assembled:
+        collected = self._collector.fill()
+        self.sampling.counts += collected.sampler.counts
+        if self.sampling.solved.see(collected.sampler):
+            self.warn(
+                f"step {self.state.global_step}: {self.sampling.solved.explain()} Training stops here, before step "
+                f"{self.state.max_steps}."
+            )
+            self.control.should_training_stop = self.control.should_log = True
+        return assemble(self, collected)
 
     def _normalised(self, updates: list[list[batching.Batch]]) -> list[list[batching.Batch]]:
         """Tell every micro-batch the active tokens and the rows of its whole optimizer step, all processes together."""
@@ -393,7 +368,7 @@ class DAPOTrainer(GRPOTrainer):
 
     # Checkpoints
 
-    def _rollout_shape(self) -> dict[str, int]:
+    def rollout_shape(self) -> dict[str, int]:
         return {
             "processes": self.accelerator.num_processes,
             "num_generations": self.num_generations,
@@ -401,32 +376,18 @@ class DAPOTrainer(GRPOTrainer):
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
         }
 
-    def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        state = {
-            "shape": self._rollout_shape(),
-            "step": self._step,
-            "prompts": self.prompts.state_dict(),
-            "updates": self._updates,
-            "totals": dataclasses.asdict(self.totals),
-        }
-        save_state(folder, self.accelerator.process_index, state)
+    def own_state(self) -> dict[str, Any]:
+        return {"step": self._step, "updates": self._updates}
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        state = load_state(checkpoint, self.accelerator.process_index, shape=self._rollout_shape())
-        if state is None:
-            self._warn(f"{checkpoint} does not say where the prompt stream stood: prompts start from the first again.")
-            return
-        self._step = state["step"]
-        self.prompts.load_state_dict(state["prompts"])
-        self.totals = GroupCounts(**state["totals"])
+    def everyones_state(self) -> dict[str, Any]:
+        return self.sampling.state_dict()
+
+    def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
+        self._step = own["step"]
         self._updates = [
-            [batching.to_device(batch, self.accelerator.device) for batch in update] for update in state["updates"]
+            [batching.to_device(batch, self.accelerator.device) for batch in update] for update in own["updates"]
         ]
+        self.sampling.load_state_dict(everyones)
 
 
 _VISION = (

@@ -64,7 +64,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
     }
     assert (run / "model" / "model.safetensors").is_file() and (run / "model" / "tokenizer.json").is_file()
     assert re.search(r"held-out accuracy before: 0\.\d+  95 % interval", done.stdout)
-    assert re.search(r"\d+ groups sampled, \d+ trained on", done.stdout)
+    assert re.search(r"\d+ groups sampled: \d+ informative", done.stdout)
     assert "Traceback" not in done.stderr
 
     again = command("train", "--config", config_file(tmp_path))
@@ -198,6 +198,6 @@ def test_gsm8k_with_a_model_that_knows_nothing_says_so_plainly(data, tiny_chat_m
         and "nothing to learn from (8 all wrong" in output
         and "The task is too hard for this model" in output
     )
-    assert "Nothing was learnt: no group was informative" in output
+    assert "Nothing was learnt (accuracy 0.000 at first, 0.000 at last)" in output
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]

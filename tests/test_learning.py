@@ -38,4 +38,4 @@ def test_accuracy_rises_on_problems_that_were_never_trained_on(tmp_path):
     assert after > before + 0.15, (before, after)
     clipped = [log["clip_ratio/region_mean"] for log in run.state.log_history if "clip_ratio/region_mean" in log]
     assert max(clipped) > 0  # clip-higher had something to do
-    assert run.totals.kept < run.totals.sampled  # and so had dynamic sampling
+    assert run.sampling.counts.kept < run.sampling.counts.sampled  # and so had dynamic sampling

@@ -95,7 +95,7 @@ class TestDropIn:
         args = config(tmp_path, per_device_eval_batch_size=8)
         run = trainer(tiny_model, args, prompts_of("mixed", "mixed"), eval_dataset=prompts_of("right", "wrong"))
         found = run.evaluate()
-        assert found["eval_reward"] == pytest.approx(0.5, abs=0.2) and run.prompts.consumed == 0
+        assert found["eval_reward"] == pytest.approx(0.5, abs=0.2) and run.prompts.position == 0
 
     def test_a_plain_grpo_config_is_refused(self, tiny_model):
         with pytest.raises(ConfigError, match="args is a GRPOConfig"):
@@ -190,7 +190,7 @@ class TestDynamicSampling:
         logs = run.state.log_history[0]
         assert (logs["groups/sampled"], logs["groups/kept"]) == (8, 4)
         assert (logs["groups/all_right"], logs["groups/all_wrong"]) == (3, 1)
-        assert logs["sampling/refill_rounds"] == 3 and logs["sampling/prompts"] == 8
+        assert logs["sampling/refill_rounds"] == 1 and logs["sampling/prompts"] == 8
         assert logs["accuracy/trained"] == 0.5
         assert logs["accuracy/sampled"] == pytest.approx((4 * 0.5 + 3 * 1.0) / 8)
 
@@ -241,7 +241,7 @@ class TestDynamicSampling:
             weight_decay=0.1,
         )
         assert gap(weights(run), initial(tiny_model)) == 0.0
-        assert run.state.global_step == 3 and run.totals.kept == 0
+        assert run.state.global_step == 3 and run.sampling.counts.kept == 0
         assert "nothing to learn from" in caplog.text and advice in caplog.text
 
     def test_masked_truncated_completions_stay_in_the_mean_and_out_of_the_loss(self, tiny_model, tmp_path):
@@ -322,7 +322,7 @@ class TestLogging:
         run = trainer(tiny_model, args, prompts_of("mixed", "wrong", "mixed"))
         run.train()
         logs = run.state.log_history[0]
-        assert logs["sampling/prompts"] == run.prompts.consumed and logs["sampling/epochs"] == run.prompts.epochs
+        assert logs["sampling/prompts"] == run.sampling.selector.drawn and logs["sampling/epochs"] == run.prompts.epochs
         assert logs["num_tokens"] == run.state.num_input_tokens_seen
 
     def test_every_metric_of_ours_is_documented(self, tiny_model, tmp_path):
@@ -428,7 +428,7 @@ class TestResume:
         (tmp_path / "whole" / f"checkpoint-{stop}").rename(tmp_path / "part" / f"checkpoint-{stop}")
         resumed = run(tmp_path / "part", str(tmp_path / "part" / f"checkpoint-{stop}"))
         assert gap(weights(whole), weights(resumed)) == 0.0
-        assert resumed.prompts.consumed == whole.prompts.consumed
+        assert resumed.prompts.position == whole.prompts.position > 0
 
     def test_a_checkpoint_of_another_shape_is_refused(self, tmp_path):
         save_state(tmp_path, 0, {"shape": {"processes": 1}, "step": 1})

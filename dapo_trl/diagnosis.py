@@ -1,0 +1,103 @@
+"""Why a run learns nothing, in one sentence, from what it logged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import ConfigError
+
+FEWEST_LOGS = 6
+"""logs that sampled a rollout batch; with fewer a trend is no more than luck"""
+SOLVED = 0.95
+"""mean accuracy from the start, above which nothing is left to learn"""
+RARELY_INFORMATIVE = 0.05
+MOSTLY_TRUNCATED = 0.5
+COLLAPSED = 0.1
+"""share of its first entropy"""
+
+_ADVICE = {
+    "all_wrong": (
+        "almost every group is all wrong: the task is too hard for this model, or its answers are not recognised; look "
+        "at some completions, use easier problems or a warm-started model, raise num_generations"
+    ),
+    "all_right": "almost every group is all right: the task is solved at this difficulty; use harder problems",
+    "constant": "the scores within a group do not vary: filter on a finer score with filter_key, or raise temperature",
+    "unscorable": "almost nothing can be scored: look at the reward function or the environment's infra_failure",
+}
+
+
+def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_rollout: int) -> str | None:
+    """One sentence on a run whose accuracy does not rise; None for one that learns, or is too short to tell.
+
+    Args:
+        history: what was logged, in order (``trainer.state.log_history`` or the rows of ``metrics.jsonl``).
+        updates_per_rollout: optimizer steps on each rollout batch.
+
+    Raises:
+        ConfigError: ``updates_per_rollout`` is less than 1.
+    """
+    if updates_per_rollout < 1:
+        raise ConfigError(f"updates_per_rollout is {updates_per_rollout}: it must be 1 or more.")
+    rows = [row for row in history if row.get("accuracy/sampled") is not None]
+    sampled = sum(row["groups/sampled"] for row in rows)
+    if not sampled or (len(rows) < FEWEST_LOGS and any(row["groups/kept"] for row in rows)):
+        return None
+    first, last = _trend(rows, "accuracy/sampled")
+    if _rises(rows, "accuracy/sampled") or first >= SOLVED:
+        return None
+    return (
+        f"Nothing was learnt (accuracy {first:.3f} at first, {last:.3f} at last): {_cause(rows, updates_per_rollout)}."
+    )
+
+
+def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
+    truncated = _trend(rows, "completions/clipped_ratio")[1]
+    if truncated >= MOSTLY_TRUNCATED:
+        return f"{truncated:.0%} of the completions are cut off before they end; raise max_completion_length"
+    sampled = sum(row["groups/sampled"] for row in rows)
+    if sum(row["groups/kept"] for row in rows) < RARELY_INFORMATIVE * sampled:
+        return _ADVICE[max(_ADVICE, key=lambda name: sum(row[f"groups/{name}"] for row in rows))]
+    if _rises(rows, "reward/sampled"):
+        first, last = _trend(rows, "reward/sampled")
+        return (
+            f"only the length penalty is: the reward rose from {first:.3f} to {last:.3f} by shorter completions; start "
+            "the penalty later (overlong_max_length) or weaken it"
+        )
+    if any("entropy" in row for row in rows):
+        first, last = _trend(rows, "entropy")
+        if last < COLLAPSED * first:
+            return (
+                f"the entropy collapsed from {first:.3g} to {last:.3g} nats, so nothing new is tried; raise "
+                "epsilon_high or beta, lower learning_rate"
+            )
+    if updates_per_rollout < 2:
+        return (
+            "clip-higher is inert and each rollout batch gets a single small update; raise steps_per_generation or "
+            "num_iterations, or learning_rate"
+        )
+    return "groups are informative and updates are made; raise learning_rate, or train for longer"
+
+
+def _series(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows if row.get(name) is not None], dtype=float)
+
+
+def _trend(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
+    """Means of the first and of the last third of what was logged."""
+    values = _series(rows, name)
+    third = max(len(values) // 3, 1)
+    return (float(values[:third].mean()), float(values[-third:].mean())) if len(values) else (0.0, 0.0)
+
+
+def _rises(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    """Whether the last third lies above the first by more than twice the error of the difference."""
+    values = _series(rows, name)
+    third = len(values) // 3
+    if third < 2:
+        return bool(len(values) > 1 and values[-1] > values[0])
+    head, tail = values[:third], values[-third:]
+    error = np.sqrt((head.var(ddof=1) + tail.var(ddof=1)) / third)
+    return bool(tail.mean() - head.mean() > max(2 * error, 1e-6))
