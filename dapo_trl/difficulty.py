@@ -14,6 +14,8 @@ import numpy as np
 
 HALF_LIFE = 40.0
 """rollout batches after which a prompt's outcome counts half"""
+EARLIER_GROUPS = 0.5
+"""and how much it counts at most once there is a newer one: a prompt that changes is not judged by a long record"""
 POPULATION_HALF_LIFE = 8.0
 """the same for the population's: many prompts speak for it, so it can follow the policy closely"""
 MOST_LEVELS = 64
@@ -78,22 +80,27 @@ class Difficulty:
         """Take in the outcomes of one group each.
 
         Args:
-            passes, attempts: ``[n]`` completions that passed (fractions of one count as such), and that were scored.
+            passes, attempts: ``[n]`` completions that passed (fractions of one count as such), and that were scored. A
+                group that was not scored at all teaches nothing.
             weights: ``[n]`` prompts of the data that each stands for: one over its probability of being drawn.
         """
-        index = np.asarray(keys, dtype=np.int64)
+        scored = np.flatnonzero(attempts)
+        if not len(scored):
+            return
+        index, levels = np.asarray(keys, dtype=np.int64)[scored], [levels[i] for i in scored]
+        passes, failures = passes[scored], (attempts - passes)[scored]
         if len(self._passes):
-            faded = self._faded(index)
+            faded = np.minimum(self._faded(index), EARLIER_GROUPS)
             self._passes[index] *= faded
             self._failures[index] *= faded
             self._seen[index] = self.clock
             np.add.at(self._passes, index, passes)
-            np.add.at(self._failures, index, attempts - passes)
+            np.add.at(self._failures, index, failures)
             posterior = self._posterior(index, levels)
         else:
-            posterior = self._given(self._priors(levels), passes, attempts - passes)
-        weights = np.broadcast_to(np.asarray(weights, dtype=float), len(index)) * (attempts > 0)
-        for level, weight, rates in zip(levels, weights, posterior, strict=True):
+            posterior = self._given(self._priors(levels), passes, failures)
+        stands_for = np.broadcast_to(np.asarray(weights, dtype=float), len(attempts))[scored]
+        for level, weight, rates in zip(levels, stands_for, posterior, strict=True):
             name = self._name(level)
             self._populations[name] = self._populations.get(name, 0.0) + weight * rates
 

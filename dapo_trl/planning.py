@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from .config import DAPOConfig
 
 
@@ -18,6 +20,17 @@ def inert_settings(args: DAPOConfig) -> list[str]:
         found.append(
             f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
             "reverse of Clip-Higher. Raise epsilon_high above epsilon."
+        )
+    if 0 < cast(int, args.surplus_max_age) < args.updates_per_rollout:
+        found.append(
+            f"the surplus bank is inert: what it keeps is {args.updates_per_rollout} optimizer steps old by the next "
+            f"rollout batch, and surplus_max_age is {args.surplus_max_age}. Raise it to {args.updates_per_rollout} or "
+            "more, or set it to 0."
+        )
+    if args.prompt_selection != "uniform" and not args.filters_groups:
+        found.append(
+            "prompt_selection is 'predicted' and group_filter is 'none': prompts are still chosen by how likely they "
+            "teach something, but what teaches nothing is trained on all the same."
         )
     if args.overlong_shape != "none":
         longest, cache = args.overlong["max_length"], args.overlong["cache_length"]

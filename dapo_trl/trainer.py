@@ -313,6 +313,12 @@ class DAPOTrainer(ResumableTrainer):
     def _prepare_inputs(self, generation_batch):
         return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
 
+    def evaluate(self, *args, **kwargs):
+        """As in TRL, without filter or refill; the random state stays as it was, so training goes on as without."""
+        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            return super().evaluate(*args, **kwargs)
+
     def _get_grad_norm(self, model, grad_norm=None):
         """Called once before every optimizer step: the last moment at which the weights are still good."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
