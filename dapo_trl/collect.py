@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .algorithm import informative_groups
 from .bank import BankedGroup
+from .batching import Batch, loss_mask
 from .errors import NonFiniteError, RefillLimitError, RewardError
 from .rollout import Rollout
 from .sampling import DynamicSampler
@@ -120,6 +121,20 @@ class RolloutCollector:
         self._log(batch)
         if not sampler.used:
             self._explain(sampler)
+        return batch
+
+    def unfiltered(self) -> Batch:
+        """One rollout batch as TRL makes it, for episodes that cannot be replayed; every group is trained on."""
+        started, trainer, groups = time.perf_counter(), self.trainer, self.args.groups_per_rollout
+        _, prompts = self.draw(groups, groups, groups)
+        mine, _ = self.share_of(prompts)
+        batch = trainer._generate_and_score_completions(mine)
+        masked = batch["completion_mask"].sum(dim=1) == 0
+        cut = (batch["completion_ids"][masked] != trainer._tokenizer.pad_token_id).sum()
+        tokens = self.accelerator.reduce(torch.stack([loss_mask(batch).sum(), cut])).tolist()
+        seconds = time.perf_counter() - started
+        trainer.sampling.ledger.enter_rows(["trained", "truncated"], [int(count) for count in tokens], seconds)
+        self._log_totals()
         return batch
 
     def _explain(self, sampler: DynamicSampler) -> None:
@@ -334,7 +349,7 @@ class RolloutCollector:
         )
 
     def _log(self, batch: RolloutBatch) -> None:
-        trainer, sampler, counts = self.trainer, batch.sampler, batch.sampler.counts
+        sampler, counts = batch.sampler, batch.sampler.counts
         self._append(
             {
                 "groups/sampled": counts.sampled,
@@ -349,6 +364,10 @@ class RolloutCollector:
                 "sampling/refill_rounds": sampler.refill_rounds,
             }
         )
+        self._log_totals()
+
+    def _log_totals(self) -> None:
+        trainer = self.trainer
         trainer.sampling.rollout_batches += 1
         for name, value in trainer.sampling.running_totals().items():
             trainer._metrics["train"][name] = [float(value)]  # the last one counts

@@ -84,8 +84,8 @@ class Difficulty:
                 group that was not scored at all teaches nothing.
             weights: ``[n]`` prompts of the data that each stands for: one over its probability of being drawn.
         """
-        scored = np.flatnonzero(attempts)
-        if not len(scored):
+        scored = np.flatnonzero(attempts).tolist()
+        if not scored:
             return
         index, levels = np.asarray(keys, dtype=np.int64)[scored], [levels[i] for i in scored]
         passes, failures = passes[scored], (attempts - passes)[scored]

@@ -239,10 +239,7 @@ class DAPOTrainer(ResumableTrainer):
 
     def _unfiltered_rows(self) -> Assembled:
         """TRL's own path, for episodes that cannot be replayed."""
-        groups = self.args.groups_per_rollout
-        _, prompts = self._collector.draw(groups, groups, groups)
-        mine, _ = self._collector.share_of(prompts)
-        rows = batching.unpad(self._generate_and_score_completions(mine))
+        rows = batching.unpad(self._collector.unfiltered())
         order = torch.randperm(len(rows)).tolist()
         updates = batching.split_evenly(len(rows), self.args.updates_per_pass)
         return [[rows[order[i]] for i in update] for update in updates], rows[0]

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapo_trl.batching import loss_mask, micro_batches, muted, select, split_evenly, trim
+from dapo_trl.batching import collate, deal, loss_mask, micro_batches, muted, split_evenly, unpad
+
+PAD = 99
 
 
-def make_batch(prompt_lengths, completion_lengths):
-    rows, p, c = len(prompt_lengths), max(prompt_lengths), max(completion_lengths)
-    prompt_mask = (torch.arange(p).flip(0) < torch.tensor(prompt_lengths)[:, None]).long()
-    completion_mask = (torch.arange(c) < torch.tensor(completion_lengths)[:, None]).long()
+def make_row(number, prompt, completion):
+    """A row whose every value tells whose it is and where it stands."""
     return {
-        "prompt_ids": torch.arange(rows * p).view(rows, p) * prompt_mask,
-        "prompt_mask": prompt_mask,
-        "completion_ids": torch.arange(rows * c).view(rows, c) * completion_mask,
-        "completion_mask": completion_mask,
-        "old_per_token_logps": torch.randn(rows, c),
-        "advantages": torch.arange(rows).float(),
-        "num_items_in_batch": torch.tensor(7),
+        "prompt_ids": 1000 * number + torch.arange(prompt),
+        "prompt_mask": torch.ones(prompt, dtype=torch.long),
+        "completion_ids": 1000 * number + 500 + torch.arange(completion),
+        "completion_mask": torch.ones(completion, dtype=torch.long),
+        "old_per_token_logps": -torch.arange(1.0, completion + 1) - number,
+        "tool_mask": torch.arange(completion) % 2,
+        "advantages": torch.tensor(float(number)),
     }
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+lengths = st.tuples(st.integers(1, 9), st.integers(2, 12))
+row_lists = st.lists(lengths, min_size=1, max_size=8).map(
+    lambda found: [make_row(number, *pair) for number, pair in enumerate(found)]
+)
 
 
 @given(count=st.integers(0, 50), parts=st.integers(1, 9))
@@ -32,36 +44,83 @@ def test_split_evenly(count, parts):
     assert max(map(len, cut)) - min(map(len, cut)) <= 1
 
 
-def test_trim_drops_columns_that_are_padding_everywhere_and_nothing_else():
-    batch = trim(select(make_batch([2, 5, 3], [4, 9, 6]), [0, 2]))
-    assert batch["prompt_ids"].shape == (2, 3) and batch["completion_ids"].shape == (2, 6)
-    assert batch["old_per_token_logps"].shape == (2, 6) and batch["advantages"].tolist() == [0.0, 2.0]
-    assert batch["prompt_mask"].sum() == 5 and batch["completion_mask"].sum() == 10
-    assert batch["num_items_in_batch"] == 7
+@given(tokens=st.lists(st.one_of(st.integers(0, 20), st.integers(0, 10_000)), max_size=60), parts=st.integers(1, 9))
+def test_every_row_is_dealt_once_in_equal_numbers_and_nearly_equal_tokens(tokens, parts):
+    dealt = deal(tokens, parts)
+    assert sorted(row for share in dealt for row in share) == list(range(len(tokens)))
+    assert all(share == sorted(share) for share in dealt) and len(dealt) == parts
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    loads = [sum(tokens[row] for row in share) for share in dealt]
+    assert max(loads) - min(loads) <= max(tokens, default=0)
 
 
-def test_trim_leaves_one_column_when_every_completion_is_masked():
-    batch = make_batch([2, 2], [3, 4])
-    batch["completion_mask"] = torch.zeros_like(batch["completion_mask"])
-    assert trim(batch)["completion_ids"].shape == (2, 1)
+def test_one_long_row_is_made_up_for_by_short_ones():
+    assert deal([9, 1, 1, 5, 5, 2], 2) == [[0, 2, 5], [1, 3, 4]]  # 12 and 11 tokens
 
 
-def test_a_muted_row_counts_for_nothing():
-    assert loss_mask(muted(make_batch([2, 3], [4, 5]))).sum() == 0
+@given(rows=row_lists, multiple=st.sampled_from([None, 1, 4, 8]))
+def test_rows_survive_padding_and_unpadding(rows, multiple):
+    batch = collate(rows, pad_token_id=PAD, multiple=multiple)
+    found = unpad({**batch, "num_items_in_batch": torch.tensor(7)})  # a scalar of the whole batch is nobody's
+    assert len(found) == len(rows) and all(equal(one, two) for one, two in zip(rows, found, strict=True))
+
+
+@given(rows=row_lists, multiple=st.sampled_from([None, 4]))
+def test_padding_is_as_wide_as_the_longest_row_and_on_the_right_side(rows, multiple):
+    batch = collate(rows, pad_token_id=PAD, multiple=multiple)
+    for side in ("prompt", "completion"):
+        ids, mask = batch[f"{side}_ids"], batch[f"{side}_mask"]
+        longest = max(len(row[f"{side}_ids"]) for row in rows)
+        assert ids.shape == mask.shape and longest <= ids.shape[1]
+        assert ids.shape[1] == longest or (ids.shape[1] % multiple == 0 and ids.shape[1] < longest + multiple)
+        assert (ids[mask == 0] == PAD).all() and (ids[mask == 1] != PAD).all()
+        padding = 1 - mask if side == "completion" else mask
+        assert (padding.diff(dim=1) >= 0).all()  # completions are padded on the right, prompts on the left
+    assert (batch["old_per_token_logps"][batch["completion_mask"] == 0] == 0).all()
+
+
+def test_a_completion_that_is_masked_altogether_keeps_one_token():
+    batch = collate([make_row(0, 2, 3), make_row(1, 2, 4)], pad_token_id=PAD)
+    batch["completion_mask"][0] = 0
+    first, second = unpad(batch)
+    assert len(first["completion_ids"]) == 1 and first["completion_mask"].tolist() == [0]
+    assert len(second["completion_ids"]) == 4
+
+
+def test_rows_of_another_batch_fit_beside_one_another():
+    narrow = unpad(collate([make_row(0, 2, 3)], pad_token_id=PAD))
+    wide = unpad(collate([make_row(1, 7, 11), make_row(2, 1, 2)], pad_token_id=PAD))
+    assert collate([narrow[0], wide[1]], pad_token_id=PAD)["completion_ids"].shape == (2, 3)
+
+
+def test_a_muted_row_counts_for_nothing_and_leaves_the_row_itself_alone():
+    row = make_row(1, 3, 4)
+    assert loss_mask(collate([muted(row)], pad_token_id=PAD)).sum() == 0
+    assert row["completion_mask"].sum() == 4
 
 
 def test_foreign_tokens_do_not_count():
-    batch = make_batch([1], [4])
-    batch["tool_mask"] = torch.tensor([[1, 0, 0, 1]])
-    assert loss_mask(batch).tolist() == [[1, 0, 0, 1]]
+    batch = collate([make_row(0, 1, 4)], pad_token_id=PAD)
+    assert loss_mask(batch).tolist() == [[0, 1, 0, 1]]
 
 
-@given(rows=st.integers(0, 13), updates=st.integers(1, 4), per_update=st.integers(1, 4))
-def test_every_row_is_in_exactly_one_micro_batch_and_the_shape_does_not_depend_on_the_rows(rows, updates, per_update):
-    batch = make_batch([3] * 13, [2 + i % 5 for i in range(13)])
-    order = torch.randperm(rows).tolist()
-    cut = micro_batches(batch, order, updates=updates, per_update=per_update)
-    assert [len(update) for update in cut] == [per_update] * updates
-    used = [int(a) for update in cut for part in update if part["row_count"] for a in part["advantages"]]
-    assert used == order
-    assert sum(part["row_count"] for update in cut for part in update) == rows
+@given(
+    counts=st.lists(st.integers(0, 7), min_size=1, max_size=4),
+    per_update=st.integers(1, 4),
+    lengths=st.lists(lengths, min_size=28, max_size=28),
+)
+def test_every_row_is_in_exactly_one_micro_batch_of_its_own_update(counts, per_update, lengths):
+    numbers = iter(range(28))
+    updates = [[make_row(number, *lengths[number]) for number in itertools.islice(numbers, n)] for n in counts]
+    cut = micro_batches(updates, per_update=per_update, spare=make_row(77, 1, 2), pad_token_id=PAD)
+    assert [len(update) for update in cut] == [per_update] * len(counts)  # the same on every process
+    for rows, update in zip(updates, cut, strict=True):
+        real = [row for batch in update if batch["row_count"] for row in unpad(without_count(batch))]
+        assert len(real) == len(rows) and all(equal(one, two) for one, two in zip(rows, real, strict=True))
+        assert sum(batch["row_count"] for batch in update) == len(rows)
+        idle = [batch for batch in update if not batch["row_count"]]
+        assert all(batch["advantages"].tolist() == [77.0] and loss_mask(batch).sum() == 0 for batch in idle)
+
+
+def without_count(batch):
+    return {key: value for key, value in batch.items() if key != "row_count"}

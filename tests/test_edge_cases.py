@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import trl
+from datasets import Dataset
+from transformers import AutoTokenizer
 
+from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError
 
 from . import recorded
 from .recorded import config, prompts_of, trainer, weights
+from .tiny import save_tiny_model
 
 
 def run(model, folder, reward, kinds=("mixed",) * 4, **changes):
@@ -132,6 +139,52 @@ def test_evaluation_in_between_changes_nothing(tiny_model, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(weights(plain).values(), weights(made).values(), strict=True))
     assert made.sampling.ledger.tokens == plain.sampling.ledger.tokens
     assert sum("eval_reward" in row for row in made.state.log_history) == 6
+
+
+class Guessing:
+    """An environment of TRL's own kind, whose tool a random model never calls."""
+
+    def reset(self, **row):
+        return None
+
+    def guess(self, number: int) -> str:
+        """Guess a number.
+
+        Args:
+            number: the guess
+        """
+        return "no"
+
+    def get_reward(self) -> float:
+        return 0.5
+
+
+def lengths(completions, **_):
+    return [len(str(completion)) / 100 for completion in completions]
+
+
+class TestEnvironmentFactory:
+    def made(self, folder, **changes):
+        model = save_tiny_model(folder / "model", chat=True, context=4096)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        template = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
+        tokenizer.chat_template = template.read_text(encoding="utf-8")
+        rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "hi"}]] * 8})
+        args = config(folder, steps_per_generation=2, max_steps=4, **changes)
+        return DAPOTrainer(
+            model, lengths, args, rows, processing_class=tokenizer, environment_factory=Guessing
+        )  # fmt: skip
+
+    def test_works_without_the_filter(self, tmp_path):
+        run = self.made(tmp_path, group_filter="none")
+        run.train()
+        last = run.state.log_history[2]
+        assert run.state.global_step == 4 and last["sampling/rollout_batches"] == 2 and last["sampling/epochs"] == 1
+        assert last["ledger/tokens"] == last["ledger/trained_tokens"] == 2 * 4 * 4 * 32
+
+    def test_is_refused_with_it_at_construction(self, tmp_path):
+        with pytest.raises(ConfigError, match="Set group_filter to 'none'"):
+            self.made(tmp_path)
 
 
 @pytest.mark.parametrize(
