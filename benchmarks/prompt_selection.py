@@ -4,7 +4,7 @@
     python benchmarks/prompt_selection.py --quick    # 1 seed, half the steps
 
 Every run is the quick start with another seed. After each rollout batch the model is measured on the same 100 held-out
-problems, 8 samples each; "reached" is the first time that the mean of three measurements on end is 0.9, and the cost
+problems, 4 samples each; "reached" is the first time that the mean of three measurements on end is 0.9, and the cost
 is the completions generated for training by then. A run that does not get there counts with all that it generated.
 """
 
@@ -63,7 +63,7 @@ def train(arm: str, seed: int, steps: int) -> dict[str, Any]:
                         trainer.processing_class,
                         held_out,
                         list(range(run.eval_problems)),
-                        k=run.eval_samples,
+                        k=4,
                         max_completion_length=args.max_completion_length,
                         batch_size=400,
                         seed=state.global_step,

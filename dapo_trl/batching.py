@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ Row = dict[str, Tensor]
 
 PADDING = {"tool_mask": 1}
 """what fills a row up, where it is not 0"""
+PASS_OVERHEAD = 1 / 16
+"""of the token budget: what one more pass costs by itself"""
 
 
 def split_evenly(count: int, parts: int) -> list[range]:
@@ -49,6 +52,51 @@ def deal(tokens: Sequence[int], parts: int) -> list[list[int]]:
         shares[part].append(row)
         loads[part] += tokens[row]
     return [sorted(share) for share in shares]
+
+
+def split_tokens(lengths: Sequence[int], budget: int, *, packed: bool = False) -> list[list[int]]:
+    """Cut rows into passes whose computed tokens stay within a budget. A row longer than that has a pass of its own.
+
+    Args:
+        lengths: tokens of each row, prompt and completion.
+        budget: tokens of a pass: rows x longest row, or their sum when ``packed``.
+        packed: rows side by side without padding.
+
+    Returns:
+        The rows of each pass, the longest first throughout: what needs the most memory comes at once. Padded passes are
+        runs of rows of neighbouring lengths, cut where the fewest tokens are computed in all; a pass is counted as
+        `PASS_OVERHEAD` of the budget besides, so that there are few.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    if packed:
+        return _first_fit(order, lengths, budget)
+    sizes = np.array([lengths[row] for row in order])
+    best = np.zeros(len(order) + 1)  # the fewest tokens for the rows from here on
+    ends = np.zeros(len(order), dtype=int)
+    for first in range(len(order) - 1, -1, -1):
+        most = min(max(budget // max(sizes[first], 1), 1), len(order) - first)
+        costs = sizes[first] * np.arange(1, most + 1) + best[first + 1 : first + most + 1]
+        ends[first] = first + 1 + int(costs.argmin())
+        best[first] = costs.min() + PASS_OVERHEAD * budget
+    passes, first = [], 0
+    while first < len(order):
+        passes.append(order[first : ends[first]])
+        first = ends[first]
+    return passes
+
+
+def _first_fit(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    passes: list[list[int]] = []
+    room: list[int] = []
+    for row in order:
+        fit = next((i for i, free in enumerate(room) if free >= lengths[row]), None)
+        if fit is None:
+            passes.append([row])
+            room.append(budget - lengths[row])
+        else:
+            passes[fit].append(row)
+            room[fit] -= lengths[row]
+    return passes
 
 
 def loss_mask(batch: Batch) -> Tensor:
@@ -107,26 +155,10 @@ def muted(row: Row) -> Row:
     return {**row, "completion_mask": torch.zeros_like(row["completion_mask"])}
 
 
-def micro_batches(
-    updates: Sequence[Sequence[Row]],
-    *,
-    per_update: int,
-    spare: Row,
-    pad_token_id: int,
-    multiple: int | None = None,
-) -> list[list[Batch]]:
-    """Cut this process's rows of each optimizer step into ``per_update`` micro-batches.
-
-    Every process makes the same number of micro-batches, whatever its share of the rows; one without rows gets
-    ``spare``, muted. Each carries its number of real rows as ``row_count``.
-    """
-
-    def make(part: Sequence[Row]) -> Batch:
-        batch = collate(part or [muted(spare)], pad_token_id=pad_token_id, multiple=multiple)
-        return {**batch, "row_count": len(part)}
-
-    return [[make([rows[i] for i in part]) for part in split_evenly(len(rows), per_update)] for rows in updates]
+def length(row: Row) -> int:
+    """Tokens of a row, prompt and completion."""
+    return len(row["prompt_ids"]) + len(row["completion_ids"])
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+def to_device(row: Row, device: torch.device) -> Row:
+    return {key: value.to(device) for key, value in row.items()}

@@ -15,8 +15,9 @@ GROUP_FILTERS = ("zero_variance", "all_zero", "none")
 REFILL_POLICIES = ("train", "raise")
 PROMPT_SELECTIONS = ("uniform", "predicted")
 OVERLONG_SHAPES = ("linear", "soft", "none")
-REFILL_SIGMAS = 2.0
-"""With a bank for the surplus, a round asks for so many standard deviations more than is expected to be enough."""
+REFILL_SIGMAS = 3.0
+"""With a bank for the surplus, a round asks for so many standard deviations, of chance and of prediction, more than is
+expected to be enough."""
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
@@ -101,6 +102,14 @@ class DAPOConfig(GRPOConfig):
         None,
         "At most this many completions are generated in one round, over all processes: what the hardware generates "
         "efficiently at once. None: a rollout batch; with vLLM, three.",
+    )
+
+    # Batching.
+    microbatch_tokens: int | str | None = _setting(
+        None,
+        "Tokens of one forward and backward pass, prompts included: rows of similar length are grouped so that rows x "
+        "longest row stays within it. 'auto' measures on the GPU what fits. None: per_device_train_batch_size times "
+        "the longest row at hand.",
     )
 
     # Overlong reward shaping.

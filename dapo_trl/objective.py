@@ -44,7 +44,7 @@ class Objective:
         )
 
     def __call__(
-        self, batch: Batch, logps: Tensor, entropies: Tensor, *, processes: int
+        self, batch: Batch, logps: Tensor, entropies: Tensor | None, *, processes: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and what is logged of it per token.
 
@@ -64,11 +64,12 @@ class Objective:
         if "importance_sampling_ratio" in batch:  # vLLM samples from slightly other probabilities
             loss = loss * batch["importance_sampling_ratio"]
         logged = {
-            "entropy": entropies,
             "clip_ratio/low_mean": is_low_clipped,
             "clip_ratio/high_mean": is_high_clipped,
             "clip_ratio/region_mean": is_low_clipped | is_high_clipped,
         }
+        if entropies is not None:
+            logged["entropy"] = entropies
         if self.beta != 0.0:
             kl = algorithm.kl_estimate(logps, batch["ref_per_token_logps"], ratio=ratio if self.corrects_kl else None)
             loss = loss + self.beta * kl

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import torch
@@ -19,8 +19,9 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
+from trl import GRPOTrainer
 
-from . import batching, objective
+from . import batching, forward, objective
 from .assembly import Assembled, assemble
 from .callbacks import NothingLearnt
 from .collect import RolloutCollector
@@ -28,6 +29,7 @@ from .config import DAPOConfig
 from .data import PromptStream, StreamedPrompts, prompt_stream
 from .errors import ConfigError, NonFiniteError
 from .metrics import TokenMeans
+from .passes import Passes, Update, update_from_state, update_state
 from .planning import inert_settings
 from .replay import Replay
 from .resume import ResumableTrainer
@@ -152,9 +154,9 @@ class DAPOTrainer(ResumableTrainer):
         """told what goes on within a step, for a progress bar"""
         self._collector = RolloutCollector(self)
         self.replay: Replay | None = None
-        self._updates: list[list[batching.Batch]] = []
-        self._update_loss: list[Tensor] = []
-        self._update_started = 0.0
+        self._passes = Passes(self)
+        self._updates: list[Update | None] = []
+        self._update_loss = torch.zeros(())
         self._token_means = TokenMeans()
         trls = objective.is_trls(args, has_auxiliary_loss=self.aux_loss_enabled)
         self._objective = None if trls else objective.Objective.of(args)
@@ -222,20 +224,13 @@ class DAPOTrainer(ResumableTrainer):
             prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
         )
 
-    def _rollout_updates(self) -> list[list[batching.Batch]]:
-        """A new rollout batch as the micro-batches of each of its optimizer steps; none for a step without tokens."""
+    def _rollout_updates(self) -> list[Update | None]:
+        """A new rollout batch as its optimizer steps; None for one without tokens."""
         tools = self.tools or self.environment_factories is not None
         rows, spare = self._unfiltered_rows() if tools else self._filtered_rows()
         if spare is None:
-            return [[] for _ in rows]
-        cut = batching.micro_batches(
-            rows,
-            per_update=self.args.gradient_accumulation_steps,
-            spare=spare,
-            pad_token_id=self._tokenizer.pad_token_id,
-            multiple=cast(int | None, self.pad_to_multiple_of),
-        )
-        return self._normalised(cut)
+            return [None for _ in rows]
+        return [update if update.tokens else None for update in self._passes.prepare(rows, spare)]
 
     def _unfiltered_rows(self) -> Assembled:
         """TRL's own path, for episodes that cannot be replayed."""
@@ -255,26 +250,6 @@ class DAPOTrainer(ResumableTrainer):
             self.control.should_training_stop = self.control.should_log = True
         return assemble(self, collected)
 
-    def _normalised(self, updates: list[list[batching.Batch]]) -> list[list[batching.Batch]]:
-        """Tell every micro-batch the active tokens and the rows of its whole optimizer step, all processes together."""
-        device = self.accelerator.device
-        local = [
-            [
-                sum(int(batching.loss_mask(batch).sum()) for batch in update),
-                sum(batch["row_count"] for batch in update),
-            ]
-            for update in updates
-        ]
-        counts = self.accelerator.reduce(torch.tensor(local, device=device), reduction="sum").tolist()
-        for (tokens, rows), update in zip(counts, updates, strict=True):
-            if tokens == 0:
-                update.clear()
-            for batch in update:
-                batch["step_tokens"], batch["step_rows"] = tokens, rows
-                # TRL's losses scale this down to one optimizer step by an average; undone here, that is exact.
-                batch["num_items_in_batch"] = torch.tensor(tokens * len(updates), device=device)
-        return updates
-
     # The loop: the loader is a clock, prompts come from the stream
 
     def get_train_dataloader(self) -> DataLoader:
@@ -287,25 +262,33 @@ class DAPOTrainer(ResumableTrainer):
         return DataLoader(range(ticks), batch_size=1, collate_fn=list)  # type: ignore[arg-type]
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
+        """One tick of the loader; the last one of an optimizer step runs all its passes, however many they are."""
+        started = time.perf_counter()
         model.train()
-        accumulation, per_pass = self.args.gradient_accumulation_steps, self.args.micro_batches_per_rollout
-        if self._step % (per_pass * self.num_iterations) == 0 or not self._updates:
+        accumulation, ticks = self.args.gradient_accumulation_steps, self.args.micro_batches_per_rollout
+        if self._step % (ticks * self.num_iterations) == 0 or not self._updates:
             self._updates = self._rollout_updates()
-        if self._step % accumulation == 0:
-            self._update_started = time.perf_counter()
-        update = self._updates[self._step % per_pass // accumulation]
-        if update:
-            loss = super().training_step(model, update[self._step % accumulation], num_items_in_batch)
-        else:  # no gradient, so the optimizer leaves the weights alone
-            self._step += 1
-            loss = torch.zeros((), device=self.accelerator.device)
-            if self.args.fp16:  # a gradient scaler must have seen one, if only of zeros
-                self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
-        self._update_loss.append(loss)
+        update = self._updates[self._step % ticks // accumulation]
+        self._step += 1
+        loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.sync_gradients:
-            self._log_means(self._token_means, "train")
-            self._metrics["train"]["time/update"].append(time.perf_counter() - self._update_started)
+            before = time.perf_counter()
+            if update is not None:
+                loss = self._passes.run(model, update)
+                self._log_means(self._token_means, "train")
+            elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
+                self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
+            self._update_loss = loss
+            self._metrics["train"]["time/update"].append(time.perf_counter() - before)
+        self._current_train_step_time += time.perf_counter() - started
+        if self.accelerator.sync_gradients:
+            self._metrics["train"]["step_time"].append(self._current_train_step_time)
+            self._current_train_step_time = 0.0
         return loss
+
+    def one_pass(self, model, batch: batching.Batch) -> Tensor:
+        """Forward and backward of one pass, as Hugging Face's trainer does it; returns its part of the loss."""
+        return super(GRPOTrainer, self).training_step(model, batch)
 
     def _prepare_inputs(self, generation_batch):
         return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
@@ -319,8 +302,7 @@ class DAPOTrainer(ResumableTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """Called once before every optimizer step: the last moment at which the weights are still good."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        loss = self.accelerator.reduce(torch.stack(self._update_loss).sum(), reduction="mean")
-        self._update_loss = []
+        loss = self.accelerator.reduce(self._update_loss, reduction="mean")
         evidence = [loss]
         if grad_norm is not None and not self.args.fp16:  # a gradient scaler finds its scale by overflowing
             evidence.append(torch.as_tensor(grad_norm, device=loss.device, dtype=loss.dtype))
@@ -332,8 +314,9 @@ class DAPOTrainer(ResumableTrainer):
         step = self.state.global_step
         path = Path(self.args.output_dir) / f"non_finite_step_{step}_process_{self.accelerator.process_index}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        update = (self._step - 1) % self.args.micro_batches_per_rollout // self.args.gradient_accumulation_steps
-        torch.save({"step": step, "micro_batches": self._updates[update]}, path)
+        ticks, accumulation = self.args.micro_batches_per_rollout, self.args.gradient_accumulation_steps
+        update = self._updates[(self._step - 1) % ticks // accumulation]
+        torch.save({"step": step, "update": update and update_state(update)}, path)
         raise NonFiniteError(
             f"step {step}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped before the update, "
             f"so the weights are those of the step before; the batch is in {path}. Lower learning_rate or "
@@ -346,16 +329,30 @@ class DAPOTrainer(ResumableTrainer):
         if self._objective is None:
             share = objective.share_of_step(inputs, self.args, processes=self.accelerator.num_processes)
             return super()._compute_loss(model, inputs) * share
-        logps, entropies, _ = self._get_per_token_logps_and_entropies(
-            model,
-            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-            inputs["completion_ids"].size(1),
-            compute_entropy=True,
-        )
+        if "layout" in inputs:
+            with self.accelerator.autocast():
+                logps, entropies = forward.per_token(model, inputs["layout"])
+        else:  # evaluation
+            logps, entropies, _ = self._get_per_token_logps_and_entropies(
+                model,
+                torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+                torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+                inputs["completion_ids"].size(1),
+                compute_entropy=True,
+            )
         loss, logged = self._objective(inputs, logps, entropies, processes=self.accelerator.num_processes)
         self._record(logged, batching.loss_mask(inputs))
         return loss
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **more
+    ):
+        if any(value is not None and value is not False for value in more.values()):  # auxiliary loss, images
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **more
+            )
+        logps, entropies = self._passes.score(model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size)
+        return logps, entropies if compute_entropy else None, None
 
     def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:
         """Collect per-token figures: over the optimizer step in training, of this batch alone in evaluation."""
@@ -380,16 +377,14 @@ class DAPOTrainer(ResumableTrainer):
         }
 
     def own_state(self) -> dict[str, Any]:
-        return {"step": self._step, "updates": self._updates}
+        return {"step": self._step, "updates": [update and update_state(update) for update in self._updates]}
 
     def everyones_state(self) -> dict[str, Any]:
         return self.sampling.state_dict()
 
     def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
-        self._step = own["step"]
-        self._updates = [
-            [batching.to_device(batch, self.accelerator.device) for batch in update] for update in own["updates"]
-        ]
+        self._step, device = own["step"], self.accelerator.device
+        self._updates = [update and update_from_state(update, device) for update in own["updates"]]
         self.sampling.load_state_dict(everyones)
 
 

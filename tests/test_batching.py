@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapo_trl.batching import collate, deal, loss_mask, micro_batches, muted, split_evenly, unpad
+from dapo_trl.batching import PASS_OVERHEAD, collate, deal, loss_mask, muted, split_evenly, split_tokens, unpad
 
 PAD = 99
 
@@ -104,23 +104,29 @@ def test_foreign_tokens_do_not_count():
     assert loss_mask(batch).tolist() == [[0, 1, 0, 1]]
 
 
-@given(
-    counts=st.lists(st.integers(0, 7), min_size=1, max_size=4),
-    per_update=st.integers(1, 4),
-    lengths=st.lists(lengths, min_size=28, max_size=28),
-)
-def test_every_row_is_in_exactly_one_micro_batch_of_its_own_update(counts, per_update, lengths):
-    numbers = iter(range(28))
-    updates = [[make_row(number, *lengths[number]) for number in itertools.islice(numbers, n)] for n in counts]
-    cut = micro_batches(updates, per_update=per_update, spare=make_row(77, 1, 2), pad_token_id=PAD)
-    assert [len(update) for update in cut] == [per_update] * len(counts)  # the same on every process
-    for rows, update in zip(updates, cut, strict=True):
-        real = [row for batch in update if batch["row_count"] for row in unpad(without_count(batch))]
-        assert len(real) == len(rows) and all(equal(one, two) for one, two in zip(rows, real, strict=True))
-        assert sum(batch["row_count"] for batch in update) == len(rows)
-        idle = [batch for batch in update if not batch["row_count"]]
-        assert all(batch["advantages"].tolist() == [77.0] and loss_mask(batch).sum() == 0 for batch in idle)
+def cost(lengths, passes, budget):
+    """What `split_tokens` makes small: computed tokens, and a share of the budget for each pass."""
+    return sum(len(rows) * max(lengths[row] for row in rows) + PASS_OVERHEAD * budget for rows in passes)
 
 
-def without_count(batch):
-    return {key: value for key, value in batch.items() if key != "row_count"}
+@given(lengths=st.lists(st.integers(1, 60), max_size=40), budget=st.integers(1, 200), packed=st.booleans())
+def test_every_row_is_in_one_pass_and_passes_keep_to_the_budget(lengths, budget, packed):
+    passes = split_tokens(lengths, budget, packed=packed)
+    assert sorted(row for rows in passes for row in rows) == list(range(len(lengths)))
+    for rows in passes:
+        longest = max(lengths[row] for row in rows)
+        assert len(rows) == 1 or budget >= (sum(lengths[row] for row in rows) if packed else len(rows) * longest)
+    firsts = [lengths[rows[0]] for rows in passes]
+    assert firsts == sorted(firsts, reverse=True)  # what needs the most memory comes at once
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=8), budget=st.integers(1, 120))
+def test_no_other_cut_of_the_rows_by_length_costs_less(lengths, budget):
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    costs = []
+    for cuts in itertools.product([False, True], repeat=len(order) - 1):
+        edges = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(order)]
+        passes = [order[first:last] for first, last in itertools.pairwise(edges)]
+        if all(len(rows) == 1 or len(rows) * lengths[rows[0]] <= budget for rows in passes):
+            costs.append(cost(lengths, passes, budget))
+    assert cost(lengths, split_tokens(lengths, budget), budget) <= min(costs) + 1e-6
