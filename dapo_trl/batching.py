@@ -20,7 +20,7 @@ Row = dict[str, Tensor]
 
 PADDING = {"tool_mask": 1}
 """what fills a row up, where it is not 0"""
-PASS_OVERHEAD = 1 / 16
+PASS_OVERHEAD = 1 / 32
 """of the token budget: what one more pass costs by itself"""
 
 

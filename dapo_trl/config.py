@@ -181,6 +181,12 @@ class DAPOConfig(GRPOConfig):
         return self.group_filter != "none"
 
     def _check_types(self) -> None:
+        tokens = self.microbatch_tokens
+        if tokens not in (None, "auto") and not (_is_a(tokens, int) and cast(int, tokens) > 0):
+            raise ConfigError(
+                f"microbatch_tokens is {tokens!r} ({type(tokens).__name__}): it must be a whole number of tokens, 1 or "
+                "more, or 'auto'."
+            )
         for name in ("temperature", "epsilon", "epsilon_high", "beta", "min_valid_fraction", "overlong_coefficient"):
             value = getattr(self, name)
             if (value is None and name == "epsilon_high") or _is_a(value, int | float):

@@ -14,6 +14,7 @@ from pathlib import Path
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
+from accelerate import DistributedType, PartialState
 from datasets import Dataset
 
 from dapo_trl import DAPOConfig, DAPOTrainer
@@ -98,7 +99,7 @@ def weights(trainer: DAPOTrainer) -> dict[str, torch.Tensor]:
 UNEVEN = ("mixed", "wrong", "mixed", "right", "mixed", "mixed", "wrong", "mixed")
 
 
-def one_step(model: str, output: Path, micro_batch: int, **changes) -> DAPOTrainer:
+def one_step(model: str, output: Path, micro_batch: int, peft=None, **changes) -> DAPOTrainer:
     """One optimizer step on the 16 completions of four groups, cut into micro-batches of the given size."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     args = config(
@@ -108,17 +109,23 @@ def one_step(model: str, output: Path, micro_batch: int, **changes) -> DAPOTrain
         learning_rate=1.0,  # so that the change of the weights is the gradient
         **{"min_valid_fraction": 1.0, **changes},
     )
-    run = trainer(model, args, prompts_of(*UNEVEN))
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        # accelerate shards between GPUs alone; told that these processes are such, it shards on the CPU all the same
+        PartialState().distributed_type = DistributedType.MULTI_GPU
+    run = trainer(model, args, prompts_of(*UNEVEN), peft_config=peft)
     run.train()
     return run
 
 
 if __name__ == "__main__":
     model, output = sys.argv[1:3]
-    run = one_step(model, Path(output), int(sys.argv[3]), max_refill_rounds=int(sys.argv[4]))
+    budget = int(sys.argv[5]) if len(sys.argv) > 5 else None
+    run = one_step(model, Path(output), int(sys.argv[3]), max_refill_rounds=int(sys.argv[4]), microbatch_tokens=budget)
+    trained = run.accelerator.get_state_dict(run.model_wrapped)  # gathered, where it is sharded
     if run.accelerator.is_main_process:
         found = {
-            "weights": weights(run),
+            "weights": {name: trained[name] for name in weights(run)},
+            "kind": run.accelerator.distributed_type.value,
             "logs": run.state.log_history[0],
             "processes": run.accelerator.num_processes,
         }
