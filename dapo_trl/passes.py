@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import DistributedType, gather
 from torch import Tensor
 
+from .autobudget import measured_budget
 from .batching import Batch, Row, collate, length, loss_mask, muted, split_tokens, to_device
 from .errors import ConfigError
 from .forward import can_pack, layout, per_token
@@ -50,11 +51,13 @@ class Passes:
         self.packed = can_pack(trainer.model.config)
         self.halvings = 0
         """how often memory ran out"""
+        self._measured: int | None = None
 
     def prepare(self, updates: list[list[Row]], spare: Row) -> list[Update]:
         """The optimizer steps of a rollout batch; all processes count together, once."""
-        budget = self.budget([length(row) for rows in updates for row in rows] or [length(spare)])
-        device = self.accelerator.device
+        lengths = [length(row) for rows in updates for row in rows] or [length(spare)]
+        self._measure(lengths)
+        budget, device = self.budget(lengths), self.accelerator.device
         none = torch.zeros((), dtype=torch.long, device=device)
         active = torch.stack([sum((loss_mask(row).sum() for row in rows), none) for rows in updates])
         plan = [[len(rows), max(len(self._split(rows, budget)), 1)] for rows in updates]
@@ -69,9 +72,19 @@ class Passes:
     def budget(self, lengths: list[int]) -> int:
         """Tokens of a pass over rows of these lengths."""
         args = self.trainer.args
-        asked = args.microbatch_tokens
+        asked = self._measured or args.microbatch_tokens
         tokens = asked if isinstance(asked, int) else args.per_device_train_batch_size * max(lengths)
         return max(tokens // 2**self.halvings, 1)
+
+    def _measure(self, lengths: list[int]) -> None:
+        """Find the budget of ``microbatch_tokens: auto``, once, before the first optimizer step."""
+        trainer, device = self.trainer, self.accelerator.device
+        if trainer.args.microbatch_tokens != "auto" or self._measured is not None or device.type != "cuda":
+            return
+        longest = int(gather(torch.tensor([max(lengths)], device=device)).max())
+        rows = int(gather(torch.tensor([len(lengths)], device=device)).max())
+        self._measured = measured_budget(trainer, trainer.model_wrapped, row=longest, most_rows=rows)
+        trainer.warn(f"microbatch_tokens is 'auto': {self._measured} tokens of a pass fit (rows of up to {longest}).")
 
     def run(self, model: Any, update: Update) -> Tensor:
         """All passes of an optimizer step; returns its loss on this process.

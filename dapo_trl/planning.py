@@ -21,6 +21,11 @@ def inert_settings(args: DAPOConfig) -> list[str]:
             f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
             "reverse of Clip-Higher. Raise epsilon_high above epsilon."
         )
+    if args.microbatch_tokens == "auto" and args.device.type != "cuda":
+        found.append(
+            "microbatch_tokens is 'auto' and there is no GPU to measure: per_device_train_batch_size completions of the "
+            "longest length are taken. Set a number of tokens to have another."
+        )
     if 0 < cast(int, args.surplus_max_age) < args.updates_per_rollout:
         found.append(
             f"the surplus bank is inert: what it keeps is {args.updates_per_rollout} optimizer steps old by the next "

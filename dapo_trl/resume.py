@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
+from torch import nn
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
@@ -43,6 +45,14 @@ class ResumableTrainer(GRPOTrainer):
         """Log a warning once, not on every process."""
         if self.accelerator.is_main_process:
             logger.warning(line)
+
+    def close(self) -> None:
+        """Leave the process group, at the end of a script on several processes: first what uses it, all together."""
+        self.model_wrapped = cast(nn.Module, self.model)
+        self.accelerator.free_memory()
+        self.accelerator.wait_for_everyone()
+        gc.collect()
+        self.accelerator.end_training()
 
     def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
         """Train, as any Hugging Face trainer does; a torn checkpoint is never resumed from.

@@ -83,7 +83,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with the same command "
             "and --resume_from_checkpoint latest."
         )
-        trainer.accelerator.end_training()
+        trainer.close()
         return INTERRUPTED
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
@@ -93,7 +93,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
         if run.next_steps:
             console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
-    trainer.accelerator.end_training()  # leaves the process group in an orderly way
+    trainer.close()
     return 0
 
 

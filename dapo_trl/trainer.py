@@ -154,7 +154,7 @@ class DAPOTrainer(ResumableTrainer):
         """told what goes on within a step, for a progress bar"""
         self._collector = RolloutCollector(self)
         self.replay: Replay | None = None
-        self._passes = Passes(self)
+        self.passes = Passes(self)
         self._updates: list[Update | None] = []
         self._update_loss = torch.zeros(())
         self._token_means = TokenMeans()
@@ -230,7 +230,7 @@ class DAPOTrainer(ResumableTrainer):
         rows, spare = self._unfiltered_rows() if tools else self._filtered_rows()
         if spare is None:
             return [None for _ in rows]
-        return [update if update.tokens else None for update in self._passes.prepare(rows, spare)]
+        return [update if update.tokens else None for update in self.passes.prepare(rows, spare)]
 
     def _unfiltered_rows(self) -> Assembled:
         """TRL's own path, for episodes that cannot be replayed."""
@@ -274,7 +274,7 @@ class DAPOTrainer(ResumableTrainer):
         if self.accelerator.sync_gradients:
             before = time.perf_counter()
             if update is not None:
-                loss = self._passes.run(model, update)
+                loss = self.passes.run(model, update)
                 self._log_means(self._token_means, "train")
             elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
@@ -351,7 +351,7 @@ class DAPOTrainer(ResumableTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **more
             )
-        logps, entropies = self._passes.score(model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size)
+        logps, entropies = self.passes.score(model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size)
         return logps, entropies if compute_entropy else None, None
 
     def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:

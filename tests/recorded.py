@@ -130,4 +130,4 @@ if __name__ == "__main__":
             "processes": run.accelerator.num_processes,
         }
         torch.save(found, Path(output) / "found.pt")
-    run.accelerator.end_training()
+    run.close()

@@ -127,4 +127,4 @@ if __name__ == "__main__":
     run = ten_steps(model, folder, **json.loads(asked))
     if run.accelerator.is_main_process:
         torch.save(outcome(run), Path(folder) / "outcome.pt")
-    run.accelerator.end_training()
+    run.close()

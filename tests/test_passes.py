@@ -14,6 +14,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
+from dapo_trl.autobudget import largest_budget
 from dapo_trl.batching import split_tokens
 from dapo_trl.errors import ConfigError
 from dapo_trl.forward import can_pack, layout, per_token
@@ -125,7 +126,7 @@ class TestTheUpdateDoesNotDependOnTheBudget:
         plain = one_step(tiny_model, tmp_path, 2)
         monkeypatch.setattr("dapo_trl.passes.can_pack", lambda config: True)
         packed = one_step(tiny_model, tmp_path, 2, microbatch_tokens=90)
-        assert packed._passes.packed and gap(weights(plain), weights(packed)) < 1e-5
+        assert packed.passes.packed and gap(weights(plain), weights(packed)) < 1e-5
 
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
@@ -168,7 +169,7 @@ def short_of_memory(model, folder, holds, **changes):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return loss
 
-    run._passes, run.one_pass = passes, limited
+    run.passes, run.one_pass = passes, limited
     run.train()
     return run, seen
 
@@ -180,7 +181,7 @@ class TestOutOfMemory:
         )  # fmt: skip
         plain.train()
         run, seen = short_of_memory(tiny_model, tmp_path, holds=60)
-        assert max(seen) > 60 and run._passes.halvings >= 2
+        assert max(seen) > 60 and run.passes.halvings >= 2
         assert gap(weights(run), weights(plain)) < 1e-5
         assert run.state.log_history[0]["entropy"] == pytest.approx(plain.state.log_history[0]["entropy"], rel=1e-5)
         assert "out of memory with 400 tokens in a pass. The step is done again with 200" in caplog.text
@@ -192,6 +193,34 @@ class TestOutOfMemory:
     def test_not_even_one_completion_fits(self, tiny_model, tmp_path):
         with pytest.raises(ConfigError, match="out of memory with a single completion"):
             short_of_memory(tiny_model, tmp_path, holds=5)
+
+
+class TestAutomaticBudget:
+    @given(
+        base=st.integers(0, 500), each=st.integers(1, 50), capacity=st.integers(1, 2000), most=st.integers(1, 200)
+    )  # fmt: skip
+    def test_as_many_rows_as_fit(self, base, each, capacity, most):
+        asked = []
+
+        def measure(rows):
+            asked.append(rows)
+            return base + each * rows if base + each * rows <= capacity * 1.05 else None
+
+        found = largest_budget(measure, row=7, most_rows=most, capacity=capacity)
+        fits = min(max((capacity - base) // each, 1), max(most, 1))
+        assert found == 7 * fits or (fits < 2 and found in (7, 14))
+        assert all(rows <= max(fits, 2) for rows in asked)  # what cannot fit is never tried
+
+    def test_memory_that_grows_faster_than_foretold(self):
+        def measure(rows):
+            return rows**2
+
+        found = largest_budget(measure, row=10, most_rows=100, capacity=900)
+        assert 20 <= found // 10 <= 30 and measure(found // 10) <= 900
+
+    def test_on_a_cpu_it_is_the_default(self, tiny_model, tmp_path):
+        run = one_step(tiny_model, tmp_path, 2, microbatch_tokens="auto")
+        assert gap(weights(run), weights(one_step(tiny_model, tmp_path, 2))) == 0.0
 
 
 def test_gradient_checkpointing_and_several_updates(tiny_model, tmp_path):

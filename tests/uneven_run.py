@@ -71,7 +71,7 @@ def main(model: str, folder: str, generations: int, rows: int, steps: int) -> No
             "updates": run.state.global_step,
         }
         torch.save(found, Path(folder) / "found.pt")
-    run.accelerator.end_training()
+    run.close()
 
 
 if __name__ == "__main__":
