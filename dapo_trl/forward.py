@@ -49,12 +49,13 @@ def layout(
     ids = torch.full((size,), pad_token_id, device=device)
     labels = torch.full((size,), IGNORED, device=device)
     firsts = []
-    for sequence, start, length, scored in zip(sequences, starts, lengths, completions, strict=False):
+    for row, (sequence, start, length, scored) in enumerate(zip(sequences, starts, lengths, completions, strict=False)):
         ids[start : start + length] = sequence
-        firsts.append(start + length - scored - 1)  # the token at p is predicted by the output at p - 1
-        labels[firsts[-1] : start + length - 1] = sequence[length - scored :]
+        labels[start + length - scored : start + length] = sequence[length - scored :]
+        # The token at p is predicted by the output at p - 1, and every line of the output is one position short.
+        firsts.append(start + length - scored - 1 - (0 if packed else row))
     inputs: dict[str, Any] = {"input_ids": ids.view(1, -1) if packed else ids.view(-1, longest)}
-    inputs["shift_labels"] = labels.view_as(inputs["input_ids"])
+    inputs["labels"] = labels.view_as(inputs["input_ids"])
     if packed:
         bounds = torch.tensor(starts, dtype=torch.int32, device=device)
         inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(device)

@@ -27,9 +27,11 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "accuracy/sampled": Metric("raw correctness before the filter", "all completions sampled", "rises"),
-    "accuracy/trained": Metric("raw correctness after the filter", "completions trained on", "0.2 to 0.8"),
+    "accuracy/trained": Metric("raw correctness after the filter", "completions that passed it", "0.2 to 0.8"),
     "reward/sampled": Metric("reward with penalties, before the filter", "all completions sampled", "rises"),
-    "reward": Metric("reward with penalties, after the filter", "completions trained on", "stays near its middle"),
+    "reward": Metric(
+        "reward with penalties, after the filter", "fresh completions that passed it", "stays near its middle"
+    ),
     "groups/sampled": Metric("groups generated, refills included", "rollout batch", "at most 3 x groups/kept"),
     "groups/kept": Metric("informative groups among them", "rollout batch", "a third of groups/sampled or more"),
     "groups/all_wrong": Metric("groups dropped: nothing right", "rollout batch", "falls; high: too hard"),

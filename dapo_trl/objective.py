@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from . import algorithm
 from .batching import Batch, loss_mask
 from .config import DAPOConfig
 from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .trainer import DAPOTrainer
 
 RATIO_LEVELS = {"token": "token", "sequence_product": "sequence"}
 LOSS_MODES = {"dapo": "token", "grpo": "sequence"}
@@ -104,9 +110,26 @@ def is_trls(args: DAPOConfig, *, has_auxiliary_loss: bool) -> bool:
     return foreign
 
 
-def share_of_step(batch: dict[str, Any], args: DAPOConfig, *, processes: int) -> float:
-    """What TRL's loss of a micro-batch is multiplied by. TRL divides losses that are means over rows by the number of
-    micro-batches, as if all held equally many rows; after the filter they do not."""
-    if "step_rows" not in batch or args.loss_type in TRL_TOKEN_LOSSES:
-        return 1.0
-    return batch["row_count"] * args.gradient_accumulation_steps * processes / batch["step_rows"]
+@contextmanager
+def share_for_trl(trainer: DAPOTrainer, batch: dict[str, Any]) -> Iterator[None]:
+    """Make TRL's loss of a pass this pass's share of the optimizer step.
+
+    TRL divides its means, and the entropy bonus and auxiliary loss with them, by the number of micro-batches, as if all
+    held the same. Here that number is one over the share: of the step's tokens for losses that are means over tokens,
+    of its completions for those that are means over completions. In evaluation there is nothing to share.
+    """
+    if "step_rows" not in batch:
+        yield
+        return
+    processes, before = trainer.accelerator.num_processes, trainer.current_gradient_accumulation_steps
+    if trainer.args.loss_type in TRL_TOKEN_LOSSES:
+        share = loss_mask(batch).sum() / batch["step_tokens"] * processes
+    else:
+        share = torch.tensor(batch["row_count"] / batch["step_rows"] * processes, device=batch["advantages"].device)
+    # TRL divides token losses by num_items_in_batch / processes * accumulation / steps_per_generation.
+    batch["num_items_in_batch"] = batch["step_tokens"] * trainer.args.steps_per_generation * share
+    trainer.current_gradient_accumulation_steps = 1.0 / share
+    try:
+        yield
+    finally:
+        trainer.current_gradient_accumulation_steps = before

@@ -49,9 +49,10 @@ class Passes:
         self.trainer = trainer
         self.accelerator = trainer.accelerator
         self.packed = can_pack(trainer.model.config)
-        self.halvings = 0
-        """how often memory ran out"""
-        self._measured: int | None = None
+        self.limit: int | None = None
+        """the most tokens of a pass, after memory ran out"""
+        self.measured: int | None = None
+        """the tokens that ``microbatch_tokens: auto`` found to fit"""
 
     def prepare(self, updates: list[list[Row]], spare: Row) -> list[Update]:
         """The optimizer steps of a rollout batch; all processes count together, once."""
@@ -72,46 +73,64 @@ class Passes:
     def budget(self, lengths: list[int]) -> int:
         """Tokens of a pass over rows of these lengths."""
         args = self.trainer.args
-        asked = self._measured or args.microbatch_tokens
+        asked = self.measured or args.microbatch_tokens
         tokens = asked if isinstance(asked, int) else args.per_device_train_batch_size * max(lengths)
-        return max(tokens // 2**self.halvings, 1)
+        return tokens if self.limit is None else min(tokens, self.limit)
 
     def _measure(self, lengths: list[int]) -> None:
         """Find the budget of ``microbatch_tokens: auto``, once, before the first optimizer step."""
         trainer, device = self.trainer, self.accelerator.device
-        if trainer.args.microbatch_tokens != "auto" or self._measured is not None or device.type != "cuda":
+        if trainer.args.microbatch_tokens != "auto" or self.measured is not None or device.type != "cuda":
             return
+        if self.accelerator.distributed_type in SHARDED:
+            raise ConfigError(
+                "microbatch_tokens is 'auto' with FSDP or DeepSpeed: a sharded model cannot be tried out beforehand. "
+                "Set a number of tokens."
+            )
         longest = int(gather(torch.tensor([max(lengths)], device=device)).max())
         rows = int(gather(torch.tensor([len(lengths)], device=device)).max())
-        self._measured = measured_budget(trainer, trainer.model_wrapped, row=longest, most_rows=rows)
-        trainer.warn(f"microbatch_tokens is 'auto': {self._measured} tokens of a pass fit (rows of up to {longest}).")
+        self.measured = measured_budget(trainer, trainer.model_wrapped, row=longest, most_rows=rows)
+        trainer.warn(f"microbatch_tokens is 'auto': {self.measured} tokens of a pass fit (rows of up to {longest}).")
 
     def run(self, model: Any, update: Update) -> Tensor:
         """All passes of an optimizer step; returns its loss on this process.
 
-        When memory runs out, everything of the step is done again with half the budget, on all processes.
+        When memory runs out on a single process, the same rows are done again with half the budget.
+
+        Raises:
+            ConfigError: memory ran out, and there is nothing to halve or other processes wait in the middle of a pass.
         """
         while True:
-            loss, error = self._attempt(model, update)
-            if error is None:
-                return loss
+            if self.limit is not None and update.budget > self.limit:
+                update.budget = self.limit
+                update.passes = max(len(self._split(update.rows, update.budget)), 1)
+            logged = {name: len(values) for name, values in self.trainer._metrics["train"].items()}
+            try:
+                return self._attempt(model, update)
+            except torch.OutOfMemoryError:
+                pass  # what the failed pass holds is free once this block is left
+            self._halve(update)
             model.zero_grad()
             torch.cuda.empty_cache()
-            longest = max(length(row) for row in [*update.rows, update.spare])
-            if update.budget <= longest:
-                raise ConfigError(
-                    f"step {self.trainer.state.global_step}: out of memory with a single completion of {longest} "
-                    "tokens in a pass. Lower max_completion_length, turn gradient_checkpointing on, or train an "
-                    "adapter (LoRA)."
-                ) from error
-            self.halvings += 1
-            self.trainer.warn(
-                f"step {self.trainer.state.global_step}: out of memory with {update.budget} tokens in a pass. The step "
-                f"is done again with {update.budget // 2}; set microbatch_tokens to that from the start."
+            self.trainer.forget_metrics(logged)
+
+    def _halve(self, update: Update) -> None:
+        step, longest = self.trainer.state.global_step, max(map(length, update.rows))
+        if self.accelerator.num_processes > 1:
+            raise ConfigError(
+                f"step {step}: out of memory with {update.budget} tokens in a pass. On several processes a step cannot "
+                f"be done again: resume from the last checkpoint with microbatch_tokens {update.budget // 2}."
             )
-            update.budget //= 2
-            count = torch.tensor([max(len(self._split(update.rows, update.budget)), 1)], device=loss.device)
-            update.passes = int(gather(count).max())
+        if update.budget <= longest:
+            raise ConfigError(
+                f"step {step}: out of memory with a single completion of {longest} tokens in a pass. Lower "
+                "max_completion_length, turn gradient_checkpointing on, or train an adapter (LoRA)."
+            )
+        self.limit = update.budget // 2
+        self.trainer.warn(
+            f"step {step}: out of memory with {update.budget} tokens in a pass. The step is done again with "
+            f"{self.limit}; set microbatch_tokens to that from the start."
+        )
 
     def score(
         self,
@@ -156,7 +175,7 @@ class Passes:
 
     def batch(self, update: Update, rows: list[Row]) -> Batch:
         """One pass: TRL's tensors, how they are laid out, and the figures of the whole optimizer step."""
-        trainer, pad = self.trainer, self.trainer._tokenizer.pad_token_id
+        pad = self.trainer._tokenizer.pad_token_id
         real = len(rows)
         rows = rows or [muted(update.spare)]
         batch: Batch = collate(rows, pad_token_id=pad)
@@ -168,47 +187,30 @@ class Passes:
             packed=self.packed,
         )
         batch["row_count"], batch["step_tokens"], batch["step_rows"] = real, update.tokens, update.count
-        # TRL's losses scale this down to one optimizer step by an average; undone here, that is exact.
-        items = update.tokens * trainer.args.updates_per_pass
-        batch["num_items_in_batch"] = torch.tensor(items, device=self.accelerator.device)
         return batch
 
-    def batches(self, update: Update) -> list[Batch]:
-        """Every pass of an optimizer step on this process."""
+    def groups(self, update: Update) -> list[list[Row]]:
+        """The rows of every pass of an optimizer step on this process."""
         groups = self._split(update.rows, update.budget)
         groups += [[]] * (update.passes - len(groups))
-        return [self.batch(update, [update.rows[row] for row in group]) for group in groups]
+        return [[update.rows[row] for row in group] for group in groups]
 
     def _split(self, rows: list[Row], budget: int) -> list[list[int]]:
         return split_tokens([length(row) for row in rows], budget, packed=self.packed)
 
-    def _attempt(self, model: Any, update: Update) -> tuple[Tensor, torch.OutOfMemoryError | None]:
+    def _attempt(self, model: Any, update: Update) -> Tensor:
         accelerator = self.accelerator
-        total, error = torch.zeros((), device=accelerator.device), None
-        batches = self.batches(update)
-        for i, batch in enumerate(batches):
-            last = i == len(batches) - 1
-            if last and self._ran_out_anywhere(error):
-                return total, error or torch.OutOfMemoryError("on another process")
-            if error is not None:
-                continue
+        total = torch.zeros((), device=accelerator.device)
+        groups = self.groups(update)
+        for i, rows in enumerate(groups):
+            last = i == len(groups) - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(model):
                 accelerator.gradient_state._set_sync_gradients(last)
                 try:
-                    total = total + self.trainer.one_pass(model, batch)
-                except torch.OutOfMemoryError as found:
-                    if accelerator.num_processes > 1 and (last or accelerator.distributed_type in SHARDED):
-                        raise  # the others are waiting for this process in the middle of a pass
-                    error = found
+                    total = total + self.trainer.one_pass(model, self.batch(update, rows))
                 finally:
                     accelerator.gradient_state._set_sync_gradients(True)
-        return total, error
-
-    def _ran_out_anywhere(self, error: torch.OutOfMemoryError | None) -> bool:
-        if self.accelerator.num_processes == 1 or self.accelerator.device.type == "cpu":
-            return error is not None
-        flag = torch.tensor(float(error is not None), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+        return total
 
     def _score(
         self, model: Any, sequences: list[Tensor], completions: list[int], rows: list[int], keep: int

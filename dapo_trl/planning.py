@@ -23,8 +23,8 @@ def inert_settings(args: DAPOConfig) -> list[str]:
         )
     if args.microbatch_tokens == "auto" and args.device.type != "cuda":
         found.append(
-            "microbatch_tokens is 'auto' and there is no GPU to measure: per_device_train_batch_size completions of the "
-            "longest length are taken. Set a number of tokens to have another."
+            "microbatch_tokens is 'auto' and there is no GPU to measure: per_device_train_batch_size completions of "
+            "the longest length are taken. Set a number of tokens to have another."
         )
     if 0 < cast(int, args.surplus_max_age) < args.updates_per_rollout:
         found.append(

@@ -15,6 +15,7 @@ from typing import Any
 
 import gymnasium
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -211,6 +212,10 @@ class DAPOTrainer(ResumableTrainer):
         return super()._generate(prompts) if self.replay is None else self.replay.generated()
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        if self.tools:  # TRL looks itself, turn by turn
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
+            )
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         mine = torch.tensor([max(len(ids) for ids in prompt_ids)], device=self.accelerator.device)
         longest = int(self.accelerator.gather(mine).max())  # so that all processes stop together
@@ -317,18 +322,23 @@ class DAPOTrainer(ResumableTrainer):
         ticks, accumulation = self.args.micro_batches_per_rollout, self.args.gradient_accumulation_steps
         update = self._updates[(self._step - 1) % ticks // accumulation]
         torch.save({"step": step, "update": update and update_state(update)}, path)
+        made = self.accelerator.distributed_type == DistributedType.DEEPSPEED  # its engine updates within the backward
+        consequence = (
+            "after the update: go back to a checkpoint"
+            if made
+            else ("before the update, so the weights are those of the step before")
+        )
         raise NonFiniteError(
-            f"step {step}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped before the update, "
-            f"so the weights are those of the step before; the batch is in {path}. Lower learning_rate or "
-            "max_grad_norm, or look at the rewards of that batch."
+            f"step {step}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped {consequence}; the "
+            f"batch is in {path}. Lower learning_rate or max_grad_norm, or look at the rewards of that batch."
         )
 
     # Loss
 
     def _compute_loss(self, model, inputs):
         if self._objective is None:
-            share = objective.share_of_step(inputs, self.args, processes=self.accelerator.num_processes)
-            return super()._compute_loss(model, inputs) * share
+            with objective.share_for_trl(self, inputs):
+                return super()._compute_loss(model, inputs)
         if "layout" in inputs:
             with self.accelerator.autocast():
                 logps, entropies = forward.per_token(model, inputs["layout"])
@@ -353,6 +363,12 @@ class DAPOTrainer(ResumableTrainer):
             )
         logps, entropies = self.passes.score(model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size)
         return logps, entropies if compute_entropy else None, None
+
+    def forget_metrics(self, logged: dict[str, int]) -> None:
+        """Take back what the passes of an abandoned optimizer step recorded, beyond the ``logged`` entries."""
+        self._token_means = TokenMeans()
+        for name, values in self._metrics["train"].items():
+            del values[logged.get(name, 0) :]
 
     def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:
         """Collect per-token figures: over the optimizer step in training, of this batch alone in evaluation."""
@@ -380,12 +396,14 @@ class DAPOTrainer(ResumableTrainer):
         return {"step": self._step, "updates": [update and update_state(update) for update in self._updates]}
 
     def everyones_state(self) -> dict[str, Any]:
-        return self.sampling.state_dict()
+        found = {"limit": self.passes.limit, "measured": self.passes.measured}
+        return {"sampling": self.sampling.state_dict(), "passes": found}
 
     def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
         self._step, device = own["step"], self.accelerator.device
         self._updates = [update and update_from_state(update, device) for update in own["updates"]]
-        self.sampling.load_state_dict(everyones)
+        self.sampling.load_state_dict(everyones["sampling"])
+        self.passes.limit, self.passes.measured = everyones["passes"]["limit"], everyones["passes"]["measured"]
 
 
 _VISION = (
