@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import torch
-from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -28,7 +26,8 @@ from .callbacks import NothingLearnt
 from .collect import RolloutCollector
 from .config import DAPOConfig
 from .data import PromptStream, StreamedPrompts, prompt_stream
-from .errors import ConfigError, NonFiniteError
+from .errors import ConfigError
+from .guard import stop_at_non_finite
 from .metrics import TokenMeans
 from .passes import Passes, Update, update_from_state, update_state
 from .planning import inert_settings
@@ -312,26 +311,9 @@ class DAPOTrainer(ResumableTrainer):
         if grad_norm is not None and not self.args.fp16:  # a gradient scaler finds its scale by overflowing
             evidence.append(torch.as_tensor(grad_norm, device=loss.device, dtype=loss.dtype))
         if not torch.stack(evidence).isfinite().all():
-            self._stop_at_non_finite(float(loss), grad_norm)
+            ticks, accumulation = self.args.micro_batches_per_rollout, self.args.gradient_accumulation_steps
+            stop_at_non_finite(self, self._updates[(self._step - 1) % ticks // accumulation], float(loss), grad_norm)
         return grad_norm
-
-    def _stop_at_non_finite(self, loss: float, grad_norm) -> None:
-        step = self.state.global_step
-        path = Path(self.args.output_dir) / f"non_finite_step_{step}_process_{self.accelerator.process_index}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ticks, accumulation = self.args.micro_batches_per_rollout, self.args.gradient_accumulation_steps
-        update = self._updates[(self._step - 1) % ticks // accumulation]
-        torch.save({"step": step, "update": update and update_state(update)}, path)
-        made = self.accelerator.distributed_type == DistributedType.DEEPSPEED  # its engine updates within the backward
-        consequence = (
-            "after the update: go back to a checkpoint"
-            if made
-            else ("before the update, so the weights are those of the step before")
-        )
-        raise NonFiniteError(
-            f"step {step}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped {consequence}; the "
-            f"batch is in {path}. Lower learning_rate or max_grad_norm, or look at the rewards of that batch."
-        )
 
     # Loss
 
