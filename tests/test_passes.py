@@ -126,6 +126,13 @@ class TestTheUpdateDoesNotDependOnTheBudget:
             found = [float(run.state.log_history[0][name]) for run in runs]
             assert found == pytest.approx([found[0]] * 3, rel=1e-4, abs=1e-5), name
 
+    def test_any_order(self, tiny_model, tmp_path):
+        """The seed shuffles the rows of the step, and nothing else here."""
+        runs = [one_step(tiny_model, tmp_path, 2, microbatch_tokens=90, seed=seed) for seed in (1, 2, 3)]
+        orders = [[tuple(row["completion_ids"].tolist()) for row in run._updates[0].rows] for run in runs]
+        assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+        assert all(gap(weights(run), weights(runs[0])) < 1e-5 for run in runs[1:])
+
     def test_packed(self, tiny_model, tmp_path, monkeypatch):
         """Kept apart by position ids alone (here by the mask that transformers makes of them for sdpa)."""
         plain = one_step(tiny_model, tmp_path, 2)
