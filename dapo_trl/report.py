@@ -123,7 +123,7 @@ def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Path) -> None:
 
 def _groups(axis: Axes, rows: list[dict[str, Any]]) -> None:
     parts = {
-        "groups/kept": ("trained on", GREEN),
+        "groups/kept": ("informative", GREEN),
         "groups/all_right": ("dropped: all right", BLUE),
         "groups/all_wrong": ("dropped: all wrong", RED),
         "groups/constant": ("dropped: constant", ORANGE),
