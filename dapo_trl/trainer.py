@@ -1,9 +1,9 @@
 """``DAPOTrainer``: TRL's ``GRPOTrainer`` with DAPO's loss and batching. Wiring only.
 
 One rollout batch in order: `collect` samples and filters groups until the batch is accepted; TRL computes old and
-reference log-probabilities of the kept rows alone; `batching` cuts them into micro-batches. One optimizer step in
-order: `_compute_loss` calls `algorithm` on each micro-batch; gradients and metrics are normalised over the whole step,
-all processes together; nothing non-finite reaches the weights.
+reference log-probabilities of the kept rows alone; `assembly` deals them to optimizer steps and processes. One
+optimizer step in order: `passes` cuts its rows into passes, `_compute_loss` calls `algorithm` on each; gradients and
+metrics are normalised over the whole step, all processes together; nothing non-finite reaches the weights.
 """
 
 from __future__ import annotations
