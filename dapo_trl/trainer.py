@@ -156,6 +156,7 @@ class DAPOTrainer(ResumableTrainer):
         self.replay: Replay | None = None
         self.passes = Passes(self)
         self._updates: list[Update | None] = []
+        self._update: Update | None = None
         self._update_loss = torch.zeros(())
         self._token_means = TokenMeans()
         trls = objective.is_trls(args, has_auxiliary_loss=self.aux_loss_enabled)
@@ -282,7 +283,7 @@ class DAPOTrainer(ResumableTrainer):
                 self._log_means(self._token_means, "train")
             elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
-            self._update_loss = loss
+            self._update, self._update_loss = update, loss
             self._metrics["train"]["time/update"].append(time.perf_counter() - before)
         self._current_train_step_time += time.perf_counter() - started
         if self.accelerator.sync_gradients:
@@ -311,8 +312,7 @@ class DAPOTrainer(ResumableTrainer):
         if grad_norm is not None and not self.args.fp16:  # a gradient scaler finds its scale by overflowing
             evidence.append(torch.as_tensor(grad_norm, device=loss.device, dtype=loss.dtype))
         if not torch.stack(evidence).isfinite().all():
-            ticks, accumulation = self.args.micro_batches_per_rollout, self.args.gradient_accumulation_steps
-            stop_at_non_finite(self, self._updates[(self._step - 1) % ticks // accumulation], float(loss), grad_norm)
+            stop_at_non_finite(self, self._update, float(loss), grad_norm)
         return grad_norm
 
     # Loss
