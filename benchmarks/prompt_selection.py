@@ -39,8 +39,8 @@ def train(arm: str, seed: int, steps: int) -> dict[str, Any]:
     from transformers.utils import logging
 
     from dapo_trl import DAPOTrainer
+    from dapo_trl.environments import make_env
     from dapo_trl.evaluation import evaluate
-    from dapo_trl.rollout import make_env
     from dapo_trl.settings import load_settings
 
     torch.set_num_threads(1)

@@ -43,7 +43,7 @@ from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOConfig, DAPOTrainer, passes
-from dapo_trl.rollout import make_env
+from dapo_trl.environments import make_env
 from dapo_trl.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent

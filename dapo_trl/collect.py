@@ -204,7 +204,7 @@ class RolloutCollector:
         trainer.on_activity(f"sampling, round {sampler.rounds + 1}: {len(shown)} groups")
         rows, first = self.share_of(shown)
         per_process, prompts = len(rows), [row["prompt"] for row in rows]
-        prompt_ids, completion_ids, masks, completions, logprobs, extra, _, _ = self._generate(prompts)
+        prompt_ids, completion_ids, masks, completions, logprobs, extra, _, _ = self._generate(rows, prompts)
         for name, values in extra.items():
             for i, row in enumerate(rows):
                 row[name] = values[i] if isinstance(values, list) else values
@@ -258,9 +258,11 @@ class RolloutCollector:
         groups = [everyone[i : i + size] for i in range(0, len(everyone), size)]
         return [Group(group, seconds * sum(rollout.tokens for rollout in group)) for group in groups], numbers
 
-    def _generate(self, prompts: list[Any]) -> Any:
+    def _generate(self, rows: list[dict[str, Any]], prompts: list[Any]) -> Any:
         """TRL's generation; its metrics of the lengths are left out, ours cover all rounds."""
         trainer = self.trainer
+        if trainer.env_rollout is not None:
+            trainer.env_rollout.rows = rows
         previous, trainer._metrics["train"] = trainer._metrics["train"], defaultdict(list)
         try:
             generated = trainer._generate(prompts)

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from .rollout import EnvironmentRows, as_completion, score
+from .conversation import Conversation
+from .episodes import play
+from .rollout import EnvironmentRows
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Evaluation:
     accuracy: np.ndarray
     """``[P, k]`` raw correctness in [0, 1]; NaN where it could not be told"""
     lengths: np.ndarray
-    """``[P, k]`` tokens"""
+    """``[P, k]`` tokens of the model's own"""
     truncated: np.ndarray
     """``[P, k]`` bool: cut off at the length limit"""
     verdicts: Counter[str]
@@ -101,8 +103,8 @@ def evaluate(
 
     Args:
         model: a causal language model with ``generate``; its training mode is restored.
-        env: the held-out environment; see `rollout.make_env`.
-        max_completion_length: in tokens.
+        env: the held-out environment; see `environments.make_env`.
+        max_completion_length: in tokens, an environment's replies included.
         batch_size: completions generated at once.
         on_batch: called with (completions done, completions in all) after each batch.
     """
@@ -119,6 +121,11 @@ def evaluate(
     )
     accuracy, lengths = np.full((len(indices), k), np.nan), np.zeros((len(indices), k))
     truncated, verdicts = np.zeros((len(indices), k), dtype=bool), Counter[str]()
+
+    def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+        sampling = {"max_new_tokens": room, "temperature": temperature, "top_p": top_p}
+        return _sample(model, tokenizer, contexts, stop_ids, **sampling), None
+
     was_training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
@@ -127,20 +134,19 @@ def evaluate(
             torch.manual_seed(seed)
             for first in range(0, len(jobs), batch_size):
                 batch = jobs[first : first + batch_size]
-                sampled = _sample(
-                    model,
-                    tokenizer,
+                conversations = [Conversation(env, indices[problem]) for problem, _ in batch]
+                transcripts = play(
+                    conversations,
                     [prompts[problem] for problem, _ in batch],
-                    stop_ids,
-                    max_new_tokens=max_completion_length,
-                    temperature=temperature,
-                    top_p=top_p,
+                    speak,
+                    tokenizer=tokenizer,
+                    stop_ids=stop_ids,
+                    limit=max_completion_length,
                 )
-                for job, ids in zip(batch, sampled, strict=True):
-                    action = as_completion(tokenizer, ids, stop_ids)
-                    outcome = score(env, indices[job[0]], action)
-                    accuracy[job], lengths[job] = outcome.accuracy, len(ids)
-                    truncated[job] = action.finish_reason == "length"
+                for job, conversation, transcript in zip(batch, conversations, transcripts, strict=True):
+                    outcome = conversation.outcome
+                    accuracy[job], lengths[job] = outcome.accuracy, transcript.own
+                    truncated[job] = transcript.ids[-1] not in stop_ids
                     verdicts[outcome.verdict] += 1
                 if on_batch is not None:
                     on_batch(first + len(batch), len(jobs))

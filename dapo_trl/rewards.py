@@ -84,8 +84,10 @@ class OverlongReward:
         """Settings are those of `envs.overlong_penalty`."""
         self.settings = settings
 
-    def __call__(self, completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return [overlong_penalty(len(ids), **self.settings) for ids in completion_ids]
+    def __call__(self, completion_ids: list[list[int]], own_tokens: list[int] | None = None, **_: Any) -> list[float]:
+        """``own_tokens`` are the lengths without an environment's replies; None: there are no replies."""
+        lengths = [len(ids) for ids in completion_ids] if own_tokens is None else own_tokens
+        return [overlong_penalty(length, **self.settings) for length in lengths]
 
 
 def checked(function: Any) -> Any:

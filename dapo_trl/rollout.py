@@ -1,26 +1,29 @@
-"""From environment rows to prompts, and from completions to outcomes.
+"""Between Gymnasium and TRL: an environment as prompts, as ``rollout_func`` and as reward function.
 
-The only file that knows both Gymnasium and TRL. An environment is driven row by row: ``reset(options={"index": i})``
-gives the prompt, ``step(completion)`` the reward, and every member of a group must have seen the same prompt.
+Every member of a group must have seen the same prompt: rows are addressed by index, and `Conversation` checks it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
+import torch
 from datasets import Dataset
 
-import envs
-from envs import Completion, OverlongPenalty, TaskEnv
+from envs import TaskEnv
 
 from .config import DAPOConfig
-from .errors import ConfigError, RewardError, did_you_mean, one_line, place_of
-from .rewards import is_number
+from .conversation import Conversation, Outcome
+from .environments import author_errors, env_name, row_count
+from .episodes import as_completion, play
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .trainer import DAPOTrainer
 
 
 @dataclass
@@ -41,94 +44,11 @@ class Rollout:
     """what its tokens are in the ledger once it is trained on"""
     logprobs: list[float] | None = None
     loss_mask: list[int] | None = None
-    """1 for the model's own tokens, 0 for foreign ones (`rollout_func`'s ``env_mask``)"""
+    """1 for the model's own tokens, 0 for foreign ones such as an environment's replies"""
     rewards: list[float] = field(default_factory=list)
     """one per reward function; NaN where it does not apply"""
     log_columns: dict[str, Any] = field(default_factory=dict)
     """what reward functions logged of this completion (TRL's ``log_extra``)"""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an environment said of one completion."""
-
-    reward: float
-    accuracy: float
-    verdict: str
-    components: dict[str, float]
-
-
-def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
-    """The environment of an id (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``); an instance passes through.
-
-    Raises:
-        ConfigError: the id is unknown (the message names the nearest ones), its module cannot be imported, or it
-            rejects ``kwargs``.
-    """
-    if isinstance(env, gymnasium.Env):
-        return env
-    try:
-        return gymnasium.make(env, **kwargs)
-    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
-        raise ConfigError(_unknown_env(env)) from error
-    except gymnasium.error.UnregisteredEnv as error:
-        raise ConfigError(f"env is {env!r}: {error}") from error
-    except ModuleNotFoundError as error:
-        hint = "Install the package or fix the part before the colon."
-        raise ConfigError(f"env is {env!r}: {str(error).rstrip('.')}. {hint}") from error
-    except Exception as error:  # whatever the author's code raises
-        arguments = f" with {_brief(kwargs)}" if kwargs else ""
-        raise ConfigError(f"env {env!r} cannot be made{arguments}: {_told(error)}") from error
-
-
-def row_count(env: gymnasium.Env) -> int | None:
-    """Rows of an environment; None for an endless one.
-
-    Raises:
-        ConfigError: it does not say, or what it says is no number of rows.
-    """
-    task = env.unwrapped
-    if isinstance(task, TaskEnv) and not hasattr(task, "num_rows"):
-        raise ConfigError(f"env {env_name(env)} has no num_rows: set it to the number of rows, or None if endless.")
-    count = getattr(task, "num_rows", None)
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise ConfigError(f"env {env_name(env)} has num_rows {count!r}: it must be 1 or more, or None if endless.")
-    return count
-
-
-def _told(error: Exception) -> str:
-    """An exception in one line; one that is not ours to explain with its type and the place that raised it."""
-    if isinstance(error, ValueError | TypeError | OSError | gymnasium.error.Error):
-        return one_line(error)
-    return f"{type(error).__name__}: {one_line(error)} ({place_of(error)})"
-
-
-@contextmanager
-def _author_errors(env: gymnasium.Env, index: int, method: str) -> Iterator[None]:
-    """Say which environment, row and method an exception of the author's code comes from."""
-    try:
-        yield
-    except Exception as error:
-        raise RewardError(
-            f"env {env_name(env)}, index {index}: {method}() raised {type(error).__name__}: {one_line(error)} "
-            f"({place_of(error)})."
-        ) from error
-
-
-def _brief(kwargs: dict[str, Any]) -> str:
-    text = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _unknown_env(env: str) -> str:
-    ours = sorted(
-        spec.id for spec in gymnasium.registry.values() if str(spec.entry_point).startswith(envs.__name__ + ".")
-    )
-    hint = did_you_mean(env, gymnasium.registry, most=2, cutoff=0.5)
-    return (
-        f"env is {env!r}: no such environment is registered.{hint} This package has {', '.join(ours)}; an "
-        "environment of your own is named 'your_module:your/Task-v0'."
-    )
 
 
 def as_prompt(text: str, tokenizer: Any) -> str | list[dict[str, str]]:
@@ -152,7 +72,7 @@ class EnvironmentRows:
 
     def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
         """The prompt of a row, and what the environment says of it besides (``info`` of ``reset``)."""
-        with _author_errors(self.env, index, "reset"):
+        with author_errors(self.env, index, "reset"):
             text, info = self.env.reset(options={"index": index})
         if not isinstance(text, str):
             raise ConfigError(
@@ -160,58 +80,6 @@ class EnvironmentRows:
                 "language model must return the prompt as a str."
             )
         return as_prompt(text, self.tokenizer), info
-
-
-def env_name(env: gymnasium.Env) -> str:
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-
-
-def has_overlong_penalty(env: gymnasium.Env) -> bool:
-    """Whether the environment already subtracts an overlong penalty of its own."""
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, OverlongPenalty):
-            return True
-        env = env.env
-    return False
-
-
-def score(env: gymnasium.Env, index: int, completion: Completion, *, expected_prompt: str | None = None) -> Outcome:
-    """Run one completion through the environment's row ``index``.
-
-    Raises:
-        RewardError: the environment showed another prompt than the one answered, or returned something that is not a
-            reward.
-    """
-    with _author_errors(env, index, "reset"):
-        prompt, _ = env.reset(options={"index": index})
-    if expected_prompt is not None and prompt != expected_prompt:
-        raise RewardError(
-            f"env {env_name(env)} gave two different prompts for index {index} ({prompt[:80]!r}, then "
-            f'{expected_prompt[:80]!r}): reset(options={{"index": i}}) must always give the same row, or completions '
-            "of one group cannot be compared."
-        )
-    with _author_errors(env, index, "step"):
-        _, reward, _, _, info = env.step(completion)
-    if reward is None or isinstance(reward, bool) or not is_number(reward):
-        raise RewardError(
-            f"env {env_name(env)} returned the reward {reward!r} ({type(reward).__name__}) for index {index}: step() "
-            "must return a float, or NaN for a completion that cannot be scored."
-        )
-    components = dict(info.get("rewards", {}))
-    return Outcome(
-        reward=float(reward),
-        accuracy=float(info.get("accuracy", float(reward) - components.get("overlong", 0.0))),
-        verdict=str(info.get("verdict", "unknown")),
-        components=components,
-    )
-
-
-def as_completion(tokenizer: Any, ids: list[int], stop_ids: Collection[int]) -> Completion:
-    """What the environment is given for the tokens that the model wrote. The text is decoded from the tokens: a chat
-    parser may have split the reasoning off the message."""
-    ended = bool(ids) and ids[-1] in stop_ids
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    return Completion(text, n_tokens=len(ids), finish_reason="stop" if ended else "length")
 
 
 class EnvironmentReward:
@@ -222,23 +90,80 @@ class EnvironmentReward:
     def __init__(self, env: gymnasium.Env):
         self.env = env
         self.outcomes: list[Outcome] = []
-        self.tokenizer: Any = None
-        self.stop_ids: frozenset[int] = frozenset()
+        self._played: list[Outcome] | None = None
 
     def bind(self, tokenizer: Any, stop_ids: Iterable[int]) -> None:
         """Say how completions are decoded and which last tokens mean that the model ended by itself."""
         self.tokenizer = tokenizer
         self.stop_ids = frozenset(stop_ids)
 
+    def hand_in(self, outcomes: list[Outcome]) -> None:
+        """The outcomes of the completions that will be asked for next, known since they were generated."""
+        self._played = outcomes
+
     def __call__(
         self, prompts: list, completions: list, completion_ids: list[list[int]], index: list[int], **_: Any
     ) -> list[float]:
-        self.outcomes = []
-        for prompt, ids, row in zip(prompts, completion_ids, index, strict=True):
-            action = as_completion(self.tokenizer, ids, self.stop_ids)
-            shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-            self.outcomes.append(score(self.env, row, action, expected_prompt=shown))
+        played, self._played = self._played, None
+        self.outcomes = played if played is not None else self._judge(prompts, completion_ids, index)
         return [outcome.reward for outcome in self.outcomes]
+
+    def _judge(self, prompts: list, completion_ids: list[list[int]], index: list[int]) -> list[Outcome]:
+        """The outcomes of completions that somebody else generated: each is all that the model says."""
+        conversations = [Conversation(self.env, *row) for row in zip(index, map(shown_text, prompts), strict=True)]
+        for conversation, ids in zip(conversations, completion_ids, strict=True):
+            conversation.say(as_completion(self.tokenizer, ids, self.stop_ids))
+            conversation.cut()
+        return [conversation.outcome for conversation in conversations]
+
+
+class EnvironmentRollout:
+    """An environment as TRL's ``rollout_func``: generates whole episodes and hands their outcomes to the reward."""
+
+    def __init__(self, trainer: DAPOTrainer, reward: EnvironmentReward):
+        self.trainer = trainer
+        self.reward = reward
+        self.rows: list[dict[str, Any]] = []
+        """those whose prompts TRL is about to ask for"""
+        task = reward.env.unwrapped
+        self._may_reply = not isinstance(task, TaskEnv) or task.max_turns > 1
+
+    def __call__(self, prompts: list, _: Any) -> dict[str, Any]:
+        trainer = self.trainer
+        prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
+        conversations = [
+            Conversation(self.reward.env, row["index"], shown_text(prompt))
+            for row, prompt in zip(self.rows, prompts, strict=True)
+        ]
+        transcripts = play(
+            conversations,
+            prompt_ids,
+            trainer.speak,
+            tokenizer=self.reward.tokenizer,
+            stop_ids=self.reward.stop_ids,
+            limit=trainer.max_completion_length,
+            anyone=self._anyone if self._may_reply else bool,
+        )
+        self.reward.hand_in([conversation.outcome for conversation in conversations])
+        known = bool(transcripts[0].logprobs)
+        output: dict[str, Any] = {
+            "prompt_ids": prompt_ids,
+            "completion_ids": [transcript.ids for transcript in transcripts],
+            "logprobs": [transcript.logprobs for transcript in transcripts] if known else None,
+        }
+        if self._may_reply:
+            output["env_mask"] = [transcript.mask for transcript in transcripts]
+            output["own_tokens"] = [transcript.own for transcript in transcripts]
+        return output
+
+    def _anyone(self, mine: bool) -> bool:
+        accelerator = self.trainer.accelerator
+        return bool(accelerator.reduce(torch.tensor(int(mine), device=accelerator.device)) > 0)
+
+
+def shown_text(prompt: str | list[dict[str, str]]) -> str:
+    """What the environment showed, of a prompt made by `as_prompt`."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset, eval_dataset) -> Dataset:

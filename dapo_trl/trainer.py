@@ -26,6 +26,7 @@ from .callbacks import NothingLearnt
 from .collect import RolloutCollector
 from .config import DAPOConfig
 from .data import PromptStream, StreamedPrompts, prompt_stream
+from .environments import has_overlong_penalty, make_env
 from .errors import ConfigError
 from .guard import stop_at_non_finite
 from .metrics import TokenMeans
@@ -34,13 +35,7 @@ from .planning import inert_settings
 from .replay import Replay
 from .resume import ResumableTrainer
 from .rewards import OverlongReward, RewardColumns, checked
-from .rollout import (
-    EnvironmentReward,
-    EnvironmentRows,
-    clock_rows,
-    has_overlong_penalty,
-    make_env,
-)
+from .rollout import EnvironmentReward, EnvironmentRollout, EnvironmentRows, clock_rows
 from .state import SamplingState
 
 
@@ -137,8 +132,11 @@ class DAPOTrainer(ResumableTrainer):
         if self._is_vlm:
             raise ConfigError(_VISION)
         self.stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
+        self.env_rollout: EnvironmentRollout | None = None
         if self._environment_reward is not None:
             self._environment_reward.bind(self._tokenizer, self.stop_ids)
+            if self.rollout_func is None and not self.tools:
+                self.rollout_func = self.env_rollout = EnvironmentRollout(self, self._environment_reward)
         task_rewards = len(self.reward_funcs)
         if args.overlong_shape != "none":
             if self.env is not None and has_overlong_penalty(self.env):
@@ -211,13 +209,12 @@ class DAPOTrainer(ResumableTrainer):
     def _generate(self, prompts):
         return super()._generate(prompts) if self.replay is None else self.replay.generated()
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+    def _tokenize_prompts(self, prompts):
+        found = super()._tokenize_prompts(prompts)
         if self.tools:  # TRL looks itself, turn by turn
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
-            )
+            return found
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        mine = torch.tensor([max(len(ids) for ids in prompt_ids)], device=self.accelerator.device)
+        mine = torch.tensor([max(len(ids) for ids in found[0])], device=self.accelerator.device)
         longest = int(self.accelerator.gather(mine).max())  # so that all processes stop together
         if limit is not None and longest + self.max_completion_length > limit:
             raise ConfigError(
@@ -225,9 +222,19 @@ class DAPOTrainer(ResumableTrainer):
                 f"{longest + self.max_completion_length}, but the model's context holds {limit} tokens. Lower "
                 "max_completion_length, drop the long prompts, or use a model with a longer context."
             )
-        return super()._generate_single_turn(
-            prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
-        )
+        return found
+
+    def speak(self, contexts: list[list[int]], room: int) -> tuple[list[list[int]], list[list[float]] | None]:
+        """The model's next turn after each context; see `episodes.Generate`."""
+        first = room == self.max_completion_length  # of whole groups; later turns have a history each
+        engine = self.vllm_generation if self.use_vllm else self.generation_config
+        name = "max_completion_length" if self.use_vllm else "max_new_tokens"
+        before = getattr(engine, name)
+        setattr(engine, name, room)
+        try:
+            return self._generate_single_turn(contexts, None, {}, self.num_generations if first else 1)
+        finally:
+            setattr(engine, name, before)
 
     def _rollout_updates(self) -> list[Update | None]:
         """A new rollout batch as its optimizer steps; None for one without tokens."""

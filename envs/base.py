@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
@@ -120,7 +120,7 @@ class Judgement:
 
 
 class TaskEnv(gymnasium.Env[str, str], ABC):
-    """A single-step text task: the prompt is the observation, the answer the action, the reward verifiable.
+    """A text task: the prompt is the observation, the answer the action, the reward verifiable.
 
     A new task sets `num_rows` and writes two methods, `row` and `verify`:
 
@@ -134,6 +134,10 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
             def verify(self, row, completion):
                 return completion.strip() == row["word"][::-1]
 
+    A task of many turns also sets `max_turns` and writes `reply`. All state of an episode is kept here: `row`,
+    `reply` and `verify` depend on their arguments alone and change nothing, so that one instance serves episodes
+    of every row in any order, and a deep copy of it goes on with its episode without copying the rows.
+
     Args:
         correct_reward: Reward of a fully correct answer.
         wrong_reward: Reward of a wrong answer; partial accuracies are interpolated linearly between the two.
@@ -145,6 +149,8 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}  # type: ignore[misc]
     num_rows: int | None
     """Number of rows, or None for an endless task."""
+    max_turns: int = 1
+    """Most actions of one episode; beyond 1 `reply` decides whether it goes on."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
         if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):
@@ -157,6 +163,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         self.observation_space = UnicodeText()
         self.action_space = UnicodeText()
         self._current: tuple[int, Mapping[str, Any]] | None = None
+        self._turns: tuple[str, ...] = ()
 
     @abstractmethod
     def row(self, index: int) -> Mapping[str, Any]:
@@ -169,7 +176,25 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
 
     @abstractmethod
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement | Verdict | bool | float:
-        """Judge an answer to `row`: return a bool, an accuracy in [0, 1], a `Verdict` or a `Judgement`."""
+        """Judge an answer to `row`: return a bool, an accuracy in [0, 1], a `Verdict` or a `Judgement`.
+
+        In a task of many turns `completion` is the last of them.
+        """
+
+    def reply(self, row: Mapping[str, Any], turns: Sequence[str]) -> str | None:
+        """Answer the last of `turns`, all that the model has said so far, and go on; None ends the episode.
+
+        Asked while fewer than `max_turns` were taken and the last one was not cut off.
+        """
+        return None
+
+    def solution(self, index: int) -> str | None:
+        """Return a text that earns the maximum at row `index`, for checkers and people; None if none is known.
+
+        As it stands it is an answer line with the row's "answer": override it where another form is asked for.
+        """
+        answer = self.row(index).get("answer")
+        return None if answer is None else f"Answer: {answer}"
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Present a row: the one at `options["index"]`, else one drawn from the environment's own generator.
@@ -184,46 +209,64 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         super().reset(seed=seed)
         index = self._choose_index(options or {})
         row = self.row(index)
-        self._current = index, row
+        self._current, self._turns = (index, row), ()
         return row["prompt"], {"index": index, **deepcopy(row.get("info", {}))}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Judge the answer and end the episode.
+        """Take the model's turn: judge it and end the episode, or reply to it and go on.
 
         Args:
             action: The answer; a `Completion` may say that it was cut off (`finish_reason="length"`), which
                 truncates the episode instead of terminating it. It is judged all the same.
 
         Returns:
-            `("", reward, terminated, truncated, info)`; info adds to that of `reset` "verdict" (a plain str),
-            "accuracy" (in [0, 1]), "cause" (str) and "rewards" (components that sum to the reward). After an
-            `infra_failure` accuracy and reward are NaN: mask such an answer, do not score it.
+            `(observation, reward, terminated, truncated, info)`. At the end of an episode the observation is "", and
+            info adds to that of `reset` "verdict" (a plain str), "accuracy" (in [0, 1]), "cause" (str) and "rewards"
+            (components that sum to the reward). After an `infra_failure` accuracy and reward are NaN: mask such an
+            answer, do not score it. Before the end the observation is the reply, the reward 0, and there is nothing
+            of a verdict.
 
         Raises:
-            ResetNeeded: There is no row to answer, because `reset` has not been called since the last step.
+            ResetNeeded: There is no row to answer, because the episode is over or `reset` was never called.
             ValueError: The action is not a string.
+            TypeError: `reply` or `verify` returned something else than they may.
         """
+        name = type(self).__name__
         if self._current is None:
-            raise ResetNeeded(f"{type(self).__name__}.step: the episode is over after one answer; call reset() first")
+            raise ResetNeeded(f"{name}.step: the episode is over, or never began: call reset() first")
         if not isinstance(action, str):
             raise ValueError(
-                f"{type(self).__name__}.step: the action is {action!r} ({type(action).__name__}): send the "
-                "answer as a str or a Completion"
+                f"{name}.step: the action is {action!r} ({type(action).__name__}): send the answer as a str or a "
+                "Completion"
             )
         index, row = self._current
+        self._turns = (*self._turns, action)
+        truncated = getattr(action, "finish_reason", None) == "length"
+        info = {"index": index, **deepcopy(row.get("info", {}))}
+        if not truncated and len(self._turns) < self.max_turns:
+            reply = self.reply(row, self._turns)
+            if isinstance(reply, str):
+                return reply, 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
+            if reply is not None:
+                raise TypeError(f"reply returned {reply!r} ({type(reply).__name__}): return a str, or None to end")
         judgement = Judgement.of(self.verify(row, action))
         self._current = None
         reward = self.wrong_reward + judgement.accuracy * (self.correct_reward - self.wrong_reward)
-        truncated = getattr(action, "finish_reason", None) == "length"
-        info = {
-            "index": index,
-            **deepcopy(row.get("info", {})),
+        info |= {
             "verdict": judgement.verdict.value,
             "accuracy": judgement.accuracy,
             "cause": judgement.cause,
             "rewards": {"correctness": reward},
         }
         return "", reward, not truncated, truncated, info
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskEnv:
+        """Copy the episode, share the rows; a task that has its own `step` or `reset` is copied as a whole."""
+        own_state = type(self).step is not TaskEnv.step or type(self).reset is not TaskEnv.reset
+        twin = object.__new__(type(self))
+        twin.__dict__ = deepcopy(self.__dict__, memo) if own_state else dict(self.__dict__)
+        twin._np_random = deepcopy(self._np_random)
+        return twin
 
     def _choose_index(self, options: Mapping[str, Any]) -> int:
         name = type(self).__name__

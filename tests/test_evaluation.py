@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from dapo_trl.environments import make_env
 from dapo_trl.evaluation import Evaluation, evaluate, merge
-from dapo_trl.rollout import make_env
 
 NAN = float("nan")
 

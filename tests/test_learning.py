@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dapo_trl import DAPOTrainer
+from dapo_trl.environments import make_env
 from dapo_trl.evaluation import evaluate
-from dapo_trl.rollout import make_env
 
 from .conftest import SHIPPED_MODEL
 from .recorded import config

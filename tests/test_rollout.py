@@ -6,8 +6,10 @@ import gymnasium
 import pytest
 
 from dapo_trl import DAPOTrainer
+from dapo_trl.conversation import Conversation
+from dapo_trl.environments import has_overlong_penalty, make_env
 from dapo_trl.errors import ConfigError, RewardError
-from dapo_trl.rollout import EnvironmentReward, EnvironmentRows, has_overlong_penalty, make_env, score
+from dapo_trl.rollout import EnvironmentReward, EnvironmentRows
 from envs import Completion, OverlongPenalty, TaskEnv
 from envs.math.problem import ProblemEnv
 
@@ -103,13 +105,13 @@ def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
 
 def test_a_group_must_see_one_prompt():
     with pytest.raises(RewardError, match="two different prompts for index 1"):
-        score(Moody(), 1, Completion("a"), expected_prompt="say something else")
+        Conversation(Moody(), 1, "say something else").say(Completion("a"))
 
 
 @pytest.mark.parametrize("reward", [None, "1", True, float("inf"), [1.0]])
 def test_what_is_not_a_reward_is_named(reward):
     with pytest.raises(RewardError, match=r"env Broken returned the reward .* for index 2"):
-        score(Broken(reward), 2, Completion("c"))
+        Conversation(Broken(reward), 2).say(Completion("c"))
 
 
 class Raises(Echo):
@@ -150,7 +152,7 @@ class NoNumRows(TaskEnv):
 def test_an_environment_that_fails_is_named_with_the_row_and_the_place(env, message):
     with pytest.raises((RewardError, ConfigError), match=message):
         EnvironmentRows(env(), byte_tokenizer())[1]
-        score(env(), 1, Completion("b"))
+        Conversation(env(), 1).say(Completion("b"))
 
 
 def test_a_num_rows_that_is_no_number_is_named():

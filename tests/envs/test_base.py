@@ -206,7 +206,7 @@ def test_step_needs_a_reset_each_time():
         env.step("x")
     env.reset()
     env.step("x")
-    with pytest.raises(ResetNeeded, match="over after one answer"):
+    with pytest.raises(ResetNeeded, match="the episode is over"):
         env.step("x")
 
 
@@ -254,3 +254,98 @@ def test_a_new_environment_registers():
         assert env.step("stressed")[1] == -1.0
     finally:
         gymnasium.registry.pop("test/Reverse-v0")
+
+
+# --- many turns
+
+
+class Twenty(TaskEnv):
+    """Answers every turn but one that says so."""
+
+    num_rows = 3
+    max_turns = 3
+
+    def row(self, index):
+        return {"prompt": f"{index}?", "answer": index, "info": {"level": index}}
+
+    def reply(self, row, turns):
+        return None if turns[-1].startswith("Answer") else f"{len(turns)} of {row['prompt']}"
+
+    def verify(self, row, completion):
+        return completion == f"Answer: {row['answer']}"
+
+
+def test_an_episode_of_many_turns():
+    env = Twenty(wrong_reward=-1.0)
+    env.reset(options={"index": 2})
+    going_on = {"index": 2, "level": 2, "rewards": {"correctness": 0.0}}
+    assert env.step("a") == ("1 of 2?", 0.0, False, False, going_on)
+    assert env.step("b") == ("2 of 2?", 0.0, False, False, going_on)
+    _, reward, terminated, truncated, info = env.step("Answer: 2")
+    assert (reward, terminated, truncated, info["verdict"]) == (1.0, True, False, "correct")
+    with pytest.raises(ResetNeeded):
+        env.step("Answer: 2")
+
+
+@pytest.mark.parametrize(
+    ("turns", "truncated"),
+    [(["a", "b", "c"], False), (["Answer: 7"], False), ([Completion("a", finish_reason="length")], True)],
+)
+def test_an_episode_ends_at_the_last_turn_with_none_and_when_cut_off(turns, truncated):
+    env = Twenty()
+    env.reset(options={"index": 2})
+    *before, last = [env.step(turn) for turn in turns]
+    assert [step[2:4] for step in before] == [(False, False)] * len(before)
+    assert last[1:4] == (0.0, not truncated, truncated)
+
+
+def test_reset_begins_anew():
+    env = Twenty()
+    env.reset(options={"index": 0})
+    env.step("a")
+    env.reset(options={"index": 1})
+    assert env.step("a")[0] == "1 of 1?"
+
+
+def test_a_reply_that_is_no_text_is_named():
+    class Odd(Twenty):
+        def reply(self, row, turns):
+            return 3
+
+    env = Odd()
+    env.reset()
+    with pytest.raises(TypeError, match=r"reply returned 3 \(int\): return a str, or None to end"):
+        env.step("a")
+
+
+def test_a_copy_goes_on_with_the_episode_on_its_own():
+    env = Twenty()
+    env.reset(options={"index": 2}, seed=5)
+    env.step("a")
+    twin, picture = copy.deepcopy(env), pickle.loads(pickle.dumps(env))
+    env.reset(options={"index": 0})
+    for other in (twin, picture):
+        assert other.step("b")[0] == "2 of 2?"
+    assert [env.reset()[0] for _ in range(9)] == [twin.reset()[0] for _ in range(9)]
+
+
+def test_a_copy_of_a_task_with_its_own_step_shares_nothing():
+    class Own(Twenty):
+        def reset(self, **kwargs):
+            self.said = []
+            return super().reset(**kwargs)
+
+        def step(self, action):
+            self.said.append(action)
+            return super().step(action)
+
+    env = Own()
+    env.reset()
+    twin = copy.deepcopy(env)
+    env.step("a")
+    assert (env.said, twin.said) == (["a"], [])
+
+
+def test_a_solution_is_an_answer_line_where_the_row_has_an_answer():
+    assert Twenty().solution(2) == "Answer: 2"
+    assert Reverse().solution(0) is None
