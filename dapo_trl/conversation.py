@@ -13,9 +13,9 @@ from typing import Any
 
 import gymnasium
 
-from envs import Completion
+from envs import Completion, RewardShaping
 
-from .environments import author_errors, env_name
+from .environments import author_errors, env_name, layers
 from .errors import RewardError
 from .rewards import is_number
 
@@ -80,6 +80,11 @@ class Conversation:
                 self.env = duplicate(self.env)
         return reply
 
+    def borrow(self, env: gymnasium.Env) -> None:
+        """Take another copy of the environment for the first action; one that goes on has its own by then."""
+        if not self._started:
+            self.env = env
+
     def cut(self) -> None:
         """Tell the environment that no tokens are left: an empty answer, cut off."""
         if not self.over:
@@ -88,7 +93,8 @@ class Conversation:
 
     @property
     def outcome(self) -> Outcome:
-        unshaped = self._components.get("reward", self._reward)
+        shaping = sum(self._components[name] for name in shaped_by(self.env))
+        unshaped = self._reward - shaping
         return Outcome(
             reward=self._reward,
             accuracy=float(self._info.get("accuracy", unshaped)),
@@ -134,15 +140,13 @@ class Conversation:
         return reply, float(reward), over, info
 
 
+def shaped_by(env: gymnasium.Env) -> set[str]:
+    """The names of the components that only shape the reward."""
+    return {layer.component for layer in layers(env) if isinstance(layer, RewardShaping)}
+
+
 def duplicate(env: gymnasium.Env) -> gymnasium.Env:
     """A copy of an environment in the middle of its episode, wrappers and all. Specs, whose arguments may hold all the
     rows, are shared."""
-    shared, layer = {}, env
-    while True:
-        for name in ("spec", "_cached_spec"):
-            spec = vars(layer).get(name)
-            if spec is not None:
-                shared[id(spec)] = spec
-        if not isinstance(layer, gymnasium.Wrapper):
-            return deepcopy(env, shared)
-        layer = layer.env
+    specs = (vars(layer).get(name) for layer in layers(env) for name in ("spec", "_cached_spec"))
+    return deepcopy(env, {id(spec): spec for spec in specs if spec is not None})

@@ -58,11 +58,15 @@ def env_name(env: gymnasium.Env) -> str:
 
 def has_overlong_penalty(env: gymnasium.Env) -> bool:
     """Whether the environment already subtracts an overlong penalty of its own."""
+    return any(isinstance(layer, OverlongPenalty) for layer in layers(env))
+
+
+def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """An environment's wrappers from the outside in, and itself."""
     while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, OverlongPenalty):
-            return True
+        yield env
         env = env.env
-    return False
+    yield env
 
 
 @contextmanager

@@ -20,6 +20,10 @@ Generate = Callable[[list[list[int]], int], tuple[list[list[int]], list[list[flo
 ``room`` is the most that any of them may still use"""
 
 
+Hear = Callable[[list[Conversation], list[Completion]], list[str | None]]
+"""``hear(conversations, actions)``: every conversation takes its action; the replies, None where it is over"""
+
+
 @dataclass
 class Transcript:
     """The tokens after a prompt, the model's own and the environment's."""
@@ -49,6 +53,7 @@ def play(
     stop_ids: Collection[int],
     limit: int,
     anyone: Callable[[bool], bool] = bool,
+    hear: Hear | None = None,
 ) -> list[Transcript]:
     """Play every conversation to its end; their outcomes are then in them.
 
@@ -60,6 +65,7 @@ def play(
         limit: most tokens of an episode after its prompt, replies included.
         anyone: whether it is true of any process. A process without anything left to say then generates along, because
             models that are spread over processes only speak all together.
+        hear: how the environment takes its turns; None: one after another. See `judging.Judges`.
     """
     transcripts = [Transcript() for _ in conversations]
     active = list(range(len(conversations)))
@@ -67,44 +73,29 @@ def play(
         contexts = [prompts[i] + transcripts[i].ids for i in active]
         room = max((limit - len(transcripts[i].ids) for i in active), default=1)
         sampled, logprobs = generate(contexts or [prompts[0]], room)
+        actions = []
+        for place, i in enumerate(active):
+            left = limit - len(transcripts[i].ids)
+            ids = sampled[place][:left]
+            transcripts[i].extend(ids, 1, None if logprobs is None else logprobs[place][:left])
+            actions.append(as_completion(tokenizer, ids, stop_ids))
+        speaking = [conversations[i] for i in active]
+        replies = hear(speaking, actions) if hear else [c.say(a) for c, a in zip(speaking, actions, strict=True)]
         active = [
             i
-            for place, i in enumerate(active)
-            if _turn(
-                conversations[i],
-                transcripts[i],
-                sampled[place],
-                None if logprobs is None else logprobs[place],
-                tokenizer=tokenizer,
-                stop_ids=stop_ids,
-                limit=limit,
-            )
+            for i, reply in zip(active, replies, strict=True)
+            if reply is not None
+            and _goes_on(conversations[i], transcripts[i], reply_ids(tokenizer, reply, stop_ids), limit)
         ]
     return transcripts
 
 
-def _turn(
-    conversation: Conversation,
-    transcript: Transcript,
-    ids: list[int],
-    logprobs: list[float] | None,
-    *,
-    tokenizer: Any,
-    stop_ids: Collection[int],
-    limit: int,
-) -> bool:
-    """One turn of the model and the reply to it; whether the model is to speak again."""
-    room = limit - len(transcript.ids)
-    ids = ids[:room]
-    transcript.extend(ids, 1, None if logprobs is None else logprobs[:room])
-    reply = conversation.say(as_completion(tokenizer, ids, stop_ids))
-    if reply is None:
-        return False
-    foreign = reply_ids(tokenizer, reply, stop_ids)
-    if len(transcript.ids) + len(foreign) >= limit:
+def _goes_on(conversation: Conversation, transcript: Transcript, reply: list[int], limit: int) -> bool:
+    """Append the reply, if that leaves the model room to speak; else the episode ends here."""
+    if len(transcript.ids) + len(reply) >= limit:
         conversation.cut()
         return False
-    transcript.extend(foreign, 0, None if logprobs is None else [0.0] * len(foreign))
+    transcript.extend(reply, 0, [0.0] * len(reply) if transcript.logprobs else None)
     return True
 
 

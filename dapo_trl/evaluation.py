@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from .conversation import Conversation
 from .episodes import play
+from .judging import Judges
 from .rollout import EnvironmentRows
 
 
@@ -108,7 +109,7 @@ def evaluate(
         batch_size: completions generated at once.
         on_batch: called with (completions done, completions in all) after each batch.
     """
-    rows = EnvironmentRows(env, tokenizer)
+    rows, judges = EnvironmentRows(env, tokenizer), Judges(env)
     prompts, levels = [], []
     for index in indices:
         prompt, info = rows.show(index)
@@ -142,6 +143,7 @@ def evaluate(
                     tokenizer=tokenizer,
                     stop_ids=stop_ids,
                     limit=max_completion_length,
+                    hear=judges.hear,
                 )
                 for job, conversation, transcript in zip(batch, conversations, transcripts, strict=True):
                     outcome = conversation.outcome

@@ -24,8 +24,9 @@ from .environments import author_errors, make_env
 class ToolEnvironment:
     """One rollout's view of an environment, with TRL's methods: public ones but `reset` are the model's tools."""
 
-    def __init__(self, env: gymnasium.Env):
+    def __init__(self, env: gymnasium.Env, tokenizer: Any = None):
         self._env = env
+        self._tokenizer = tokenizer
         self._conversation: Conversation | None = None
 
     def reset(self, index: int, **_: Any) -> str:
@@ -47,7 +48,8 @@ class ToolEnvironment:
         conversation = self._conversation
         if conversation is None or conversation.over:
             raise ValueError("the task is over")
-        reply = conversation.say(Completion(message))
+        tokens = None if self._tokenizer is None else len(self._tokenizer(message)["input_ids"])
+        reply = conversation.say(Completion(message, n_tokens=tokens))
         return "The task is over." if reply is None else reply
 
     def _outcome(self, completion: Completion) -> Outcome:
@@ -63,18 +65,20 @@ class TRLTask:
 
     Args:
         env: id or instance; see `environments.make_env`.
+        tokenizer: counts the tokens of what is sent, for an environment with an `OverlongPenalty`.
         **kwargs: the environment's arguments.
 
     Raises:
         ConfigError: the environment cannot be made.
     """
 
-    def __init__(self, env: str | gymnasium.Env, **kwargs: Any):
+    def __init__(self, env: str | gymnasium.Env, *, tokenizer: Any = None, **kwargs: Any):
         self.env = make_env(env, **kwargs)
+        self.tokenizer = tokenizer
 
     def environment(self) -> ToolEnvironment:
         """TRL's ``environment_factory``."""
-        return ToolEnvironment(self.env)
+        return ToolEnvironment(self.env, self.tokenizer)
 
     def rows(self, count: int) -> Dataset:
         """TRL's ``train_dataset``: the first ``count`` rows of the environment, whose prompts `reset` fills in."""

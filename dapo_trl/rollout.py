@@ -5,6 +5,7 @@ Every member of a group must have seen the same prompt: rows are addressed by in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from envs import TaskEnv
+from envs import Completion, TaskEnv
 
 from .config import DAPOConfig
 from .conversation import Conversation, Outcome
 from .environments import author_errors, env_name, row_count
 from .episodes import as_completion, play
 from .errors import ConfigError
+from .judging import Judges
 
 if TYPE_CHECKING:
     from .trainer import DAPOTrainer
@@ -126,6 +128,8 @@ class EnvironmentRollout:
         self.rows: list[dict[str, Any]] = []
         """those whose prompts TRL is about to ask for"""
         task = reward.env.unwrapped
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.accelerator.num_processes))
+        self._judges = Judges(reward.env, processes=here)
         self._may_reply = not isinstance(task, TaskEnv) or task.max_turns > 1
 
     def __call__(self, prompts: list, _: Any) -> dict[str, Any]:
@@ -143,6 +147,7 @@ class EnvironmentRollout:
             stop_ids=self.reward.stop_ids,
             limit=trainer.max_completion_length,
             anyone=self._anyone if self._may_reply else bool,
+            hear=self._hear,
         )
         self.reward.hand_in([conversation.outcome for conversation in conversations])
         known = bool(transcripts[0].logprobs)
@@ -155,6 +160,12 @@ class EnvironmentRollout:
             output["env_mask"] = [transcript.mask for transcript in transcripts]
             output["own_tokens"] = [transcript.own for transcript in transcripts]
         return output
+
+    def _hear(self, conversations: list[Conversation], actions: list[Completion]) -> list[str | None]:
+        def tell(done: int, total: int) -> None:
+            self.trainer.on_activity(f"judging {done} of {total}")
+
+        return self._judges.hear(conversations, actions, tell)
 
     def _anyone(self, mine: bool) -> bool:
         accelerator = self.trainer.accelerator

@@ -18,14 +18,18 @@ from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
+from envs import RecordVerdicts
+from envs.saved import describe
+
 from .callbacks import MetricsFile, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
+from .env_wrappers import wrap_env
+from .environments import make_env, row_count
 from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
 from .evaluation import Evaluation, evaluate, merge
 from .report import plot_curves
-from .rollout import make_env, row_count
 from .settings import RunConfig
 from .trainer import DAPOTrainer
 
@@ -35,10 +39,12 @@ OWN_FILES = (
     "completions",
     "config.yaml",
     "curves.png",
+    "environment.json",
     "evaluation_*.json",
     "metrics.jsonl",
     "model",
     "non_finite_step_*.pt",
+    "verdicts-*.jsonl",
 )
 """what a run leaves in its folder, and all that `overwrite` deletes there"""
 
@@ -55,9 +61,11 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     _quieten(console)
     if args.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max((os.cpu_count() or 1) // args.world_size, 1))
-    trainer, held_out = _prepare(run, args)
+    env, held_out = _environments(run)
+    trainer = _prepare(run, args, env)
     if checkpoint is None:
-        _begin_folder(folder, asked, trainer.accelerator)
+        described = {"train": describe(env), "held_out": None if held_out is None else describe(held_out)}
+        _begin_folder(folder, asked, described, trainer.accelerator)
     progress = ConsoleCallback(console)
     stop = StopOnSignal(console, trainer.accelerator)
     for default in (PrinterCallback, ProgressCallback):
@@ -124,18 +132,27 @@ def _own_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in OWN_FILES for path in folder.glob(pattern))
 
 
-def _prepare(run: RunConfig, args: DAPOConfig) -> tuple[DAPOTrainer, gymnasium.Env | None]:
-    """The trainer and the held-out environment, with every mistake found before anything is written."""
-    assert run.env is not None and run.model is not None
-    env, held_out = make_env(run.env, **run.env_kwargs), None
+def _environments(run: RunConfig) -> tuple[gymnasium.Env, gymnasium.Env | None]:
+    """The environment to train on, and the held-out one: the same task, its reward not shaped."""
+    assert run.env is not None
+    env, held_out = wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers), None
     if run.eval_problems:
         held_out = make_env(run.eval_env or run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
+        held_out = wrap_env(held_out, run.env_wrappers, training=False)
         size = row_count(held_out)
         if size is not None and size < run.eval_problems:
             raise ConfigError(f"eval_problems is {run.eval_problems}, but the held-out environment has {size} rows.")
+    return env, held_out
+
+
+def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTrainer:
+    """The trainer, with every mistake found before anything is written."""
+    assert run.model is not None
+    if run.record_verdicts:
+        env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
     _check_model_folder(Path(run.model))
     try:
-        return DAPOTrainer(model=run.model, args=args, env=env), held_out
+        return DAPOTrainer(model=run.model, args=args, env=env)
     except ConfigError:
         raise
     except OSError as error:
@@ -157,8 +174,8 @@ def _check_model_folder(path: Path) -> None:
         raise ConfigError(f"model is {path}: there is no such folder (looked from {Path.cwd()}).{hint}")
 
 
-def _begin_folder(folder: Path, asked: dict[str, Any], accelerator: Accelerator) -> None:
-    """Clear away what an earlier run left there, and nothing else; write the settings."""
+def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], accelerator: Accelerator) -> None:
+    """Clear away what an earlier run left there, and nothing else; write the settings and the environments."""
     accelerator.wait_for_everyone()  # all have looked at the folder as it was
     if accelerator.is_main_process:
         try:
@@ -167,6 +184,7 @@ def _begin_folder(folder: Path, asked: dict[str, Any], accelerator: Accelerator)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.jsonl").touch()  # from now on this is the folder of a run
             (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asked), sort_keys=False), encoding="utf-8")
+            (folder / "environment.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
     accelerator.wait_for_everyone()

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from .config import DAPOConfig
+from .env_wrappers import wrapper_settings
 from .errors import ConfigError, did_you_mean, one_line
 
 
@@ -29,6 +30,13 @@ class RunConfig:
     """id of the Gymnasium environment to train on"""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """arguments of the environment"""
+    env_wrappers: list[Any] = field(default_factory=list)
+    """wrappers of the environment, from the inside out, each a name or a name with its arguments:
+    ``[{RepetitionPenalty: {max_penalty: 0.5}}, {FormatReward: {form: think}}]``; one of your own is
+    ``your_module:YourWrapper``. Those that only shape the reward are left out when accuracy is measured"""
+    record_verdicts: bool = False
+    """keep every completion with its verdict in ``verdicts-*.jsonl``, a file for each process, to be judged again by
+    `envs.replay`; it takes as much room as all the text that the model writes"""
     eval_env: str | None = None
     """environment to measure on; None: the one trained on"""
     eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +60,7 @@ class RunConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be {least} or more.")
         if self.eval_temperature <= 0:
             raise ConfigError(f"eval_temperature is {self.eval_temperature}: sampling needs more than 0.")
+        wrapper_settings(self.env_wrappers)
 
 
 def load_settings(

@@ -151,6 +151,8 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     """Number of rows, or None for an endless task."""
     max_turns: int = 1
     """Most actions of one episode; beyond 1 `reply` decides whether it goes on."""
+    concurrent: bool = False
+    """Whether `reply` and `verify` may run in several threads at once, as they do in training where this is true."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
         if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):

@@ -106,6 +106,19 @@ class TestPlay:
         assert [conversation.outcome.reward for conversation in conversations] == [0.75] * 3
         assert [conversation.outcome.accuracy for conversation in conversations] == [0.75] * 3
 
+    def test_shaping_is_not_taken_for_accuracy(self):
+        class Parts(Guess):
+            def step(self, action):
+                return "", 0.5, True, False, {"rewards": {"style": 0.2, "truth": 0.3}}
+
+        for env, components in ((Guess(), {"overlong"}), (Parts(), {"style", "truth", "overlong"})):
+            conversation = Conversation(OverlongPenalty(env, max_length=1), 0)
+            while conversation.say(Completion("1", n_tokens=3)) is not None:
+                pass
+            outcome = conversation.outcome
+            assert components <= set(outcome.components) and outcome.reward < outcome.accuracy
+            assert outcome.accuracy == pytest.approx(0.75 if type(env) is Guess else 0.5)
+
     def test_one_that_has_nothing_left_to_say_generates_along(self):
         """Two processes take turns: the one that is done first joins until the other is, and nothing of it is kept."""
         speaker, votes = Speaker(byte_tokenizer(), "R", "R", "R"), iter([True, True, True, False])

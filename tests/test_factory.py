@@ -15,8 +15,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl.environments import make_env
 from dapo_trl.factory import TRLTask
+from envs import OverlongPenalty, overlong_penalty
 
-from .tiny import save_tiny_model
+from .tiny import byte_tokenizer, save_tiny_model
 
 TASK = "math/Calculator-v0"
 
@@ -92,3 +93,14 @@ def test_without_a_tool_call_the_completion_is_the_answer():
     environment.reset(index=3)
     said = [{"role": "assistant", "content": task.env.unwrapped.solution(3)}]
     assert task.reward([said], [[1, 2]], [environment]) == [1.0]
+
+
+def test_what_is_sent_has_a_length_for_the_overlong_penalty():
+    env = OverlongPenalty(make_env(TASK, levels=1), max_length=1)
+    task = TRLTask(env, tokenizer=byte_tokenizer())
+    environment = task.environment()
+    environment.reset(index=0)
+    answer = env.unwrapped.solution(0)
+    environment.send(answer)
+    [reward] = task.reward([[{"content": ""}]], [[1]], [environment])
+    assert reward == pytest.approx(1 + overlong_penalty(len(answer), max_length=1))

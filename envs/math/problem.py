@@ -1,20 +1,18 @@
-"""`math/Problem-v0`: mathematical problems from rows, each with a gold answer."""
+"""`math/Problem-v0`: mathematical problems from rows, each with a gold answer, and the well-known sets of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv
-from ..verifiers.math import check_gold, judge
-from .answers import ANSWER_STYLES, gold_answer
-from .rows import column, one_source, read_dataset, read_file
-
-Question = tuple[str, str]
-"""A question, without instructions on how to answer, and its gold answer."""
+from ..verifiers.math import judge
+from .answers import ANSWER_STYLES
+from .questions import BadRows, Question, Reading, questions_of_dataset, questions_of_file, questions_of_rows
+from .rows import one_source
 
 
 class ProblemEnv(TaskEnv):
@@ -23,7 +21,13 @@ class ProblemEnv(TaskEnv):
     ## Description
     Every row has a question and a gold answer. A worked solution will do for the latter: what follows "####"
     (GSM8K), or else its last `\boxed{}` (MATH), is the gold answer, and the text as a whole if it has
-    neither. A gold answer that could never be matched is refused when the task is made, naming its row.
+    neither. A question may come as chat messages, of which the user's counts, and with the instructions of a known
+    answer style, which are taken off. A gold answer that could never be matched is refused when the task is made,
+    naming its row.
+
+    The well-known data sets are registered with the arguments they need, as `envs.math.datasets` lists:
+    `math/GSM8K-v0`, `math/MATH-v0`, `math/AIME2024-v0`, `math/AIME2025-v0` and `math/DAPO17k-v0`. They come from the
+    Hub, or with `path=` or `rows=` from a copy with the same columns; `split=` picks one of their splits on the Hub.
 
     ## Action Space
     `UnicodeText`: the model's answer, in the form that the prompt asks for, after any thinking.
@@ -39,22 +43,33 @@ class ProblemEnv(TaskEnv):
     After one step: terminated, or truncated if the action is a `Completion` with `finish_reason="length"`.
 
     ## Information
-    `reset` and `step`: "index". `step`: also "verdict", "accuracy", "cause" and "rewards"; see `TaskEnv`.
+    `reset` and `step`: "index", and "level" where a row has one. `step`: also "verdict", "accuracy", "cause" and
+    "rewards"; see `TaskEnv`.
 
     ## Arguments
-    Exactly one of the first three:
+    Exactly one of the first three, or at most one for a registered data set:
     - `rows=[{"prompt": ..., "answer": ...}]`: the rows themselves.
     - `path="data.jsonl"`: a local jsonl or parquet file, read once per process and again when it changes.
-    - `dataset="..."`: a data set on the Hub, read once per process, with `name=None` (its configuration) and
-      `split="train"`.
-    - `prompt_column="prompt"`, `answer_column="answer"`: where the question and the gold answer are.
-    - `answer_style="auto"`: how the answer is asked for and found: "answer_line" (`Answer: 34`), "boxed"
-      (`\boxed{34}`), "hash" (`#### 34`), or "auto", which asks for an answer line and accepts a box too.
+    - `dataset="..."`: a data set on the Hub or a local folder of one, read once per process, with `name=None` (its
+      configuration) and `split="train"`. A file has no splits: there `split` has no effect.
+    - `prompt_column="prompt"`, `answer_column="answer"`: where the question and the gold answer are; a nested column
+      has a dotted path, such as `reward_model.ground_truth`.
+    - `level_column=None`: where the difficulty is, for info["level"]; "Level 3" becomes 3.
+    - `answer_style="auto"`: how the answer is asked for and found: "answer_line" (`Answer: 34`), "dapo" (the same, in
+      the DAPO paper's words), "boxed" (`\boxed{34}`), "hash" (`#### 34`), or "auto", which asks for an answer line
+      and accepts a box too.
+    - `deduplicate=False`: keep the first of the rows with the same question; with different gold answers they are
+      bad rows.
+    - `bad_rows="raise"`: refuse a source with a row that can not be used, or "skip" such rows with a warning.
+    - `hub=None`: for registrations, where the rows are unless told otherwise: `{"dataset": ..., "name": ...,
+      "splits": [...]}`, the first split being the default.
     - `correct_reward=1.0`, `wrong_reward=0.0`: see `TaskEnv`.
 
     ## Version History
     - v0: first version.
     """
+
+    concurrent = True
 
     def __init__(
         self,
@@ -63,68 +78,75 @@ class ProblemEnv(TaskEnv):
         path: str | os.PathLike[str] | None = None,
         dataset: str | None = None,
         name: str | None = None,
-        split: str = "train",
+        split: str | None = None,
         prompt_column: str = "prompt",
         answer_column: str = "answer",
+        level_column: str | None = None,
         answer_style: str = "auto",
+        deduplicate: bool = False,
+        bad_rows: BadRows = "raise",
+        hub: Mapping[str, Any] | None = None,
         correct_reward: float = 1.0,
         wrong_reward: float = 0.0,
     ) -> None:
         super().__init__(correct_reward=correct_reward, wrong_reward=wrong_reward)
         if answer_style not in ANSWER_STYLES:
             raise ValueError(f"answer_style={answer_style!r} must be one of {', '.join(ANSWER_STYLES)}")
-        self.style = ANSWER_STYLES[answer_style]
-        columns = prompt_column, answer_column
+        if bad_rows not in get_args(BadRows):
+            raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
+        if hub is not None and dataset is None:
+            split = _published_split(split, hub)
+            if rows is None and path is None:
+                dataset, name = hub["dataset"], name or hub.get("name")
+        how = Reading(prompt_column, answer_column, level_column, deduplicate, bad_rows)
         source = one_source(rows=rows, path=path, dataset=dataset)
-        self._questions: Sequence[Question]
+        self.style = ANSWER_STYLES[answer_style]
+        self._read: Callable[[], tuple[Question, ...]] | None
+        """Reads the questions again, from the cache if this process has them; None for rows given directly."""
         if source == "path":
-            file = Path(os.fspath(path)).expanduser()  # type: ignore[arg-type]
-            state = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
-            self._questions = _file_questions(file.absolute(), state, *columns)
+            self._read = partial(questions_of_file, Path(os.fspath(path)).expanduser(), how)  # type: ignore[arg-type]
         elif source == "dataset":
-            self._questions = _dataset_questions(str(dataset), name, split, *columns)
+            self._read = partial(questions_of_dataset, str(dataset), name, split or "train", how)
         else:
-            self._questions = _questions(rows or (), "rows", *columns)
+            self._read = None
+        self._questions: Sequence[Question] = self._read() if self._read else questions_of_rows(rows or (), how)
         self.num_rows = len(self._questions)
 
     def row(self, index: int) -> dict[str, Any]:
-        question, gold = self._questions[index]
-        return {"prompt": self.style.prompt(question), "answer": gold}
+        question, gold, level = self._questions[index]
+        info = {} if level is None else {"info": {"level": level}}
+        return {"prompt": self.style.prompt(question), "answer": gold, **info}
 
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement:
         return self.style.judge(completion, row["answer"], judge)
 
+    def solution(self, index: int) -> str:
+        """Return the gold answer at `index` in the form that is asked for."""
+        return self.style.solution(self._questions[index].gold)
 
-@lru_cache(maxsize=8)
-def _file_questions(path: Path, state: object, prompt_column: str, answer_column: str) -> Sequence[Question]:
-    """Read a file once; `state` changes when the file does."""
-    return _questions(read_file(path), path.name, prompt_column, answer_column)
+    def messages(self, index: int, *, system: bool = False) -> list[dict[str, str]]:
+        """Return the prompt at `index` as chat messages; see `AnswerStyle.messages`."""
+        return self.style.messages(self._questions[index].text, system=system)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out questions that can be read again: a copy in another process reads them there."""
+        return self.__dict__ if self._read is None else {**self.__dict__, "_questions": None}
 
-@lru_cache(maxsize=8)
-def _dataset_questions(
-    dataset: str, name: str | None, split: str, prompt_column: str, answer_column: str
-) -> Sequence[Question]:
-    return _questions(read_dataset(dataset, name, split), dataset, prompt_column, answer_column)
-
-
-def _questions(
-    rows: Iterable[Mapping[str, Any]], source: str, prompt_column: str, answer_column: str
-) -> Sequence[Question]:
-    """Read every row and check every gold answer, so that a bad one stops the run before it starts."""
-    questions = []
-    for number, row in enumerate(rows):
-        question = column(row, number, source, prompt_column, "prompt_column", "a prompt")
-        solution = column(row, number, source, answer_column, "answer_column", "a gold answer")
-        gold = gold_answer(solution)
-        try:
-            _check_gold(gold)
-        except ValueError as error:
-            raise ValueError(f"row {number} of {source}: {error}") from error
-        questions.append((question, gold))
-    if not questions:
-        raise ValueError(f"{source} has no rows: a task needs at least one")
-    return tuple(questions)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._read is not None:
+            self._questions = self._read()
+            self.num_rows = len(self._questions)
 
 
-_check_gold = lru_cache(maxsize=2**16)(check_gold)
+def _published_split(split: str | None, hub: Mapping[str, Any]) -> str:
+    """Return the split to load, the first by default.
+
+    Raises:
+        ValueError: There is no such split.
+    """
+    splits = hub["splits"]
+    if split is not None and split not in splits:
+        has = f"one split, {splits[0]!r}, with all its rows" if len(splits) == 1 else f"splits {', '.join(splits)}"
+        raise ValueError(f"split={split!r}: {hub['dataset']} has {has}: leave split out or set it accordingly")
+    return split or splits[0]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_ROWS_AT_A_TIME = 1000
+_MISSING = object()
 
-def read_file(path: Path) -> list[Mapping[str, Any]]:
-    """Read the rows of a jsonl or parquet file.
+
+def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Read the rows of a jsonl or parquet file one after another, never all of them at once.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -20,15 +23,18 @@ def read_file(path: Path) -> list[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(path).to_pylist()
-    if path.suffix != ".jsonl":
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS_AT_A_TIME):
+                yield from batch.to_pylist()
+    elif path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as lines:
+            yield from (_json_object(line, number, path) for number, line in enumerate(lines, 1) if line.strip())
+    else:
         raise ValueError(f"path={str(path)!r} ends in {path.suffix!r}: give a .jsonl or .parquet file")
-    with path.open(encoding="utf-8") as lines:
-        return [_json_object(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def read_dataset(dataset: str, name: str | None, split: str) -> list[Mapping[str, Any]]:
-    """Read the rows of a data set on the Hub (or in its local cache).
+def read_dataset(dataset: str, name: str | None, split: str) -> Iterator[Mapping[str, Any]]:
+    """Read the rows of a data set on the Hub (or in its local cache, or in a local folder) one after another.
 
     Raises:
         ValueError: It can not be loaded; the message has the reason.
@@ -36,40 +42,75 @@ def read_dataset(dataset: str, name: str | None, split: str) -> list[Mapping[str
     import datasets
 
     try:
-        return list(datasets.load_dataset(dataset, name, split=split))
+        rows = datasets.load_dataset(dataset, name, split=split)
     except Exception as error:  # the library raises many kinds, all for a wrong name or a missing network
-        raise ValueError(f"dataset={dataset!r} (name={name!r}, split={split!r}) can not be loaded: {error}") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            f"dataset={dataset!r} (name={name!r}, split={split!r}) can not be loaded: {reason}; without the Hub, give "
+            'a copy of it as path="data.jsonl" (or .parquet)'
+        ) from error
+    for table in rows.with_format("arrow").iter(_ROWS_AT_A_TIME):
+        yield from table.to_pylist()
 
 
-def column(row: Any, number: int, source: str, name: str, argument: str, meaning: str) -> str:
-    """Return a row's text (or number, as text) in the column `name`.
+def column(row: Any, place: str, name: str, argument: str, meaning: str, *, may_be_none: bool = False) -> Any:
+    """Return what a row has in the column `name`, which may be a path to a nested one: `reward_model.ground_truth`.
 
     Args:
         row: The row.
-        number: Its index, from 0.
-        source: Where it is from, for messages.
+        place: Where it is, for messages, such as "row 3 of data.jsonl".
         name: The column.
         argument: The argument that maps this column, for messages.
         meaning: What every row needs, for messages.
+        may_be_none: Whether None will do, as long as there is such a column.
 
     Raises:
-        ValueError: The row is no mapping, has no such column, or nothing in it.
+        ValueError: The row is no mapping, or has no such column or None in it.
     """
     if not isinstance(row, Mapping):
-        raise ValueError(f"row {number} of {source} is a {type(row).__name__}: every row must be a dict")
-    value = row.get(name)
-    if value is None:
+        raise ValueError(f"{place} is a {type(row).__name__}: every row must be a dict")
+    value = row.get(name, _MISSING)
+    if value is _MISSING:
+        value = row
+        for part in name.split("."):
+            value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
+    if value is _MISSING or (value is None and not may_be_none):
         columns = ", ".join(map(str, row)) or "none"
         raise ValueError(
-            f"row {number} of {source} has no {name!r} (columns: {columns}): every row needs {meaning}; "
+            f"{place} has no {name!r} (columns: {columns}): every row needs {meaning}; "
             f"map the column with {argument}=..."
         )
+    return value
+
+
+def text_of(value: Any, place: str, name: str, meaning: str) -> str:
+    """Return a column's text, or its number as text.
+
+    Raises:
+        ValueError: It is something else, or blank.
+    """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"row {number} of {source}: {name!r} is {value!r}: it must be text or a number")
+        raise ValueError(f"{place}: {name!r} is {value!r}: it must be text or a number")
     text = str(value)
     if not text.strip():
-        raise ValueError(f"row {number} of {source}: {name!r} is blank: every row needs {meaning}")
+        raise ValueError(f"{place}: {name!r} is blank: every row needs {meaning}")
     return text
+
+
+def user_text(value: Any, place: str, name: str) -> Any:
+    """Return the text of the one user message if `value` is a list of chat messages, else `value` as it is.
+
+    Raises:
+        ValueError: There is no user message, or there are several.
+    """
+    if not isinstance(value, list):
+        return value
+    texts = [message.get("content") for message in value if isinstance(message, Mapping) and _is_user(message)]
+    if len(texts) != 1:
+        raise ValueError(
+            f"{place}: {name!r} is a list with {len(texts)} user messages: a prompt in chat format must have one"
+        )
+    return texts[0]
 
 
 def one_source(**sources: object) -> str:
@@ -86,6 +127,10 @@ def one_source(**sources: object) -> str:
             'or dataset="name on the Hub"'
         )
     return given[0]
+
+
+def _is_user(message: Mapping[str, Any]) -> bool:
+    return message.get("role") == "user"
 
 
 def _json_object(line: str, number: int, path: Path) -> Mapping[str, Any]:

@@ -5,9 +5,11 @@ import pickle
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import gymnasium
 import pytest
+import yaml
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
@@ -15,7 +17,19 @@ from gymnasium.vector import AutoresetMode
 import envs
 
 ROWS = [{"prompt": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(5)]
-ENVIRONMENTS = [("math/Arithmetic-v0", {}), ("math/Problem-v0", {"rows": ROWS})]
+DATA = Path(__file__).parent / "data"
+ENVIRONMENTS = [
+    ("math/Arithmetic-v0", {}),
+    ("math/Calculator-v0", {}),
+    ("math/Chain-v0", {}),
+    ("math/Countdown-v0", {}),
+    ("math/Problem-v0", {"rows": ROWS}),
+    ("math/GSM8K-v0", {"path": str(DATA / "gsm8k.jsonl")}),
+    ("math/MATH-v0", {"path": str(DATA / "math.jsonl")}),
+    ("math/AIME2024-v0", {"path": str(DATA / "aime2024.jsonl")}),
+    ("math/AIME2025-v0", {"path": str(DATA / "aime2025.jsonl")}),
+    ("math/DAPO17k-v0", {"path": str(DATA / "dapo17k.jsonl")}),
+]
 
 every_environment = pytest.mark.parametrize(("name", "kwargs"), ENVIRONMENTS, ids=[name for name, _ in ENVIRONMENTS])
 
@@ -57,8 +71,19 @@ def test_pickles(name, kwargs):
 @every_environment
 def test_gold_is_not_in_what_reset_returns(name, kwargs):
     env = gymnasium.make(name, **kwargs)
-    _, info = env.reset(options={"index": 0})
-    assert set(info) <= {"index", "level"}
+    for index in range(5):
+        prompt, info = env.reset(options={"index": index})
+        assert set(info) <= {"index", "level"}
+        assert env.unwrapped.solution(index) not in prompt
+
+
+@every_environment
+def test_solutions_earn_the_maximum(name, kwargs):
+    env = gymnasium.make(name, **kwargs, correct_reward=2.0, wrong_reward=-1.0)
+    for index in range(5):
+        env.reset(options={"index": index})
+        _, reward, terminated, _, info = env.step(env.unwrapped.solution(index))
+        assert (reward, info["accuracy"], terminated) == (2.0, 1.0, True)
 
 
 @every_environment
@@ -115,3 +140,16 @@ def test_importing_and_making_stay_light():
 def test_unknown_id_suggests_the_nearest():
     with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `Arithmetic`"):
         gymnasium.make("math/Arithmetik-v0")
+
+
+TASKS = sorted((Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", TASKS, ids=lambda path: path.stem)
+def test_shipped_task_files_make_environments_of_this_package(file):
+    """For training and for the measurement, with the data sets read from the small files of these tests."""
+    run = yaml.safe_load(file.read_text())
+    kwargs, sources = run.get("env_kwargs", {}), dict(ENVIRONMENTS)
+    for name, extra in ((run["env"], {}), (run.get("eval_env", run["env"]), run.get("eval_env_kwargs", {}))):
+        env = gymnasium.make(name, **{**sources[name], **kwargs, **extra})
+        assert env.reset(options={"index": 0})[0]

@@ -1,12 +1,13 @@
-"""Reward shaping as Gymnasium wrappers: each adds its own component and leaves `info["accuracy"]` alone."""
+"""The overlong penalty, both formulas."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, SupportsFloat
+from typing import Any, Literal
 
 import gymnasium
-from gymnasium.utils import RecordConstructorArgs
+
+from .shaping import RewardShaping
 
 OverlongShape = Literal["linear", "soft"]
 
@@ -50,7 +51,7 @@ def overlong_penalty(
             f"overlong_penalty: coefficient={coefficient} must be finite and at least 0 (it is subtracted)"
         )
     if shape == "linear":
-        return -coefficient * max(0, length - max_length)
+        return 0.0 - coefficient * max(0, length - max_length)
     if shape == "soft":
         if length > max_length:
             return -1.0
@@ -58,8 +59,10 @@ def overlong_penalty(
     raise ValueError(f"overlong_penalty: shape={shape!r} must be 'linear' or 'soft'")
 
 
-class OverlongPenalty(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
-    """Add `overlong_penalty` of `action.n_tokens` to the reward, and to `info["rewards"]` as "overlong".
+class OverlongPenalty(RewardShaping):
+    """Add the `overlong_penalty` of an episode's length to its reward, as "overlong".
+
+    The length is that of all its turns together: the sum of their `n_tokens`.
 
     Args:
         env: The environment to shape.
@@ -71,6 +74,8 @@ class OverlongPenalty(gymnasium.Wrapper[str, str, str, str], RecordConstructorAr
     Raises:
         ValueError: An argument is out of range, or (in `step`) the action does not know its length.
     """
+
+    component = "overlong"
 
     def __init__(
         self,
@@ -87,20 +92,16 @@ class OverlongPenalty(gymnasium.Wrapper[str, str, str, str], RecordConstructorAr
             "cache_length": cache_length,
             "coefficient": coefficient,
         }
-        RecordConstructorArgs.__init__(self, **settings)
-        gymnasium.Wrapper.__init__(self, env)
+        super().__init__(env, **settings)
         self._settings = settings
         overlong_penalty(0, **settings)  # refuse bad settings before the first rollout
 
-    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment and shape its reward; a NaN reward stays NaN."""
-        length = getattr(action, "n_tokens", None)
-        if length is None:
+    def check(self, action: str) -> None:
+        if getattr(action, "n_tokens", None) is None:
             raise ValueError(
                 f"OverlongPenalty: the action ({type(action).__name__}) does not know its length in tokens: "
                 "send Completion(text, n_tokens=...)"
             )
-        penalty = overlong_penalty(length, **self._settings)
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        rewards = {**info.get("rewards", {"reward": float(reward)}), "overlong": penalty}
-        return observation, float(reward) + penalty, terminated, truncated, {**info, "rewards": rewards}
+
+    def shape(self, turns: tuple[str, ...]) -> float:
+        return overlong_penalty(sum(turn.n_tokens for turn in turns), **self._settings)  # type: ignore[attr-defined]

@@ -1,0 +1,203 @@
+"""`RecordVerdicts`: a file of every episode with its reward, to be judged again by `envs.replay`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsFloat
+
+import gymnasium
+from gymnasium.utils import RecordConstructorArgs
+
+from ..base import Completion
+from ..saved import describe
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What went into an episode, and what came out of it.
+
+    Attributes:
+        index: The row, or None for an environment that does not name it.
+        turns: The actions, in order.
+        reward: Sum over the steps; NaN when it could not be told.
+        rewards: The reward's components, each summed over the steps.
+        accuracy: In [0, 1]; NaN when it could not be told, or when the environment says nothing of it.
+        verdict: One of `Verdict`, or None before the end and for an environment that gives none.
+        cause: Why, in words.
+    """
+
+    index: int | None = None
+    turns: tuple[str, ...] = ()
+    reward: float = 0.0
+    rewards: dict[str, float] = field(default_factory=dict)
+    accuracy: float = math.nan
+    verdict: str | None = None
+    cause: str = ""
+
+    def then(self, action: str, reward: SupportsFloat, info: dict[str, Any]) -> Episode:
+        """Return the episode with one more step."""
+        components = {name: float(value) for name, value in info.get("rewards", {}).items()}
+        return replace(
+            self,
+            index=None if info.get("index") is None else int(info["index"]),
+            turns=(*self.turns, action),
+            reward=self.reward + float(reward),
+            rewards={**self.rewards, **{name: self.rewards.get(name, 0.0) + components[name] for name in components}},
+            accuracy=float(info.get("accuracy", math.nan)),
+            verdict=info.get("verdict"),
+            cause=str(info.get("cause", "")),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as data that JSON can hold; NaN becomes None."""
+        turns = [
+            {
+                "text": str(turn),
+                "n_tokens": getattr(turn, "n_tokens", None),
+                "finish_reason": getattr(turn, "finish_reason", None),
+            }
+            for turn in self.turns
+        ]
+        return {
+            "index": self.index,
+            "turns": turns,
+            "reward": _null(self.reward),
+            "rewards": {name: _null(value) for name, value in self.rewards.items()},
+            "accuracy": _null(self.accuracy),
+            "verdict": self.verdict,
+            "cause": self.cause,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Episode:
+        """Return the episode of `to_dict`."""
+        turns = tuple(
+            Completion(turn["text"], n_tokens=turn["n_tokens"], finish_reason=turn["finish_reason"])
+            for turn in data["turns"]
+        )
+        return cls(
+            index=data["index"],
+            turns=turns,
+            reward=_number(data["reward"]),
+            rewards={name: _number(value) for name, value in data["rewards"].items()},
+            accuracy=_number(data["accuracy"]),
+            verdict=data["verdict"],
+            cause=data["cause"],
+        )
+
+
+class RecordVerdicts(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
+    """Append every finished episode to a file of JSON lines: all that `envs.replay` needs to judge it again.
+
+    Put it around the other wrappers, for it records the reward that it sees. A description of the environment inside
+    (its spec with all wrappers, and package versions) goes into the file before the first episode of each process.
+
+    A line is one write to a file opened for appending, so that threads, and processes on one machine, may share the
+    file. What is written survives the process being killed; a line torn by that is passed over by the reader. A line
+    takes the text (6 bytes for a character that is not ASCII) and some 300 bytes besides.
+
+    Args:
+        env: The environment to record.
+        path: The file; it and its folder are made with the first episode, and what is there already is kept.
+
+    Raises:
+        OSError: The file cannot be written (in `step`).
+    """
+
+    def __init__(self, env: gymnasium.Env[str, str], path: str | os.PathLike[str]) -> None:
+        RecordConstructorArgs.__init__(self, path=os.fspath(path))
+        gymnasium.Wrapper.__init__(self, env)
+        self._file = _VerdictFile(Path(path), describe(env))
+        self._episode = Episode()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Reset the environment, and begin a new record."""
+        self._episode = Episode()
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment, and write the record if that ends the episode."""
+        result = self.env.step(action)
+        _, reward, terminated, truncated, info = result
+        self._episode = self._episode.then(action, reward, info)
+        if terminated or truncated:
+            self._file.append(self._episode)
+        return result
+
+
+class _VerdictFile:
+    """Where episodes are appended; copies of a wrapper write to the same one."""
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        text = json.dumps(description)
+        self.path = path
+        self._key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        self._opening = f'{{"environment": "{self._key}", "description": {text}}}\n'.encode()
+        self._begun = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _VerdictFile:
+        return self
+
+    def append(self, episode: Episode) -> None:
+        data = f"{json.dumps({'environment': self._key, **episode.to_dict()})}\n".encode()
+        if not self._begun:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            data = b"\n" * _is_torn(self.path) + self._opening + data
+        with self.path.open("ab", buffering=0) as file:
+            if file.write(data) != len(data):
+                raise OSError(f"RecordVerdicts: {self.path} could not be written as a whole: is the disk full?")
+        self._begun = True
+
+
+class RecordedLine(NamedTuple):
+    """A line of a file of `RecordVerdicts` that holds an episode."""
+
+    number: int
+    """of the line, from 1"""
+    key: str
+    """of its environment: the same for the same description"""
+    description: dict[str, Any]
+    """see `envs.saved.describe`"""
+    episode: Episode | None
+    """None where the line cannot be read, because it was torn"""
+
+
+def read_verdicts(path: str | os.PathLike[str]) -> Iterator[RecordedLine]:
+    """Read the episodes of a file, one at a time."""
+    descriptions: dict[str, dict[str, Any]] = {}
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                data = json.loads(line)
+                key = data["environment"]
+                if "description" in data:
+                    descriptions[key] = data["description"]
+                else:
+                    yield RecordedLine(number, key, descriptions[key], Episode.from_dict(data))
+            except (ValueError, KeyError, TypeError):
+                yield RecordedLine(number, "", {}, None)
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line of a file was not written to its end."""
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
+def _null(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
