@@ -117,8 +117,8 @@ def _replayed(
     )
     if keep_log_probs and "old_per_token_logps" not in batch:  # on-policy updates alone would do without
         batch["old_per_token_logps"] = _log_probs(trainer, batch)
-    unscorable = trainer.columns.total(rewards[mine]).isnan()
-    batch["completion_mask"][: len(mine)][unscorable] = 0  # not trained on
+    untrained = [place for place, row in enumerate(mine) if rollouts[row].fate != "trained"]
+    batch["completion_mask"][untrained] = 0
     del batch["advantages"]  # made when the whole batch is known
     return unpad(batch)
 

@@ -1,7 +1,12 @@
-"""The command line: ``dapo-trl train --config FILE [FILE ...] [--field value ...]``.
+"""The command line: ``dapo-trl COMMAND ...``.
 
-``accelerate launch -m dapo_trl train ...`` is the same command on many devices. Exit codes: 0 the run did what was
-asked; 1 it had to stop; 2 the request was wrong; 130 it was interrupted (and can be resumed).
+``accelerate launch -m dapo_trl train ...`` is the same as ``dapo-trl train ...`` on many devices. Exit codes: 0 the
+command did what was asked; 1 it had to stop, or what it looked at is not in order; 2 the request was wrong; 130 it was
+interrupted (and a run can be resumed).
+
+A command is a function that adds its parser to the others. The parser's default ``run`` takes the parsed arguments,
+and in ``settings`` the flags that it does not know if ``takes_settings`` is set, and returns the exit code. What it
+needs is imported when it runs: the command line answers ``--help`` without waiting for torch.
 """
 
 from __future__ import annotations
@@ -10,7 +15,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from . import commands_envs
 from .errors import ConfigError, DapoError
 
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
@@ -23,22 +30,18 @@ TRAIN_HELP = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="dapo-trl", description=DESCRIPTION)
+    parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    train = commands.add_parser(
-        "train",
-        help="train a model on an environment",
-        description=TRAIN_HELP,
-        usage="dapo-trl train --config FILE [FILE ...] [--field value ...]",
-    )
-    train.add_argument(
-        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files of `field: value` lines"
-    )
-    args, flags = parser.parse_known_args(argv)
+    for add_parser in (_add_train, commands_envs.add_parser):
+        add_parser(commands)
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
         sys.path.append(os.getcwd())
     try:
-        return _train(args.config, flags)
+        args, settings = parser.parse_known_args(argv)
+        args.settings = settings
+        if settings and not getattr(args, "takes_settings", False):
+            parser.error(f"unrecognized arguments: {' '.join(settings)}")
+        return args.run(args)
     except ConfigError as error:
         return _fail(error, 2)
     except DapoError as error:
@@ -48,11 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _train(files: Sequence[str], flags: Sequence[str]) -> int:
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help).")
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a model on an environment",
+        description=TRAIN_HELP,
+        usage="dapo-trl train --config FILE [FILE ...] [--field value ...]",
+    )
+    train.add_argument(
+        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files of `field: value` lines"
+    )
+    train.set_defaults(run=_train, takes_settings=True)
+
+
+def _train(args: argparse.Namespace) -> int:
     from .run import train  # torch is imported here, after the arguments are known to be well-formed
     from .settings import load_settings
 
-    return train(*load_settings(files, flags))
+    return train(*load_settings(args.config, args.settings))
 
 
 def _fail(error: Exception, code: int) -> int:

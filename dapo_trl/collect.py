@@ -216,7 +216,10 @@ class RolloutCollector:
         trainer._pending_extra_logs.clear()
 
         lengths = [len(ids) for ids in completion_ids] if masks is None else [sum(mask) for mask in masks]
-        cut = [ids[-1] not in trainer.stop_ids for ids in completion_ids]
+        cut = [
+            row["cut_off"] if "cut_off" in extra else ids[-1] not in trainer.stop_ids
+            for row, ids in zip(rows, completion_ids, strict=True)
+        ]
         accuracy = trainer.accuracy_of(rewards[first : first + per_process])
         local = torch.stack([torch.tensor(lengths), torch.tensor(cut)]).to(accuracy)
         everyones = gather(torch.cat([local, accuracy.unsqueeze(0)]).T.contiguous())

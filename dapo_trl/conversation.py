@@ -16,7 +16,7 @@ import gymnasium
 from envs import Completion, RewardShaping
 
 from .environments import author_errors, env_name, layers
-from .errors import RewardError
+from .errors import RewardError, one_line
 from .rewards import is_number
 
 
@@ -76,8 +76,7 @@ class Conversation:
             return None
         if not self._started:
             self._started = True
-            with author_errors(self.env, self.index, "__deepcopy__"):
-                self.env = duplicate(self.env)
+            self.env = duplicate(self.env)
         return reply
 
     def borrow(self, env: gymnasium.Env) -> None:
@@ -105,6 +104,11 @@ class Conversation:
     def _reset(self) -> None:
         with author_errors(self.env, self.index, "reset"):
             prompt, _ = self.env.reset(options={"index": self.index})
+        if not isinstance(prompt, str):
+            raise RewardError(
+                f"env {env_name(self.env)} returned the prompt {prompt!r} ({type(prompt).__name__}) from reset() for index "
+                f"{self.index}: it must be a str."
+            )
         if self.prompt is not None and prompt != self.prompt:
             raise RewardError(
                 f"env {env_name(self.env)} gave two different prompts for index {self.index} ({prompt[:80]!r}, then "
@@ -131,6 +135,18 @@ class Conversation:
             raise RewardError(
                 f"{where} returned the info {info!r} ({type(info).__name__}) for index {self.index}: it must be a dict."
             )
+        parts = info.get("rewards", {})
+        if not isinstance(parts, dict) or not all(is_number(part) for part in parts.values()):
+            raise RewardError(
+                f'{where} returned info["rewards"] {parts!r} for index {self.index}: it must be a dict of numbers, the '
+                "parts of the reward by name."
+            )
+        accuracy = info.get("accuracy", 0.0)
+        if not is_number(accuracy) or float(accuracy) < 0 or float(accuracy) > 1:
+            raise RewardError(
+                f'{where} returned info["accuracy"] {accuracy!r} for index {self.index}: it must be a number from 0 to '
+                "1, or NaN for a completion that cannot be scored."
+            )
         over = bool(terminated or truncated)
         if not over and not isinstance(reply, str):
             raise RewardError(
@@ -147,6 +163,16 @@ def shaped_by(env: gymnasium.Env) -> set[str]:
 
 def duplicate(env: gymnasium.Env) -> gymnasium.Env:
     """A copy of an environment in the middle of its episode, wrappers and all. Specs, whose arguments may hold all the
-    rows, are shared."""
+    rows, are shared.
+
+    Raises:
+        RewardError: it, or one of its wrappers, cannot be copied.
+    """
     specs = (vars(layer).get(name) for layer in layers(env) for name in ("spec", "_cached_spec"))
-    return deepcopy(env, {id(spec): spec for spec in specs if spec is not None})
+    try:
+        return deepcopy(env, {id(spec): spec for spec in specs if spec is not None})
+    except Exception as error:  # whatever an author's objects raise
+        raise RewardError(
+            f"env {env_name(env)} cannot be copied ({type(error).__name__}: {one_line(error)}), which several episodes "
+            "at once need: give what cannot be copied a __deepcopy__, or set concurrent = False in a task of one turn."
+        ) from error

@@ -10,6 +10,7 @@ import gymnasium
 
 import envs
 from envs import OverlongPenalty, TaskEnv
+from envs.reasoning_gym_tasks import checked
 
 from .errors import ConfigError, RewardError, did_you_mean, one_line, place_of
 
@@ -24,7 +25,7 @@ def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
     if isinstance(env, gymnasium.Env):
         return env
     try:
-        return gymnasium.make(env, **kwargs)
+        return gymnasium.make(env, disable_env_checker=True, **kwargs)  # what it returns is checked here, in words
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
         raise ConfigError(_unknown_env(env)) from error
     except gymnasium.error.UnregisteredEnv as error:
@@ -94,11 +95,15 @@ def _brief(kwargs: dict[str, Any]) -> str:
 
 
 def _unknown_env(env: str) -> str:
+    if env in (refused := {f"reasoning_gym/{task}-v0": reason for task, reason in checked().refused.items()}):
+        return f"env is {env!r}: it is not offered, because its reward fails the check. {refused[env]}"
     ours = sorted(
-        spec.id for spec in gymnasium.registry.values() if str(spec.entry_point).startswith(envs.__name__ + ".")
+        spec.id
+        for spec in gymnasium.registry.values()
+        if str(spec.entry_point).startswith(envs.__name__ + ".") and spec.namespace != "reasoning_gym"
     )
     hint = did_you_mean(env, gymnasium.registry, most=2, cutoff=0.5)
     return (
-        f"env is {env!r}: no such environment is registered.{hint} This package has {', '.join(ours)}; an "
-        "environment of your own is named 'your_module:your/Task-v0'."
+        f"env is {env!r}: no such environment is registered.{hint} This package has {', '.join(ours)} and more (see "
+        "dapo-trl envs list); an environment of your own is named 'your_module:your/Task-v0'."
     )

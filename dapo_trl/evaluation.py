@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from transformers import GenerationConfig
 
 from .conversation import Conversation
+from .dialect import Dialect
 from .episodes import play
 from .judging import Judges
 from .rollout import EnvironmentRows
@@ -96,6 +98,7 @@ def evaluate(
     top_p: float = 1.0,
     batch_size: int = 64,
     seed: int = 0,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Sample ``k`` completions of each row in ``indices`` and let the environment judge them.
@@ -107,15 +110,17 @@ def evaluate(
         env: the held-out environment; see `environments.make_env`.
         max_completion_length: in tokens, an environment's replies included.
         batch_size: completions generated at once.
+        chat_template_kwargs: what the chat template is to be told, as in training.
         on_batch: called with (completions done, completions in all) after each batch.
     """
-    rows, judges = EnvironmentRows(env, tokenizer), Judges(env)
+    rows = EnvironmentRows(env, tokenizer)
+    judges = Judges(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    dialect = Dialect(tokenizer, _stop_ids(model, tokenizer), chat_template_kwargs or {})
     prompts, levels = [], []
     for index in indices:
         prompt, info = rows.show(index)
-        prompts.append(_prompt_ids(tokenizer, prompt))
+        prompts.append(dialect.prompt_ids(prompt))
         levels.append(info.get("level"))
-    stop_ids = _stop_ids(model, tokenizer)
     jobs = sorted(
         ((problem, sample) for problem in range(len(indices)) for sample in range(k)),
         key=lambda job: len(prompts[job[0]]),
@@ -125,7 +130,7 @@ def evaluate(
 
     def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
         sampling = {"max_new_tokens": room, "temperature": temperature, "top_p": top_p}
-        return _sample(model, tokenizer, contexts, stop_ids, **sampling), None
+        return _sample(model, dialect, contexts, **sampling), None
 
     was_training = model.training
     model.eval()
@@ -140,15 +145,14 @@ def evaluate(
                     conversations,
                     [prompts[problem] for problem, _ in batch],
                     speak,
-                    tokenizer=tokenizer,
-                    stop_ids=stop_ids,
+                    dialect=dialect,
                     limit=max_completion_length,
                     hear=judges.hear,
                 )
                 for job, conversation, transcript in zip(batch, conversations, transcripts, strict=True):
                     outcome = conversation.outcome
                     accuracy[job], lengths[job] = outcome.accuracy, transcript.own
-                    truncated[job] = transcript.ids[-1] not in stop_ids
+                    truncated[job] = transcript.cut
                     verdicts[outcome.verdict] += 1
                 if on_batch is not None:
                     on_batch(first + len(batch), len(jobs))
@@ -168,24 +172,14 @@ def merge(parts: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-def _prompt_ids(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
-
-
 def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
     declared = model.generation_config.eos_token_id
     declared = declared if isinstance(declared, list) else [declared]
     return [token for token in {*declared, tokenizer.eos_token_id} if token is not None]
 
 
-def _sample(
-    model: Any, tokenizer: Any, prompts: list[list[int]], stop_ids: list[int], **generation: Any
-) -> list[list[int]]:
-    width = max(map(len, prompts))
+def _sample(model: Any, dialect: Dialect, prompts: list[list[int]], **generation: Any) -> list[list[int]]:
+    tokenizer, stop_ids, width = dialect.tokenizer, list(dialect.stop_ids), max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)

@@ -48,9 +48,12 @@ class ToolEnvironment:
         conversation = self._conversation
         if conversation is None or conversation.over:
             raise ValueError("the task is over")
-        tokens = None if self._tokenizer is None else len(self._tokenizer(message)["input_ids"])
-        reply = conversation.say(Completion(message, n_tokens=tokens))
+        reply = conversation.say(self._said(message))
         return "The task is over." if reply is None else reply
+
+    def _said(self, message: str) -> Completion:
+        tokens = None if self._tokenizer is None else len(self._tokenizer(message)["input_ids"])
+        return Completion(message, n_tokens=tokens)
 
     def _outcome(self, completion: Completion) -> Outcome:
         assert self._conversation is not None
@@ -84,12 +87,14 @@ class TRLTask:
         """TRL's ``train_dataset``: the first ``count`` rows of the environment, whose prompts `reset` fills in."""
         return Dataset.from_dict({"prompt": [[{"role": "user", "content": ""}]] * count, "index": list(range(count))})
 
-    def reward(
-        self, completions: list, completion_ids: list[list[int]], environments: list[ToolEnvironment], **_: Any
-    ) -> list[float]:
+    def reward(self, completions: list, environments: list[ToolEnvironment], **_: Any) -> list[float]:
         """TRL's reward function: the sum over the episode."""
-        last = [
-            Completion(str(messages[-1].get("content") or ""), n_tokens=len(ids))
-            for messages, ids in zip(completions, completion_ids, strict=True)
+        return [
+            environment._outcome(environment._said(_last_words(messages))).reward
+            for messages, environment in zip(completions, environments, strict=True)
         ]
-        return [environment._outcome(said).reward for environment, said in zip(environments, last, strict=True)]
+
+
+def _last_words(messages: list[dict[str, Any]]) -> str:
+    """What the model said after its last tool call; nothing if it said nothing."""
+    return str(messages[-1].get("content") or "") if messages and messages[-1].get("role") == "assistant" else ""

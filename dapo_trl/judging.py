@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
 
 import gymnasium
 
@@ -20,14 +20,18 @@ class Judges:
     Args:
         env: the environment of the conversations.
         processes: how many processes of this machine judge at the same time.
+
+    Raises:
+        RewardError: the environment cannot be copied.
     """
 
     def __init__(self, env: gymnasium.Env, *, processes: int = 1):
         task = env.unwrapped
         concurrent = isinstance(task, TaskEnv) and task.concurrent
         self.threads = max((os.cpu_count() or 1) // processes, 2) if concurrent else 1
-        self._env = env
-        self._own = threading.local()
+        self._copies: SimpleQueue[gymnasium.Env] = SimpleQueue()
+        for _ in range(self.threads if self.threads > 1 else 0):
+            self._copies.put(duplicate(env))
 
     def hear(
         self,
@@ -50,7 +54,7 @@ class Judges:
                 replies[place] = conversation.say(action)
                 on_done(place + 1, total)
             return replies
-        pool = ThreadPoolExecutor(min(self.threads, total), initializer=self._prepare)
+        pool = ThreadPoolExecutor(min(self.threads, total))
         try:
             pairs = zip(conversations, actions, strict=True)
             places = {pool.submit(self._say, *pair): place for place, pair in enumerate(pairs)}
@@ -61,9 +65,10 @@ class Judges:
             pool.shutdown(cancel_futures=True)
         return replies
 
-    def _prepare(self) -> None:
-        self._own.env = duplicate(self._env)
-
     def _say(self, conversation: Conversation, action: Completion) -> str | None:
-        conversation.borrow(self._own.env)
-        return conversation.say(action)
+        env = self._copies.get()
+        try:
+            conversation.borrow(env)
+            return conversation.say(action)
+        finally:
+            self._copies.put(env)

@@ -6,7 +6,6 @@ Every member of a group must have seen the same prompt: rows are addressed by in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,9 @@ from envs import Completion, TaskEnv
 
 from .config import DAPOConfig
 from .conversation import Conversation, Outcome
+from .dialect import Dialect
 from .environments import author_errors, env_name, row_count
-from .episodes import as_completion, play
+from .episodes import play
 from .errors import ConfigError
 from .judging import Judges
 
@@ -94,10 +94,9 @@ class EnvironmentReward:
         self.outcomes: list[Outcome] = []
         self._played: list[Outcome] | None = None
 
-    def bind(self, tokenizer: Any, stop_ids: Iterable[int]) -> None:
-        """Say how completions are decoded and which last tokens mean that the model ended by itself."""
-        self.tokenizer = tokenizer
-        self.stop_ids = frozenset(stop_ids)
+    def bind(self, dialect: Dialect) -> None:
+        """Say how completions are decoded."""
+        self.dialect = dialect
 
     def hand_in(self, outcomes: list[Outcome]) -> None:
         """The outcomes of the completions that will be asked for next, known since they were generated."""
@@ -114,7 +113,7 @@ class EnvironmentReward:
         """The outcomes of completions that somebody else generated: each is all that the model says."""
         conversations = [Conversation(self.env, *row) for row in zip(index, map(shown_text, prompts), strict=True)]
         for conversation, ids in zip(conversations, completion_ids, strict=True):
-            conversation.say(as_completion(self.tokenizer, ids, self.stop_ids))
+            conversation.say(self.dialect.completion(ids))
             conversation.cut()
         return [conversation.outcome for conversation in conversations]
 
@@ -131,6 +130,8 @@ class EnvironmentRollout:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.accelerator.num_processes))
         self._judges = Judges(reward.env, processes=here)
         self._may_reply = not isinstance(task, TaskEnv) or task.max_turns > 1
+        if isinstance(task, TaskEnv) and self._may_reply:
+            reward.dialect.reply_ids("-")  # an unfit chat template is an error before anything is generated
 
     def __call__(self, prompts: list, _: Any) -> dict[str, Any]:
         trainer = self.trainer
@@ -143,10 +144,9 @@ class EnvironmentRollout:
             conversations,
             prompt_ids,
             trainer.speak,
-            tokenizer=self.reward.tokenizer,
-            stop_ids=self.reward.stop_ids,
+            dialect=self.reward.dialect,
             limit=trainer.max_completion_length,
-            anyone=self._anyone if self._may_reply else bool,
+            agree=self._agree,
             hear=self._hear,
         )
         self.reward.hand_in([conversation.outcome for conversation in conversations])
@@ -158,6 +158,7 @@ class EnvironmentRollout:
         }
         if self._may_reply:
             output["env_mask"] = [transcript.mask for transcript in transcripts]
+            output["cut_off"] = [transcript.cut for transcript in transcripts]
             output["own_tokens"] = [transcript.own for transcript in transcripts]
         return output
 
@@ -167,9 +168,14 @@ class EnvironmentRollout:
 
         return self._judges.hear(conversations, actions, tell)
 
-    def _anyone(self, mine: bool) -> bool:
+    def _agree(self, active: int, room: int) -> tuple[int, int]:
+        """As many contexts as the busiest process has where vLLM shares them out by equal numbers, else one or more."""
         accelerator = self.trainer.accelerator
-        return bool(accelerator.reduce(torch.tensor(int(mine), device=accelerator.device)) > 0)
+        if accelerator.num_processes == 1 or not self._may_reply:
+            return active, room
+        mine = torch.tensor([[active, room]], device=accelerator.device)
+        most, room = accelerator.gather(mine).max(dim=0).values.tolist()
+        return most if self.trainer.use_vllm else max(active, min(most, 1)), room
 
 
 def shown_text(prompt: str | list[dict[str, str]]) -> str:

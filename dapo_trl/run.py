@@ -230,6 +230,7 @@ def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console:
             temperature=run.eval_temperature,
             top_p=run.eval_top_p,
             seed=trainer.args.seed + accelerator.process_index,
+            chat_template_kwargs=trainer.dialect.template,
             on_batch=lambda done, total: bar.update(task, completed=done, total=total),
         )
     found = merge(gather_object([mine]))

@@ -26,6 +26,7 @@ from .callbacks import NothingLearnt
 from .collect import RolloutCollector
 from .config import DAPOConfig
 from .data import PromptStream, StreamedPrompts, prompt_stream
+from .dialect import Dialect
 from .environments import has_overlong_penalty, make_env
 from .errors import ConfigError
 from .guard import stop_at_non_finite
@@ -134,7 +135,9 @@ class DAPOTrainer(ResumableTrainer):
         self.stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         self.env_rollout: EnvironmentRollout | None = None
         if self._environment_reward is not None:
-            self._environment_reward.bind(self._tokenizer, self.stop_ids)
+            told = {"chat_template": self.chat_template} if self.chat_template else {}
+            self.dialect = Dialect(self._tokenizer, self.stop_ids, told | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
+            self._environment_reward.bind(self.dialect)
             if self.rollout_func is None and not self.tools:
                 self.rollout_func = self.env_rollout = EnvironmentRollout(self, self._environment_reward)
         task_rewards = len(self.reward_funcs)

@@ -209,10 +209,12 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
             ValueError: The index is not an integer, or `options` has another key.
         """
         super().reset(seed=seed)
+        if self.max_turns == 1 and type(self).reply is not TaskEnv.reply:
+            raise TypeError(f"{type(self).__name__} has a reply and max_turns=1: set max_turns to the most turns")
         index = self._choose_index(options or {})
-        row = self.row(index)
+        row = _checked(self.row(index), f"{type(self).__name__}.row({index})")
         self._current, self._turns = (index, row), ()
-        return row["prompt"], {"index": index, **deepcopy(row.get("info", {}))}
+        return row["prompt"], {**deepcopy(row.get("info", {})), "index": index}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take the model's turn: judge it and end the episode, or reply to it and go on.
@@ -244,7 +246,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         index, row = self._current
         self._turns = (*self._turns, action)
         truncated = getattr(action, "finish_reason", None) == "length"
-        info = {"index": index, **deepcopy(row.get("info", {}))}
+        info = {**deepcopy(row.get("info", {})), "index": index}
         if not truncated and len(self._turns) < self.max_turns:
             reply = self.reply(row, self._turns)
             if isinstance(reply, str):
@@ -272,6 +274,8 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
 
     def _choose_index(self, options: Mapping[str, Any]) -> int:
         name = type(self).__name__
+        if not hasattr(self, "num_rows"):
+            raise TypeError(f"{name} has no num_rows: set it to the number of rows, or None for an endless task")
         unknown = sorted(map(str, set(options) - {"index"}))
         if unknown:
             raise ValueError(f"{name}.reset: unknown options {unknown}: the only option is 'index'")
@@ -284,6 +288,18 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
             last = "any integer from 0 on" if self.num_rows is None else f"0 to {self.num_rows - 1}"
             raise IndexError(f"{name}.reset: index={index} is out of range: valid is {last}")
         return index
+
+
+def _checked(row: Any, place: str) -> Mapping[str, Any]:
+    """Return what an author's `row` returned, if it is a row."""
+    if not isinstance(row, Mapping):
+        raise TypeError(f"{place} returned {row!r} ({type(row).__name__}): it must be a dict with a 'prompt'")
+    prompt, info = row.get("prompt"), row.get("info", {})
+    if not isinstance(prompt, str):
+        raise TypeError(f"{place} has the prompt {prompt!r} ({type(prompt).__name__}): row['prompt'] must be a str")
+    if not isinstance(info, Mapping):
+        raise TypeError(f"{place} has the info {info!r} ({type(info).__name__}): row['info'] must be a dict")
+    return row
 
 
 def _as_index(value: Any) -> int | None:

@@ -1,7 +1,7 @@
 """Environments of installed packages, announced through the entry-point group `dapo_trl.envs`.
 
-A package that has tasks for this one says so in its `pyproject.toml`, and they are there wherever `envs` is imported, in
-the workers of vector environments too:
+A package that has tasks for this one says so in its `pyproject.toml`, and they are there wherever `envs` is imported,
+in the workers of vector environments too:
 
     [project.entry-points."dapo_trl.envs"]
     my-tasks = "my_tasks"             # a module, which registers its environments when it is imported
@@ -45,6 +45,7 @@ def load_plugins() -> None:
 
 def _load(plugin: EntryPoint) -> None:
     """Import a plug-in's module and call what it names there."""
+    # the import system's own mark of a module whose import has begun and not ended
     loading = getattr(getattr(sys.modules.get(plugin.module), "__spec__", None), "_initializing", False)
     if not loading:
         announced = plugin.load()

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-PACKAGES = ("dapo-trl", "gymnasium", "math-verify")
+PACKAGES = ("dapo-trl", "gymnasium", "math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 """Packages whose version may change a reward."""
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import gymnasium
 import pytest
 import torch
+import trl
 
 import envs
 from dapo_trl.conversation import Conversation, duplicate
-from dapo_trl.episodes import play, reply_ids
+from dapo_trl.dialect import Dialect
+from dapo_trl.episodes import play
 from dapo_trl.errors import ConfigError, RewardError
 from dapo_trl.evaluation import evaluate
 from envs import Completion, OverlongPenalty
@@ -53,12 +55,15 @@ class Speaker:
         return [ids for _ in contexts], [[-0.5] * len(ids) for _ in contexts] if self.logprobs else None
 
 
+def dialect(tokenizer, **template):
+    return Dialect(tokenizer, [tokenizer.eos_token_id, tokenizer.pad_token_id], template)
+
+
 def played(env, speaker, *indices, limit=100, tokenizer=None):
     tokenizer = tokenizer or speaker.tokenizer
     conversations = [Conversation(env, index) for index in indices]
     prompts = [tokenizer(f"row {index}: ")["input_ids"] for index in indices]
-    stops = [tokenizer.eos_token_id]
-    found = play(conversations, prompts, speaker, tokenizer=tokenizer, stop_ids=stops, limit=limit)
+    found = play(conversations, prompts, speaker, dialect=dialect(tokenizer), limit=limit)
     return conversations, found
 
 
@@ -121,40 +126,58 @@ class TestPlay:
 
     def test_one_that_has_nothing_left_to_say_generates_along(self):
         """Two processes take turns: the one that is done first joins until the other is, and nothing of it is kept."""
-        speaker, votes = Speaker(byte_tokenizer(), "R", "R", "R"), iter([True, True, True, False])
+        speaker, votes = Speaker(byte_tokenizer(), "R", "R", "R"), iter([2, 2, 1, 0])
         tokenizer = speaker.tokenizer
         conversation = Conversation(Haggle(), 0)
         [transcript] = play(
             [conversation],
             [tokenizer("row 0: ")["input_ids"]],
             speaker,
-            tokenizer=tokenizer,
-            stop_ids=[tokenizer.eos_token_id],
+            dialect=dialect(tokenizer),
             limit=20,
-            anyone=lambda mine: next(votes),
+            agree=lambda active, room: (next(votes), 7),
         )
-        assert len(speaker.shown) == 3 and tokenizer.decode(transcript.ids) == "R" + tokenizer.eos_token
+        assert [len(shown) for shown in speaker.shown] == [2, 2, 1] and speaker.rooms == [7] * 3
+        assert tokenizer.decode(transcript.ids) == "R" + tokenizer.eos_token
+
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 
 
 class TestReply:
     def test_as_the_chat_template_writes_it(self):
         tokenizer = byte_tokenizer(chat=True)
-        ids = reply_ids(tokenizer, "42", [tokenizer.eos_token_id])
+        ids = dialect(tokenizer).reply_ids("42")
         assert tokenizer.decode(ids) == "<|user|>42<|end|><|assistant|>"
 
     def test_what_follows_the_end_of_a_turn_is_part_of_it(self):
         tokenizer = byte_tokenizer(chat=True)
         tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|end|>\n")
-        assert (
-            tokenizer.decode(reply_ids(tokenizer, "42", [tokenizer.eos_token_id]))
-            == "\n<|user|>42<|end|>\n<|assistant|>"
-        )
+        assert tokenizer.decode(dialect(tokenizer).reply_ids("42")) == "\n<|user|>42<|end|>\n<|assistant|>"
 
-    def test_a_template_that_writes_the_past_differently_is_refused(self):
+    @pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_5_think", "qwen3_6"])
+    def test_as_well_known_models_write_it(self, name):
         tokenizer = byte_tokenizer(chat=True)
-        tokenizer.chat_template = "{{ messages | length }}" + tokenizer.chat_template
-        with pytest.raises(ConfigError, match="writes a conversation differently once it goes on"):
-            reply_ids(tokenizer, "42", [tokenizer.eos_token_id])
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+        tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+        end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        text = tokenizer.decode(Dialect(tokenizer, [end]).reply_ids("42"))
+        assert text.startswith("\n<|im_start|>user\n42<|im_end|>\n<|im_start|>assistant\n")
+
+    def test_the_template_is_told_the_same_as_for_the_prompt(self):
+        tokenizer = byte_tokenizer(chat=True)
+        tokenizer.chat_template = tokenizer.chat_template.replace(
+            "<|assistant|>{% endif", "<|assistant|>{{ mood }}{% endif"
+        )
+        told = dialect(tokenizer, mood="calm")
+        assert tokenizer.decode(told.reply_ids("42")).endswith("<|assistant|>calm")
+        assert tokenizer.decode(told.prompt_ids([{"role": "user", "content": "1"}])).endswith("<|assistant|>calm")
+
+    def test_a_template_that_forgets_what_was_said_is_refused(self):
+        tokenizer = byte_tokenizer(chat=True)
+        tokenizer.chat_template = "{{ messages[-1].content }}"
+        with pytest.raises(ConfigError, match="does not write a model's earlier turn as it was said"):
+            dialect(tokenizer).reply_ids("42")
 
 
 class TestConversation:
@@ -173,6 +196,10 @@ class TestConversation:
             (("", 1.0, True, {}), r"returned 4 values from step\(\) for index 2: it must return \(observation"),
             (1.0, r"returned a float from step\(\)"),
             (("", 1.0, True, False, None), r"returned the info None \(NoneType\).*must be a dict"),
+            (("", 1.0, True, False, {"rewards": [1.0]}), r'returned info\["rewards"\] \[1.0\] for index 2'),
+            (("", 1.0, True, False, {"rewards": {"a": "x"}}), r'returned info\["rewards"\]'),
+            (("", 1.0, True, False, {"accuracy": "high"}), r'returned info\["accuracy"\] \'high\' for index 2'),
+            (("", 1.0, True, False, {"accuracy": 7.0}), r'info\["accuracy"\] 7.0'),
             ((None, 0.0, False, False, {}), r"returned None \(NoneType\) for index 2 and does not end: it must reply"),
         ],
     )
@@ -181,7 +208,7 @@ class TestConversation:
             def step(self, action):
                 return result
 
-        with pytest.raises(RewardError, match=rf"env Odd {message}"):
+        with pytest.raises(RewardError, match=rf"env Odd .*{message}"):
             Conversation(Odd(), 2).say(Completion("1?"))
 
     def test_a_copy_shares_the_rows_and_nothing_else(self):

@@ -82,7 +82,7 @@ def test_an_episode_by_hand():
     assert prompt.startswith("Compute ") and environment.send(first).startswith("Result: ")
     environment.send(second)
     assert environment.send(answer) == "The task is over."
-    assert task.reward([[{"content": "anything"}]], [[1, 2]], [environment]) == [1.0]
+    assert task.reward([[{"role": "assistant", "content": "anything"}]], [environment]) == [1.0]
     with pytest.raises(ValueError, match="the task is over"):
         environment.send("more")
 
@@ -92,7 +92,7 @@ def test_without_a_tool_call_the_completion_is_the_answer():
     environment = task.environment()
     environment.reset(index=3)
     said = [{"role": "assistant", "content": task.env.unwrapped.solution(3)}]
-    assert task.reward([said], [[1, 2]], [environment]) == [1.0]
+    assert task.reward([said], [environment]) == [1.0]
 
 
 def test_what_is_sent_has_a_length_for_the_overlong_penalty():
@@ -102,5 +102,13 @@ def test_what_is_sent_has_a_length_for_the_overlong_penalty():
     environment.reset(index=0)
     answer = env.unwrapped.solution(0)
     environment.send(answer)
-    [reward] = task.reward([[{"content": ""}]], [[1]], [environment])
+    [reward] = task.reward([[{"role": "assistant", "content": ""}]], [environment])
     assert reward == pytest.approx(1 + overlong_penalty(len(answer), max_length=1))
+
+
+def test_what_a_tool_said_last_is_not_the_models_answer():
+    task = TRLTask("math/Arithmetic-v0")
+    environment = task.environment()
+    environment.reset(index=3)
+    said = [{"role": "tool", "content": task.env.unwrapped.solution(3)}]
+    assert task.reward([said], [environment]) == [0.0]

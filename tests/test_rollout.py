@@ -7,6 +7,7 @@ import pytest
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.conversation import Conversation
+from dapo_trl.dialect import Dialect
 from dapo_trl.environments import has_overlong_penalty, make_env
 from dapo_trl.errors import ConfigError, RewardError
 from dapo_trl.rollout import EnvironmentReward, EnvironmentRows
@@ -94,7 +95,7 @@ def test_rows_are_text_or_chat_as_the_tokenizer_wants():
 def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
     tokenizer = byte_tokenizer()
     reward = EnvironmentReward(OverlongPenalty(Echo(), max_length=3))
-    reward.bind(tokenizer, [tokenizer.eos_token_id])
+    reward.bind(Dialect(tokenizer, [tokenizer.eos_token_id]))
     stopped = [*tokenizer("a")["input_ids"], tokenizer.eos_token_id]
     cut = tokenizer("bbbbb")["input_ids"]
     assert reward(["say a", "say b"], ["-", "-"], [stopped, cut], [0, 1]) == [1.0, pytest.approx(1 - 0.02)]
@@ -144,8 +145,8 @@ class NoNumRows(TaskEnv):
     [
         (Raises, r"env Raises, index 1: step\(\) raised KeyError: 'missing' \(test_rollout\.py:\d+\)"),
         (ReturnsNone, r"env ReturnsNone, index 1: step\(\) raised TypeError: verify returned None"),
-        (NoPrompt, r"env NoPrompt, index 1: reset\(\) raised KeyError: 'prompt'"),
-        (NumberPrompt, r"env NumberPrompt returned 7 \(int\) from reset"),
+        (NoPrompt, r"env NoPrompt, index 1: reset\(\) raised TypeError: NoPrompt.row\(1\) has the prompt None"),
+        (NumberPrompt, r"env NumberPrompt, index 1: reset\(\) raised TypeError: .* has the prompt 7 \(int\)"),
         (NoNumRows, r"env NoNumRows has no num_rows"),
     ],
 )

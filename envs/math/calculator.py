@@ -63,7 +63,11 @@ class Problem:
 
     @property
     def split(self) -> Split:
-        return split_of(self.operations, *self.numbers)
+        """The split this problem belongs to, whatever the settings; `a * b` and `b * a` belong together."""
+        first, second, *rest = self.numbers
+        if self.operations[0] != "-":
+            first, second = sorted((first, second))
+        return split_of(self.operations, first, second, *rest)
 
 
 class CalculatorEnv(ProceduralEnv[Problem]):

@@ -104,7 +104,7 @@ class ProblemEnv(TaskEnv):
         self._read: Callable[[], tuple[Question, ...]] | None
         """Reads the questions again, from the cache if this process has them; None for rows given directly."""
         if source == "path":
-            self._read = partial(questions_of_file, Path(os.fspath(path)).expanduser(), how)  # type: ignore[arg-type]
+            self._read = partial(questions_of_file, Path(os.fspath(path)).expanduser().absolute(), how)  # type: ignore[arg-type]
         elif source == "dataset":
             self._read = partial(questions_of_dataset, str(dataset), name, split or "train", how)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -10,11 +11,13 @@ from itertools import count
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 from ..base import Judgement, TaskEnv
+from ..verifiers.extraction import boxes
 
 Split = Literal["train", "test"]
 
 _TEST_SHARE = 8  # one problem in this many belongs to the test split
 _INTEGER = re.compile(r"[$*\s]*(?P<minus>-?)(?P<digits>\d+|\d{1,3}(?:,\d{3})+)[$*.\s]*")
+_DELIMITERS = re.compile(r"\\[()\[\]]")
 
 
 class Problem(Protocol):
@@ -86,7 +89,7 @@ class ProceduralEnv(TaskEnv, Generic[AnyProblem]):
 
     def problem(self, index: int) -> AnyProblem:
         """Return the problem at `index`, at least 0."""
-        key = (*self._settings, index)
+        key = (*self._settings, operator.index(index))  # a NumPy integer has another repr
         choice, pick = divmod(entropy(*key), len(self.levels))
         for attempt in count():
             problem = self.draw(self.levels[pick], choice, (*key, attempt))
@@ -117,7 +120,7 @@ def draws(*key: object) -> Iterator[int]:
 
 def same_integer(answer: str, gold: str) -> Judgement:
     """Whether `answer` is the whole number `gold`; compared as text, because a hostile answer may be endless."""
-    number = _INTEGER.fullmatch(answer)
+    number = _INTEGER.fullmatch(_DELIMITERS.sub("", boxes(answer) or answer).replace("−", "-"))
     if number is None:
         return Judgement.of(False, f"{answer[:80]!r} is not one whole number")
     minus, digits = number["minus"], number["digits"].replace(",", "").lstrip("0")

@@ -68,7 +68,8 @@ class Reading:
 
 def questions_of_file(path: Path, how: Reading) -> tuple[Question, ...]:
     """Read a jsonl or parquet file once, and again when it has changed; see `read_file` and `read_questions`."""
-    state = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    found = path.stat() if path.is_file() else None
+    state = found and (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return _questions_of_file(path.absolute(), state, how)
 
 

@@ -2,8 +2,13 @@ r"""Finding the answer in what a model wrote; nothing here knows the gold answer
 
 The rules: only text after a closed `</think>` counts, and an unclosed one means that there is no answer;
 then the last answer line ("Answer: 34"), or the last balanced `\boxed{}`, or the last "#### 34", as the
-answer style asks. Boxes side by side are one answer with several values, so hedging between them is never
-right.
+answer style asks.
+
+- An answer line may be emphasised (`**Answer:** 34`). If nothing follows the colon, the last box below counts, or else
+  the next line; display math may go on over several lines.
+- A sentence such as "the answer is 34" is no answer line, and an answer line that ends the text is blank.
+- Boxes side by side are one answer with several values, so hedging between them is never right; the same box twice
+  counts once. A box that comes later after other words replaces the ones before.
 
 Everything here is one pass over the text, however hostile.
 """
@@ -12,10 +17,19 @@ from __future__ import annotations
 
 import re
 
-_ANSWER_LINE = re.compile(r"\banswer\b[ \t*_]*:[ \t*_]*", re.IGNORECASE)
+_ANSWER_LINE = re.compile(r"(?<![A-Za-z])answer[ \t*_]*:[ \t*_]*", re.IGNORECASE)
 _HASH_LINE = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
-_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-_SIDE_BY_SIDE = re.compile(r"(?:[\s$,;.*]|\\[()\[\],;!]|\\q?quad|\b(?:and|or|either|maybe|perhaps|possibly|also)\b)*")
+_BRACES = re.compile(r"(?P<box>\\{1,3}(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+_BESIDE = re.compile(
+    r"(?:[\s$,;.*/|&+:~()\[\]–—-]|\\(?:text|mathrm|mbox)\s*\{|\}|\\[()\[\],;!&\\]|\\q?quad|\\(?:lor|vee|pm|to|cup)\b"
+    r"|\b(?:and|or|either|maybe|perhaps|possibly|also|alternatively|versus|vs|nor|else|both|then)\b)*",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(
+    r"(?:(?!\n\s*\n|[.!?]\s|\b(?:so|thus|hence|therefore|gives?|get|then)\b).){0,80}", re.IGNORECASE | re.DOTALL
+)
+_AND_OR = re.compile(r"\b(?:and|or)\b", re.IGNORECASE)
+_DISPLAYED = {"$$": "$$", r"\[": r"\]"}
 
 
 def after_thinking(text: str) -> str | None:
@@ -25,7 +39,7 @@ def after_thinking(text: str) -> str | None:
 
 
 def answer_line(text: str) -> str | None:
-    """Return what follows "Answer:" on the last such line; left blank, it hands over to a box below it.
+    """Return what follows "Answer:" on the last such line, or what is below it if nothing follows.
 
     Of several on one line the first counts: what it is followed by is then read as one (bad) answer.
     """
@@ -36,7 +50,10 @@ def answer_line(text: str) -> str | None:
     if last is None:
         return None
     rest = text[last.end() :]
-    return rest.partition("\n")[0].strip().rstrip("*_ ") or boxes(rest)
+    line = rest.partition("\n")[0].strip().rstrip("*_ ")
+    if not line:
+        return boxes(rest) or _first_line(rest)
+    return _first_line(rest) if line in _DISPLAYED else line
 
 
 def boxes(text: str) -> str | None:
@@ -45,9 +62,10 @@ def boxes(text: str) -> str | None:
     if not found:
         return None
     first = len(found) - 1
-    while first and _SIDE_BY_SIDE.fullmatch(text, found[first - 1][1], found[first][0]):
+    while first and _are_beside(text, found[first - 1][1], found[first][0]):
         first -= 1
-    return ", ".join(text[start:end].partition("{")[2][:-1].strip() for start, end in found[first:])
+    contents = [text[start:end].partition("{")[2][:-1].strip() for start, end in found[first:]]
+    return ", ".join(dict.fromkeys(contents))
 
 
 def box_spans(text: str) -> list[tuple[int, int]]:
@@ -70,3 +88,21 @@ def hash_line(text: str) -> str | None:
     """Return what follows the last "####" that starts a line, as in GSM8K."""
     found = _HASH_LINE.findall(text)
     return found[-1].strip() if found else None
+
+
+def _are_beside(text: str, start: int, end: int) -> bool:
+    """Whether two boxes are one answer: there are only signs between them, or an "and" or "or" in one sentence."""
+    if _BESIDE.fullmatch(text, start, end):
+        return True
+    return bool(_JOINED.fullmatch(text, start, end) and _AND_OR.search(text, start, end))
+
+
+def _first_line(text: str) -> str | None:
+    """Return the first line that is not blank, with the rest of the formula if it opens one."""
+    text = text.strip()
+    line = text.partition("\n")[0].strip().rstrip("*_ ")
+    closing = _DISPLAYED.get(line)
+    if closing is None:
+        return line or None
+    formula, closed, _ = text.removeprefix(line).partition(closing)
+    return formula.strip() if closed else None

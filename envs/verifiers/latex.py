@@ -1,7 +1,6 @@
 r"""One spelling for the many ways to write the same answer: `clean`, and the parts an answer is made of.
 
-Only notation is changed here, never a value: `\dfrac12` becomes `\frac{1}{2}`, `\left(1,\; 2\right)` becomes
-`(1, 2)`, `$\boxed{5\text{ cm}}$` becomes `5`.
+Only delimiters, layout and notation are changed here, never a value: `$\boxed{x = ½}$` becomes `x = \frac{1}{2}`.
 """
 
 from __future__ import annotations
@@ -9,66 +8,52 @@ from __future__ import annotations
 import re
 
 from .extraction import box_spans
-from .rationals import parse_rational
+from .notation import one_notation
+from .units import is_modified
 
-_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
-_MATH_SPAN = re.compile(r"\$\$.+?\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
-_PROSE = re.compile(r"[A-Za-z\s,.;:!'*]*")  # what may stand around the one formula of an answer
-_HEDGE = re.compile(r"\b(?:or|and|not|either|neither|maybe|perhaps|than)\b", re.IGNORECASE)
-
-_REPLACEMENTS = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\s+", " "),
-        (r"[−–﹣－]", "-"),
-        (r"×", r"\\times "),
-        (r"[·⋅]", r"\\cdot "),
-        (r"÷", "/"),
-        (r"∞", r"\\infty "),
-        (r"π|(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
-        (r"≤|\\leq(?:slant)?(?![A-Za-z])", r"\\le "),
-        (r"≥|\\geq(?:slant)?(?![A-Za-z])", r"\\ge "),
-        (r"√\s*(\w+)|(?:√|(?<!\\)\bsqrt|(?<=\d)sqrt)\s*\(([^()]*)\)", r"\\sqrt{\1\2}"),
-        (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![A-Za-z])\.?", ""),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r",\\!|\{,\}", ","),
-        (r"(?<=\d)(?:\\[,:;! ]|~)(?=\d{3}(?!\d))", ""),
-        (r"(?<!\\)(?:\\!|\\[,:; ]|\\q?quad(?![A-Za-z]))|~", " "),
-        (r"\\%| ?\b[Pp]er ?cent\b", "%"),
-        (r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))|°|\\degree(?![A-Za-z])| ?\bdegrees?\b", ""),
-        (r"\\(?:mathrm|mathbf|textbf|textit|textrm|mbox|operatorname)(?= ?\{)", r"\\text"),
-        (r"\\text ?\{ ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])", ", "),
-        (r"\\sqrt ?(\w)", r"\\sqrt{\1}"),
-        (r"\\frac ?(\w|\\pi(?![A-Za-z]))", r"\\frac{\1}"),
-        (r"(\\frac ?\{[^{}]*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
-        (r"([_^]) ?\{ ?(\w) ?\}", r"\1\2"),
-        (r"^\\text ?\{([^{}]*)\}$", r"\1"),
-        (r"(?<![\d./])(\d+) (\d+) ?/ ?(\d+)(?![\d/])", r"\1\\frac{\2}{\3}"),
-        (r"^\{(.*[^\\])\}$", r"\\{\1\\}"),
-        (r",[ ,]*,", ","),
-        (r" +", " "),
-        (r" ,", ","),
-    )
+_DELIMITERS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("**", "**"),
+    ("`", "`"),
+    ('"', '"'),
+    ("'", "'"),
 )
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
-_UNIT = re.compile(r"(?:\\text\s*\{[^{}]*\}|[A-Za-z][A-Za-z.]+(?:[\s/]+[A-Za-z.]+)*)\s*(?:\^\s*[23])?")
-_NO_UNIT = re.compile(
-    r"pi|tau|sqrt|log|ln|sin|cos|tan|exp|inf|infinity|(?:hundred|thousand|[mbtr]+illion|dozen)s?|k|not|half|mod|[ap]\.?m\.?",
+_MATH_SPAN = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\([^\\]*(?:\\[^()][^\\]*)*\\\)|\\\[[^\\]*(?:\\[^\[\]][^\\]*)*\\\]")
+_BEFORE = re.compile(r"[A-Za-z\s,.;:!'*]*(?:\$\$?|\\\(|\\\[)?\s*")  # what may stand around the one formula of an answer
+_AFTER = re.compile(r"\s*(?:\$\$?|\\\)|\\\])?\s*(\\?%)?([A-Za-z\s,.;:!'*]*)")
+_ASIDE = re.compile(
+    r"(?:is|are|was|were|as|which|because|since|so|I)\b"
+)  # what such words start says nothing of the value
+_LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between the formulas of a list
+_STATEMENT = re.compile(
+    r"(?:\\text\{ ?)?(?:(?:[A-Za-z,']+|\$[^$]{1,20}\$) )*(?:is|are|was|were|be|equals?|have|has|gets?|needs?)"
+    r"(?:[ :]+\}?|\})[ :]*(?=[-+\d.¤$\\(])"
+    r"|(?:(?:so|thus|hence|therefore),? )?(?:the|my) (?:final |correct )?(?:answer|solution|choice|value) is:? (?=\w)",
     re.IGNORECASE,
 )
+
+_LAST_WORDS = re.compile(r"(?<=[\w})%$])\.\s+[A-Z][A-Za-z\s,.;:!']*$")  # a sentence after the answer
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_CHOICE = re.compile(r"(?:(?:option|choice|answer) )?\(?([A-Z])\)?", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!a?(?:sin|cos|tan|arc|log|sqrt))(?:[^\W\d_]{4,}|[A-Z][a-z]+|[ap]\.m\b)")
 _MATRIX = re.compile(
-    r"\\begin\{(?P<name>[pbvBV]?matrix|array)\}(?:\{[lcr|]+\})?(?P<rows>.*)\\end\{(?P=name)\}", re.DOTALL
+    r"\\begin\{(?P<name>[pb]?matrix|smallmatrix|array)\}(?:\{[lcr| ]+\})?(?P<rows>.*)\\end\{(?P=name)\}"
 )
+_ROW_END = re.compile(r"\\\\(?: ?\[[^\[\]]*\])?|\\cr(?![A-Za-z])")
 
 
 def clean(answer: str) -> str:
-    """Return `answer` in one spelling, without delimiters, layout commands, degrees, units and full stop."""
-    text = _unwrap(answer.replace("\\$", ""))
-    for pattern, replacement in _REPLACEMENTS:
-        text = pattern.sub(replacement, text)
-    text = text.strip().rstrip(".;, ").strip()
-    return _without_unit(text)
+    """Return `answer` in one spelling, without delimiters, layout commands, degrees and full stop."""
+    text = answer.replace("\\$", "¤").replace("\\pounds", "£")
+    if (words := _LAST_WORDS.search(text)) and not is_modified(words[0]):
+        text = text[: words.start()]
+    text = one_notation(_unwrap(text))
+    text = _without_full_stop(text.rstrip(";, "))
+    return _without_statement(text)
 
 
 def word_form(answer: str, *, force: bool = False) -> str | None:
@@ -77,26 +62,13 @@ def word_form(answer: str, *, force: bool = False) -> str | None:
     A single letter may be a choice and a variable alike: it keeps its case, words do not. With `force`
     everything is taken for words.
     """
-    text = " ".join(_TEXT.sub(r"\1", answer).split()).strip(" .")
-    if re.fullmatch(r"\([A-Za-z]\)", text):
-        text = text[1:-1]
-    if re.fullmatch("[A-Z]", text):
-        return text
-    return text.lower() if force or "\\text" in answer or _WORD.search(text) else None
-
-
-def split(text: str, separator: str = ",") -> list[str]:
-    """Split at the separators outside of all brackets, of which any closes any (as in `[1, 2)`)."""
-    parts, depth, start = [], 0, 0
-    for position, character in enumerate(text):
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        elif character == separator and depth == 0:
-            parts.append(text[start:position].strip())
-            start = position + 1
-    return [*parts, text[start:].strip()]
+    text = " ".join(_TEXT.sub(r"\1", answer).split()).strip(" .\"'")
+    if choice := _CHOICE.fullmatch(text):
+        return choice[1] if len(text) > 1 or text.isupper() or force else None
+    text = (
+        re.sub(r"^(?:the|an?) (?=[a-z])", "", text.lower()) if force or "\\text" in answer or _WORD.search(text) else ""
+    )
+    return text or None
 
 
 def brackets(text: str) -> tuple[str, str]:
@@ -113,10 +85,12 @@ def brackets(text: str) -> tuple[str, str]:
 
 def matrix_rows(text: str) -> list[list[str]] | None:
     """Return the cells of a LaTeX matrix or vector, row by row; None if `text` is none."""
-    match = _MATRIX.fullmatch(text)
+    match = _MATRIX.fullmatch(brackets(text)[1].strip())
     if match is None:
         return None
-    rows = match["rows"].strip().removesuffix("\\\\").split("\\\\")
+    rows = _ROW_END.split(match["rows"].strip())
+    if not rows[-1].strip():
+        rows.pop()
     return [[cell.strip() for cell in row.split("&")] for row in rows]
 
 
@@ -131,7 +105,7 @@ def _is_closed(text: str) -> bool:
 
 
 def _unwrap(answer: str) -> str:
-    """Take the one formula out of its delimiters and boxes, and of the words around it."""
+    """Take the one formula out of its delimiters and boxes, and of the words before it."""
     text = answer.strip()
     while True:
         inner = _unwrap_once(text)
@@ -140,12 +114,23 @@ def _unwrap(answer: str) -> str:
         text = inner
 
 
+def _without_full_stop(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith("..") else text.removesuffix(".").rstrip()
+
+
+def _without_statement(text: str) -> str:
+    """Take off "the answer is" and the like, unless it says that the answer is something else."""
+    statement = _STATEMENT.match(text)
+    return text if statement is None or is_modified(statement[0]) else text[statement.end() :]
+
+
 def _unwrap_once(text: str) -> str:
-    text = text.strip().removesuffix(".").strip()
+    text = _without_statement(_without_full_stop(text))
     for opening, closing in _DELIMITERS:
         inner = text[len(opening) : -len(closing)]
         if (
-            len(text) > len(opening + closing)
+            len(text) >= len(opening + closing)
             and text.startswith(opening)
             and text.endswith(closing)
             and opening not in inner
@@ -155,24 +140,22 @@ def _unwrap_once(text: str) -> str:
     spans = box_spans(text) or [match.span() for match in _MATH_SPAN.finditer(text)]
     if len(spans) == 1:
         start, end = spans[0]
-        around = text[:start] + " " + text[end:]
-        if around == " " or (_PROSE.fullmatch(around) and not _HEDGE.search(around)):
-            formula = text[start:end]
-            is_box = formula.startswith(("\\boxed", "\\fbox"))
-            return formula.partition("{")[2][:-1].strip() if is_box else formula
+        before, after = text[:start], _AFTER.fullmatch(text, end)
+        if _BEFORE.fullmatch(before) and not is_modified(before) and after:
+            formula = _inside(text[start:end])
+            words = after[2].strip(" .,;:!*")
+            if _ASIDE.match(words) and not is_modified(words):
+                words = ""
+            return formula.strip() + (after[1] or "") + (f" \\text{{ {words}}}" if words else "")
+    if len(spans) > 1 and all(_LISTED.fullmatch(between) for between in _MATH_SPAN.split(text)):
+        return _MATH_SPAN.sub(lambda span: _inside(span[0]), text)
     if text.count("$") == 1:
-        return text.replace("$", "")  # an amount of money
+        return text.replace("$", "¤")  # an amount of money
     return text
 
 
-def _without_unit(text: str) -> str:
-    """Drop the unit that follows a number or formula: words after it, or text in math."""
-    for match in _UNIT.finditer(text):
-        if match.end() == len(text) and match.start():
-            before, unit = text[: match.start()].rstrip(), match.group()
-            names = _TEXT.sub(r"\1", unit)
-            if any(_NO_UNIT.fullmatch(word) for word in re.split(r"[\s^]+", names)):
-                return text
-            if unit.startswith("\\text") or parse_rational(before) is not None:
-                return before
-    return text
+def _inside(span: str) -> str:
+    """Return the formula inside a box or math delimiters."""
+    if span.startswith("$"):
+        return span.strip("$")
+    return span[2:-2] if span[1] in "([" else span.partition("{")[2][:-1]

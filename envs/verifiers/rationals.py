@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _MAX_DEPTH = 20  # of nested fractions and parentheses
 _MAX_DIGITS = 100_000  # of a power that is worked out
+_MAX_BITS = 400_000  # of a product to which a factor is added
 _CHUNK = 4_000  # digits that `int` reads under every setting of its limit
 
 _TOKEN = re.compile(
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
-    r"(?P<repeating>\\overline\{\d{1,50}\})?"
+    r"(?P<number>(?:(?!0)\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+|\.(?=\\overline))"
+    r"(?P<repeating>\\overline\{\d{1,50}\})?(?:[eE](?P<exponent>[-+]?\d{1,5})(?!\w))?"
     r"|(?P<symbol>\\frac|\\times|\\cdot|[-+*/^(){}%])"
     r"|\s+"
 )
@@ -45,6 +47,7 @@ class Rational:
         return left == right or (left == 100 * right if self.percent else 100 * left == right)
 
 
+@lru_cache(maxsize=64)
 def parse_rational(text: str) -> Rational | None:
     """Read all of `text` as one number; None if it is anything else, or too large to be worked out."""
     tokens: list[re.Match[str]] = []
@@ -67,7 +70,7 @@ class _NotANumber(Exception):
 
 
 class _Parser:
-    """Recursive descent over: value = sign? factor ((times | /) factor)*; factor = base (^ integer)?"""
+    """Recursive descent over: value = sign? factor ((times | / | nothing) factor)*; factor = base (^ integer)?"""
 
     def __init__(self, tokens: list[re.Match[str]]) -> None:
         self._tokens = tokens
@@ -85,15 +88,17 @@ class _Parser:
         sign = -1 if self._accept("-", "+") == "-" else 1
         value, _ = self._factor()
         numerator, denominator, evaluated = sign * value.numerator, value.denominator, value.evaluated
-        while operator := self._accept("\\times", "\\cdot", "*", "/"):
+        while operator := self._accept("\\times", "\\cdot", "*", "/") or self._side_by_side():
             factor, is_power_of_ten = self._factor()
+            if max(numerator.bit_length(), denominator.bit_length()) > _MAX_BITS:
+                raise _NotANumber
             if operator == "/":
                 if factor.numerator == 0:
                     raise _NotANumber
                 numerator, denominator = numerator * factor.denominator, denominator * factor.numerator
             else:
                 numerator, denominator = numerator * factor.numerator, denominator * factor.denominator
-                evaluated = evaluated and is_power_of_ten
+                evaluated = evaluated and is_power_of_ten and operator != "("
             evaluated = evaluated and factor.evaluated
         if denominator < 0:
             numerator, denominator = -numerator, -denominator
@@ -126,11 +131,18 @@ class _Parser:
         if token is None or token["number"] is None:
             raise _NotANumber
         self._next += 1
-        number = _decimal(token["number"], token["repeating"])
+        number = _decimal(token["number"], token["repeating"], int(token["exponent"] or 0))
         if number.denominator == 1 and self._accept("\\frac"):  # a mixed number
             part = self._fraction()
+            if not 0 <= part.numerator < part.denominator:
+                raise _NotANumber
             return Rational(number.numerator * part.denominator + part.numerator, part.denominator)
         return number
+
+    def _side_by_side(self) -> str | None:
+        """Return "(" if a factor in parentheses follows without a sign, as in `(2)(17)`."""
+        token = self._peek()
+        return "(" if self._next and token is not None and token["symbol"] == "(" else None
 
     def _fraction(self) -> Rational:
         parts = []
@@ -180,13 +192,16 @@ class _Parser:
         return token["symbol"]
 
 
-def _decimal(digits: str, repeating: str | None) -> Rational:
-    r"""Read "1,234.5", and "0.1" with the `\overline{6}` that follows it as 1/6."""
+def _decimal(digits: str, repeating: str | None, exponent: int) -> Rational:
+    r"""Read "1,234.5", "1.5" with the exponent 3 of `1.5e3`, and "0.1" with a following `\overline{6}` as 1/6."""
     whole, _, decimals = digits.replace(",", "").partition(".")
     numerator, denominator = read_integer(whole + decimals), 10 ** len(decimals)
+    numerator, denominator = numerator * 10 ** max(exponent, 0), denominator * 10 ** max(-exponent, 0)
     if repeating is None:
         return Rational(numerator, denominator)
     if "." not in digits:
+        raise _NotANumber
+    if exponent:
         raise _NotANumber
     period = repeating.partition("{")[2][:-1]
     nines = 10 ** len(period) - 1

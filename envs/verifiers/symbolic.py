@@ -1,19 +1,27 @@
 """Ask math-verify in a separate process that can be killed, so that no answer can hang or bloat this one.
 
-Workers are plain subprocesses that speak JSON lines, started when first needed, reused, and limited in time
-and memory. They work in any thread and any process: daemonic ones too (which asynchronous vector
-environments use and `multiprocessing` gives no children), after a fork, and under scripts without a
-`__main__` guard (which `multiprocessing` would run again). A worker whose parent is gone ends by itself, in
-the middle of a computation too. POSIX only: the time limit is an alarm of the worker's own.
+How it works: one subprocess loads math-verify when it is first needed, and forks the workers, which compare and are
+reused. A worker that reaches its limit is ended by the system and replaced by a new fork within milliseconds. It works
+in any thread and any process: daemonic ones too (which asynchronous vector environments use and `multiprocessing`
+gives no children), after a fork, and under scripts without a `__main__` guard (which `multiprocessing` would run
+again). Nothing of this process is changed: no signal handler, no alarm, no recursion limit, no start method. Workers
+end by themselves when this process ends, however it ends. POSIX only.
+
+What is limited: the CPU time of the worker and its memory. CPU time, because on an idle machine it is the time on the
+clock, and on a busy one, where a comparison of milliseconds may take seconds, a right answer stays right: a verdict
+depends on the answer alone. A comparison that is still not done after `STALL_LIMIT` seconds on the clock says nothing
+about the answer; it is a `SymbolicFailure`.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,22 +30,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+STALL_LIMIT = 60.0
+"""Seconds on the clock after which a comparison is given up, as the machine's fault; loading math-verify included."""
+
 _WORKER = Path(__file__).with_name("symbolic_worker.py")
-_START_LIMIT = 60.0  # seconds until a new worker has imported math-verify
-_GRACE = 1.0  # seconds until a worker that should have ended itself is killed
+_ATTEMPTS = 3  # at one comparison, if workers die
+_LAST_BREATH = 0.5  # seconds until a server that has been killed is gone
+_LEAST_CHARGE = 0.001  # seconds that a comparison takes from a budget, since asking takes time too
 
 
 class SymbolicTimeout(Exception):
-    """The comparison reached its time limit."""
+    """The comparison reached its limit on CPU time."""
 
 
 class SymbolicFailure(RuntimeError):
-    """The worker could not be started, or failed twice on one comparison: the answer is not to blame."""
+    """The worker could not be started, stalled, or failed again and again: the answer is not to blame."""
 
 
 @dataclass
 class TimeBudget:
-    """Seconds left for the comparisons that share it; starting a worker is not counted."""
+    """Seconds of CPU time left for the comparisons that share it; starting a worker is not counted."""
 
     seconds: float
 
@@ -52,120 +64,158 @@ def symbolically_equal(target: str, gold: str, budget: TimeBudget) -> bool:
 
     Raises:
         SymbolicTimeout: The budget is spent.
-        SymbolicFailure: No worker could be started, or two in a row failed.
+        SymbolicFailure: No worker could be started, several in a row failed, or one stalled.
     """
-    try:
-        return _pool.ask(target, gold, budget)
-    except _WorkerDied:
-        try:
-            return _pool.ask(target, gold, budget)
-        except _WorkerDied as death:
-            raise SymbolicFailure(f"the math-verify worker failed twice: {death}") from death
+    if budget.seconds <= 0:
+        raise SymbolicTimeout("no time is left to compare the rest")
+    seconds = budget.seconds
+    reply = _pool.ask({"target": target, "gold": gold, "seconds": seconds})
+    if "equal" not in reply:
+        budget.seconds = 0.0
+        raise SymbolicTimeout(f"comparing took more than {seconds:.1f} s of CPU time")
+    budget.seconds -= max(reply["seconds"], _LEAST_CHARGE)
+    return reply["equal"]
 
 
 class _WorkerDied(Exception):
     """A worker ended without an answer."""
 
 
-class _Worker:
-    """One subprocess and its pipes, used by one thread at a time."""
+class _Server:
+    """The subprocess that loads math-verify and forks workers."""
 
     def __init__(self) -> None:
-        # -P keeps this directory off the worker's import path, where math.py would hide the standard module
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-        )
-        if self._read(_START_LIMIT) != "ready":
-            self.stop()
-            raise SymbolicFailure(
-                f"the math-verify worker did not start (exit status {self.process.returncode}); "
-                f"check it with: {sys.executable} -c 'import math_verify'"
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            # -P keeps this directory off the import path, where math.py would hide the standard module;
+            # a process group of its own, because Ctrl-C in the terminal is not meant for it
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(_WORKER)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                process_group=0,
             )
 
-    def ask(self, target: str, gold: str, budget: TimeBudget) -> bool:
-        if budget.seconds <= 0:
-            raise SymbolicTimeout("no time is left to compare the rest")
-        seconds, start = budget.seconds, time.monotonic()
-        request = json.dumps({"target": target, "gold": gold, "seconds": seconds})
-        try:
-            self._stdin.write(request.encode() + b"\n")
-        except BrokenPipeError:
-            raise _WorkerDied(f"it had ended with status {self.process.wait()}") from None
-        reply = self._read(seconds + _GRACE)
-        budget.seconds -= time.monotonic() - start
-        if reply is None or (reply == "" and self.process.wait() == -signal.SIGALRM):
-            raise SymbolicTimeout(f"comparing took longer than {seconds:.1f} s")
-        if reply == "":
-            raise _WorkerDied(f"it ended with status {self.process.returncode}")
-        return json.loads(reply)
+    def connect(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.suppress(OSError):  # if it is gone, reading from `ours` tells
+            socket.send_fds(self.control, [b"+"], [theirs.fileno()])
+        return ours
 
     def stop(self) -> None:
+        self.control.close()
         self.process.kill()
         self.process.wait()
-        self.close()
-
-    def close(self) -> None:
-        self._stdin.close()
-        self._stdout.close()
-
-    @property
-    def _stdin(self) -> Any:
-        return self.process.stdin
-
-    @property
-    def _stdout(self) -> Any:
-        return self.process.stdout
-
-    def _read(self, seconds: float) -> str | None:
-        """Return the next line, "" when the worker has ended, None when time is up."""
-        poll = select.poll()
-        poll.register(self._stdout, select.POLLIN)
-        return self._stdout.readline().decode().strip() if poll.poll(seconds * 1000) else None
 
 
 class _Pool:
-    """Idle workers, and room for as many busy ones as there are cores."""
+    """Idle workers, and room for as many busy ones as this process has cores."""
 
     def __init__(self) -> None:
-        self._idle: list[_Worker] = []
-        self._room = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._server: _Server | None = None
+        self._starting = threading.Lock()
+        self._idle: list[socket.socket] = []
+        self._workers: set[socket.socket] = set()  # idle and busy
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._room = threading.BoundedSemaphore(cores)
 
-    def ask(self, target: str, gold: str, budget: TimeBudget) -> bool:
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a worker's reply: "equal" and "seconds", or the "status" with which its limit on CPU time ended it."""
         with self._room:
-            worker = self._idle_worker() or _Worker()
-            try:
-                reply = worker.ask(target, gold, budget)
-            except BaseException:
-                worker.stop()
-                raise
-            self._idle.append(worker)
-            return reply
-
-    def _idle_worker(self) -> _Worker | None:
-        """Take an idle worker that still runs; something outside may have ended some of them."""
-        while True:
-            try:
-                worker = self._idle.pop()
-            except IndexError:
-                return None
-            if worker.process.poll() is None:
-                return worker
-            worker.close()
+            for attempt in range(_ATTEMPTS):  # something outside may have ended an idle worker, or the server
+                worker = (self._idle_worker() if attempt == 0 else None) or self._new_worker()
+                try:
+                    reply = _converse(worker, request)
+                except _WorkerDied as death:
+                    self._drop(worker)
+                    cause = self._diagnosis(death)
+                except BaseException:
+                    self._drop(worker)
+                    raise
+                else:
+                    self._idle.append(worker)
+                    return reply
+        raise SymbolicFailure(cause)
 
     def stop(self) -> None:
-        while self._idle:
-            self._idle.pop().stop()
+        for worker in list(self._workers):
+            self._drop(worker)
+        self._idle.clear()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
     def leave_to_parent(self) -> None:
         """After a fork: let go of the workers without ending them, and start afresh."""
-        for worker in self._idle:
-            worker.process.returncode = 0  # not our child: nothing to wait for
+        for worker in self._workers:
             worker.close()
+        if self._server is not None:
+            self._server.control.close()
+            self._server.process.returncode = 0  # not our child: nothing to wait for
         self.__init__()  # type: ignore[misc]
+
+    def _idle_worker(self) -> socket.socket | None:
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
+        return None
+
+    def _new_worker(self) -> socket.socket:
+        with self._starting:
+            if self._server is not None and self._server.process.poll() is not None:
+                self._server.stop()
+                self._server = None
+            if self._server is None:
+                self._server = _Server()
+            worker = self._server.connect()
+            self._workers.add(worker)
+            return worker
+
+    def _drop(self, worker: socket.socket) -> None:
+        self._workers.discard(worker)
+        worker.close()
+
+    def _diagnosis(self, death: _WorkerDied) -> str:
+        server = self._server
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if server is not None and (status := server.process.wait(_LAST_BREATH)) is not None:
+                return (
+                    f"the math-verify worker did not start (exit status {status}); "
+                    f"check it with: {sys.executable} -c 'import math_verify'"
+                )
+        return f"the math-verify worker failed {_ATTEMPTS} times: {death}"
+
+
+def _converse(worker: socket.socket, request: dict[str, Any]) -> dict[str, Any]:
+    """Send a request and wait for the reply to it.
+
+    Raises:
+        _WorkerDied: The worker ended for another reason than its limit on CPU time.
+        SymbolicFailure: There is no reply for too long.
+    """
+    deadline = time.monotonic() + STALL_LIMIT
+    poll = select.poll()
+    poll.register(worker, select.POLLIN)
+    received = b""
+    try:
+        worker.sendall(json.dumps(request).encode() + b"\n")
+        while not received.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise SymbolicFailure(
+                    f"the math-verify worker did not answer within {STALL_LIMIT:g} s: the machine is overloaded, "
+                    "or something stopped the worker"
+                )
+            part = worker.recv(4096)
+            if not part:
+                raise _WorkerDied("it ended without an answer")
+            received += part
+    except OSError as error:
+        raise _WorkerDied(str(error)) from error
+    reply = json.loads(received)
+    if "status" in reply and reply["status"] != -signal.SIGPROF:
+        raise _WorkerDied(f"it ended with status {reply['status']}")
+    return reply
 
 
 _pool = _Pool()

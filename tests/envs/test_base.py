@@ -349,3 +349,49 @@ def test_a_copy_of_a_task_with_its_own_step_shares_nothing():
 def test_a_solution_is_an_answer_line_where_the_row_has_an_answer():
     assert Twenty().solution(2) == "Answer: 2"
     assert Reverse().solution(0) is None
+
+
+# --- what authors forget
+
+
+class NoRows(TaskEnv):
+    row, verify = Reverse.row, Reverse.verify
+
+
+class Unasked(Reverse):
+    def reply(self, row, turns):
+        return "go on"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("text", r"row\(0\) returned 'text' \(str\): it must be a dict with a 'prompt'"),
+        ({"question": "?"}, r"row\(0\) has the prompt None \(NoneType\): row\['prompt'\] must be a str"),
+        ({"prompt": 7}, r"row\(0\) has the prompt 7 \(int\)"),
+        ({"prompt": "?", "info": [1]}, r"row\(0\) has the info \[1\] \(list\): row\['info'\] must be a dict"),
+    ],
+)
+def test_what_is_no_row_is_named(row, message):
+    class Odd(Reverse):
+        def row(self, index):
+            return row
+
+    with pytest.raises(TypeError, match=message):
+        Odd().reset(options={"index": 0})
+
+
+def test_missing_num_rows_and_a_reply_that_is_never_asked_are_named():
+    with pytest.raises(TypeError, match="NoRows has no num_rows: set it to the number of rows"):
+        NoRows().reset()
+    with pytest.raises(TypeError, match="Unasked has a reply and max_turns=1"):
+        Unasked().reset()
+
+
+def test_the_index_is_not_overridden_by_public_information():
+    class Own(Twenty):
+        def row(self, index):
+            return {**super().row(index), "info": {"index": "mine"}}
+
+    env = Own()
+    assert env.reset(options={"index": 1})[1]["index"] == env.step("a")[4]["index"] == 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -235,6 +238,21 @@ def test_what_cannot_be_pickled_is_named_with_the_way_out():
         check_reward_env(env)
 
 
+def test_a_module_that_no_other_process_can_import_goes_along(tmp_path):
+    (tmp_path / "hidden.py").write_text(
+        "from tests.envs.faulty import Sums\nLIMIT = 10**6\n"
+        "class Hidden(Sums):\n    def verify(self, row, completion):\n"
+        "        return len(completion) < LIMIT and super().verify(row, completion)\n"
+    )
+    spec = importlib.util.spec_from_file_location("hidden_module", tmp_path / "hidden.py")
+    module = sys.modules["hidden_module"] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        assert report(module.Hidden()).failures == report(module.Hidden).failures == []
+    finally:
+        del sys.modules["hidden_module"]
+
+
 def test_an_unknown_id_is_gymnasiums_error():
     with pytest.raises(gymnasium.error.NameNotFound, match="Arithmetic"):
         check_reward_env("math/Arithmetik-v0")
@@ -262,6 +280,45 @@ print(check_reward_env(Mine(), rows=5).ok)
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
     )
     assert (done.stdout, done.stderr) == ("checking\nTrue\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process is not told that its parent is gone")
+def test_a_hanging_answer_ends_with_a_checker_that_is_killed(tmp_path):
+    program = """
+import os, pathlib, re
+from envs import TaskEnv
+from envs.checker import check_reward_env
+
+class Mine(TaskEnv):
+    num_rows = 30
+
+    def row(self, index):
+        return {"prompt": "?", "answer": index}
+
+    def verify(self, row, completion):
+        pathlib.Path("hanging").write_text(str(os.getpid()))
+        re.fullmatch("(a*)*b", "a" * 100)
+
+check_reward_env(Mine(), time_limit=1000)
+"""
+    (tmp_path / "script.py").write_text(program)
+    checker = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "hanging").exists() or not (tmp_path / "hanging").read_text():
+        assert time.monotonic() < deadline and checker.poll() is None
+        time.sleep(0.05)
+    checker.kill()
+    checker.wait()
+    while runs((tmp_path / "hanging").read_text()):
+        assert time.monotonic() < deadline, "the worker goes on without its checker"
+        time.sleep(0.05)
+
+
+def runs(process: str) -> bool:
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class TestTheForm:

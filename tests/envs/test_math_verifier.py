@@ -1,31 +1,18 @@
-r"""Extraction, exact numbers, comparison, and the worker that can be killed."""
+r"""Judging answers: what counts as the gold answer, what does not, and that every judging ends."""
 
 import json
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from fractions import Fraction
 from pathlib import Path
 
-import gymnasium
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import envs
 from envs.base import Judgement
-from envs.math.answers import ANSWER_STYLES
+from envs.math.answers import ANSWER_STYLES, gold_answer
 from envs.verifiers import symbolic
-from envs.verifiers.extraction import after_thinking, answer_line, boxes, hash_line
-from envs.verifiers.latex import brackets, clean, matrix_rows, split, word_form
 from envs.verifiers.math import check_gold, judge
-from envs.verifiers.rationals import parse_rational, read_integer
 
-PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "math_pairs.json"
+SHARED_PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "math_pairs.json"
+ANSWERS = Path(__file__).parent / "data" / "math_answers.txt"
 
 
 def verify(completion, gold):
@@ -33,14 +20,27 @@ def verify(completion, gold):
     return ANSWER_STYLES["auto"].judge(completion, gold, judge)
 
 
-# --- the shared cases
+def read_answers():
+    """Yield the blocks of `ANSWERS`: kind, gold answer, answers that are the same, answers that are not."""
+    kind, gold, found = "", "", {}
+    for line in [*ANSWERS.read_text().splitlines()[1:], "# end"]:
+        if line.startswith("  "):
+            found[line[2]] += line[4:].split("   ")
+            continue
+        if gold:
+            yield pytest.param(gold, found["="], found["!"], id=f"{kind}: {gold}")
+        kind, gold = (line[2:], "") if line.startswith("#") else (kind, line)
+        found = {"=": [], "!": []}
+
+
+# --- what counts
 
 
 def test_shared_pairs():
-    if not PAIRS.is_file():
+    if not SHARED_PAIRS.is_file():
         pytest.skip("the shared math pairs are not there")
     disagreements = []
-    for pair in json.loads(PAIRS.read_text()):
+    for pair in json.loads(SHARED_PAIRS.read_text()):
         try:
             found = verify(pair["pred"], pair["gold"])
         except ValueError as error:  # a gold answer that is refused is never paid for
@@ -50,323 +50,222 @@ def test_shared_pairs():
     assert disagreements == []
 
 
-# --- extraction
-
-
+@pytest.mark.parametrize(("gold", "same", "other"), [*read_answers()])
 @pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        ("no thoughts", "no thoughts"),
-        ("<think>a</think>b", "b"),
-        ("a</think>b", "b"),  # the prompt may end with <think>
-        ("<think>a</think>b<think>c</think>d", "d"),
-        ("<think>a", None),
-        ("<think>a</think>b<think>c", None),
-    ],
+    "form", ["Let me think.\n\nAnswer: $\\boxed{%s}$", "So.\nAnswer: %s", "Hence \\(\\boxed{%s}\\)."]
 )
-def test_after_thinking(text, rest):
-    assert after_thinking(text) == rest
+def test_answers(form, gold, same, other):
+    assert [answer for answer in [gold, *same] if verify(form % answer, gold).verdict != "correct"] == []
+    assert [answer for answer in other if verify(form % answer, gold).verdict != "wrong"] == []
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("Answer: 34", "34"),
-        ("answer : 34", "34"),
-        ("**Answer:** 34", "34"),
-        ("**Answer: 34**", "34"),
-        ("The final answer: 34\nThat is it.", "34"),
-        ("Answer: 33\nAnswer: 34", "34"),
-        ("Answer: 33 Answer: 34", "33 Answer: 34"),
-        ("Answer:\n$$\\boxed{34}$$", "34"),
-        ("Answer: 33\nAnswer:", None),
-        ("Answers: 34", None),
-        ("The answer is 34", None),
-    ],
-)
-def test_answer_line(text, answer):
-    assert answer_line(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        (r"\boxed{34}", "34"),
-        (r"\boxed {\frac{1}{2}}", r"\frac{1}{2}"),
-        (r"\fbox{34}", "34"),
-        (r"\boxed{33}, so after all \boxed{34}", "34"),
-        (r"\boxed{33} or \boxed{34}", "33, 34"),
-        (r"$\boxed{33}$ and $\boxed{34}$", "33, 34"),
-        (r"\boxed{\boxed{34}}", r"\boxed{34}"),
-        (r"\boxed{33} and then \boxed{34", "33"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (r"\boxed{", None),
-        ("34", None),
-    ],
-)
-def test_boxes(text, answer):
-    assert boxes(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [("#### 34", "34"), ("a\n#### 33\n #### 34 ", "34"), ("a #### 34", None), ("####", None)],
-)
-def test_hash_line(text, answer):
-    assert hash_line(text) == answer
-
-
-# --- exact numbers
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("34", Fraction(34)),
-        ("-1,234.50", Fraction("-1234.5")),
-        (".5", Fraction(1, 2)),
-        ("+7.", Fraction(7)),
-        (r"\frac{1}{-2}", Fraction(-1, 2)),
-        (r"-\frac{6}{4}", Fraction(-3, 2)),
-        (r"1\frac{1}{2}", Fraction(3, 2)),
-        (r"-1\frac{1}{2}", Fraction(-3, 2)),
-        ("1/2/2", Fraction(1, 4)),
-        (r"0.1\overline{6}", Fraction(1, 6)),
-        (r"1.5\times 10^{3}", Fraction(1500)),
-        ("2^{-3}", Fraction(1, 8)),
-        ("(-2)^{3}", Fraction(-8)),
-        ("(-2)^{-3}", Fraction(-1, 8)),
-        ("((34))", Fraction(34)),
-        ("50%", Fraction(50)),
-    ],
-)
-def test_rationals(text, value):
-    number = parse_rational(text)
-    assert Fraction(number.numerator, number.denominator) == value and number.denominator > 0
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "x",
+COMPLETIONS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
+    (
+        "34",
+        (
+            *(
+                "answer : 34",
+                "ANSWER:34",
+                "**Answer**: 34",
+                "__Answer:__ 34",
+                "### Final Answer: 34",
+                "So the answer: 34.",
+            ),
+            *("Answer: $$34$$.", r"Answer: \(34\)", "Answer: **34**", "Answer: `34`", "Answer: 34\nThanks!"),
+            *("Answer:\n34", "**Answer:**\n\n$$\\boxed{34}$$", "Answer:\n\\[\n34\n\\]", "Answer: $$\n34\n$$"),
+            *(
+                "Answer: The answer is 34",
+                "Answer: The final answer is $34$. I hope it is correct.",
+                "Answer: There are $34$ ways.",
+            ),
+            *(
+                "Answer: The largest $n$ is 34.",
+                "Answer: $\\boxed{34}$ apples",
+                "Answer: 33\nAnswer: 34",
+                "\\boxed{33}\nAnswer: 34",
+            ),
+            *(
+                r"\boxed {34}",
+                r"\boxed{\boxed{34}}",
+                "\\boxed{34}\n\nSo it is \\boxed{34}.",
+                "<think>33</think>\\boxed{34}",
+            ),
+            *(r"First \boxed{33}. But no: \boxed{34}.", r"We get \boxed{33}, but checking gives \boxed{34}"),
+        ),
+        (
+            *("The answer is 34", "Answers: 34", "Answer:", "", "<think>Answer: 34", "<think>Answer: 34</think>done"),
+            *(
+                "Answer: 34 or 35",
+                "Answer: 35 Answer: 34",
+                "Answer: 34 Answer: 35",
+                "Answer: 34\nAnswer: 35",
+                "Answer: 34\nAnswer: ",
+            ),
+            *(
+                r"Answer: \boxed{34} or \boxed{35}",
+                r"Answer: 34 \boxed{35}",
+                r"\boxed{35}\boxed{34}",
+                "\\boxed{35}\n\\boxed{34}",
+            ),
+            *(r"\boxed{35} \text{ or } \boxed{34}", r"It is \boxed{33} in one reading, or \boxed{34} in the other"),
+            *(
+                "Answer: It isn't $34$",
+                "Answer: half of $34$",
+                "Answer: $34$ squared",
+                "Answer: negative $34$",
+                r"\boxed{} ",
+            ),
+            *(
+                "Answer: see above",
+                "Answer: <answer>",
+                "Answer: 34 for even n",
+                "Answer: 34 but could be 35",
+                r"\boxed{34",
+            ),
+        ),
+    ),
+    (
         "1,2",
-        "12,34",
-        "3 4",
-        "1+1",
-        "1 - 1",
-        "1/0",
-        r"\frac{1}{0}",
-        r"\frac{1}",
-        "0^0",
-        "0^{-1}",
-        "10^{1000000}",
-        "10^{10^{10}}",
-        "9^{9^9}",
-        "(",
-        "(" * 1000 + "1" + ")" * 1000,
-        "1..2",
-        "%",
-        "^2",
-        "34e0",
-        "0x22",
-    ],
-)
-def test_no_rationals(text):
-    assert parse_rational(text) is None
-
-
-@given(st.integers(), st.integers(1), st.integers(1, 1000))
-def test_fractions_compare_exactly(numerator, denominator, factor):
-    written = parse_rational(rf"\frac{{{numerator * factor}}}{{{denominator * factor}}}")
-    assert written.equals(parse_rational(f"{numerator}/{denominator}"))
-    assert not written.equals(parse_rational(f"{numerator * denominator + 1}/{denominator * denominator}"))
-
-
-@given(st.integers(1, 9), st.integers(0, 20_000))
-def test_integers_of_any_length_are_read(first, zeros):
-    assert read_integer(f"{first}" + "0" * zeros) == first * 10**zeros
-
-
-def test_percent():
-    half, fifty, percent = (parse_rational(text) for text in ("0.5", "50", "50%"))
-    assert percent.equals(fifty) and percent.equals(half) and half.equals(percent) and percent.equals(percent)
-    assert not half.equals(fifty) and not parse_rational("0.5%").equals(percent)
-
-
-def test_long_numbers_are_exact():
-    gold = "7" * 20_000
-    assert judge(gold, gold).verdict == "correct"
-    assert judge("0" + gold, gold).verdict == "correct"
-    assert judge(gold[:-1] + "8", gold).verdict == "wrong"
-    assert judge(rf"\frac{{{gold}}}{{2}}", rf"\frac{{{gold}}}{{2}}").verdict == "correct"
-
-
-# --- one spelling
-
-
-@pytest.mark.parametrize(
-    ("answer", "cleaned"),
-    [
-        (r"$\boxed{5\text{ cm}}$.", "5"),
-        (r"\dfrac12", r"\frac{1}{2}"),
-        (r"\frac\pi4", r"\frac{\pi}{4}"),
-        (r"\left(1,\;2\right)", "(1, 2)"),
-        (r"12\,345", "12345"),
-        (r"98,\!770", "98,770"),
-        (r"\$40", "40"),
-        ("$40", "40"),
-        ("−3", "-3"),
-        (r"90^\circ", "90"),
-        ("18 eggs per day", "18"),
-        ("5 million", "5 million"),
-        ("5x", "5x"),
-        (r"4\text{ or }5", "4, 5"),
-        (r"50\%", "50%"),
-        ("the number is $34$", "34"),
-        ("not $34$", "not $34$"),
-        ("1 1/2", r"1\frac{1}{2}"),
-        ("{1, 2}", r"\{1, 2\}"),
-        (r"\text{Yes}", "Yes"),
-        ("2√3", r"2\sqrt{3}"),
-    ],
-)
-def test_clean(answer, cleaned):
-    assert clean(answer) == cleaned
-
-
-def test_parts():
-    assert split("1, (2, 3], \\frac{1}{2}") == ["1", "(2, 3]", "\\frac{1}{2}"]
-    assert brackets("(1, 2]") == ("(]", "1, 2")
-    assert brackets(r"\{1\}") == ("{}", "1")
-    assert brackets("(1)(2)") == ("", "(1)(2)")
-    assert matrix_rows(r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}") == [["1", "2"], ["3", "4"]]
-    assert matrix_rows("(1)") is None
-
-
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        ("Yes", "yes"),
-        ("(B)", "B"),
-        ("Monday", "monday"),
-        (r"x \text{ only}", "x only"),
-        ("xy", None),
-        (r"\sqrt{2}", None),
-        ("sin x", None),
-        ("34", None),
-    ],
-)
-def test_word_form(answer, words):
-    assert word_form(answer) == words
-
-
-# --- comparison
-
-CORRECT = [
-    ("34", "34.0"),
-    ("34", "+34"),
-    ("34", "34 apples"),
-    ("34", r"\$34.00"),
-    ("34", "x = 34"),
-    ("34", r"\text{34}"),
-    ("-5", "−5"),
-    ("10,800", "10800"),
-    ("3000", r"3 \times 10^3"),
-    ("50", "50 degrees"),
-    ("0.5", "50%"),
-    ("1.5", "3/2"),
-    (r"\frac{x}{2}", "0.5x"),
-    (r"2\sqrt{3}", r"\sqrt{12}"),
-    ("4", r"\sqrt{16}"),
-    (r"12\pi", "12 pi"),
-    ("1,2", "2 and 1"),
-    ("1,2", "x=1 or x=2"),
-    (r"\{1,2,3\}", "{3,2,1}"),
-    ("(1,2)", "1, 2"),
-    ("[1,2)", r"\left[1, 2\right)"),
-    (r"x\in[1,2)", "[1,2)"),
-    ("B", "(B)"),
-    (r"\text{east}", "East"),
-    ("x>3", "3<x"),
-    ("y=2x+3", "3+2x"),
-    ("2x+3", "y=2x+3"),
-    ("x^2+y^2=1", "x^2+y^2-1=0"),
-    ("7:30", "7:30"),
-    (r"2 \pm \sqrt{3}", r"2-\sqrt{3}, 2+\sqrt{3}"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\ \frac{4}{2}\end{bmatrix}"),
-    (r"(-\infty,2)\cup(3,\infty)", r"(3,\infty) \cup (-\infty,2)"),
-    ("5", r"\boxed{5}"),
-    ("100!", "100!"),
-]
-WRONG = [
-    ("34", "35"),
-    ("34", "3 4"),
-    ("34", "not 34"),
-    ("34", "34, 34"),
-    ("34", "[34]"),
-    ("34", "{34}"),
-    ("34", "17+17"),
-    ("34", "17*2"),
-    ("34", "35-1"),
-    ("34", "34 = 34"),
-    ("34", "$33$ or $34$"),
-    ("34", "35 $34$"),
-    ("34", "$34 < 35$"),
-    ("34", r"\int_0^{34} dx"),
-    ("34", r"34 \pm 0"),
-    ("34", "thirty-four"),
-    ("34", "between 33 and 35"),
-    ("34", "NaN"),
-    ("34", "34 million"),
-    ("5", "5x"),
-    ("5", "5 pi"),
-    ("0", "0.0000001"),
-    (r"\frac{1}{3}", "0.3333"),
-    (r"\sqrt{2}", "1.41421356237"),
-    (r"\pi", "3.14159265"),
-    (r"\infty", r"-\infty"),
-    ("(1,2)", "(2,1)"),
-    (r"\frac{\sqrt{2}}{10^{20}}", r"\frac{\sqrt{3}}{10^{20}}"),
-    ("[1,2)", "[1,2]"),
-    ("1,2", "1,2,3"),
-    ("1,2", "1,1"),
-    ("B", "A or B"),
-    ("x>3", r"x \ge 3"),
-    ("y=2x+3", "x=2y+3"),
-    (r"\sqrt{2}", "NaN"),
-    ("1010_2", "1010_3"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
-    ("x^2", "x^2 = x^2"),
+        (
+            r"$x = \boxed{1}$ or $x = \boxed{2}$",
+            r"\boxed{1}\quad\text{and}\quad\boxed{2}",
+            "Answer: The solutions are $1$ and $2$",
+        ),
+        (r"\boxed{1} and \boxed{3}", "Answer: 1 to 2"),
+    ),
+    ("B", ("Answer: The answer is B", "Answer: (B)."), ("Answer: neither A nor B", r"\boxed{A} \boxed{B}")),
 ]
 
 
-@pytest.mark.parametrize(("gold", "answer"), CORRECT)
-def test_correct(gold, answer):
-    assert verify(f"I think.\nAnswer: {answer}", gold).verdict == "correct"
+@pytest.mark.parametrize(("gold", "same", "other"), COMPLETIONS)
+def test_completions(gold, same, other):
+    assert [text for text in same if verify(text, gold).accuracy != 1.0] == []
+    assert [text for text in other if verify(text, gold).accuracy != 0.0] == []
 
 
-@pytest.mark.parametrize(("gold", "answer"), WRONG)
-def test_wrong(gold, answer):
-    judgement = verify(f"I think.\nAnswer: {answer}", gold)
-    assert (judgement.verdict, judgement.accuracy) == ("wrong", 0.0)
+PUBLISHED: list[tuple[str, str, bool]] = [
+    ("7425000", "7,425,000", True),
+    ("1000", "1 000", True),
+    ("1000.99", "1000,99", True),
+    ("0.4", ".4", True),
+    ("1000.99", "$1,000.99", True),
+    ("2", "AZYUK2A", False),
+    ("-10/9", r"-\frac{10}{9}", True),
+    ("$(0,9)$", "$[0,9)$", False),
+    ("$1/3$", r"$\frac13 $", True),
+    (r"$28\%$", r"$28$ percent", True),
+    ("$125$ miles", r"$125\textnormal{ miles}$", True),
+    ("$90^\\circ$", r"$90$", True),
+    ("$x >= 5$", r"Therefore $x \geq 5$ is the solution.", True),
+    ("$x > 5$", "Therefore $x < 5$ is the solution.", False),
+    (r"$x \leq 5$", r"$5 \geq x$", True),
+    ("$7 = 11a+c$", "$11a+c$", False),
+    ("$x < 1$", "$-x > -1$", True),
+    ("$x < 1$", "$x > -1$", False),
+    ("$a +3z = 0$", "$0$", False),
+    ("$2x + z = 1$", "$1$", False),
+    ("$2x+4y-3=0$", r"$y=-\frac{1}{2}x+\frac{3}{4}$", True),
+    ("$x^2/4 + y^2/3 = 1$", "$x^2/16 + y^2/12 = 1/4$", True),
+    (r"$\tan^2(y)+1$", r"$\sec^2(y)$", True),
+    ("$34x+45y-20z+100=0$", "$-34x-45y+20z-100=0$", True),
+    ("$(a+5)(b+2)$", "$(+5)(b+2)$", False),
+    ("$2$", r"$\frac{1+\sqrt{5}}{2}$", False),
+    ("$4$", r"$4\sqrt{2}$", False),
+    (r"$-2 \le x \le 7$", r"$x \in [-2,7]$", True),
+    ("$(p,q)=(3,2)$", "$(3,2)$", True),
+    ("$(0;0;0),(0;-2;0)$", "$(0, -2, 0), (0, 0, 0)$", True),
+    ("$-12;-11;-10$", r"$\{-12, -11, -10\}$", True),
+    ("$AB=4,CD=5$", "$4, 5$", True),
+    ("$S_{MBCN}:S=7:32$", "$7:32$", True),
+    (r"$\frac{NO}{BO}=\frac{1}{\sqrt{6}}$", r"$\frac{1}{\sqrt{6}}$", True),
+    ("$d$", r"$\text{E}$", False),
+    ("$1$ and $2$ and $3$", "$1,2,3$", True),
+    (r"$\text{Even}$", "$Even$", True),
+    ("$|AB|=1$", "$1$", True),
+    ("$0<f(x)<1$", "$(0,1)$", True),
+    (r"$a_3 = 2, a_{37} = 19$", r"$a_{37} = 19, \quad a_3 = 2$", True),
+    ("$n=2, 3, 4$", "$n=1, 2, 3$", False),
+    ("$D = (0, 1)$", "$D = (0, 1.5)$", False),
+    (r"$F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}$", r"$F_n = \sum_{k=0}^{n-2} F_k F_{n-k-2}$", False),
+    (r"$F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}$", r"$F_n = \sum_{k=0}^{n-1} F_{n-k-1} F_k$", True),
+    ("$19, 46, and 82$", r"$19, 46, \text{ and } 82$", True),
+    ("$19, 46, and 82$", "$21, 36, and 82$", False),
+    (r"$\pm 2021$", "$2021$", False),
+    ("$12:00$", "$1:00$", False),
+]
+"""Gold answers, answers and verdicts, selected from the tests of Math-Verify (huggingface/Math-Verify, Apache-2.0)."""
+
+OTHERWISE_ON_PURPOSE: list[tuple[str, str]] = [
+    (r"$\frac{1}{12}$", "$0.0833333333333333$"),  # rounded
+    (r"$(\frac{3}{5},\frac{8}{3}]$", "$(0.6,2.6667]$"),  # rounded
+    ("$11$", r"$x\approx11$"),  # an approximation
+    ("$x = 11$", "$x = 5+5+1 = 7 =11$"),  # several values in a chain
+    ("$10$", r"\( (9+1) \)"),  # arithmetic left to the reader
+    (
+        r"$\begin{pmatrix}6 & 8\end{pmatrix}$",
+        r"$\begin{pmatrix}1 & 2\end{pmatrix} + \begin{pmatrix}5 & 6\end{pmatrix}$",
+    ),
+    ("1000.99", "the number is not 10 which is 1,000.99€"),  # two numbers
+    (r"$1 - \frac{1}{\mathrm{e}}$", r"$1 + \frac{1}{\mathrm{e}}$"),  # another number
+    ("$f(x)$", "$f(y)$"),  # another variable
+]
+"""Pairs from the same tests that are right there and wrong by the rules here, at least one for each rule."""
+
+
+def published(gold, answer):
+    text = gold[1:-1] if gold.count("$") == 2 and gold[0] == gold[-1] == "$" else gold
+    return verify(f"Answer: {answer}", gold_answer(text)).accuracy == 1.0
+
+
+@pytest.mark.parametrize(("gold", "answer", "expected"), PUBLISHED)
+def test_published_pairs(gold, answer, expected):
+    assert published(gold, answer) is expected
+
+
+@pytest.mark.parametrize(("gold", "answer"), OTHERWISE_ON_PURPOSE)
+def test_published_pairs_that_the_rules_here_decide_otherwise(gold, answer):
+    assert not published(gold, answer)
 
 
 @pytest.mark.parametrize(
-    ("answer", "cause"),
+    ("answer", "gold", "cause"),
     [
-        ("17+17", "leaves arithmetic to the reader"),
-        ("33, 34", "several candidates"),
-        (r"\sum_i i", r"restates the problem, with '\\sum'"),
-        ("thirty four", "gives words where a number is asked for"),
-        ("x" * 10_000, "has 10000 characters: too many"),
+        ("17+17", "34", "leaves arithmetic to the reader"),
+        ("33, 34", "34", "several candidates"),
+        (r"\sum_i i", "34", r"restates the problem, with '\\sum'"),
+        ("thirty four", "34", "gives words where a number is asked for"),
+        ("x" * 10_000, "34", "has 10000 characters: too many"),
+        ("5 m", r"5\text{ cm}", "its unit is m instead of cm"),
+        ("x+1=6", "x=5", "does not say what x is"),
+        (r"\sin 60", r"\frac{\sqrt{3}}{2}", "leaves a function to be worked out (trigonometric)"),
+        ("2x", r"\sqrt{2}", "has the variable x"),
+        ("1,2,3", "1,2", "gives 3 values where 2 are asked for"),
+        ("1,3", "1,2", "2 is missing"),
+        ("x<3", "x>3", "another region"),
+        ("[1,2]", "(1,2)", "is no (...)"),
     ],
 )
-def test_causes(answer, cause):
-    assert cause in judge(answer, "34").cause
+def test_causes(answer, gold, cause):
+    judgement = judge(answer, gold)
+    assert cause in judgement.cause and judgement.verdict == "wrong"
+    assert judge(gold, gold).cause == ""
 
 
-@pytest.mark.parametrize("gold", ["", " ", "$$", "[INVALID]", "None", "N/A", "?", r"\frac{1}{", "1 +"])
+def test_a_blank_answer_is_none():
+    for blank in ("", " ", "$$", r"\text{}", "."):
+        assert judge(blank, "34").verdict == "no_answer"
+
+
+# --- gold answers
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *("", " ", "$$", ".", ",", r"\text{}", "[INVALID]", "<answer>", "None", "N/A", "?", "nan", r"\frac{1}{", "1 +"),
+        *("x=", "=", "((", "x^", "-", "5 5", "1..2", r"\sqrt{", r"\frac{1}{0}", "0/0", r"\log(0)", "{}"),
+    ],
+)
 def test_bad_gold_is_refused(gold):
     with pytest.raises(
         ValueError, match=r"the gold answer .* (is empty|is a placeholder|does not verify against itself)"
@@ -374,175 +273,83 @@ def test_bad_gold_is_refused(gold):
         check_gold(gold)
 
 
-# --- hostile answers end, whatever the thread or process
+def test_a_gold_answer_that_was_escaped_twice_is_read():
+    check_gold(r"\\left(\\frac{1}{5}, 2\\right)")
+    assert judge("(0.2, 2)", r"\\left(\\frac{1}{5}, 2\\right)").verdict == "correct"
+    assert judge(r"-2 \\le x", r"-2 \le x").verdict == "wrong"  # in an answer it is a line break
+
+
+# --- hostile answers end, and never pay
 
 HOSTILE = [
     "10^{10^{10}}",
     "9^{9^9}",
+    "9^{9^{9^{9}}}",
+    "(10^9)!",
+    r"\sin(10^{10^{10}})",
+    r"\gcd(10^{10^{8}},3)",
+    r"\prod_{i=1}^{10^9} i",
     "(" * 1000 + "34" + ")" * 1000,
+    "(" * 200 + "x" + ")" * 200,
+    r"\frac{" * 500 + "1" + "}{2}" * 500,
+    r"\sqrt{" * 400 + "2" + "}" * 400,
+    "y=" + r"\frac{x}{x+" * 20 + "1" + "}" * 20,
     "{" + ",".join(map(str, range(2000))) + "}",
+    "*".join(["9^{99999}"] * 400),
+    "(9^{9999})" * 390,
+    "1e99999 " * 400,
     "a" * 100_000,
     "9" * 100_000,
+    "٣" * 100_000,
     r"\boxed{" * 14_000,
     "Answer: " * 12_000,
     "$" * 100_000,
     "-" * 3_900 + "34",
-    r"\frac{" * 700,
+    "." * 3_900,
+    "½" * 3_900,
+    "sqrt(" * 700,
+    r"\text{a} " * 400,
+    "a b " * 900,
+    "x<1," * 900,
+    r"(1,2)\cup " * 300,
     "{" * 100_000,
     " " * 100_000 + "34 1",
     "\\" * 100_000,
     "1," * 50_000,
     "or " * 30_000,
+    "\x00" * 1_000,
+    "\ud7ff" * 1_000,
 ]
 
 
-@pytest.mark.parametrize("gold", ["34", r"\sqrt{2}"])
-@pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: answer[:12])
-def test_hostile_answers_end(answer, gold):
-    start = time.monotonic()
-    judgement = verify(f"Answer: {answer}", gold)
-    assert judgement.accuracy == 0.0
-    assert time.monotonic() - start < 30  # the bound is 2 s; this leaves room for a machine under load
+@pytest.mark.parametrize("gold", ["34", r"\sqrt{2}", "x+1", "y=2x+3", "(1,2)", r"\{1,2\}", "x>3", "1010_2", "Monday"])
+def test_hostile_answers_end(gold, monkeypatch):
+    check_gold(gold)
+    monkeypatch.setattr("envs.verifiers.math.TIME_LIMIT", 0.1)  # so that this does not take minutes
+    for hostile in HOSTILE:
+        start = time.monotonic()
+        assert ANSWER_STYLES["auto"].judge(f"Answer: {hostile}", gold, judge).accuracy == 0.0
+        assert time.monotonic() - start < 20  # the bound is 2 s; this leaves room for a machine under load
 
 
 def test_a_time_out_is_one_and_the_next_comparison_works():
-    assert judge("10^{10^{10}}", r"\sqrt{2}").verdict == "timeout"
+    judgement = judge("9^{9^{9^{9}}}", "x+1")
+    assert judgement.verdict == "timeout" and judgement.cause == "comparing took more than 0.8 s of CPU time"
     assert judge(r"\frac{2}{\sqrt{2}}", r"\sqrt{2}").verdict == "correct"
 
 
-def test_the_parts_of_an_answer_share_one_budget():
-    budget = symbolic.TimeBudget(0.5)
-    with pytest.raises(symbolic.SymbolicTimeout, match=r"longer than 0.5 s"):
-        symbolic.symbolically_equal("10^{10^{10}}", r"\sqrt{2}", budget)
-    assert budget.seconds <= 0
-    with pytest.raises(symbolic.SymbolicTimeout, match="no time is left"):
-        symbolic.symbolically_equal("x", "x", budget)
+def test_the_parts_of_an_answer_share_one_budget(monkeypatch):
+    budgets = []
 
+    def ask(target, gold, budget):
+        budgets.append(budget)
+        budget.seconds -= 0.3
+        if budget.seconds < 0:
+            raise symbolic.SymbolicTimeout("no time is left")
+        return True
 
-def test_alarms_of_this_process_are_left_alone():
-    handler = signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 1000)
-    try:
-        assert judge(r"\sqrt{8}", r"2\sqrt{2}").verdict == "correct"
-        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-
-
-def test_threads_get_their_own_answers():
-    found = {}
-
-    def work(number):
-        found[number] = judge(rf"{number}\sqrt{{8}}", r"6\sqrt{2}").verdict.value
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 7)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == {number: "correct" if number == 3 else "wrong" for number in range(1, 7)}
-
-
-def _judge_into(queue):
-    queue.put(judge(r"\sqrt{8}", r"2\sqrt{2}").verdict.value)
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_daemonic_processes(method):
-    assert judge(r"\sqrt{8}", r"2\sqrt{2}").verdict == "correct"  # a worker that a fork must not share
-    context = multiprocessing.get_context(method)
-    queue = context.Queue()
-    process = context.Process(target=_judge_into, args=(queue,), daemon=True)
-    process.start()
-    assert queue.get(timeout=60) == "correct"
-    process.join()
-    assert judge(r"\sqrt{18}", r"3\sqrt{2}").verdict == "correct"
-
-
-def test_asynchronous_vector_environments():
-    rows = [{"prompt": "?", "answer": r"2\sqrt{2}"}]
-    env = gymnasium.make_vec("math/Problem-v0", num_envs=2, vectorization_mode="async", rows=rows)
-    try:
-        env.reset()
-        assert list(env.step([r"Answer: \sqrt{8}", r"Answer: \sqrt{9}"])[1]) == [1.0, 0.0]
-    finally:
-        env.close()
-
-
-def test_a_script_without_a_main_guard_runs_once(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from envs.verifiers.math import judge\nprint('start')\nprint(judge(r'\\sqrt{8}', r'2\\sqrt{2}').verdict)\n"
-    )
-    root = Path(envs.__file__).resolve().parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=True)
-    assert run.stdout.split() == ["start", "correct"] and run.stderr == ""
-
-
-# --- workers that fail
-
-
-def _kill_idle_workers():
-    for worker in symbolic._pool._idle:
-        worker.process.kill()
-        worker.process.wait()
-
-
-def test_a_worker_that_died_is_replaced():
-    assert judge(r"\sqrt{8}", r"2\sqrt{2}").verdict == "correct"
-    _kill_idle_workers()
-    assert judge(r"\sqrt{18}", r"3\sqrt{2}").verdict == "correct"
-
-
-def test_a_worker_that_dies_twice_is_an_infrastructure_failure(tmp_path, monkeypatch):
-    broken = tmp_path / "worker.py"
-    broken.write_text("print('ready', flush=True)\ninput()\nraise SystemExit(3)\n")
-    monkeypatch.setattr(symbolic, "_pool", symbolic._Pool())
-    monkeypatch.setattr(symbolic, "_WORKER", broken)
-    judgement = judge(r"\sqrt{8}", r"2\sqrt{2}")
-    assert judgement.verdict == "infra_failure"
-    assert judgement.cause == "the math-verify worker failed twice: it ended with status 3"
-
-
-def test_a_worker_that_does_not_start_says_how_to_find_out(tmp_path, monkeypatch):
-    broken = tmp_path / "worker.py"
-    broken.write_text("raise SystemExit('no math-verify here')\n")
-    monkeypatch.setattr(symbolic, "_pool", symbolic._Pool())
-    monkeypatch.setattr(symbolic, "_WORKER", broken)
-    judgement = judge(r"\sqrt{8}", r"2\sqrt{2}")
-    assert judgement.verdict == "infra_failure"
-    assert "did not start" in judgement.cause and "import math_verify" in judgement.cause
-
-
-def test_a_worker_that_hangs_is_killed(tmp_path, monkeypatch):
-    hanging = tmp_path / "worker.py"
-    hanging.write_text("import time\nprint('ready', flush=True)\ntime.sleep(1000)\n")
-    monkeypatch.setattr(symbolic, "_pool", symbolic._Pool())
-    monkeypatch.setattr(symbolic, "_WORKER", hanging)
-    monkeypatch.setattr(symbolic, "_GRACE", 0.1)
-    assert judge(r"\sqrt{8}", r"2\sqrt{2}").verdict == "timeout"
-
-
-def test_workers_end_with_their_parent():
-    program = (
-        "import os, signal; from envs.verifiers import math, symbolic;"
-        "math.judge(r'\\sqrt{8}', r'2\\sqrt{2}');"
-        "print(symbolic._pool._idle[0].process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    pid = int(run.stdout)
-    deadline = time.monotonic() + 30
-    while _runs(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(pid)
-
-
-def _runs(pid):
-    """Whether a process is there and no zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    monkeypatch.setattr("envs.verifiers.math.symbolically_equal", ask)
+    gold = ", ".join(rf"\sqrt{{{number}}}" for number in (2, 3, 5, 7))
+    assert judge(gold.replace("sqrt", "sqrt "), gold).verdict == "correct"  # the same text needs nobody
+    assert judge(gold.replace(r"\sqrt", r"1\sqrt"), gold).verdict == "timeout"
+    assert len(budgets) == 3 and len(set(map(id, budgets))) == 1

@@ -40,7 +40,8 @@ def answers(prompts):
 
 def test_every_id_is_tested():
     registered = {name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("envs.")}
-    assert registered == {name for name, _ in ENVIRONMENTS}
+    generated = {name for name in registered if name.startswith("reasoning_gym/")}  # see test_reasoning_gym_tasks
+    assert registered - generated == {name for name, _ in ENVIRONMENTS}
 
 
 @every_environment

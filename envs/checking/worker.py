@@ -1,0 +1,190 @@
+"""The checker's subprocess: makes the environment and runs what the checker asks for, one request at a time.
+
+An environment that hangs, leaks or ends its process takes this one along and not the checker's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from ..base import TaskEnv
+from .episode import Fault, Outcome, Prompt, Raised, answer, present
+
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an environment says of itself.
+
+    Attributes:
+        name: Its id, or its class.
+        num_rows: None for an endless one.
+        reward_range: The lowest and the highest reward, None if it does not say.
+        many_turns: Whether an episode may have several actions.
+    """
+
+    name: str
+    num_rows: int | None
+    reward_range: tuple[float, float] | None
+    many_turns: bool
+
+
+class Worker:
+    """What can be asked of the environment; each method is one kind of request."""
+
+    def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
+        self._make = make
+        self._env = make()
+        self._others: dict[str, gymnasium.Env] = {}
+        self._thread: ThreadPoolExecutor | None = None
+
+    def describe(self) -> Description:
+        """Return what the environment says of itself."""
+        task = self._env.unwrapped
+        name = self._env.spec.id if self._env.spec is not None else type(task).__name__
+        count = getattr(task, "num_rows", None)
+        if isinstance(task, TaskEnv) and not hasattr(task, "num_rows"):
+            raise Fault("it has no num_rows: set it to the number of rows, or None if it is endless")
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise Fault(f"num_rows is {count!r}: it must be an integer of at least 1, or None if it is endless")
+        bounds = (task.wrong_reward, task.correct_reward) if isinstance(task, TaskEnv) else None
+        return Description(name, count, bounds, getattr(task, "max_turns", 1) > 1)
+
+    def present(self, index: int | None = None, seed: int | None = None, other: str = "") -> Prompt:
+        """Return the prompt of a row or a seed."""
+        prompt = present(self._instance(other), index=index, seed=seed)
+        return Prompt(prompt.text, _plain(prompt.info), prompt.faults)
+
+    def solution(self, index: int) -> str | None:
+        """Return the text that the environment says is right at a row."""
+        known = getattr(self._env.unwrapped, "solution", None)
+        if known is None:
+            return None
+        try:
+            text = known(index)
+        except Exception as error:
+            raise Raised(f"solution({index}) raised {type(error).__name__}: {error}") from error
+        if text is not None and not isinstance(text, str):
+            raise Fault(f"solution({index}) returned {type(text).__name__}: return a str, or None if none is known")
+        return text
+
+    def answer(self, index: int, text: str, other: str = "") -> Outcome:
+        """Return the outcome of an answer in this instance, or in another: "second", or "json" (from its spec)."""
+        env = self._instance(other)
+        present(env, index=index)
+        return answer(env, text)[0]
+
+    def answer_in_thread(self, index: int, text: str) -> Outcome:
+        """Return the outcome of an answer judged in another thread, which keeps an instance of its own."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1)
+        return self._thread.submit(self.answer, index, text, "thread").result()
+
+    def answer_after_vandalism(self, index: int, text: str) -> Outcome:
+        """Return the outcome of an answer after all dicts that the environment gave out for it were changed."""
+        prompt = present(self._env, index=index)
+        _, info = answer(self._env, text)
+        before = deepcopy(prompt.info)
+        _vandalise(prompt.info)
+        _vandalise(info)
+        again = present(self._env, index=index)
+        if again.info is prompt.info or again.info != before:
+            raise Fault(
+                "changing the info of one reset() changes that of the next: return a new dict each time, not one that "
+                "the environment keeps"
+            )
+        second, other = answer(self._env, text)
+        if other is info or (isinstance(info.get("rewards"), dict) and other.get("rewards") is info["rewards"]):
+            raise Fault("step() returned the same dict twice: return a new info with a new info['rewards'] each time")
+        return second
+
+    def answer_in_copy(self, index: int, text: str, elsewhere: int) -> Outcome:
+        """Return the outcome of an episode that a deep copy goes on with after its reset."""
+        present(self._env, index=index)
+        twin = deepcopy(self._env)
+        present(self._env, index=elsewhere)
+        return answer(twin, text)[0]
+
+    def to_json(self) -> str | None:
+        """Return the spec of the environment as JSON, None if it was not made from a spec."""
+        return None if self._env.spec is None else self._env.spec.to_json()
+
+    def close(self) -> None:
+        """Close every instance."""
+        for env in (self._env, *self._others.values()):
+            env.close()
+
+    def _instance(self, name: str) -> gymnasium.Env:
+        if not name:
+            return self._env
+        if name not in self._others:
+            if name == "json":
+                self._others[name] = gymnasium.make(EnvSpec.from_json(self.to_json() or ""), disable_env_checker=True)
+            else:
+                self._others[name] = self._make()
+        return self._others[name]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as containers and text, which any process can read back."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _vandalise(value: Any) -> None:
+    """Empty a dict and all that is in it."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _vandalise(item)
+        value.clear()
+    elif isinstance(value, list):
+        value.clear()
+
+
+def serve(handle: int) -> None:
+    """Answer requests on an inherited connection until it is closed.
+
+    The first message makes the environment. Replies are `("ok", result)`, `("raised", text)`, `("fault", text)` or,
+    where the fault is not the environment's, `("error", text)`.
+    """
+    if sys.platform == "linux":  # end with the checker, in the middle of a computation too
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    connection = Connection(handle)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(silence, stream.fileno())
+    worker: Worker | None = None
+    with contextlib.suppress(EOFError):
+        while True:
+            method, *arguments = cloudpickle.loads(connection.recv_bytes())
+            try:
+                if worker is None:
+                    worker, result = Worker(*arguments), None
+                else:
+                    result = getattr(worker, method)(*arguments)
+                reply = ("ok", result)
+            except Raised as fault:
+                reply = ("raised", str(fault))
+            except Fault as fault:
+                reply = ("fault", str(fault))
+            except Exception as error:
+                reply = ("error", f"{type(error).__name__}: {' '.join(str(error).split())}")
+            connection.send_bytes(cloudpickle.dumps(reply))

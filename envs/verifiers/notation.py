@@ -1,0 +1,177 @@
+r"""The many ways to type the same LaTeX, written in one: `\dfrac12` as `\frac{1}{2}`, `≤` as `\le`, `1\,000` as `1000`.
+
+Only notation is changed here, never a value. Every pattern is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙᵢ", "0123456789+-=()ni")
+_CHARACTERS = str.maketrans(
+    {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}  # full width
+    | {character: "-" for character in "−–—‐‑﹣"}
+    | {character: " " for character in "\u00a0\u2002\u2003\u2009\u200a\u202f\u3000"}
+    | {character: "" for character in "\u200b\u200c\u200d\u2060\ufeff"}
+    | {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "/", "⁄": "/", "∕": "/", "∗": "*"}
+    | {"∞": "\\infty ", "π": "\\pi ", "≤": "\\le ", "⩽": "\\le ", "≥": "\\ge ", "⩾": "\\ge ", "≠": "\\ne "}
+    | {"∪": "\\cup ", "∩": "\\cap ", "∅": "\\emptyset ", "∈": "\\in ", "±": "\\pm ", "∓": "\\pm ", "°": "^\\circ "}
+    | {"ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}"}
+    | {"θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ", "…": "..."}
+    | {"“": '"', "”": '"', "‘": "'", "’": "'", "′": "'", "⟨": "(", "⟩": ")", "∶": ":", "，": ",", "≈": "\\approx "}
+)
+
+_COMMANDS = {
+    name: replacement
+    for replacement, names in (
+        ("", "big Big bigg Bigg bigl Bigl biggl Biggl bigr Bigr biggr Biggr bigm Bigm displaystyle textstyle limits"),
+        ("", "bf rm it mathstrut mathbf mathit mathsf mathtt mathcal mathfrak mathnormal boldsymbol bm underline emph"),
+        ("", "ensuremath operatorname"),
+        ("\\text", "mathrm mathop textbf textit textrm textnormal textsf texttt mbox hbox"),
+        ("\\frac", "dfrac tfrac cfrac nicefrac sfrac"),
+        ("\\le ", "le leq leqslant leqq"),
+        ("\\ge ", "ge geq geqslant geqq"),
+        ("\\ne ", "ne neq"),
+        ("<", "lt"),
+        (">", "gt"),
+        ("\\emptyset ", "emptyset varnothing"),
+        ("\\{", "lbrace"),
+        ("\\}", "rbrace"),
+        ("[", "lbrack"),
+        ("]", "rbrack"),
+        ("(", "lparen langle"),
+        (")", "rparen rangle"),
+        ("|", "lvert rvert vert"),
+        ("\\cup ", "bigcup"),
+        ("\\pm ", "mp"),
+        (":", "colon"),
+        ("/", "div"),
+        ("*", "ast star"),
+        ("\\log_{10}", "lg"),
+    )
+    for name in names.split()
+}
+_COMMAND = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\([A-Za-z]+)")
+_REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
+    (needed, re.compile(pattern), replacement)
+    for needed, pattern, replacement in (  # where `needed` is not in the text, nor is what the pattern looks for
+        ("color", r"\\(?:text)?color ?\{[a-zA-Z0-9!]*\}", ""),
+        ("space", r"\\[hv]space ?\{[^{}]*\}", ""),
+        (",", r",\\! ?|\{,\}", ","),
+        ("\\", r"(?<=\d)\\[,:;! ](?=\d{3}(?!\d))", ""),
+        ("~", r"(?<=\d)~(?=\d{3}(?!\d))", ""),
+        ("\\", r"(?<!\\)(?:\\!|\\[,:;> ]|\\q?quad)", " "),
+        ("~", r"~", " "),
+        (" ", r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d/])", lambda match: match[1].replace(" ", "")),
+        ("=", r"<=|=<", r"\\le "),
+        (">=", r">=", r"\\ge "),
+        ("!=", r"!=", r"\\ne "),
+        ("\\}", r"\\\{ ?\\\}", r"\\emptyset "),
+        ("\\mathbb ", r"\\mathbb ([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
+        ("\\log", r"\\log ?_ ?(?:e|\{ ?e ?\})", r"\\ln "),
+        ("pi", r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        ("nfinity", r"(?<![\\A-Za-z])[Ii]nfinity(?![A-Za-z])", r"\\infty "),
+        ("√", r"√ ?(?:(\w+)|\(([^()]*)\))", r"\\sqrt{\1\2}"),
+        ("sqrt", r"(?:(?<!\\)\bsqrt|(?<=\d)sqrt) ?\(([^()]*)\)", r"\\sqrt{\1}"),
+        ("%", r"\\%", "%"),
+        ("cent", r" ?\b[Pp]er ?cent(?:age)?\b", "%"),
+        ("pct", r" ?\bpct\b", "%"),
+        ("\\text", r"\\text ?\{ ?%? ?\}", lambda match: "%" if "%" in match[0] else ""),
+        ("\\text", r"\\text ?\{ ?deg(?:rees?)? ?\}", ""),
+        ("\\circ", r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))", ""),
+        ("deg", r"\\degree(?![A-Za-z])|(?<=[\d} )]) ?\bdeg(?:rees?)?\b", ""),
+        ("\\text", r",? ?\\text ?\{[ ,]*(?:[aA]nd|AND|[oO]r|OR) ?\}", ", "),
+        ("", r"(?<![A-Za-z\\])(?:[aA]nd|AND|[oO]r|OR)(?![A-Za-z])(?! so\b)", ", "),
+        ("\\text", r"\\text ?\{ ?([ie]|[-+¤€£¥₹¢]|\W?\d[\d.,:]*) ?\}", r"\1"),
+        ("\\text", r"(?:^|(?<=[(,]))\\text ?\{ ?([A-Za-z]) ?\}", r"\1"),
+        ("\\sqrt", r"\\sqrt ?(\[[^\[\]]*\])? ?(\d|[A-Za-z])", r"\\sqrt\1{\2}"),
+        ("\\frac", r"\\frac ?(\w|\\pi(?![A-Za-z]))", r"\\frac{\1}"),
+        ("\\frac", r"(\\frac ?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
+        ("_", r"_ ?(\d+|[A-Za-z])", r"_{\1}"),
+        ("^", r"\^ ?(-?\d+|[A-Za-z])", r"^{\1}"),
+        ("^", r"\^ ?\(([^()]*)\)", r"^{\1}"),
+        (" {", r"(?<=[A-Za-z\]^_}]) +(?=\{)", ""),
+        ("{ ", r"\{ +", "{"),
+        (" }", r" +\}", "}"),
+        ("\\over", r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        ("\\over", r"^([^{}]*)\\over(?![A-Za-z])([^{}]*)$", r"\\frac{\1}{\2}"),
+        ("\\choose", r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        ("\\", r"(?<=[\d.])\\(?:bar|dot) ?(\d)", r"\\overline{\1}"),
+        ("\\", r"(?<=[\d.])\\(?:bar|dot)(?=\{\d+\})", r"\\overline"),
+        ("\\text", r"^\\text\{([^{}]*)\}$", r"\1"),
+        ("/", r"(?<![\d./])(\d+) (\d+) ?/ ?(\d+)(?![\d/])", r"\1\\frac{\2}{\3}"),
+        (",", r",[ ,]*,", ","),
+        ("  ", r" +", " "),
+        (" ", r" ([,;])", r"\1"),
+    )
+)
+
+
+def one_notation(text: str) -> str:
+    """Return a formula, without delimiters, in one notation."""
+    text = " ".join(text.translate(_CHARACTERS).split())
+    if not text.isascii():
+        text = _ascii_numbers(text)
+    if "\\" in text:
+        text = _COMMAND.sub(lambda command: _COMMANDS.get(command[1], command[0]) if command[1] else "", text)
+    for needed, pattern, replacement in _REPLACEMENTS:
+        if needed in text:
+            text = pattern.sub(replacement, text)
+    return _ungroup(text)
+
+
+def split(text: str, separators: str = ",;") -> list[str]:
+    """Split at the separators outside of all brackets, of which any closes any (as in `[1, 2)`)."""
+    parts, depth, start = [], 0, 0
+    for position, character in enumerate(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character in separators and depth == 0:
+            parts.append(text[start:position].strip())
+            start = position + 1
+    return [*parts, text[start:].strip()]
+
+
+def _ascii_numbers(text: str) -> str:
+    """Write superscripts, subscripts and fractions that are single characters in LaTeX."""
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]+", lambda run: f"^{{{run[0].translate(_SUPERSCRIPTS)}}}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙᵢ]+", lambda run: f"_{{{run[0].translate(_SUBSCRIPTS)}}}", text)
+    return re.sub(
+        "[¼-¾⅐-⅞]", lambda sign: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign[0]).split("⁄")), text
+    )
+
+
+def _ungroup(text: str) -> str:
+    r"""Take off braces that only group: `{1}/{2}` becomes `1/2`; those around a whole list become `\{...\}`."""
+    if "{" not in text:
+        return text
+    pieces: list[str] = []
+    open_groups: list[tuple[int, bool]] = []  # where in `pieces` a brace opened, and whether it only groups
+    previous = ""
+    for piece in re.findall(r"\\[A-Za-z]+|\\.|[^\\{}]+|[{}\\]", text):
+        if piece == "{":
+            only_groups = not (previous.startswith("\\") and previous[1:].isalpha()) and previous[-1:] not in (
+                "^",
+                "_",
+                "}",
+                "]",
+            )
+            open_groups.append((len(pieces), only_groups))
+        elif piece == "}" and open_groups:
+            start, only_groups = open_groups.pop()
+            if only_groups:
+                inner = "".join(pieces[start + 1 :])
+                if start == 0 and not open_groups and len(split(inner)) > 1:
+                    opening, closing = "\\{", "\\}"
+                else:
+                    opening, closing = ("(", ")") if re.search(r"[-+]", inner) else ("", "")
+                pieces[start:] = [opening, inner]
+                piece = closing
+        pieces.append(piece)
+        previous = piece or previous
+    return "".join(pieces)
