@@ -106,8 +106,8 @@ class Conversation:
             prompt, _ = self.env.reset(options={"index": self.index})
         if not isinstance(prompt, str):
             raise RewardError(
-                f"env {env_name(self.env)} returned the prompt {prompt!r} ({type(prompt).__name__}) from reset() for index "
-                f"{self.index}: it must be a str."
+                f"env {env_name(self.env)} returned the prompt {prompt!r} ({type(prompt).__name__}) from reset() for "
+                f"index {self.index}: it must be a str."
             )
         if self.prompt is not None and prompt != self.prompt:
             raise RewardError(
