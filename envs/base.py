@@ -209,7 +209,8 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
             ValueError: The index is not an integer, or `options` has another key.
         """
         super().reset(seed=seed)
-        if self.max_turns == 1 and type(self).reply is not TaskEnv.reply:
+        unset = type(self).max_turns == 1 and "max_turns" not in vars(self)
+        if unset and type(self).reply is not TaskEnv.reply:
             raise TypeError(f"{type(self).__name__} has a reply and max_turns=1: set max_turns to the most turns")
         index = self._choose_index(options or {})
         row = _checked(self.row(index), f"{type(self).__name__}.row({index})")

@@ -159,7 +159,7 @@ class Table:
         self.sampling = SamplingState(PromptStream(rows, size=23, seed=1), self.args)
         self.state = SimpleNamespace(global_step=0)
         self.columns = RewardColumns(["task"], torch.ones(1), 1)
-        self.stop_ids = frozenset([1])
+        self.stop_ids, self.env_rollout = frozenset([1]), None
         self.on_activity = self.warn = lambda text: None
         self._tokenizer = SimpleNamespace(decode=lambda ids, **_: "")
         self._metrics = {"train": defaultdict(list)}

@@ -24,9 +24,7 @@ _DELIMITERS = (
 _MATH_SPAN = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\([^\\]*(?:\\[^()][^\\]*)*\\\)|\\\[[^\\]*(?:\\[^\[\]][^\\]*)*\\\]")
 _BEFORE = re.compile(r"[A-Za-z\s,.;:!'*]*(?:\$\$?|\\\(|\\\[)?\s*")  # what may stand around the one formula of an answer
 _AFTER = re.compile(r"\s*(?:\$\$?|\\\)|\\\])?\s*(\\?%)?([A-Za-z\s,.;:!'*]*)")
-_ASIDE = re.compile(
-    r"(?:is|are|was|were|as|which|because|since|so|I)\b"
-)  # what such words start says nothing of the value
+_ASIDE = re.compile(r"(?:is|are|was|were|as|which|because|since|so|I)\b")  # starts words that are no unit
 _LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between the formulas of a list
 _STATEMENT = re.compile(
     r"(?:\\text\{ ?)?(?:(?:[A-Za-z,']+|\$[^$]{1,20}\$) )*(?:is|are|was|were|be|equals?|have|has|gets?|needs?)"
@@ -48,7 +46,7 @@ _ROW_END = re.compile(r"\\\\(?: ?\[[^\[\]]*\])?|\\cr(?![A-Za-z])")
 
 def clean(answer: str) -> str:
     """Return `answer` in one spelling, without delimiters, layout commands, degrees and full stop."""
-    text = answer.replace("\\$", "¤").replace("\\pounds", "£")
+    text = answer.replace("\\$", "¤").replace("\\pounds", "£")  # a dollar that does not delimit a formula
     if (words := _LAST_WORDS.search(text)) and not is_modified(words[0]):
         text = text[: words.start()]
     text = one_notation(_unwrap(text))
@@ -65,10 +63,9 @@ def word_form(answer: str, *, force: bool = False) -> str | None:
     text = " ".join(_TEXT.sub(r"\1", answer).split()).strip(" .\"'")
     if choice := _CHOICE.fullmatch(text):
         return choice[1] if len(text) > 1 or text.isupper() or force else None
-    text = (
-        re.sub(r"^(?:the|an?) (?=[a-z])", "", text.lower()) if force or "\\text" in answer or _WORD.search(text) else ""
-    )
-    return text or None
+    if not (force or "\\text" in answer or _WORD.search(text)):
+        return None
+    return re.sub(r"^(?:the|an?) (?=[a-z])", "", text.lower()) or None
 
 
 def brackets(text: str) -> tuple[str, str]:

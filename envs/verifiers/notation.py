@@ -155,13 +155,8 @@ def _ungroup(text: str) -> str:
     previous = ""
     for piece in re.findall(r"\\[A-Za-z]+|\\.|[^\\{}]+|[{}\\]", text):
         if piece == "{":
-            only_groups = not (previous.startswith("\\") and previous[1:].isalpha()) and previous[-1:] not in (
-                "^",
-                "_",
-                "}",
-                "]",
-            )
-            open_groups.append((len(pieces), only_groups))
+            is_argument = re.search(r"\\[A-Za-z]+$|[\^_}\]]$", previous) is not None
+            open_groups.append((len(pieces), not is_argument))
         elif piece == "}" and open_groups:
             start, only_groups = open_groups.pop()
             if only_groups:

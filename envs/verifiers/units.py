@@ -32,7 +32,7 @@ _UNITS = {
         ("cm", "cm centimeter centimetre"),
         ("m", "m meter metre"),
         ("km", "km kilometer kilometre"),
-        ("in", "in inch inche"),
+        ("in", "inch inche"),
         ("ft", "ft foot feet"),
         ("yd", "yd yard"),
         ("mi", "mi mile"),

@@ -313,7 +313,7 @@ def test_an_episode_survives_json():
 def test_a_class_that_was_registered_is_saved_by_its_name(talk):
     description = json.loads(json.dumps(describe(OverlongPenalty(gymnasium.make(talk, offset=2), max_length=5))))
     assert description["spec"]["entry_point"] == f"{__name__}:Talk"
-    assert set(description["versions"]) == {"python", "dapo-trl", "gymnasium", "math-verify"}
+    assert {"python", "dapo-trl", "gymnasium", "math-verify", "sympy"} <= set(description["versions"])
     env = remake(description)
     assert isinstance(env, OverlongPenalty) and env.unwrapped.offset == 2
 
