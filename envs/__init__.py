@@ -4,6 +4,7 @@ from gymnasium import register
 
 from .base import Completion, Judgement, TaskEnv, Verdict
 from .checker import check_reward_env
+from .code.datasets import DATASETS as _CODE_DATASETS
 from .math.datasets import DATASETS
 from .plugins import load_plugins
 from .reasoning_gym_tasks import register_tasks
@@ -42,6 +43,10 @@ register("math/Countdown-v0", f"{__name__}.math.countdown:CountdownEnv", disable
 register("math/Problem-v0", f"{__name__}.math.problem:ProblemEnv", disable_env_checker=True)
 for _id, _kwargs in DATASETS.items():
     register(_id, f"{__name__}.math.problem:ProblemEnv", disable_env_checker=True, kwargs=_kwargs)
+register("code/Program-v0", f"{__name__}.code.program:ProgramEnv", disable_env_checker=True)
+register("code/Repair-v0", f"{__name__}.code.repair:RepairEnv", disable_env_checker=True)
+for _id, _kwargs in _CODE_DATASETS.items():
+    register(_id, f"{__name__}.code.program:ProgramEnv", disable_env_checker=True, kwargs=_kwargs)
 register("math/Calculator-v0", f"{__name__}.math.calculator:CalculatorEnv", disable_env_checker=True)
 register_tasks()
 load_plugins()  # last, because plug-ins import this package

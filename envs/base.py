@@ -11,7 +11,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
@@ -79,6 +79,7 @@ class Judgement:
         verdict: How judging ended.
         accuracy: Correctness in [0, 1]; NaN for `infra_failure` and only there.
         cause: Why, in words; empty when there is nothing to explain.
+        details: More that goes into the info of the last step, such as {"tests_passed": 3}.
 
     Raises:
         ValueError: `accuracy` contradicts `verdict` or is out of range.
@@ -87,6 +88,7 @@ class Judgement:
     verdict: Verdict
     accuracy: float
     cause: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if math.isnan(self.accuracy) != (self.verdict is Verdict.INFRA_FAILURE):
@@ -258,6 +260,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         self._current = None
         reward = self.wrong_reward + judgement.accuracy * (self.correct_reward - self.wrong_reward)
         info |= {
+            **judgement.details,
             "verdict": judgement.verdict.value,
             "accuracy": judgement.accuracy,
             "cause": judgement.cause,

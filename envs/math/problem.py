@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv
+from ..rows import one_source, published_split
 from ..verifiers.math import judge
 from .answers import ANSWER_STYLES
 from .questions import BadRows, Question, Reading, questions_of_dataset, questions_of_file, questions_of_rows
-from .rows import one_source
 
 
 class ProblemEnv(TaskEnv):
@@ -95,7 +95,7 @@ class ProblemEnv(TaskEnv):
         if bad_rows not in get_args(BadRows):
             raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
         if hub is not None and dataset is None:
-            split = _published_split(split, hub)
+            split = published_split(split, hub)
             if rows is None and path is None:
                 dataset, name = hub["dataset"], name or hub.get("name")
         how = Reading(prompt_column, answer_column, level_column, deduplicate, bad_rows)
@@ -137,16 +137,3 @@ class ProblemEnv(TaskEnv):
         if self._read is not None:
             self._questions = self._read()
             self.num_rows = len(self._questions)
-
-
-def _published_split(split: str | None, hub: Mapping[str, Any]) -> str:
-    """Return the split to load, the first by default.
-
-    Raises:
-        ValueError: There is no such split.
-    """
-    splits = hub["splits"]
-    if split is not None and split not in splits:
-        has = f"one split, {splits[0]!r}, with all its rows" if len(splits) == 1 else f"splits {', '.join(splits)}"
-        raise ValueError(f"split={split!r}: {hub['dataset']} has {has}: leave split out or set it accordingly")
-    return split or splits[0]

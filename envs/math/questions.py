@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ..rows import column, read_dataset, read_file, text_of, user_text
 from ..verifiers.math import check_gold
 from ..verifiers.symbolic import SymbolicTimeout
 from .answers import bare_question, gold_answer
-from .rows import column, read_dataset, read_file, text_of, user_text
 
 BadRows = Literal["raise", "skip"]
 

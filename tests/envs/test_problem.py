@@ -237,7 +237,7 @@ def test_missing_file(tmp_path):
 
 
 def test_other_kinds_of_files(tmp_path):
-    with pytest.raises(ValueError, match=r"ends in '.csv': give a .jsonl or .parquet file"):
+    with pytest.raises(ValueError, match=r"ends in '.csv': give a .jsonl, .jsonl.gz or .parquet file"):
         make(path=write(tmp_path / "data.csv"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ _MISSING = object()
 
 
 def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Read the rows of a jsonl or parquet file one after another, never all of them at once.
+    """Read the rows of a jsonl (also gzipped) or parquet file one after another, never all of them at once.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -26,15 +27,23 @@ def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS_AT_A_TIME):
                 yield from batch.to_pylist()
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
+    elif path.suffix == ".jsonl" or path.suffixes[-2:] == [".jsonl", ".gz"]:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             yield from (_json_object(line, number, path) for number, line in enumerate(lines, 1) if line.strip())
     else:
-        raise ValueError(f"path={str(path)!r} ends in {path.suffix!r}: give a .jsonl or .parquet file")
+        raise ValueError(f"path={str(path)!r} ends in {path.suffix!r}: give a .jsonl, .jsonl.gz or .parquet file")
 
 
-def read_dataset(dataset: str, name: str | None, split: str) -> Iterator[Mapping[str, Any]]:
+def read_dataset(
+    dataset: str, name: str | None, split: str, revision: str | None = None
+) -> Iterator[Mapping[str, Any]]:
     """Read the rows of a data set on the Hub (or in its local cache, or in a local folder) one after another.
+
+    Args:
+        dataset: Its name.
+        name: The configuration, if it has several.
+        split: The split.
+        revision: A branch, such as the one in which the Hub keeps Parquet copies; the main one by default.
 
     Raises:
         ValueError: It can not be loaded; the message has the reason.
@@ -42,12 +51,12 @@ def read_dataset(dataset: str, name: str | None, split: str) -> Iterator[Mapping
     import datasets
 
     try:
-        rows = datasets.load_dataset(dataset, name, split=split)
+        branch = {} if revision is None else {"revision": revision}
+        rows = datasets.load_dataset(dataset, name, split=split, **branch)
     except Exception as error:  # the library raises many kinds, all for a wrong name or a missing network
-        reason = str(error).rstrip(".")
         raise ValueError(
-            f"dataset={dataset!r} (name={name!r}, split={split!r}) can not be loaded: {reason}; without the Hub, give "
-            'a copy of it as path="data.jsonl" (or .parquet)'
+            f"dataset={dataset!r} (name={name!r}, split={split!r}) can not be loaded: {str(error).rstrip('.')}; "
+            'without the Hub, give a copy of it as path="data.jsonl" (or .jsonl.gz, .parquet)'
         ) from error
     for table in rows.with_format("arrow").iter(_ROWS_AT_A_TIME):
         yield from table.to_pylist()
@@ -123,7 +132,7 @@ def one_source(**sources: object) -> str:
     if len(given) != 1:
         raise ValueError(
             f"{' and '.join(f'{name}=' for name in given) or 'no rows'} given: pass exactly one of "
-            'rows=[{"prompt": ..., "answer": ...}], path="data.jsonl" (or .parquet), '
+            'rows=[{"prompt": ..., "answer": ...}], path="data.jsonl" (or .jsonl.gz, .parquet), '
             'or dataset="name on the Hub"'
         )
     return given[0]
@@ -143,3 +152,16 @@ def _json_object(line: str, number: int, path: Path) -> Mapping[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"line {number} of {path.name} is a JSON {type(row).__name__}: every line must be an object")
     return row
+
+
+def published_split(split: str | None, hub: Mapping[str, Any]) -> str:
+    """Return the split to load, the first by default.
+
+    Raises:
+        ValueError: There is no such split.
+    """
+    splits = hub["splits"]
+    if split is not None and split not in splits:
+        has = f"one split, {splits[0]!r}, with all its rows" if len(splits) == 1 else f"splits {', '.join(splits)}"
+        raise ValueError(f"split={split!r}: {hub['dataset']} has {has}: leave split out or set it accordingly")
+    return split or splits[0]

@@ -1,0 +1,109 @@
+"""A worker as its supervisor sees it: forked, confined, watched and ended."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import confine, kernel
+
+_CLOSE_ENOUGH = 0.002  # seconds that are not worth waking up for again
+_HIGH, _ALL_FILES = 1000, 2000  # file descriptors: out of the way, and beyond the last
+
+
+class Wall(NamedTuple):
+    """What workers are put behind, besides what the supervisor is behind already."""
+
+    filter_code: bytes
+    """Seccomp filter as a BPF program; empty for none."""
+    tasks: int
+    """Processes and threads of this user that are not the worker's."""
+
+
+class Worker:
+    """A process that runs hostile code, and what it has used since `start_input`.
+
+    Args:
+        work: What it does; the process ends with the status that this returns.
+        files: Its only open files; it sees them under the numbers from 0 on.
+        limits: The fields of `Limits`.
+        inputs: Number of inputs that it is to serve at most.
+        watched: File descriptors that become readable when nobody waits for the answer any more.
+        replies: File descriptor that becomes readable when the process has something to say.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], int],
+        files: tuple[int, ...],
+        limits: dict[str, Any],
+        inputs: int,
+        wall: Wall,
+        watched: list[int],
+        replies: int | None = None,
+    ) -> None:
+        supervisor = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _confine(files, limits, math.ceil(limits["cpu_seconds"] * inputs) + 1, wall, supervisor)
+            os._exit(work())
+        self._pidfd = kernel.watch_process(self._pid)
+        self._clock = (~self._pid << 3) | 2  # the kernel's number for the CPU time of a process
+        self._limits, self._watched, self._replies = limits, watched, replies
+        self._end: tuple[int, Any] | None = None
+        self._poll = select.poll()
+        for file in (self._pidfd, *watched, *([] if replies is None else [replies])):
+            self._poll.register(file, select.POLLIN)
+        self.start_input()
+
+    def start_input(self) -> None:
+        self._start = time.monotonic()
+        self._cpu_end = time.clock_gettime(self._clock) + self._limits["cpu_seconds"]
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def wait(self) -> bool:
+        """Wait until the worker replies or ends, and return True; False when its time is up."""
+        while True:
+            cpu_left = self._cpu_end - time.clock_gettime(self._clock)
+            left = min(self._limits["wall_seconds"] - self.seconds(), cpu_left)
+            ready = [file for file, _ in self._poll.poll(max(0, math.ceil(left * 1000)))]
+            if any(file in self._watched for file in ready):
+                os._exit(0)  # the worker dies with this process
+            if ready:
+                return True
+            if left <= _CLOSE_ENOUGH:
+                return False
+
+    def wait_for_end(self) -> bool:
+        """Wait until the worker ends, and return True; False when its time is up. It is not listened to any more."""
+        if self._replies is not None:
+            self._poll.unregister(self._replies)
+            self._replies = None
+        return self.wait()
+
+    def end(self) -> tuple[int, Any]:
+        """End the worker, if it has not ended, and return its wait status and resource usage."""
+        if self._end is None:
+            os.kill(self._pid, signal.SIGKILL)
+            self._end = os.wait4(self._pid, 0)[1:]
+            os.close(self._pidfd)
+        return self._end
+
+
+def _confine(files: tuple[int, ...], limits: dict[str, Any], cpu_seconds: int, wall: Wall, supervisor: int) -> None:
+    for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, _HIGH) for file in files]):
+        os.dup2(file, target)
+    os.closerange(len(files), _ALL_FILES)
+    confine.die_with(supervisor)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    confine.limit_resources(limits, wall.tasks + 1 + limits["threads"], cpu_seconds)
+    if wall.filter_code:
+        confine.filter_system_calls(wall.filter_code)

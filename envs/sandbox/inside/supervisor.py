@@ -1,0 +1,290 @@
+"""Runs one program after the other: each in processes of its own, held to its limits.
+
+No hostile code runs here, and nothing that belongs to a program is kept: its text and inputs stay in the file that
+they came in, what it prints goes from file to socket inside the kernel, and what it returns passes through a buffer
+that is wiped. A worker is a copy of this process, and could search it for what others left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Generator
+from contextlib import closing
+from typing import Any, NamedTuple, NoReturn
+
+from . import frames, kernel, worker
+from .process import Wall, Worker
+
+_CAUSE_BYTES = 4000  # of what a program says about its end
+_KINDS = {b"c": "crash", b"i": "invalid_value", b"o": "output_limit", b"m": "memory", b"v": "ok", b"l": "loaded"}
+_TICKET_BYTES = 8
+_HEAD = struct.Struct(f"!I{_TICKET_BYTES}sB")  # of a reply: length of what follows, ticket, kind
+_NULL = (0, 1, 2)  # the zygote's standard input, output and error lead nowhere
+
+
+class Task(NamedTuple):
+    """A program and its inputs: where they are, and how to go about it."""
+
+    file: int
+    source: tuple[int, int]
+    """Position and length in the file, in bytes."""
+    inputs: list[tuple[int, int]]
+    mode: str
+    entry_point: str | None
+    isolate_inputs: bool
+    stop_at_failure: bool
+    limits: dict[str, Any]
+
+
+class Report(NamedTuple):
+    """How one input ended. The payload, a value or what the program said about its end, is in a buffer or a file."""
+
+    status: str
+    seconds: float
+    cause: str = ""
+    payload: memoryview | tuple[int, int, int] | None = None
+    """Bytes; or file, position and length."""
+
+
+Reports = Generator[Report, None, None]
+
+
+def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
+    """Serve the tasks that arrive on `channel` until it, or the process behind the pidfd `parent`, ends.
+
+    A task is the descriptor of a file: a message (the fields of `Task` as JSON), then the texts. The answer is two
+    messages per input, a JSON header and the payload.
+    """
+    watched = [channel.fileno(), parent]
+    while True:
+        ready = select.select(watched, [], [])[0]
+        files = socket.recv_fds(channel, 16, 1)[1] if channel.fileno() in ready and parent not in ready else []
+        if not files:
+            os._exit(0)
+        task = _read_task(files[0])
+        with closing((_run_scripts if task.mode == "stdin" else _run_calls)(task, wall, watched)) as reports:
+            for _ in task.inputs:
+                report = next(reports)
+                _send(channel, report)
+                if task.stop_at_failure and report.status != "ok":
+                    break
+        os.close(task.file)
+
+
+def _read_task(file: int) -> Task:
+    fields = json.loads(frames.read(lambda size: os.read(file, size), 1 << 30))
+    start = os.lseek(file, 0, os.SEEK_CUR)
+    places = []
+    for length in fields.pop("lengths"):
+        places.append((start, length))
+        start += length
+    return Task(file, places[0], places[1:], **fields)
+
+
+def _send(channel: socket.socket, report: Report) -> None:
+    payload = report.payload
+    length = 0 if payload is None else payload[2] if isinstance(payload, tuple) else len(payload)
+    header = json.dumps({"status": report.status, "cause": report.cause, "seconds": report.seconds}).encode()
+    channel.sendall(frames.pack(header) + frames.header(length))
+    if isinstance(payload, tuple):
+        file, position, length = payload
+        while length:
+            sent = os.sendfile(channel.fileno(), file, position, length)
+            position, length = position + sent, length - sent
+    elif payload is not None:
+        channel.sendall(payload)
+
+
+# --- mode "stdin": a process for every input, with files in memory as its standard input, output and error
+
+
+def _run_scripts(task: Task, wall: Wall, watched: list[int]) -> Reports:
+    def work() -> int:
+        return worker.run_script(task.source)
+
+    for position, length in task.inputs:
+        files = tuple(kernel.memory_file(name) for name in ("stdin", "stdout", "stderr"))
+        while length:
+            copied = os.sendfile(files[0], task.file, position, length)
+            position, length = position + copied, length - copied
+        os.lseek(files[0], 0, os.SEEK_SET)
+        process = Worker(work, (*files, task.file), task.limits, 1, wall, watched)
+        in_time = process.wait()
+        yield _judge_script(process, in_time, task.limits, files[1], files[2])
+        for file in files:
+            os.close(file)
+
+
+def _judge_script(process: Worker, in_time: bool, limits: dict[str, Any], stdout: int, stderr: int) -> Report:
+    status, usage = process.end()
+    seconds, max_bytes = process.seconds(), limits["output_bytes"]
+    printed, complained = os.fstat(stdout).st_size, os.fstat(stderr).st_size
+    if max(printed, complained) > max_bytes:
+        return Report("output_limit", seconds, f"it printed more than {max_bytes} bytes")
+    if not in_time:
+        return _timeout(seconds, limits)
+    if status == 0:
+        return Report("ok", seconds, payload=(stdout, 0, printed))
+    tail = min(complained, _CAUSE_BYTES)
+    return _judge_death(status, usage, seconds, limits)._replace(payload=(stderr, complained - tail, tail))
+
+
+def _judge_death(status: int, usage: Any, seconds: float, limits: dict[str, Any]) -> Report:
+    if not os.WIFSIGNALED(status):
+        return Report("crash", seconds, f"it ended with status {os.WEXITSTATUS(status)}")
+    number = os.WTERMSIG(status)
+    if number == signal.SIGXCPU:
+        return _timeout(seconds, limits)
+    if number == signal.SIGXFSZ:
+        return Report("output_limit", seconds, f"it wrote more than {limits['output_bytes']} bytes")
+    if number == signal.SIGKILL:  # a program cannot send signals, and it was in time
+        if usage.ru_maxrss * 1024 > limits["memory_bytes"] // 2:
+            return Report("memory", seconds, "the system ran out of memory and ended it")
+        return Report("infra_failure", seconds, "something outside the sandbox killed it")
+    return Report("crash", seconds, f"it was ended by {signal.Signals(number).name}")
+
+
+def _timeout(seconds: float, limits: dict[str, Any]) -> Report:
+    cause = f"it took more than {limits['cpu_seconds']:g} s of CPU or {limits['wall_seconds']:g} s in all"
+    return Report("timeout", seconds, cause)
+
+
+# --- modes "call" and "eval": a process that loads the program and serves inputs until one brings it down
+
+
+def _run_calls(task: Task, wall: Wall, watched: list[int]) -> Reports:
+    done, count = 0, len(task.inputs)
+    while done < count:
+        batch = 1 if task.isolate_inputs else count - done
+        with closing(_Server(task, done, batch, wall, watched)) as server:
+            report = server.loaded()
+            if report is not None:  # the program itself is at fault: every other input would end the same way
+                for _ in range(count - done):
+                    yield report
+                return
+            for _ in range(batch):
+                yield server.ask()
+                done += 1
+                if server.is_down:
+                    break
+
+
+class _Server:
+    """A worker that serves `count` inputs of a task from number `first` on.
+
+    It may write to its channel whatever and whenever it wants. What arrives out of turn, or is too long, or is no
+    reply, brings it down.
+    """
+
+    def __init__(self, task: Task, first: int, count: int, wall: Wall, watched: list[int]) -> None:
+        self._limits = task.limits
+        self.is_down = False
+        self._buffer = memoryview(bytearray(1 << 16))
+        self._used = self._filled = 0
+        self._replies, reply = os.pipe()
+        go, self._go = os.pipe()
+        self._is_first, self._ticket = True, os.urandom(_TICKET_BYTES)
+
+        def work() -> int:
+            worker.serve(task, first, count)
+            return 0
+
+        self._worker = Worker(work, (*_NULL, task.file, reply, go), task.limits, count, wall, watched, self._replies)
+        os.close(reply)
+        os.close(go)
+        os.write(self._go, self._ticket)  # the first input follows right after loading
+
+    def close(self) -> None:
+        self._worker.end()
+        self._buffer[: self._filled] = bytes(self._filled)
+        os.close(self._replies)
+        os.close(self._go)
+
+    def loaded(self) -> Report | None:
+        """Return None when the program has been loaded, else how that ended."""
+        report = self._reply(bytes(_TICKET_BYTES))
+        return None if report.status == "loaded" else report
+
+    def ask(self) -> Report:
+        """Let the worker go on with its next input, and return how that ended."""
+        if not self._is_first:
+            self._worker.start_input()
+            self._drop()
+            if self._filled or select.select([self._replies], [], [], 0)[0]:
+                return self._broken("it wrote to the result channel out of turn")
+            self._ticket = os.urandom(_TICKET_BYTES)
+            os.write(self._go, self._ticket)
+        self._is_first = False
+        report = self._reply(self._ticket)
+        return self._broken("it sent a reply that is none") if report.status == "loaded" else report
+
+    def _reply(self, ticket: bytes) -> Report:
+        """Read the reply to the input that `ticket` was given for; none is written before that."""
+        self._drop()
+        max_bytes = self._limits["output_bytes"]
+        try:
+            self._fill(_HEAD.size)
+            size, shown, kind = _HEAD.unpack(self._buffer[: _HEAD.size])
+            size -= _HEAD.size - 4
+            if size < 0 or shown != ticket:
+                return self._broken("it sent a reply that is none")
+            if size > max(max_bytes, _CAUSE_BYTES):
+                self.is_down = True
+                return Report("output_limit", self._worker.seconds(), f"it returned more than {max_bytes} bytes")
+            self._used = _HEAD.size + size
+            self._fill(self._used)
+        except EOFError:
+            return self._death()
+        except TimeoutError:
+            self.is_down = True
+            return _timeout(self._worker.seconds(), self._limits)
+        status = _KINDS.get(bytes([kind]))
+        if status is None:
+            return self._broken("it sent a reply that is none")
+        self.is_down = status == "memory"
+        return Report(status, self._worker.seconds(), payload=self._buffer[_HEAD.size : self._used])
+
+    def _fill(self, size: int) -> None:
+        """Wait until that many bytes of the reply, or more, are there."""
+        if size > len(self._buffer):
+            larger = memoryview(bytearray(size))
+            larger[: self._filled] = self._buffer[: self._filled]
+            self._buffer[: self._filled] = bytes(self._filled)
+            self._buffer = larger
+        while self._filled < size:
+            if not self._worker.wait():
+                raise TimeoutError
+            count = os.readv(self._replies, [self._buffer[self._filled :]])
+            if not count:
+                raise EOFError
+            self._filled += count
+
+    def _drop(self) -> None:
+        """Wipe the last reply, and move to the front what arrived behind it."""
+        rest = self._filled - self._used
+        self._buffer[:rest] = self._buffer[self._used : self._filled]
+        self._buffer[rest : self._filled] = bytes(self._used)
+        self._used, self._filled = 0, rest
+
+    def _death(self) -> Report:
+        """Report on a worker that closed its channel, by ending or otherwise."""
+        ended = self._worker.wait_for_end()
+        status, usage = self._worker.end()
+        self.is_down = True
+        seconds = self._worker.seconds()
+        if not ended:
+            return _timeout(seconds, self._limits)
+        return self._too_early(_judge_death(status, usage, seconds, self._limits))
+
+    @staticmethod
+    def _too_early(report: Report) -> Report:
+        return report._replace(cause=f"{report.cause} before it returned") if report.status == "crash" else report
+
+    def _broken(self, cause: str) -> Report:
+        self.is_down = True
+        return Report("crash", self._worker.seconds(), cause)
