@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from envs.checker import DEFAULT_ROWS, DEFAULT_TIME_LIMIT, reward_report
+from envs.checker import DEFAULT_ROWS, reward_report
 from envs.checking.checks import CHECKS
 from envs.checking.episode import Fault, answer, present
 from envs.replay import replay
@@ -54,8 +54,7 @@ def add_parser(commands: Any) -> None:
     check.add_argument(
         "--time_limit",
         type=float,
-        default=DEFAULT_TIME_LIMIT,
-        help=f"seconds that judging one answer may take (default: {DEFAULT_TIME_LIMIT:g})",
+        help="seconds that judging one answer may take (default: what the environment says of itself, or 5)",
     )
     check.add_argument("--skip", nargs="+", default=[], metavar="CHECK", help=f"leave out any of {', '.join(CHECKS)}")
     check.add_argument("--strict", action="store_true", help="count advice as a failure")

@@ -155,6 +155,8 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     """Most actions of one episode; beyond 1 `reply` decides whether it goes on."""
     concurrent: bool = False
     """Whether `reply` and `verify` may run in several threads at once, as they do in training where this is true."""
+    judging_seconds: float = 5.0
+    """Seconds within which any one action is judged, however it was meant; `check_reward_env` tests it."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
         if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):

@@ -25,7 +25,6 @@ from .checking.episode import Fault
 from .checking.evidence import Evidence, Examination, sample_rows
 
 DEFAULT_ROWS = 20
-DEFAULT_TIME_LIMIT = 5.0
 """Seconds that judging one answer may take."""
 
 
@@ -95,7 +94,7 @@ def reward_report(
     seed: int = 0,
     solution: Callable[[int], str | None] | None = None,
     reward_range: tuple[float, float] | None = None,
-    time_limit: float = DEFAULT_TIME_LIMIT,
+    time_limit: float | None = None,
     skip: Iterable[str] = (),
     strict: bool = False,
 ) -> Report:
@@ -113,7 +112,8 @@ def reward_report(
         solution: Returns a text that earns the highest reward at a row; by default the environment's own method
             `solution(index)` (see `TaskEnv.solution`).
         reward_range: The lowest and the highest reward; by default those of a `TaskEnv`, else of all answers tried.
-        time_limit: Seconds that judging one answer may take.
+        time_limit: Seconds that judging one answer may take; by default what the environment says of itself
+            (`TaskEnv.judging_seconds`), 5 unless it says otherwise.
         skip: Names of checks to leave out, for a task in which the rule is meant to be broken.
         strict: Count advice as a failure.
 
@@ -129,6 +129,7 @@ def reward_report(
             main, other = (stack.enter_context(Client(make, hash_seed=hash_seed)) for hash_seed in (1, 2))
             description = main.ask("describe")
             name = description.name
+            time_limit = description.judging_seconds if time_limit is None else time_limit
             evidence = Evidence(description, sample_rows(description.num_rows, rows, seed))
             Examination(main, other, evidence, seed=seed, time_limit=time_limit).run(solution)
     except (Fault, NotMade) as fault:
@@ -182,10 +183,10 @@ def _is_importable(module: str) -> bool:
     return any(finder.find_spec(module.partition(".")[0], None) for finder in sys.meta_path)
 
 
-def _check_settings(rows: int, time_limit: float, skip: Iterable[str]) -> None:
+def _check_settings(rows: int, time_limit: float | None, skip: Iterable[str]) -> None:
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise ValueError(f"check_reward_env: rows={rows!r} must be an integer of at least 1")
-    if not time_limit > 0:
+    if time_limit is not None and not time_limit > 0:
         raise ValueError(f"check_reward_env: time_limit={time_limit!r} must be above 0 (seconds)")
     for name in skip:
         if name not in CHECKS:

@@ -36,12 +36,14 @@ class Description:
         num_rows: None for an endless one.
         reward_range: The lowest and the highest reward, None if it does not say.
         many_turns: Whether an episode may have several actions.
+        judging_seconds: Seconds within which it says that any action is judged.
     """
 
     name: str
     num_rows: int | None
     reward_range: tuple[float, float] | None
     many_turns: bool
+    judging_seconds: float
 
 
 class Worker:
@@ -63,7 +65,8 @@ class Worker:
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise Fault(f"num_rows is {count!r}: it must be an integer of at least 1, or None if it is endless")
         bounds = (task.wrong_reward, task.correct_reward) if isinstance(task, TaskEnv) else None
-        return Description(name, count, bounds, getattr(task, "max_turns", 1) > 1)
+        many_turns = getattr(task, "max_turns", 1) > 1
+        return Description(name, count, bounds, many_turns, getattr(task, "judging_seconds", TaskEnv.judging_seconds))
 
     def present(self, index: int | None = None, seed: int | None = None, other: str = "") -> Prompt:
         """Return the prompt of a row or a seed."""

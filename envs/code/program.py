@@ -117,6 +117,7 @@ class ProgramEnv(TaskEnv):
             raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
         self.style = STYLES[answer_style]
         self.grading = Grading(reward, tolerance, _read_limits(limits), sandbox)
+        self.judging_seconds = self.grading.limits.wall_seconds + 5.0  # what exceeds its limits is not tried again
         revision = None
         if hub is not None and dataset is None:
             split = published_split(split, hub)

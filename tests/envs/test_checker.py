@@ -28,9 +28,16 @@ report = partial(reward_report, rows=8)
 
 @every_environment
 def test_every_registered_environment_passes(name, kwargs):
-    found = check_reward_env(name, env_kwargs=kwargs, rows=12, strict=True)
+    if name.startswith("code/"):  # a program that never ends takes all that it may
+        kwargs = {**kwargs, "limits": {"cpu_seconds": 1}}
+    solution = weighted_difference if name == "code/LiveCodeBench-v0" else None  # its rows have none
+    found = check_reward_env(name, env_kwargs=kwargs, rows=12, strict=True, solution=solution)
     assert [check.name for check in found.checks] == list(CHECKS)
     assert {check.status for check in found.checks} == {"ok"}
+
+
+def weighted_difference(index):
+    return f"```python\na, b = map(int, input().split())\nprint({index + 1} * a - b)\n```"
 
 
 @pytest.mark.parametrize("env", [faulty.Sums, faulty.Guess])
