@@ -9,13 +9,14 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help quickstart test lint setup base-model clean
+.PHONY: help quickstart test lint docs setup base-model clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   train the shipped model on arithmetic (2 minutes on 2 cores, once installed)"
 	@echo "make test         run the tests"
 	@echo "make lint         ruff and mypy"
+	@echo "make docs         build the documentation into site/"
 	@echo "make base-model   make the shipped model again"
 
 setup: $(STAMP)
@@ -40,8 +41,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: setup
+	$(BIN)/python scripts/make_docs.py
+	$(BIN)/mkdocs build --strict --quiet
+
 base-model: setup
 	$(BIN)/python scripts/make_base_model.py --output models/arithmetic-0.8m
 
 clean:
-	rm -rf $(VENV) runs dist build
+	rm -rf $(VENV) runs dist build site
