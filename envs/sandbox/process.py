@@ -125,17 +125,24 @@ class Channel:
         except OSError as error:
             raise ZygoteFailure(f"the supervisor is gone: {error}") from error
 
-    @staticmethod
-    def deadline(seconds: float) -> float:
-        """Return the point in time that is so many seconds away, for `receive`."""
-        return time.monotonic() + seconds
+    def stop(self) -> None:
+        """End the task before all of its inputs have been run. What had been reported until then still arrives.
 
-    def receive(self, max_bytes: int, deadline: float) -> bytes:
+        Raises:
+            ZygoteFailure: The supervisor is gone.
+        """
+        try:
+            self._stream.send(b".")
+        except OSError as error:
+            raise ZygoteFailure(f"the supervisor is gone: {error}") from error
+
+    def receive(self, max_bytes: int, seconds: float) -> bytes:
         """Return the next message.
 
         Raises:
-            ZygoteFailure: There is none, or it is late, or longer than `max_bytes`.
+            ZygoteFailure: There is none within that many seconds, or it is longer than `max_bytes`.
         """
+        deadline = time.monotonic() + seconds
 
         def receive(size: int) -> bytes:
             if not self._ahead:
