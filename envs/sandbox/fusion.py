@@ -289,7 +289,7 @@ def _far_end() -> dict[str, str]:
     here = Path(__file__).parent
     paths = [path for pattern in _FAR_END for path in sorted(here.glob(pattern))]
     files = {str(path.relative_to(here)): path.read_bytes() for path in paths}
-    files |= {"__init__.py": b"", "isolation.py": b"Launch = None\n"}  # `process` names it in an annotation
+    files["__init__.py"] = b""
     return {f"far_end/{name}": base64.b64encode(text).decode() for name, text in files.items()}
 
 

@@ -11,13 +11,22 @@ import socket
 import subprocess
 import threading
 import time
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Any
 
 from .inside import frames, kernel
-from .isolation import Launch
 
 _START_SECONDS = 120.0  # until it has loaded what programs import, NumPy from a slow disk among it
 _END_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a zygote: the command (the number of the control socket is to be added) and its settings."""
+
+    command: list[str]
+    environment: dict[str, str]
+    settings: dict[str, Any]
 
 
 class ZygoteFailure(RuntimeError):

@@ -17,11 +17,10 @@ import stat
 import sys
 import sysconfig
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from .inside import frames
-from .process import Channel, Zygote
+from .process import Channel, Launch, Zygote
 
 REPORTS = "reports"
 """File that the answer is left in: a message about the run, then the reports as a supervisor sends them."""
@@ -53,7 +52,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     header, reports = {"nonce": request["nonce"], "error": ""}, bytearray()
     try:
-        zygote = Zygote(_launch(request))  # type: ignore[arg-type]
+        zygote = Zygote(_launch(request))
         try:
             reports = _run(base64.b64decode(request["task"]), zygote.open_channel())
         finally:
@@ -89,7 +88,7 @@ def _run(task: bytes, channel: Channel) -> bytearray:
     return reports + frames.pack(b"")
 
 
-def _launch(request: dict[str, Any]) -> SimpleNamespace:
+def _launch(request: dict[str, Any]) -> Launch:
     """Work out how to start a zygote here, as `isolation.launch` does at home."""
     machine = os.uname().machine
     if machine != request["machine"]:
@@ -113,7 +112,7 @@ def _launch(request: dict[str, Any]) -> SimpleNamespace:
     }
     interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     command = [interpreter, "-s", "-S", "-B", "-X", "utf8", "-c", _BOOT, here]
-    return SimpleNamespace(command=command, environment=_ENVIRONMENT, settings=settings)
+    return Launch(command, _ENVIRONMENT, settings)
 
 
 def _origin(package: str) -> Path:
