@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from .inside import codec, frames, kernel
 from .process import Channel, ZygoteFailure
-from .types import Limits, Program, Result, Status
+from .types import Limits, Program, Result, Status, Stop
 
 _GRACE_SECONDS = 10.0  # for a process to be forked and to report, beyond what the program may take
 _REPORTED = frozenset(Status) - {Status.NOT_RUN}
@@ -20,18 +20,25 @@ _CAUSE_LENGTH = 500  # characters
 
 
 class Task:
-    """A program with its inputs, checked and written down, to be sent as often as need be.
+    """A program with its inputs, checked and written down, to be sent as often as need be; see `Sandbox.run`.
 
     Raises:
         ValueError: There is no input, or an input does not fit the mode.
     """
 
     def __init__(
-        self, program: Program, inputs: Sequence[Any], limits: Limits, *, stop_at_failure: bool = False
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        limits: Limits,
+        *,
+        stop_at: Collection[Status] = (),
+        stop: Stop | None = None,
     ) -> None:
         if isinstance(inputs, str) or len(inputs) == 0:
             raise ValueError(f"Sandbox.run: inputs={inputs!r} must be a list of at least one input")
-        self._program, self._limits, self._stop_at_failure = program, limits, stop_at_failure
+        self._program, self._limits = program, limits
+        self._stop_at, self._stop = stop_at, stop
         write = _arguments if program.mode == "call" else _text
         self._texts = [program.source.encode("utf-8", "surrogatepass")]
         self._texts += [write(number, value) for number, value in enumerate(inputs)]
@@ -39,22 +46,39 @@ class Task:
     def exchange(self, channel: Channel) -> tuple[Result, ...]:
         """Have the program run, and return one result per input, whatever arrives.
 
+        The supervisor goes ahead with the next input while this side looks at a result, so that neither waits for
+        the other. Every task is answered up to its end, which keeps the answers of two tasks apart.
+
         Raises:
             ZygoteFailure: The machinery failed, and the channel is of no more use.
         """
         results: list[Result] = []
-        count = len(self._texts) - 1
+        count, is_enough = len(self._texts) - 1, False
         with self._file() as file:
             channel.send(file)
-            while len(results) < count:
-                deadline = channel.deadline(self._limits.wall_seconds + _GRACE_SECONDS)
-                header = channel.receive(_MAX_HEADER, deadline)
-                payload = channel.receive(max(self._limits.output_bytes, _MAX_CAUSE), deadline)
-                results.append(self._result(header, payload))
-                if self._stop_at_failure and results[-1].status is not Status.OK:
-                    break
-        skipped = Result(Status.NOT_RUN, cause="an earlier input failed")
+            while report := self._receive(channel):
+                if is_enough:  # it had been under way already
+                    continue
+                if len(results) == count:
+                    raise ZygoteFailure("the supervisor sent more reports than there are inputs")
+                results.append(self._result(*report))
+                is_enough = self._is_enough(len(results) - 1, results[-1])
+                if is_enough and len(results) < count:
+                    channel.stop()
+        if len(results) < count and not is_enough:
+            raise ZygoteFailure(f"the supervisor sent {len(results)} reports on {count} inputs")
+        skipped = Result(Status.NOT_RUN, cause="left out after an earlier input")
         return (*results, *[skipped] * (count - len(results)))
+
+    def _receive(self, channel: Channel) -> tuple[bytes, bytes] | None:
+        """Return header and payload of the next report, or None at the end of the answer."""
+        seconds = self._limits.wall_seconds + _GRACE_SECONDS
+        header = channel.receive(_MAX_HEADER, seconds)
+        return (header, channel.receive(max(self._limits.output_bytes, _MAX_CAUSE), seconds)) if header else None
+
+    def _is_enough(self, number: int, result: Result) -> bool:
+        is_asked_to = self._stop is not None and self._stop(number, result)
+        return is_asked_to or result.status in self._stop_at
 
     @contextmanager
     def _file(self) -> Iterator[int]:
@@ -64,7 +88,7 @@ class Task:
             "mode": self._program.mode,
             "entry_point": self._program.entry_point,
             "isolate_inputs": self._program.isolate_inputs,
-            "stop_at_failure": self._stop_at_failure,
+            "stop_at": list(self._stop_at),
             "limits": asdict(self._limits),
         }
         with open(kernel.memory_file("task"), "wb") as file:

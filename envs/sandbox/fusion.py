@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from .process import Channel, ZygoteFailure
 from .remote import MAX_REPORTS, REPORTS
 from .servers import Servers, Unavailable
 from .syscalls import filter_code
-from .types import Limits, Program, Result, SandboxUnavailable, Status
+from .types import Limits, Program, Result, SandboxUnavailable, Status, Stop
 
 log = logging.getLogger("envs.sandbox")
 
@@ -99,16 +99,19 @@ class FusionSandbox:
         inputs: Sequence[Any],
         limits: Limits | None = None,
         *,
-        stop_at_failure: bool = False,
+        stop_at: Collection[Status] = (),
+        stop: Stop | None = None,
     ) -> tuple[Result, ...]:
         """Run a program on each input, in order; see `Sandbox.run`.
+
+        The farm itself stops at the statuses of `stop_at`; what `stop` leaves out has been run by then.
 
         Raises:
             SandboxUnavailable: No filter of system calls can be made on this machine.
             ValueError: There is no input, or an input does not fit the mode.
         """
         limits = limits or Limits()
-        task = Task(program, inputs, limits, stop_at_failure=stop_at_failure)
+        task = Task(program, inputs, limits, stop_at=stop_at, stop=stop)
         reason = self._check()
         if not reason:
             try:
@@ -236,7 +239,10 @@ class _Exchange(Channel):
             excerpt = answer[:_EXCERPT].decode("utf-8", "replace")
             raise ZygoteFailure(f"the answer is not one of SandboxFusion ({error!r:.100}): {excerpt!r}") from error
 
-    def receive(self, max_bytes: int, deadline: float) -> bytes:
+    def stop(self) -> None:
+        """All has been run by now."""
+
+    def receive(self, max_bytes: int, seconds: float) -> bytes:
         try:
             return frames.read(self._reports.read, max_bytes)
         except frames.FrameError as error:
@@ -283,7 +289,7 @@ def _far_end() -> dict[str, str]:
     here = Path(__file__).parent
     paths = [path for pattern in _FAR_END for path in sorted(here.glob(pattern))]
     files = {str(path.relative_to(here)): path.read_bytes() for path in paths}
-    files |= {"__init__.py": b"", "isolation.py": b"Launch = None\n"}  # `process` names it in an annotation
+    files["__init__.py"] = b""
     return {f"far_end/{name}": base64.b64encode(text).decode() for name, text in files.items()}
 
 

@@ -8,11 +8,10 @@ import shutil
 import stat
 import sys
 import sysconfig
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
+from .process import Launch
 from .syscalls import filter_code
 from .types import SandboxUnavailable
 
@@ -41,15 +40,6 @@ class Isolation(StrEnum):
     """Landlock, a seccomp filter, resource limits and a user of its own; works without namespaces."""
     UNSAFE = "unsafe"
     """None: programs can do whatever this process can. Only the resource limits hold."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How to start a zygote: the command (the number of the control socket is to be added) and its settings."""
-
-    command: list[str]
-    environment: dict[str, str]
-    settings: dict[str, Any]
 
 
 def launch(isolation: Isolation, packages: tuple[str, ...]) -> Launch:

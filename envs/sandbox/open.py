@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, Protocol
 
 from .fusion import SCHEME, FusionSandbox
 from .sandbox import shared_sandbox
-from .types import Limits, Program, Result
+from .types import Limits, Program, Result, Status, Stop
 
 
 class AnySandbox(Protocol):
@@ -18,7 +18,13 @@ class AnySandbox(Protocol):
     def isolation(self) -> str: ...
 
     def run(
-        self, program: Program, inputs: Sequence[Any], limits: Limits | None = None, *, stop_at_failure: bool = False
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        limits: Limits | None = None,
+        *,
+        stop_at: Collection[Status] = (),
+        stop: Stop | None = None,
     ) -> tuple[Result, ...]: ...
 
     def close(self) -> None: ...

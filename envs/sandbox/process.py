@@ -11,13 +11,22 @@ import socket
 import subprocess
 import threading
 import time
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Any
 
 from .inside import frames, kernel
-from .isolation import Launch
 
 _START_SECONDS = 120.0  # until it has loaded what programs import, NumPy from a slow disk among it
 _END_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a zygote: the command (the number of the control socket is to be added) and its settings."""
+
+    command: list[str]
+    environment: dict[str, str]
+    settings: dict[str, Any]
 
 
 class ZygoteFailure(RuntimeError):
@@ -125,17 +134,24 @@ class Channel:
         except OSError as error:
             raise ZygoteFailure(f"the supervisor is gone: {error}") from error
 
-    @staticmethod
-    def deadline(seconds: float) -> float:
-        """Return the point in time that is so many seconds away, for `receive`."""
-        return time.monotonic() + seconds
+    def stop(self) -> None:
+        """End the task before all of its inputs have been run. What had been reported until then still arrives.
 
-    def receive(self, max_bytes: int, deadline: float) -> bytes:
+        Raises:
+            ZygoteFailure: The supervisor is gone.
+        """
+        try:
+            self._stream.send(b".")
+        except OSError as error:
+            raise ZygoteFailure(f"the supervisor is gone: {error}") from error
+
+    def receive(self, max_bytes: int, seconds: float) -> bytes:
         """Return the next message.
 
         Raises:
-            ZygoteFailure: There is none, or it is late, or longer than `max_bytes`.
+            ZygoteFailure: There is none within that many seconds, or it is longer than `max_bytes`.
         """
+        deadline = time.monotonic() + seconds
 
         def receive(size: int) -> bytes:
             if not self._ahead:

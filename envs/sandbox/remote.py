@@ -17,14 +17,13 @@ import stat
 import sys
 import sysconfig
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from .inside import frames
-from .process import Channel, Zygote
+from .process import Channel, Launch, Zygote
 
 REPORTS = "reports"
-"""File that the answer is left in: a message about the run, then two for each input, as a supervisor sends them."""
+"""File that the answer is left in: a message about the run, then the reports as a supervisor sends them."""
 MAX_REPORTS = 1 << 26
 """Bytes that the reports on all inputs may take together."""
 
@@ -53,7 +52,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     header, reports = {"nonce": request["nonce"], "error": ""}, bytearray()
     try:
-        zygote = Zygote(_launch(request))  # type: ignore[arg-type]
+        zygote = Zygote(_launch(request))
         try:
             reports = _run(base64.b64decode(request["task"]), zygote.open_channel())
         finally:
@@ -70,7 +69,8 @@ def main() -> None:
 def _run(task: bytes, channel: Channel) -> bytearray:
     """Have a task run, and return what the supervisor sends about it."""
     fields = json.loads(frames.read(io.BytesIO(task).read, len(task)))
-    limits = fields["limits"]
+    seconds = fields["limits"]["wall_seconds"] + _GRACE_SECONDS
+    max_bytes = max(fields["limits"]["output_bytes"], _MAX_MESSAGE)
     file = os.memfd_create("task", os.MFD_CLOEXEC)
     with open(file, "wb", closefd=False) as writer:
         writer.write(task)
@@ -78,22 +78,17 @@ def _run(task: bytes, channel: Channel) -> bytearray:
     channel.send(file)
     os.close(file)
     reports = bytearray()
-    for _ in fields["lengths"][1:]:
-        deadline = channel.deadline(limits["wall_seconds"] + _GRACE_SECONDS)
-        header = channel.receive(_MAX_MESSAGE, deadline)
-        payload = channel.receive(max(limits["output_bytes"], _MAX_MESSAGE), deadline)
-        status = json.loads(header)["status"]
+    while header := channel.receive(_MAX_MESSAGE, seconds):
+        payload = channel.receive(max_bytes, seconds)
         if len(reports) + len(header) + len(payload) > MAX_REPORTS:
-            status, payload = "output_limit", b""
             cause = f"the values of all inputs together take more than {MAX_REPORTS} bytes"
-            header = json.dumps({"status": status, "cause": cause, "seconds": 0.0}).encode()
+            header = json.dumps({"status": "output_limit", "cause": cause, "seconds": 0.0}).encode()
+            payload = b""
         reports += frames.pack(header) + frames.pack(payload)
-        if fields["stop_at_failure"] and status != "ok":
-            break
-    return reports
+    return reports + frames.pack(b"")
 
 
-def _launch(request: dict[str, Any]) -> SimpleNamespace:
+def _launch(request: dict[str, Any]) -> Launch:
     """Work out how to start a zygote here, as `isolation.launch` does at home."""
     machine = os.uname().machine
     if machine != request["machine"]:
@@ -117,7 +112,7 @@ def _launch(request: dict[str, Any]) -> SimpleNamespace:
     }
     interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     command = [interpreter, "-s", "-S", "-B", "-X", "utf8", "-c", _BOOT, here]
-    return SimpleNamespace(command=command, environment=_ENVIRONMENT, settings=settings)
+    return Launch(command, _ENVIRONMENT, settings)
 
 
 def _origin(package: str) -> Path:

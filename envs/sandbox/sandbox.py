@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from .exchange import Task
 from .isolation import Isolation, launch
 from .probes import escapes
 from .process import Channel, Zygote, ZygoteFailure
-from .types import Limits, Program, Result, SandboxUnavailable, Status
+from .types import Limits, Program, Result, SandboxUnavailable, Status, Stop
 
 log = logging.getLogger("envs.sandbox")
 
@@ -73,7 +73,8 @@ class Sandbox:
         inputs: Sequence[Any],
         limits: Limits | None = None,
         *,
-        stop_at_failure: bool = False,
+        stop_at: Collection[Status] = (),
+        stop: Stop | None = None,
     ) -> tuple[Result, ...]:
         """Run a program on each input, in order.
 
@@ -81,18 +82,21 @@ class Sandbox:
             program: The program, and how to use it.
             inputs: Texts for standard input, argument sequences of plain values, or expressions; see `Program.mode`.
             limits: What it may take; `Limits()` by default.
-            stop_at_failure: Leave out the inputs that follow one whose status is not "ok".
+            stop_at: Leave out the inputs that follow one with such a status.
+            stop: Leave them out after a result for which this returns true. It is called in this thread as results
+                come in, while the program may go ahead with the next inputs; from the first on again if the sandbox
+                failed in between.
 
         Returns:
-            One result per input, in their order. If the sandbox itself fails, twice in a row, their status is
-            "infra_failure".
+            One result per input, in their order, "not_run" for those left out. If the sandbox itself fails, twice in
+            a row, their status is "infra_failure".
 
         Raises:
             SandboxUnavailable: No level that is allowed works here.
             ValueError: There is no input, or an input does not fit the mode.
         """
         limits = limits or Limits()
-        task = Task(program, inputs, limits, stop_at_failure=stop_at_failure)
+        task = Task(program, inputs, limits, stop_at=stop_at, stop=stop)
         cause = ""
         with self._room:
             closings = self._closings

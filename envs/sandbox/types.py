@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Literal, get_args
@@ -27,7 +28,7 @@ class Status(StrEnum):
     INVALID_VALUE = "invalid_value"
     """It returned something that is no plain value, such as an object of its own class."""
     NOT_RUN = "not_run"
-    """An earlier input failed, and the caller asked to stop there."""
+    """The caller wanted no more results after an earlier input."""
     INFRA_FAILURE = "infra_failure"
     """Our own machinery failed: nothing is known about the program."""
 
@@ -126,3 +127,7 @@ class Result:
     value: Any = None
     cause: str = ""
     seconds: float = 0.0
+
+
+Stop = Callable[[int, Result], bool]
+"""Whether the inputs that follow are left out, given the number of an input, from 0, and its result."""

@@ -12,6 +12,7 @@ Relation = Literal["==", "is", "true", "false"]
 
 _BUILTINS = frozenset(dir(builtins))
 _IMPORTED_AS = {"np": "numpy"}
+_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 class AssertedCall(NamedTuple):
@@ -51,24 +52,67 @@ def asserted_calls(
 
     Then the calls can be made, and their results be compared, without running any of the statements. The setup may
     consist of imports alone, and the function may have the name of a built-in one, which the program is to replace.
-    None for anything else.
+    Or it may define a function `check(candidate)` of such asserts, besides what else it defines, if all that is
+    asserted is `check(entry_point)`. None for anything else.
     """
-    if imports_of(setup) != ast.unparse(ast.parse(setup)):
+    before = ast.parse(setup).body
+    statements = [statement for text in asserts for statement in ast.parse(text).body]
+    function = entry_point
+    check = _check(before, statements, entry_point)
+    if check is not None:
+        function, statements = check.args.args[0].arg, [node for node in check.body if not _asks_nothing(node)]
+    elif not all(isinstance(statement, _IMPORTS) for statement in before):
         return None
-    function, calls = entry_point, []
-    for statement in (statement for text in asserts for statement in ast.parse(text).body):
+    calls = []
+    for statement in statements:
         found = _asserted_call(statement)
         if found is None or found[0] != (function or found[0]):
             return None
         function = found[0]
         calls.append(found[1])
-    return (function, tuple(calls)) if function is not None and calls else None
+    return (entry_point or str(function), tuple(calls)) if calls else None
+
+
+def _check(before: list[ast.stmt], statements: list[ast.stmt], entry_point: str | None) -> ast.FunctionDef | None:
+    """Return the function of one parameter that all statements are a call of, with the entry point."""
+    match statements:
+        case [ast.Expr(ast.Call(ast.Name(name), [ast.Name(argument)], []))] if argument == entry_point:
+            defined = [statement for statement in before if getattr(statement, "name", None) == name]
+        case _:
+            return None
+    match defined:
+        case [ast.FunctionDef(args=ast.arguments([], [_], None, [], [], None, []), decorator_list=[]) as check]:
+            return check if all(map(_only_defines, before)) else None
+    return None
+
+
+def _only_defines(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Assign):
+        return _is_literal(statement.value)
+    return isinstance(statement, (*_IMPORTS, ast.FunctionDef, ast.ClassDef)) or _asks_nothing(statement)
+
+
+def _asks_nothing(statement: ast.stmt) -> bool:
+    """Whether a statement is `pass`, a text, or an assertion that is true in itself."""
+    match statement:
+        case ast.Pass() | ast.Expr(ast.Constant()):
+            return True
+        case ast.Assert(ast.Constant(value)):
+            return bool(value)
+    return False
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def imports_of(source: str) -> str:
     """Return the import statements at the top level of a program."""
-    kinds = (ast.Import, ast.ImportFrom)
-    return "\n".join(ast.unparse(statement) for statement in ast.parse(source).body if isinstance(statement, kinds))
+    return "\n".join(map(ast.unparse, (node for node in ast.parse(source).body if isinstance(node, _IMPORTS))))
 
 
 def names_of(setup: str, asserts: str, entry_point: str | None) -> Names:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..sandbox import Limits, Program, Result, Status
 from .program_tests import AssertTests
-from .running import TOO_MUCH, Failure, Outcome, Run, brief, run_inputs
+from .running import FAILED, TOO_MUCH, Failure, Outcome, Run, brief, run_until
 
 _PROGRAM = Path(__file__).with_name("harness_program.py").read_text(encoding="utf-8")
 _LIMITS = Limits(cpu_seconds=60.0, wall_seconds=180.0, output_bytes=1 << 26)
@@ -62,17 +62,17 @@ def run_asserts(run: Run, source: str, tests: AssertTests, limits: Limits, *, st
 def _ask(run: Run, source: str, questions: list[str], limits: Limits, *, stop: bool) -> tuple[Result, ...]:
     """Ask whether the program can be loaded, then the questions, up to one that is too much for it.
 
-    Questions that name the objects of earlier ones are all asked in one process.
+    They are asked in one process, as questions may name the objects that earlier ones gave.
     """
-    program = Program(source, mode="eval")
     inputs = ["None", *(f"(_h{number} := {question})" for number, question in enumerate(questions))]
-    if any("_h" in question for question in questions):
-        return run(program, inputs, limits)
-
-    def go_on(number: int, result: Result) -> bool:
-        return result.status is Status.OK or (number > 0 and not stop and result.status not in TOO_MUCH)
-
-    return run_inputs(run, program, inputs, limits, go_on=go_on, first=len(inputs))
+    return run_until(
+        run,
+        Program(source, mode="eval"),
+        inputs,
+        limits,
+        stop_at=FAILED - {Status.INVALID_VALUE} if stop else TOO_MUCH,
+        stop=lambda number, result: number == 0 and result.status is not Status.OK,
+    )
 
 
 def _outcome(report: dict[str, Any], answers: Sequence[Result], seconds: float, *, total: int) -> Outcome:

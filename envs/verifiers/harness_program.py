@@ -11,7 +11,6 @@ It runs from its text, in a process of its own, and imports the standard library
 import ast
 import builtins
 import importlib
-import pickle
 import random
 
 TYPES = {value: name for name, value in vars(builtins).items() if isinstance(value, type)}
@@ -196,6 +195,8 @@ def source_of(value):
         return f"{{{', '.join(f'{source_of(key)}: {source_of(member)}' for key, member in value.items())}}}"
     if kind is type and value in TYPES:
         return TYPES[value]
+    import pickle  # seldom needed
+
     try:
         return f"__import__('pickle').loads({pickle.dumps(value)!r})"
     except Exception as error:

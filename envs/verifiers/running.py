@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..sandbox import Limits, Program, Result, Status
+from ..sandbox.types import Stop
 
-_FIRST_INPUTS = 1  # most wrong programs fail the first test: few inputs at first, then ever more at a time
-_GROWTH = 4
 _BRIEF = 300  # characters of an input or an output
 
 
@@ -19,7 +18,13 @@ class Run(Protocol):
     def __hash__(self) -> int: ...
 
     def __call__(
-        self, program: Program, inputs: Sequence[Any], limits: Limits | None = None, *, stop_at_failure: bool = False
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        limits: Limits | None = None,
+        *,
+        stop_at: Collection[Status] = (),
+        stop: Stop | None = None,
     ) -> tuple[Result, ...]: ...
 
 
@@ -92,49 +97,36 @@ def run_tests(
         describe: Returns the input of that number, and what is expected for it, as text.
         stop: End with the first test that fails.
     """
-    verdicts: list[bool] = []
+    verdicts: dict[int, bool] = {}
 
-    def go_on(number: int, result: Result) -> bool:
-        verdicts.append(result.status is Status.OK and is_right(number, result.value))
-        return result.status not in TOO_MUCH and (verdicts[-1] or not stop)
+    def is_enough(number: int, result: Result) -> bool:
+        verdicts[number] = result.status is Status.OK and is_right(number, result.value)
+        return stop and not verdicts[number]
 
-    results = run_inputs(run, program, inputs, limits, go_on=go_on)
+    results = run_until(run, program, inputs, limits, stop_at=FAILED if stop else TOO_MUCH, stop=is_enough)
     seconds = sum(result.seconds for result in results)
     if results[-1].status is Status.INFRA_FAILURE:
         return Outcome.infra_failure(results[-1].cause)
-    if all(verdicts) and len(verdicts) == len(inputs):
+    passed = [verdicts[number] for number in range(len(results))]
+    if all(passed) and len(passed) == len(inputs):
         return Outcome(len(inputs), len(inputs), None, seconds)
-    number = verdicts.index(False)
+    number = passed.index(False)
     failure = Failure.of(number, describe(number)[0], results[number], describe(number)[1])
-    return Outcome(sum(verdicts), len(inputs), failure, seconds, results[number].status)
+    return Outcome(sum(passed), len(inputs), failure, seconds, results[number].status)
 
 
-def run_inputs(
+def run_until(
     run: Run,
     program: Program,
     inputs: Sequence[Any],
     limits: Limits,
     *,
-    go_on: Callable[[int, Result], bool],
-    first: int = _FIRST_INPUTS,
+    stop_at: Collection[Status],
+    stop: Stop | None = None,
 ) -> tuple[Result, ...]:
-    """Run a program on inputs in order until `go_on`, asked after each, says no.
-
-    After a failure the program is loaded afresh, as it is for each of the ever longer runs of inputs, of which the
-    one at the beginning has `first`.
-    """
-    results: list[Result] = []
-    size = first
-    while len(results) < len(inputs):
-        for result in run(program, inputs[len(results) : len(results) + size], limits, stop_at_failure=True):
-            if result.status is Status.NOT_RUN:
-                break
-            results.append(result)
-            if not go_on(len(results) - 1, result):
-                return tuple(results)
-        if program.mode != "stdin":  # there each input has a process of its own, and nothing is saved
-            size *= _GROWTH
-    return tuple(results)
+    """Return the results up to the one to stop at; see `Sandbox.run`."""
+    results = run(program, inputs, limits, stop_at=stop_at, stop=stop)
+    return tuple(result for result in results if result.status is not Status.NOT_RUN)
 
 
 def source_of(value: Any) -> str:
@@ -153,3 +145,6 @@ def brief(text: str, most: int = _BRIEF) -> str:
 
 TOO_MUCH = frozenset({Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT, Status.INFRA_FAILURE})
 """After these a program is not tried on further inputs: each could cost as much again."""
+
+FAILED = frozenset(Status) - {Status.OK}
+"""All endings that no value comes from."""

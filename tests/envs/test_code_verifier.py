@@ -88,6 +88,26 @@ def test_single_calls_are_read_out_of_asserts(assertion, call):
     assert asserting(assertion, setup="import math\n").calls == ("f", (call,))
 
 
+def test_single_calls_are_read_out_of_a_function_that_checks():
+    check = "def check(g):\n    'Tests.'\n    assert g(1) == 2, 'one'\n    assert True, 'prints'\n    assert not g(0)"
+    before = "import math\nA = {'author': 'x'}\n\ndef f(x: int):\n    'To be done.'\n\n"
+    tests = asserting("check(f)", setup=before + check, entry_point="f")
+    assert tests.calls == ("f", (AssertedCall((1,), "==", 2), AssertedCall((0,), "false")))
+    assert verdict("def f(x): return 2 * x", tests) == "correct" and verdict("def f(x): return 2", tests) == "wrong"
+    for other in (
+        check.replace("(g)", "(g, n=2)"),
+        check.replace("g(1) == 2", "f(1) == 2"),
+        check.replace("assert True", "assert False"),
+        check.replace("assert True", "for n in range(3): assert g(n) ==  n #"),
+        f"@staticmethod\n{check}",
+        f"{check}\nprint(check)",
+        f"{check}\nN = math.pi",
+        check + "\n" + check,
+    ):
+        assert asserting("check(f)", setup=before + other, entry_point="f").calls is None
+    assert asserting("check(f)", "check(f)", setup=before + check, entry_point="f").calls is None
+
+
 @pytest.mark.parametrize(
     "assertion",
     [

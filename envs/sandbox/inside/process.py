@@ -26,6 +26,10 @@ class Wall(NamedTuple):
     """Processes and threads of this user that are not the worker's."""
 
 
+class NotWanted(Exception):
+    """Nobody wants to know how the program ends."""
+
+
 class Worker:
     """A process that runs hostile code, and what it has used since `start_input`.
 
@@ -34,7 +38,7 @@ class Worker:
         files: Its only open files; it sees them under the numbers from 0 on.
         limits: The fields of `Limits`.
         inputs: Number of inputs that it is to serve at most.
-        watched: File descriptors that become readable when nobody waits for the answer any more.
+        watched: File descriptors that become readable when nobody wants to know any more.
         replies: File descriptor that becomes readable when the process has something to say.
     """
 
@@ -70,13 +74,17 @@ class Worker:
         return time.monotonic() - self._start
 
     def wait(self) -> bool:
-        """Wait until the worker replies or ends, and return True; False when its time is up."""
+        """Wait until the worker replies or ends, and return True; False when its time is up.
+
+        Raises:
+            NotWanted: There was word from the other side.
+        """
         while True:
             cpu_left = self._cpu_end - time.clock_gettime(self._clock)
             left = min(self._limits["wall_seconds"] - self.seconds(), cpu_left)
             ready = [file for file, _ in self._poll.poll(max(0, math.ceil(left * 1000)))]
             if any(file in self._watched for file in ready):
-                os._exit(0)  # the worker dies with this process
+                raise NotWanted
             if ready:
                 return True
             if left <= _CLOSE_ENOUGH:
@@ -89,7 +97,7 @@ class Worker:
             self._replies = None
         return self.wait()
 
-    def end(self) -> tuple[int, Any]:
+    def close(self) -> tuple[int, Any]:
         """End the worker, if it has not ended, and return its wait status and resource usage."""
         if self._end is None:
             os.kill(self._pid, signal.SIGKILL)

@@ -14,11 +14,11 @@ import signal
 import socket
 import struct
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from . import frames, kernel, worker
-from .process import Wall, Worker
+from .process import NotWanted, Wall, Worker
 
 _CAUSE_BYTES = 4000  # of what a program says about its end
 _KINDS = {b"c": "crash", b"i": "invalid_value", b"o": "output_limit", b"m": "memory", b"v": "ok", b"l": "loaded"}
@@ -37,7 +37,7 @@ class Task(NamedTuple):
     mode: str
     entry_point: str | None
     isolate_inputs: bool
-    stop_at_failure: bool
+    stop_at: list[str]
     limits: dict[str, Any]
 
 
@@ -58,22 +58,26 @@ def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
     """Serve the tasks that arrive on `channel` until it, or the process behind the pidfd `parent`, ends.
 
     A task is the descriptor of a file: a message (the fields of `Task` as JSON), then the texts. The answer is two
-    messages per input, a JSON header and the payload.
+    messages per input, a JSON header and the payload, then an empty message. Anything else that arrives during a task
+    ends it, and is of no effect at other times.
     """
     watched = [channel.fileno(), parent]
     while True:
         ready = select.select(watched, [], [])[0]
-        files = socket.recv_fds(channel, 16, 1)[1] if channel.fileno() in ready and parent not in ready else []
-        if not files:
+        message, files, _, _ = socket.recv_fds(channel, 16, 1) if parent not in ready else (b"", [], 0, None)
+        if not message:
             os._exit(0)
-        task = _read_task(files[0])
-        with closing((_run_scripts if task.mode == "stdin" else _run_calls)(task, wall, watched)) as reports:
-            for _ in task.inputs:
-                report = next(reports)
-                _send(channel, report)
-                if task.stop_at_failure and report.status != "ok":
-                    break
-        os.close(task.file)
+        if files:
+            task = _read_task(files[0])
+            run = _run_scripts if task.mode == "stdin" else _run_calls
+            with closing(run(task, wall, watched)) as reports:
+                with suppress(NotWanted):
+                    for report in reports:
+                        _send(channel, report)
+                        if report.status in task.stop_at:
+                            break
+                channel.sendall(frames.pack(b""))
+            os.close(task.file)
 
 
 def _read_task(file: int) -> Task:
@@ -113,15 +117,17 @@ def _run_scripts(task: Task, wall: Wall, watched: list[int]) -> Reports:
             copied = os.sendfile(files[0], task.file, position, length)
             position, length = position + copied, length - copied
         os.lseek(files[0], 0, os.SEEK_SET)
-        process = Worker(work, (*files, task.file), task.limits, 1, wall, watched)
-        in_time = process.wait()
-        yield _judge_script(process, in_time, task.limits, files[1], files[2])
-        for file in files:
-            os.close(file)
+        try:
+            with closing(Worker(work, (*files, task.file), task.limits, 1, wall, watched)) as process:
+                in_time = process.wait()
+                yield _judge_script(process, in_time, task.limits, files[1], files[2])
+        finally:
+            for file in files:
+                os.close(file)
 
 
 def _judge_script(process: Worker, in_time: bool, limits: dict[str, Any], stdout: int, stderr: int) -> Report:
-    status, usage = process.end()
+    status, usage = process.close()
     seconds, max_bytes = process.seconds(), limits["output_bytes"]
     printed, complained = os.fstat(stdout).st_size, os.fstat(stderr).st_size
     if max(printed, complained) > max_bytes:
@@ -200,7 +206,7 @@ class _Server:
         os.write(self._go, self._ticket)  # the first input follows right after loading
 
     def close(self) -> None:
-        self._worker.end()
+        self._worker.close()
         self._buffer[: self._filled] = bytes(self._filled)
         os.close(self._replies)
         os.close(self._go)
@@ -274,7 +280,7 @@ class _Server:
     def _death(self) -> Report:
         """Report on a worker that closed its channel, by ending or otherwise."""
         ended = self._worker.wait_for_end()
-        status, usage = self._worker.end()
+        status, usage = self._worker.close()
         self.is_down = True
         seconds = self._worker.seconds()
         if not ended:

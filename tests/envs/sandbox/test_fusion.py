@@ -124,8 +124,10 @@ def test_results_are_those_of_home(farm, program, inputs, given):
 
 
 def test_stops_at_the_first_failure(farm):
-    results = farm.run(Program("print(1 // int(input()))"), list("1021"), stop_at_failure=True)
-    assert [result.status for result in results] == ["ok", "crash", "not_run", "not_run"]
+    program, inputs = Program("print(1 // int(input()))"), list("1021")
+    for settings in ({"stop_at": {Status.CRASH}}, {"stop": lambda number, result: result.status is Status.CRASH}):
+        results = farm.run(program, inputs, **settings)
+        assert [result.status for result in results] == ["ok", "crash", "not_run", "not_run"]
 
 
 def test_long_values_come_back_whole(farm):
@@ -203,7 +205,7 @@ def test_the_request_holds_program_and_inputs(small, server):
     assert sorted(sent) == ["filter", "machine", "nonce", "packages", "task"]
     task = base64.b64decode(sent["task"])
     fields = json.loads(frames.read(io.BytesIO(task).read, 1 << 20))
-    assert sorted(fields) == ["entry_point", "isolate_inputs", "lengths", "limits", "mode", "stop_at_failure"]
+    assert sorted(fields) == ["entry_point", "isolate_inputs", "lengths", "limits", "mode", "stop_at"]
     assert task.endswith(b'def f(x): return x * 2{"tuple":[3]}{"tuple":[4]}')
     assert request["run_timeout"] >= 2 * Limits().wall_seconds
 
@@ -262,6 +264,7 @@ GARBAGE = {
     "failure inside": changed(status="SandboxError", message="no space left"),
     "half the reports": with_reports(lambda reports: reports[: len(reports) // 2]),
     "no reports": with_reports(lambda reports: reports[: 4 + int.from_bytes(reports[:4], "big")]),
+    "an early end": with_reports(lambda reports: reports[: 4 + int.from_bytes(reports[:4], "big")] + bytes(4)),
     "other bytes": with_reports(lambda reports: bytes(len(reports))),
     "wrong nonce": with_reports(lambda reports: reports.replace(b'"nonce": "', b'"nonce": "x', 1)),
     "an error": with_reports(lambda reports: frames.pack(json.dumps({"nonce": "", "error": "it failed"}).encode())),

@@ -160,14 +160,61 @@ def test_a_program_that_cannot_be_loaded_is_loaded_once(any_sandbox):
     assert time.monotonic() - start < 200 * SHORT.cpu_seconds
 
 
-def test_stop_at_failure(any_sandbox):
-    for program, inputs in (
-        (Program("print(1 // int(input()))"), list("102")),
-        (Program("", "eval"), ["1", "1/0", "2"]),
-    ):
-        results = any_sandbox.run(program, inputs, stop_at_failure=True)
-        assert [result.status for result in results] == ["ok", "crash", "not_run"]
-        assert any_sandbox.run(program, inputs)[2].status is Status.OK
+CALLS = Program("def f(x):\n  if x == 'hang': import time; time.sleep(60)\n  return 1 // x", "call", "f")
+SCRIPT = Program("x = input()\nif x == 'hang': import time; time.sleep(60)\nprint(1 // int(x))")
+
+
+@pytest.mark.parametrize(("program", "write"), [(CALLS, lambda x: [x]), (SCRIPT, str)], ids=["call", "stdin"])
+def test_stops(any_sandbox, program, write):
+    def statuses(*inputs, **settings):
+        return [str(result.status) for result in any_sandbox.run(program, list(map(write, inputs)), **settings)]
+
+    assert statuses(1, 0, 2) == ["ok", "crash", "ok"]
+    assert statuses(1, 0, 2, "hang", stop_at={Status.CRASH}) == ["ok", "crash", "not_run", "not_run"]
+    assert statuses(1, 0, 2, stop_at={Status.TIMEOUT}) == ["ok", "crash", "ok"]
+    asked = []
+    start = time.monotonic()
+    assert statuses(1, 2, "hang", "hang", stop=lambda *seen: asked.append(seen) or len(asked) == 2) == [
+        *("ok", "ok", "not_run", "not_run")
+    ]
+    assert time.monotonic() - start < 30  # the program was ahead, and hung
+    assert [(number, str(result.value).strip()) for number, result in asked] == [(0, "1"), (1, "0")]
+    assert statuses(1, 0, stop=lambda number, result: False, stop_at={Status.OK}) == ["ok", "not_run"]
+    assert statuses(1, stop=lambda number, result: True) == ["ok"]
+
+
+def test_what_follows_a_stop_is_not_mixed_up(any_sandbox):
+    """Whatever was under way when it was enough: the next program on the same supervisor gets its own results."""
+    ahead = Program("def f(x): return 'x' * 100_000", "call", "f")
+    for number in range(30):
+        enough = any_sandbox.run(ahead, [[n] for n in range(20)], stop=lambda n, result, last=number % 19: n == last)
+        assert sum(result.status is Status.OK for result in enough) == number % 19 + 1
+        echo = any_sandbox.run(Program("def f(x): return x", "call", "f"), [[number], [-number]])
+        assert [result.value for result in echo] == [number, -number]
+
+
+def test_what_stop_raises_is_passed_on(any_sandbox):
+    with pytest.raises(ZeroDivisionError):
+        any_sandbox.run(CALLS, [[1], ["hang"]], stop=lambda number, result: number // 0)
+    assert any_sandbox.run(CALLS, [[1]])[0].value == 1
+
+
+def test_a_forged_value_is_nobody_elses(any_sandbox):
+    """What is not readable here was a value to the supervisor, which went on; the next program gets its own results."""
+    source = (
+        "import os, sys, time\n"
+        "def f(x):\n"
+        "  if x: return 'of another program'\n"
+        "  ticket, text = sys._getframe(1).f_locals['ticket'], b'v no value'\n"
+        "  os.write(4, (8 + len(text)).to_bytes(4, 'big') + ticket + text)\n"
+        "  time.sleep(60)"
+    )
+    for stop_at in ((), {Status.INVALID_VALUE}):
+        results = any_sandbox.run(Program(source, "call", "f"), [[0], [1]], Limits(wall_seconds=0.5), stop_at=stop_at)
+        assert results[0].status is Status.INVALID_VALUE
+        time.sleep(1.5 if stop_at else 0)  # for what may still be under way
+        echo = any_sandbox.run(Program("def f(x): return x", "call", "f"), [[1], [2]])
+        assert [result.value for result in echo] == [1, 2]
 
 
 # --- limits

