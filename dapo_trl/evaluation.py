@@ -6,18 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import torch
 from transformers import GenerationConfig
 
+from .config import DAPOConfig
 from .conversation import Conversation
 from .dialect import Dialect
 from .episodes import play
 from .judging import Judges
 from .rollout import EnvironmentRows
+
+AT_ONCE = 64
+"""completions generated at once, unless the memory is known to hold fewer"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ def _mean_over_problems(accuracy: np.ndarray) -> float:
     return float(per_problem.mean()) if len(per_problem) else float("nan")
 
 
+def evaluated_at_once(args: DAPOConfig) -> int:
+    """Completions that a process generates at once when a run measures its model: no more than when it trains."""
+    return min(AT_ONCE, cast(int, args.max_round_sequences) // args.world_size)
+
+
 @torch.no_grad()
 def evaluate(
     model: Any,
@@ -96,7 +105,7 @@ def evaluate(
     max_completion_length: int = 512,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    batch_size: int = 64,
+    batch_size: int = AT_ONCE,
     seed: int = 0,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     on_batch: Callable[[int, int], None] | None = None,

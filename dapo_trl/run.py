@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from envs import RecordVerdicts
 from envs.saved import describe
 
+from .adapters import peft_config, quantization_config
 from .callbacks import MetricsFile, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
@@ -28,7 +29,7 @@ from .console import ConsoleCallback, ConsoleHandler, progress_bar
 from .env_wrappers import wrap_env
 from .environments import make_env, row_count
 from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
-from .evaluation import Evaluation, evaluate, merge
+from .evaluation import Evaluation, evaluate, evaluated_at_once, merge
 from .report import plot_curves
 from .settings import RunConfig
 from .trainer import DAPOTrainer
@@ -152,7 +153,13 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
     _check_model_folder(Path(run.model))
     try:
-        return DAPOTrainer(model=run.model, args=args, env=env)
+        return DAPOTrainer(
+            model=run.model,
+            args=args,
+            env=env,
+            peft_config=peft_config(run),
+            quantization_config=quantization_config(run, fp16=args.fp16),
+        )
     except ConfigError:
         raise
     except OSError as error:
@@ -229,6 +236,7 @@ def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console:
             max_completion_length=trainer.max_completion_length,
             temperature=run.eval_temperature,
             top_p=run.eval_top_p,
+            batch_size=evaluated_at_once(trainer.args),
             seed=trainer.args.seed + accelerator.process_index,
             chat_template_kwargs=trainer.dialect.template,
             on_batch=lambda done, total: bar.update(task, completed=done, total=total),

@@ -32,7 +32,7 @@ from .errors import ConfigError
 from .guard import stop_at_non_finite
 from .metrics import TokenMeans
 from .passes import Passes, Update, update_from_state, update_state
-from .planning import inert_settings
+from .plan.inert import inert_settings
 from .replay import Replay
 from .resume import ResumableTrainer
 from .rewards import OverlongReward, RewardColumns, checked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from .config import DAPOConfig
+from ..config import DAPOConfig
 
 
 def inert_settings(args: DAPOConfig) -> list[str]:
