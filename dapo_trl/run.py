@@ -30,6 +30,7 @@ from .env_wrappers import wrap_env
 from .environments import make_env, row_count
 from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
 from .evaluation import Evaluation, evaluate, evaluated_at_once, merge
+from .plan.cautions import idle_adapter_settings
 from .report import plot_curves
 from .settings import RunConfig
 from .trainer import DAPOTrainer
@@ -64,6 +65,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         torch.set_num_threads(max((os.cpu_count() or 1) // args.world_size, 1))
     env, held_out = _environments(run)
     trainer = _prepare(run, args, env)
+    for sentence in idle_adapter_settings(run):
+        trainer.warn(sentence)
     if checkpoint is None:
         described = {"train": describe(env), "held_out": None if held_out is None else describe(held_out)}
         _begin_folder(folder, asked, described, trainer.accelerator)
@@ -227,20 +230,21 @@ def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console:
     indices = list(range(run.eval_problems))
     with progress_bar(console) as bar:
         task = bar.add_task(f"held-out accuracy {when}", total=None, activity="")
-        mine = evaluate(
-            accelerator.unwrap_model(trainer.model),
-            trainer.processing_class,
-            env,
-            indices[accelerator.process_index :: accelerator.num_processes],
-            k=run.eval_samples,
-            max_completion_length=trainer.max_completion_length,
-            temperature=run.eval_temperature,
-            top_p=run.eval_top_p,
-            batch_size=evaluated_at_once(trainer.args),
-            seed=trainer.args.seed + accelerator.process_index,
-            chat_template_kwargs=trainer.dialect.template,
-            on_batch=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        with accelerator.autocast():  # as in training, also before the model is prepared for it
+            mine = evaluate(
+                accelerator.unwrap_model(trainer.model),
+                trainer.processing_class,
+                env,
+                indices[accelerator.process_index :: accelerator.num_processes],
+                k=run.eval_samples,
+                max_completion_length=trainer.max_completion_length,
+                temperature=run.eval_temperature,
+                top_p=run.eval_top_p,
+                batch_size=evaluated_at_once(trainer.args),
+                seed=trainer.args.seed + accelerator.process_index,
+                chat_template_kwargs=trainer.dialect.template,
+                on_batch=lambda done, total: bar.update(task, completed=done, total=total),
+            )
     found = merge(gather_object([mine]))
     if accelerator.is_main_process:
         path = Path(trainer.args.output_dir) / f"evaluation_{when}.json"

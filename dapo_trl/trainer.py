@@ -32,7 +32,7 @@ from .errors import ConfigError
 from .guard import stop_at_non_finite
 from .metrics import TokenMeans
 from .passes import Passes, Update, update_from_state, update_state
-from .plan.inert import inert_settings
+from .plan.cautions import cautions_at_start
 from .replay import Replay
 from .resume import ResumableTrainer
 from .rewards import OverlongReward, RewardColumns, checked
@@ -162,7 +162,7 @@ class DAPOTrainer(ResumableTrainer):
         self._token_means = TokenMeans()
         trls = objective.is_trls(args, has_auxiliary_loss=self.aux_loss_enabled)
         self._objective = None if trls else objective.Objective.of(args)
-        for sentence in inert_settings(args):
+        for sentence in cautions_at_start(self.model, args):
             self.warn(sentence)
         self.add_callback(NothingLearnt(args.updates_per_rollout))
 

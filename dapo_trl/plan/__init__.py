@@ -1,18 +1,16 @@
 """What a run will do and whether it fits, before anything is loaded: ``dapo-trl plan``.
 
-inert.py        settings that cannot act
-cards.py        devices and their memory
-devices.py      how many devices, how the model is spread over them, and settings for devices that are not here
+devices.py      cards and their memory; how many there are and how a model is spread over them
 weights.py      parameters, counted on a model without data
-trace.py        what a forward and backward pass keeps in memory, from a run without data
-memory.py       PURE: bytes of everything a device holds, phase by phase
-refill.py       how much dynamic sampling generates, by the code that samples
-schedule.py     PURE: steps, rollouts, tokens, warm-up, time
+trace.py        what passes keep in memory, from running them on tensors without data
+memory.py       PURE: bytes of everything a device holds, part by part
+estimate.py     what a run's settings put into these
 task.py         what the environment says of its rows and prompts
+refill.py       how much dynamic sampling generates, by the code that samples
+schedule.py     PURE: steps, rollouts, tokens, time
 calibration.py  tokens per second of a run that was
-cautions.py     what will go wrong though it fits
 planner.py      a plan, put together of all these
+cautions.py     what will go wrong though it fits; training warns of some of it when it starts
 remedies.py     changes that would help most, by planning again with each
 show.py         a plan as text and as JSON
-command.py      the command
 """

@@ -1,8 +1,9 @@
-"""Tokens per second, from the metrics of a run that was."""
+"""How fast a run was and how long its completions, from the metrics that it left."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -12,7 +13,18 @@ from ..errors import ConfigError
 from .schedule import Speed
 
 
-def speed_of(folder: str) -> tuple[Speed, float, float]:
+@dataclass(frozen=True)
+class Calibration:
+    """What a run was like."""
+
+    speed: Speed
+    completion_tokens: float
+    """mean"""
+    cut_off: float
+    """share of the completions that were cut off at the limit, of late"""
+
+
+def read_run(folder: str) -> Calibration:
     """How fast a run was, and how long its completions were.
 
     Generation: tokens and seconds of the run's ledger, verification included. Training: what else an optimizer step
@@ -21,37 +33,29 @@ def speed_of(folder: str) -> tuple[Speed, float, float]:
     Args:
         folder: of a run by `dapo-trl train`, on one device, with the same model and like lengths.
 
-    Returns:
-        Tokens per second; mean tokens of a completion; share of the completions cut off at the limit.
-
     Raises:
         ConfigError: it is not the folder of a run, or the run trained on nothing.
     """
-    rows = [
-        row for row in read_metrics(Path(folder) / "metrics.jsonl") if "step_time" in row and "ledger/tokens" in row
-    ]
+    needed = ("step_time", "ledger/tokens", "completions/mean_length", "completions/clipped_ratio")
+    rows = [row for row in read_metrics(Path(folder) / "metrics.jsonl") if all(name in row for name in needed)]
     if not rows:
         raise ConfigError(
             f"calibration is {folder!r}: there is no metrics.jsonl with optimizer steps in it. Give the folder of a "
             "run by dapo-trl train."
         )
     last = rows[-1]
-    counts = [
-        b - a for a, b in itertools.pairwise([0, *(row["step"] for row in rows)])
-    ]  # each row is a mean over these
-    seconds = sum(row["step_time"] * count for row, count in zip(rows, counts, strict=True))
-    spent = [value for name, value in last.items() if name.startswith("ledger/") and name.endswith("_seconds")]
-    generating, generated, trained = sum(spent), last["ledger/tokens"], last["ledger/trained_tokens"]
+    steps = [b - a for a, b in itertools.pairwise([0, *(row["step"] for row in rows)])]  # that each row is a mean over
+    seconds = sum(row["step_time"] * count for row, count in zip(rows, steps, strict=True))
+    generating = sum(value for name, value in last.items() if name.startswith("ledger/") and name.endswith("_seconds"))
+    generated, trained = last["ledger/tokens"], last["ledger/trained_tokens"]
     if not (trained and generating and seconds > generating):
         raise ConfigError(
             f"calibration is {folder!r}: a run that trained on {trained:.0f} tokens in {last['step']} steps says "
             "nothing of the speed."
         )
-    lengths = [row for row in rows if "completions/mean_length" in row]
-    mean = sum(row["completions/mean_length"] for row in lengths) / len(lengths)
-    cut = lengths[-1].get("completions/clipped_ratio", 0.0)
-    passes = _iterations(Path(folder))
-    return Speed(generated / generating, passes * trained / (seconds - generating), folder), mean, cut
+    speed = Speed(generated / generating, _iterations(Path(folder)) * trained / (seconds - generating), folder)
+    mean = sum(row["completions/mean_length"] for row in rows) / len(rows)
+    return Calibration(speed, mean, last["completions/clipped_ratio"])
 
 
 def _iterations(folder: Path) -> int:

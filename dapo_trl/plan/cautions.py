@@ -1,12 +1,21 @@
-"""What will go wrong, or do nothing, though it fits."""
+"""What will go wrong, or do nothing, though it fits; one sentence each, with the change that helps.
+
+Those of settings alone need no plan: training gives the same warnings when it starts.
+"""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import dataclasses
+from typing import TYPE_CHECKING, Any, cast
 
-from ..adapters import has_bitsandbytes
-from .inert import inert_settings
-from .planner import Plan
+from accelerate.utils import DistributedType
+from peft import PeftModel
+
+from ..config import DAPOConfig
+from ..settings import RunConfig
+
+if TYPE_CHECKING:
+    from .planner import Plan
 
 FULL_RATE_LIMIT = 1e-5
 """Full training of a large model is commonly run at 1e-6 (the paper's), and diverges well above this."""
@@ -14,29 +23,124 @@ LORA_RATE_LEAST = 5e-6
 """An adapter's best learning rate is about ten times that of full training, whatever its rank (Schulman et al., LoRA
 Without Regret, 2025), so that what suits full training hardly moves it."""
 LARGE_MODEL = 100_000_000
-"""parameters from which the limits on the learning rate hold; small models take more"""
+"""Parameters from which `FULL_RATE_LIMIT` holds; small models take more (the quick start 2e-4)."""
 NEAR_THE_LIMIT = 0.8
+"""of max_completion_length: with a mean above that, many completions are cut off"""
 FEWEST_GROUPS = 4
 """in a rollout batch: with fewer, one dropped group is a quarter of it or more"""
 
 
-def cautions(plan: Plan, *, cut_off: float = 0.0) -> list[str]:
-    """One sentence each, with the change that helps.
+def inert_settings(args: DAPOConfig) -> list[str]:
+    """Settings that cannot act as they are meant to, or act the other way round."""
+    found = []
+    if args.updates_per_rollout < 2:
+        found.append(
+            "clip-higher is inert: each rollout batch gets a single update, so the ratio is always 1. Raise "
+            f"steps_per_generation above gradient_accumulation_steps ({args.gradient_accumulation_steps}), or "
+            "num_iterations above 1."
+        )
+    if args.epsilon_high is not None and args.epsilon_high < args.epsilon:
+        found.append(
+            f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
+            "reverse of Clip-Higher. Raise epsilon_high above epsilon."
+        )
+    if args.microbatch_tokens == "auto" and args.device.type != "cuda":
+        found.append(
+            "microbatch_tokens is 'auto' and there is no GPU to measure: per_device_train_batch_size completions of "
+            "the longest length are taken. Set a number of tokens to have another."
+        )
+    if 0 < cast(int, args.surplus_max_age) < args.updates_per_rollout:
+        found.append(
+            f"the surplus bank is inert: what it keeps is {args.updates_per_rollout} optimizer steps old by the next "
+            f"rollout batch, and surplus_max_age is {args.surplus_max_age}. Raise it to {args.updates_per_rollout} or "
+            "more, or set it to 0."
+        )
+    if args.prompt_selection != "uniform" and not args.filters_groups:
+        found.append(
+            "prompt_selection is 'predicted' and group_filter is 'none': prompts are still chosen by how likely they "
+            "teach something, but what teaches nothing is trained on all the same."
+        )
+    if args.overlong_shape != "none":
+        longest, cache = args.overlong["max_length"], args.overlong["cache_length"]
+        start = longest - (cache if args.overlong_shape == "soft" else 0)
+        if start >= args.max_completion_length:
+            found.append(
+                f"the overlong penalty is inert: it starts past {start} tokens, and no completion is longer than "
+                f"max_completion_length {args.max_completion_length}. Lower overlong_max_length."
+            )
+    return found
+
+
+def learning_rate_cautions(rate: float, *, parameters: int, adapter: bool, half: bool) -> list[str]:
+    """Learning rates that suit another kind of training.
 
     Args:
-        cut_off: share of the completions that were cut off at the limit, in the run that figures were taken from.
+        rate: at its highest.
+        parameters: of the model, without adapter.
+        adapter: it is an adapter that is trained.
+        half: what is trained is kept in half precision.
     """
+    if adapter:
+        if rate >= LORA_RATE_LEAST:
+            return []
+        return [
+            f"learning_rate {rate:g} suits full training: an adapter hardly moves with it. Take ten times as much "
+            "(1e-5 to 2e-5)."
+        ]
+    if parameters < LARGE_MODEL:
+        return []
+    found = []
+    if rate > FULL_RATE_LIMIT:
+        found.append(
+            f"learning_rate {rate:g} is that of an adapter: full training of a model of this size is likely to "
+            "diverge. Take 1e-6, or set lora_rank."
+        )
+    if half:
+        found.append(
+            f"the trained weights are in half precision: an update at learning_rate {rate:g} is mostly rounded away. "
+            "Leave dtype out of model_init_kwargs (float32), or set lora_rank."
+        )
+    return found
+
+
+def cautions_at_start(model: Any, args: DAPOConfig) -> list[str]:
+    """What a trainer warns of before it trains ``model``."""
+    sharded = args.distributed_state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    halves = any(p.element_size() < 4 for p in model.parameters() if p.requires_grad)
+    adapter, half = isinstance(model, PeftModel), halves and not sharded  # shards are kept in float32
+    rate, size = args.learning_rate, model.num_parameters()
+    return [*inert_settings(args), *learning_rate_cautions(rate, parameters=size, adapter=adapter, half=half)]
+
+
+def idle_adapter_settings(run: RunConfig) -> list[str]:
+    """Settings of an adapter that a run does not train."""
+    if run.lora_rank:
+        return []
+    settings = [field for field in dataclasses.fields(run) if field.name.startswith("lora_")]
+    idle = [field.name for field in settings if getattr(run, field.name) != field.default]
+    return [f"{', '.join(idle)}: no effect, because lora_rank is 0 and all weights are trained."] if idle else []
+
+
+def cautions(plan: Plan) -> list[str]:
+    """All that is to be said of a plan."""
+    weights, sharded = plan.weights, plan.args.placement.sharding not in ("none", "ddp")
     return [
         *inert_settings(plan.args),
-        *_lengths(plan, cut_off),
+        *idle_adapter_settings(plan.run),
+        *_lengths(plan),
         *_batches(plan),
-        *_learning(plan),
+        *learning_rate_cautions(
+            plan.args.learning_rate,
+            parameters=weights.base,
+            adapter=plan.run.lora_rank > 0,
+            half=not sharded and weights.trained_bytes < 4 * weights.trained,
+        ),
         *_time(plan),
-        *_parts(plan),
+        *_devices(plan),
     ]
 
 
-def _lengths(plan: Plan, cut_off: float) -> list[str]:
+def _lengths(plan: Plan) -> list[str]:
     args, found = plan.args, []
     limit = args.max_completion_length
     if plan.exceeds_context:
@@ -50,7 +154,7 @@ def _lengths(plan: Plan, cut_off: float) -> list[str]:
             f"completions are cut off at max_completion_length {limit} before the overlong penalty reaches its end at "
             f"overlong_max_length {longest}. Raise the first or lower the second."
         )
-    mean = plan.assumed.completion_tokens
+    mean, cut_off = plan.assumed.completion_tokens, plan.assumed.cut_off
     if cut_off > 0.1:
         found.append(
             f"{cut_off:.0%} of the completions were cut off at the limit in the run that the figures are from. Raise "
@@ -93,27 +197,6 @@ def _batches(plan: Plan) -> list[str]:
     return found
 
 
-def _learning(plan: Plan) -> list[str]:
-    rate, large, found = plan.args.learning_rate, plan.weights.base >= LARGE_MODEL, []
-    if plan.run.lora_rank and large and rate < LORA_RATE_LEAST:
-        found.append(
-            f"learning_rate {rate:g} suits full training: an adapter hardly moves with it. Take ten times as much "
-            "(1e-5 to 2e-5)."
-        )
-    if not plan.run.lora_rank and large and rate > FULL_RATE_LIMIT:
-        found.append(
-            f"learning_rate {rate:g} is that of an adapter: full training of a model of this size is likely to "
-            "diverge. Take 1e-6, or set lora_rank."
-        )
-    kept_in_half = plan.devices.sharding in ("none", "ddp") and plan.weights.trained_bytes < 4 * plan.weights.trained
-    if not plan.run.lora_rank and large and kept_in_half:
-        found.append(
-            f"the trained weights are in half precision: an update at learning_rate {rate:g} is mostly rounded away. "
-            "Leave dtype out of model_init_kwargs (float32), or set lora_rank."
-        )
-    return found
-
-
 def _time(plan: Plan) -> list[str]:
     args, steps, found = plan.args, plan.schedule.steps, []
     if plan.schedule.warmup_steps >= steps:
@@ -128,25 +211,16 @@ def _time(plan: Plan) -> list[str]:
         found.append(
             f"no checkpoint is written ({why}): an interrupted run cannot go on, unless it is stopped cleanly."
         )
-    if not plan.run.eval_problems:
-        found.append("nothing is measured on held-out problems: eval_problems is 0.")
     return found
 
 
-def _parts(plan: Plan) -> list[str]:
-    found = []
-    if plan.run.quantization and not has_bitsandbytes():
-        found.append("quantization needs bitsandbytes, which is not installed here: pip install 'dapo-trl[quant]'.")
-    if plan.args.use_vllm and find_spec("vllm") is None:
-        found.append("use_vllm needs vLLM, which is not installed here: pip install 'dapo-trl[vllm]'.")
-    if plan.devices.sharding.startswith("zero") and find_spec("deepspeed") is None:
-        found.append("ZeRO needs DeepSpeed, which is not installed here: pip install deepspeed.")
-    card = plan.devices.card
-    if plan.args.bf16 and not card.bf16:
-        found.append(f"{card.name} does not compute in bfloat16. Set bf16 to false and fp16 to true.")
+def _devices(plan: Plan) -> list[str]:
+    args, found = plan.args, []
+    if args.bf16 and not args.card.bf16:
+        found.append(f"{args.card.name} does not compute in bfloat16. Set bf16 to false and fp16 to true.")
     if plan.vllm_shortage:
         found.append(
-            f"vLLM's share of {plan.args.vllm_gpu_memory_utilization:.0%} is too small for the model and one sequence "
-            "of full length. Raise vllm_gpu_memory_utilization or vllm_tensor_parallel_size."
+            f"vLLM's share of {args.vllm_gpu_memory_utilization:.0%} is too small for the model and one sequence of "
+            "full length. Raise vllm_gpu_memory_utilization or vllm_tensor_parallel_size."
         )
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .cards import GIB, MIB
+from .devices import GIB, MIB, Placement
 from .weights import Weights
 
 FLOAT32, HALF = 4, 2
@@ -30,15 +30,9 @@ SAMPLING_COPIES = 4
 """Of the next-token scores, ``[rows, vocabulary]``: float32, after the processors, as probabilities, and the noise that
 draws from them (transformers' ``_sample``, ``torch.multinomial``)."""
 
-_ADAM = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "adamw_anyprecision", "adamw_hf", "stable_adamw")
-_STATES = {  # numbers per trained parameter; those of 8-bit optimizers take a byte and a share of a block's constant
-    **dict.fromkeys((*_ADAM, "paged_adamw", "paged_adamw_32bit"), (2, None)),
-    **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "ademamix_8bit", "adamw_torch_8bit"), (2, 1)),
-    **dict.fromkeys(("lion_32bit", "lion", "paged_lion", "paged_lion_32bit", "rmsprop", "adagrad"), (1, None)),
-    **dict.fromkeys(("lion_8bit", "paged_lion_8bit", "rmsprop_bnb_8bit"), (1, 1)),
-    **dict.fromkeys(("sgd",), (0, None)),
-    **dict.fromkeys(("adafactor",), (0, None)),  # a row and a column for each matrix: next to nothing
-}
+_STATES = {"sgd": 0, "adafactor": 0, "lion": 1, "rmsprop": 1, "adagrad": 1}
+"""Numbers that an optimizer keeps of each parameter, by a part of its name; two for all others, which are kinds of
+Adam. Adafactor's row and column of each matrix are next to nothing."""
 EIGHT_BIT_STATE = 1 + FLOAT32 / 256
 """Bytes of a number in an 8-bit optimizer: a byte, and a float32 for each block of 256 (arXiv 2110.02861)."""
 
@@ -63,26 +57,27 @@ class Memory:
 
 
 def optimizer_bytes(name: str, parameters: int, size: float) -> int:
-    """States of an optimizer; of an unknown one as of Adam.
+    """States of an optimizer.
 
     Args:
+        name: as in transformers' ``optim``; ``8bit`` in it says that states are quantised.
         parameters: trained ones on this device.
         size: bytes of each as it is trained, which PyTorch's optimizers take for their states too.
     """
-    count, byte = _STATES.get(name, (2, None))
-    return round(count * parameters * (size if byte is None else EIGHT_BIT_STATE))
+    count = next((count for part, count in _STATES.items() if part in name), 2)
+    return round(count * parameters * (EIGHT_BIT_STATE if "8bit" in name else size))
 
 
 def optimizer_scratch(name: str, trained_bytes: int, largest_bytes: int, *, cuda: bool) -> int:
     """What an optimizer step needs for its duration. ``adamw_torch`` works on all parameters at once on a GPU and keeps
     one number for each (``foreach``), on one after the other on a CPU; the fused form needs nothing."""
-    if "fused" in name or name.endswith("8bit"):
+    if "fused" in name or "8bit" in name:
         return 0
     return trained_bytes if cuda else 2 * largest_bytes
 
 
 def model_bytes(
-    weights: Weights, *, sharding: str, devices: int, optimizer: str, mixed: bool, offload: tuple[bool, bool]
+    weights: Weights, *, placement: Placement, optimizer: str, mixed: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Weights, gradients and optimizer states of one device, and what moving them about needs.
 
@@ -95,53 +90,57 @@ def model_bytes(
 
     Args:
         mixed: computes in half precision.
-        offload: the optimizer's states, and the weights, are kept in the machine's memory.
 
     Returns:
         Held all the time; held in training alone (the gradients).
     """
-    away_optimizer, away_weights = offload
+    sharding, devices = placement.sharding, placement.count
     size = weights.trained_bytes / max(weights.trained, 1)
     if sharding in ("none", "ddp"):
         held = {
             "weights, trained": weights.trained_bytes,
             "weights, frozen": weights.frozen_bytes,
             "optimizer states": optimizer_bytes(optimizer, weights.trained, size),
+            "gradient buckets": weights.trained_bytes if sharding == "ddp" else 0,
         }
-        if sharding == "ddp":
-            held["gradient buckets"] = weights.trained_bytes
-        return _some(held), {"gradients": weights.trained_bytes}
-    if sharding in ("zero2", "zero3"):
-        size = HALF if mixed else FLOAT32
-        shared, weight_share = devices, devices if sharding == "zero3" else 1
-        master = FLOAT32 * weights.trained // shared if mixed else 0
+        gradients = weights.trained_bytes
+    elif sharding in ("zero2", "zero3"):
+        size, share = HALF if mixed else FLOAT32, devices if sharding == "zero3" else 1
         held = {
-            "weights, trained": 0 if away_weights else size * weights.trained // weight_share,
-            "weights, frozen": 0 if away_weights else weights.frozen_bytes // weight_share,
-            "master weights": 0 if away_optimizer else master,
-            "optimizer states": 0 if away_optimizer else optimizer_bytes(optimizer, weights.trained // shared, FLOAT32),
+            "weights, trained": size * weights.trained // share,
+            "weights, frozen": weights.frozen_bytes // share,
+            "master weights": FLOAT32 * weights.trained // devices if mixed else 0,
+            "optimizer states": optimizer_bytes(optimizer, weights.trained // devices, FLOAT32),
             "gathered layers": (2 * size * weights.layer + size * weights.outside) if sharding == "zero3" else 0,
             "communication buckets": 2 * size * min(DEEPSPEED_BUCKET, weights.trained),
         }
-        return _some(held), {"gradients": size * weights.trained // shared}
-    if sharding != "fsdp2":
+        gradients = size * weights.trained // devices
+    elif sharding == "fsdp2":
+        size = FLOAT32 if mixed else size
+        compute = HALF if mixed else size
+        held = {
+            "weights, trained": round(size * weights.trained / devices),
+            "weights, frozen": weights.frozen_bytes // devices,
+            "optimizer states": optimizer_bytes(optimizer, weights.trained // devices, size),
+            "gathered layers": round(compute * (2 * weights.layer + weights.outside) + size * weights.head),
+        }
+        gathered_gradient = compute * weights.layer * (weights.trained / max(weights.total, 1))
+        gradients = round(size * weights.trained / devices + gathered_gradient)
+    else:
         raise ValueError(f"sharding is {sharding!r}: expected none, ddp, zero2, zero3 or fsdp2.")
-    size = FLOAT32 if mixed else size
-    compute = HALF if mixed else size
-    held = {
-        "weights, trained": 0 if away_weights else round(size * weights.trained / devices),
-        "weights, frozen": 0 if away_weights else weights.frozen_bytes // devices,
-        "optimizer states": 0 if away_optimizer else optimizer_bytes(optimizer, weights.trained // devices, size),
-        "gathered layers": round(compute * (2 * weights.layer + weights.outside) + size * weights.head),
-    }
-    gathered_gradient = compute * weights.layer * (weights.trained / max(weights.total, 1))
-    return _some(held), {"gradients": round(size * weights.trained / devices + gathered_gradient)}
+    away = {"weights, trained", "weights, frozen"} if placement.offload_weights else set()
+    away |= {"master weights", "optimizer states"} if placement.offload_optimizer else set()
+    return {name: bytes for name, bytes in held.items() if bytes and name not in away}, {"gradients": gradients}
 
 
-def reference_bytes(weights: Weights, size: int, *, sharding: str, devices: int) -> int:
+def reference_bytes(weights: Weights, size: int, placement: Placement) -> int:
     """The reference model of a KL penalty in full training, a second set of weights; an adapter needs none, because it
-    can be switched off. FSDP2 and ZeRO-3 share it out."""
-    return size * weights.base // (devices if sharding in ("fsdp2", "zero3") else 1)
+    can be switched off. FSDP2 and ZeRO-3 share it out.
+
+    Args:
+        size: bytes of a weight as it is loaded.
+    """
+    return size * weights.base // (placement.count if placement.shards_weights else 1)
 
 
 def head_bytes(
@@ -169,14 +168,28 @@ def head_bytes(
 
 
 def kv_cache_bytes(rows: int, length: int, *, layers: int, heads: int, head_size: int, size: int) -> int:
-    """Keys and values of ``rows`` sequences, for transformers' ``generate``; the cache of one layer is there twice
-    while it grows."""
-    return 2 * rows * length * heads * head_size * size * (layers + 1)
+    """Keys and values of ``rows`` sequences of ``length`` tokens.
+
+    Args:
+        heads: of keys and values, which grouped queries share.
+        size: bytes of a number.
+    """
+    return 2 * rows * length * layers * heads * head_size * size
 
 
 def sampling_bytes(rows: int, vocabulary: int) -> int:
     """Next-token scores of one step of generation."""
     return SAMPLING_COPIES * rows * vocabulary * FLOAT32
+
+
+def dequantized_bytes(largest: int) -> int:
+    """What 4-bit weights need while they are multiplied: one matrix at a time in half precision (bitsandbytes'
+    ``MatMul4Bit``).
+
+    Args:
+        largest: numbers of the largest matrix that is stored in 4 bits.
+    """
+    return HALF * largest
 
 
 def vllm_needs(weights_bytes: int, cache_bytes: int, parallel: int) -> int:
@@ -188,7 +201,3 @@ def vllm_needs(weights_bytes: int, cache_bytes: int, parallel: int) -> int:
 def _summed(size: int) -> int:
     """Bytes of a number that is summed in float32, and of its copy where that is of another size."""
     return FLOAT32 if size == FLOAT32 else FLOAT32 + size
-
-
-def _some(parts: dict[str, int]) -> dict[str, int]:
-    return {name: size for name, size in parts.items() if size}

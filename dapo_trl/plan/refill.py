@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..sampling import DynamicSampler
 from ..selection import PromptSelector
 
-WARM_UP, BATCHES = 4, 12
+WARM_UP, BATCHES = 4, 40
 """Rollout batches until predictions have settled, and those that are counted."""
 MOST_PROMPTS = 20_000
 """Rows of data that are simulated; pass rates repeat beyond them."""
@@ -38,27 +38,20 @@ class Refill:
     """share of a full batch that is trained on"""
 
 
-def read_rates(given: object) -> dict[float, float]:
-    """Pass rates and their weights: a number, a list of numbers, or a mapping of rates to weights.
+def read_rates(given: Any) -> dict[float, float]:
+    """Pass rates and the weight of each: a number, or a mapping of rates to weights.
 
     Raises:
         ConfigError: a rate outside [0, 1], a weight that is not positive, or something else altogether.
     """
-    values = [given] if isinstance(given, int | float) else given
-    weighted = _counted(values) if isinstance(values, list) else values
-    if not isinstance(weighted, dict) or not weighted:
-        raise ConfigError(f"pass_rate is {given!r}: give a number, a list of numbers, or {{rate: weight, ...}}.")
-    try:
-        rates = {float(rate): float(weight) for rate, weight in weighted.items()}
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"pass_rate is {given!r}: rates and weights must be numbers.") from error
-    if not all(0 <= rate <= 1 for rate in rates) or not all(weight > 0 for weight in rates.values()):
-        raise ConfigError(f"pass_rate is {given!r}: rates must lie in [0, 1] and weights be above 0.")
-    return rates
-
-
-def _counted(values: list) -> dict:
-    return {value: values.count(value) for value in values if not isinstance(value, list | dict)}
+    pairs = list(given.items()) if isinstance(given, dict) else [(given, 1.0)]
+    numbers = all(isinstance(value, int | float) for pair in pairs for value in pair)
+    if not (pairs and numbers and all(0 <= rate <= 1 and weight > 0 for rate, weight in pairs)):
+        raise ConfigError(
+            f"pass_rate is {given!r}: it must be a number in [0, 1], or a mapping of such numbers to how many prompts "
+            "have them, as in {0: 3, 0.5: 7}."
+        )
+    return {float(rate): float(weight) for rate, weight in pairs}
 
 
 def expected_refill(args: DAPOConfig, rates: Mapping[float, float], *, rows: int | None) -> Refill:

@@ -3,113 +3,102 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from .planner import Plan, size_text
+from .devices import GIB, MIB
+from .planner import Plan
 from .remedies import Remedy
 from .schedule import seconds_per_step
 
-SHARDING = {
-    "none": "",
-    "ddp": ", DDP",
-    "zero2": ", ZeRO-2",
-    "zero3": ", ZeRO-3",
-    "fsdp2": ", FSDP2",
-}
+WIDTH = 100
+"""characters of a line"""
+_UNBROKEN = "\0"
+SHARDING = {"none": "", "ddp": ", DDP", "zero2": ", ZeRO-2", "zero3": ", ZeRO-3", "fsdp2": ", FSDP2"}
 
 
 def as_text(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> str:
     """The plan as a page of text."""
-    lines = [*_model(plan), "", *_memory(plan), "", *_schedule(plan)]
+    parts = [_model(plan), _memory(plan), _schedule(plan)]
     if sentences:
-        lines += ["", "Warnings", *(f"  - {sentence}" for sentence in sentences)]
-    lines += ["", _verdict(plan)]
-    if not plan.fits and changes:
-        lines.append("What would help most, each by itself:")
-        lines += [
-            f"  {number}. {remedy.change}: saves {size_text(remedy.saves)}, then {size_text(remedy.peak)}"
-            f"{', fits' if remedy.fits else ''}"
-            for number, remedy in enumerate(changes, 1)
-        ]
-    return "\n".join(lines)
+        parts.append(["Warnings", *(_wrapped(f"- {sentence}", "  ", "    ") for sentence in sentences)])
+    parts.append([_verdict(plan), *_changes(changes)])
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def as_dict(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> dict[str, Any]:
-    """The plan as plain data; sizes in bytes, times in seconds, infinity as null."""
-    s, weights = plan.schedule, plan.weights
+    """The plan as plain data; sizes in bytes, times in seconds, infinity and what is not known as null."""
+    s, weights, card, seconds = plan.schedule, plan.weights, plan.args.card, _seconds(plan)
+    found = {
+        **asdict(s),
+        "completions": s.completions,
+        "warmup_batches": s.warmup_batches,
+        "generated_tokens": s.generated_tokens,
+        "trained_tokens": s.trained_tokens,
+        "total_tokens": s.total_tokens,
+        "seconds_per_step": seconds,
+        "total_seconds": seconds * s.steps,
+    }
     return {
         "model": plan.run.model,
         "env": plan.run.env,
-        "device": {
-            "name": plan.devices.card.name,
-            "memory": plan.devices.card.memory,
-            "planned_for": plan.capacity,
-            "count": plan.devices.count,
-            "sharding": plan.devices.sharding,
-        },
+        "card": {"name": card.name, "memory": card.memory, "planned_for": plan.capacity},
+        "placement": asdict(plan.args.placement),
         "parameters": {"trained": weights.trained, "frozen": weights.frozen, "in_4_bits": weights.quantized},
-        "memory": {
-            "held": dict(plan.memory.held),
-            "phases": {name: dict(parts) for name, parts in plan.memory.phases.items()},
-            "fullest": plan.memory.fullest,
-            "peak": plan.memory.peak,
-        },
-        "schedule": {
-            "optimizer_steps": s.steps,
-            "rollout_batches": s.rollout_batches,
-            "groups": s.groups,
-            "completions": s.completions,
-            "updates_per_rollout_batch": s.updates,
-            "completions_per_update": s.completions_per_update,
-            "passes_per_update": s.passes,
-            "tokens_per_pass": s.pass_tokens,
-            "warmup_steps": s.warmup_steps,
-            "warmup_rollout_batches": s.warmup_batches,
-            "epochs": s.epochs,
-            "refill_factor": _finite(s.refill),
-            "generated_tokens_per_rollout_batch": _finite(s.generated_tokens),
-            "trained_tokens_per_rollout_batch": s.trained_tokens,
-            "total_tokens": _finite(s.total_tokens),
-            "seconds_per_step": _finite(_seconds(plan)),
-            "total_seconds": _finite(_seconds(plan) * s.steps),
-        },
+        "memory": {**asdict(plan.memory), "fullest": plan.memory.fullest, "peak": plan.memory.peak},
+        "schedule": {name: _finite(value) for name, value in found.items()},
         "warnings": list(sentences),
         "fits": plan.fits,
-        "changes": [{"change": c.change, "saves": c.saves, "peak": c.peak, "fits": c.fits} for c in changes],
+        "changes": [{**asdict(c), "change": c.change.name, "flags": " ".join(c.change.flags)} for c in changes],
     }
 
 
+def size_text(size: float) -> str:
+    """A size in GiB, a small one in MiB."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / MIB:,.0f} MiB"
+
+
 def _model(plan: Plan) -> list[str]:
-    w, run = plan.weights, plan.run
-    what = f"LoRA of rank {run.lora_rank} on {w.base:,} weights" if run.lora_rank else f"all {w.base:,} weights"
-    lines = [f"{run.model} on {run.env}: trains {what}"]
+    w, run, card = plan.weights, plan.run, plan.args.card
+    what = f"a LoRA of rank {run.lora_rank} on {w.base:,} weights" if run.lora_rank else f"all {w.base:,} weights"
+    lines = [f"{run.model} on {run.env}", f"  trains {what}"]
     if run.lora_rank:
         bits = f", {w.quantized:,} of them in 4 bits" if w.quantized else ""
         lines.append(f"  {w.trained:,} parameters trained ({w.trained / w.base:.2%}), {w.frozen:,} frozen{bits}")
-    card = plan.devices.card
+    placement = plan.args.placement
     lines.append(
-        f"  on {plan.devices.count} x {card.name} ({size_text(card.memory)}){SHARDING[plan.devices.sharding]}; "
-        f"context {plan.context or 'unlimited'} tokens"
+        f"  on {placement.count} x {card.name} ({size_text(card.memory)}){SHARDING[placement.sharding]}; "
+        f"context of {f'{plan.context:,}' if plan.context else 'any number of'} tokens"
     )
     return lines
 
 
 def _memory(plan: Plan) -> list[str]:
     memory = plan.memory
-    lines = ["Memory of each device (estimate)"]
-    lines += [f"  {name:<38} {size_text(size):>12}" for name, size in memory.held.items()]
+
+    def line(name: str, size: str, note: str = "") -> str:
+        return f"  {name:<38} {size:>12}  {note}".rstrip()
+
+    lines = ["Memory of each device, at most (estimate)"]
+    lines += [line(name, size_text(size)) for name, size in memory.held.items()]
     for name, parts in memory.phases.items():
-        mark = "  <- the most" if name == memory.fullest else ""
-        lines.append(f"  {f'in {name}':<38} {'+ ' + size_text(sum(parts.values())):>12}{mark}")
-        lines += [f"    {part:<36} {size_text(size):>12}" for part, size in parts.items() if size]
-    lines.append(f"  {'peak':<38} {size_text(memory.peak):>12}  of {size_text(plan.capacity)} planned for")
+        mark = "<- the most" if name == memory.fullest else ""
+        lines.append(line(f"in {name}", f"+ {size_text(sum(parts.values()))}", mark))
+        lines += [line(f"  {part}", size_text(size)) for part, size in parts.items() if size]
+    lines.append(line("peak", size_text(memory.peak), f"of {size_text(plan.capacity)} planned for"))
+    if plan.args.card.kind == "cpu":
+        lines += [
+            "  (what tensors take: the C library may keep as much again of what was freed, unless",
+            "  MALLOC_MMAP_THRESHOLD_=131072 is set)",
+        ]
     return lines
 
 
 def _schedule(plan: Plan) -> list[str]:
-    s, args = plan.schedule, plan.args
-    epochs = "" if s.epochs is None else f", {s.epochs:.2g} walks through the data"
+    s, placement = plan.schedule, plan.args.placement
+    epochs = "" if s.epochs is None else f", {s.epochs:.2g} epochs"
     bound = "at most " if plan.assumed.completion_tokens is None else ""
     rates = ", ".join(f"{rate:g}" for rate in plan.assumed.pass_rates)
     lines = [
@@ -119,35 +108,34 @@ def _schedule(plan: Plan) -> list[str]:
         f"  an update: {s.completions_per_update:,} completions, {s.passes} pass(es) a device of at most "
         f"{s.pass_tokens:,} tokens",
         f"  warm-up: {s.warmup_steps} optimizer steps = {s.warmup_batches:g} rollout batches",
-        f"  prompts: {s.prompt_tokens:.0f} tokens on average, {plan.task.prompt_longest} at most seen",
-        f"  at pass rate {rates}: {s.refill:.2f} groups generated for each trained on, in {s.rounds:.1f} round(s); "
-        f"{s.filled:.0%} of a full batch is trained on",
-        f"  completion tokens of a rollout batch: {bound}{s.generated_tokens:,.0f} generated, "
-        f"{bound}{s.trained_tokens:,.0f} trained on",
-        f"  in the run: {bound}{s.total_tokens:,.0f} generated",
+        f"  prompts: {s.prompt_tokens:.0f} tokens on average, {plan.task.prompt_longest} at most of those seen",
     ]
     if plan.task.note:
         lines.append(f"  ({plan.task.note})")
-    if plan.assumed.speed is None:
-        lines.append("  time: unknown; --calibration RUN_DIR takes the speed of an earlier run")
-    else:
-        each = _seconds(plan)
-        lines.append(
-            f"  time: {each:,.2f} s a step, {_duration(each * s.steps)} in all, at the speed of "
-            f"{plan.assumed.speed.source} "
-            f"({plan.assumed.speed.generated:,.0f} tokens/s generated, {plan.assumed.speed.trained:,.0f} trained)"
-        )
-        if args.use_vllm or plan.devices.count > 1:
-            lines.append("  (a lower bound: what devices tell each other is not in it)")
+    lines += [
+        f"  at pass rate {rates}: {s.refill:.2f} groups generated for each trained on, {s.rounds:.1f} round(s),",
+        f"  {s.filled:.0%} of a full rollout batch trained on",
+        f"  tokens of a rollout batch: {bound}{s.generated_tokens:,.0f} generated, {s.trained_tokens:,.0f} trained on",
+        f"  tokens of the run: {bound}{s.total_tokens:,.0f} generated",
+    ]
+    speed = plan.assumed.speed
+    if speed is None:
+        return [*lines, "  time: unknown; --calibration RUN_DIR takes the speed of an earlier run"]
+    each = _seconds(plan)
+    lines += [
+        f"  time: {each:,.2f} s a step, {_duration(each * s.steps)} in all, at the speed of {speed.source}",
+        f"  ({speed.generated:,.0f} tokens/s generated, {speed.trained:,.0f} trained on, a device)",
+    ]
+    if plan.args.use_vllm or placement.count > 1:
+        lines.append("  (a lower bound: what devices tell each other is not in it)")
     return lines
 
 
 def _seconds(plan: Plan) -> float:
     if plan.assumed.speed is None:
         return math.nan
-    return seconds_per_step(
-        plan.schedule, plan.assumed.speed, devices=plan.devices.count, iterations=plan.args.num_iterations
-    )
+    devices, iterations = plan.args.placement.count, plan.args.num_iterations
+    return seconds_per_step(plan.schedule, plan.assumed.speed, devices=devices, iterations=iterations)
 
 
 def _duration(seconds: float) -> str:
@@ -169,5 +157,24 @@ def _verdict(plan: Plan) -> str:
     return f"It does not fit: rows of {plan.longest} tokens, and the model's context holds {plan.context}."
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _changes(changes: Sequence[Remedy]) -> list[str]:
+    if not changes:
+        return []
+    lines = ["What would help most, each by itself:"]
+    for number, remedy in enumerate(changes, 1):
+        fits = ", and it fits" if remedy.fits else ""
+        saved = f"{size_text(remedy.peak)} ({size_text(remedy.saves)} less){fits}"
+        lines.append(f"  {number}. {remedy.change.name}: {saved}")
+        flags = " ".join(flag.replace(" ", _UNBROKEN) for flag in remedy.change.flags)
+        lines.append(_wrapped(flags, "     ", "     ").replace(_UNBROKEN, " "))
+    return lines
+
+
+def _wrapped(text: str, first: str, rest: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

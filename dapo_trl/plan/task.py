@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoTokenizer
 
+from ..config import DAPOConfig
 from ..dialect import Dialect
 from ..environments import make_env, row_count
 from ..errors import ConfigError
@@ -35,13 +35,13 @@ class Task:
 
 
 def look_at_task(
-    run: RunConfig, *, template: Mapping[str, Any] | None = None, prompt_tokens: int | None = None
+    run: RunConfig, args: DAPOConfig, *, prompt_tokens: int | None = None, rows: int | None = None
 ) -> Task:
     """Make the environment and measure its first prompts with the model's tokenizer.
 
     Args:
-        template: what the chat template is to be told.
         prompt_tokens: of every prompt, instead.
+        rows: of the data, instead.
 
     Raises:
         ConfigError: the environment is unknown or rejects its arguments. A Hub that cannot be reached is no error.
@@ -53,18 +53,20 @@ def look_at_task(
         if not _out_of_reach(error):
             raise
         tokens = prompt_tokens or UNKNOWN_PROMPT
-        return Task(None, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
-    rows = row_count(env)
+        return Task(rows, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
+    size = row_count(env)
+    rows = rows or size
     if prompt_tokens is not None:
         return Task(rows, prompt_tokens, prompt_tokens, f"prompts are taken to be {prompt_tokens} tokens")
     tokenizer = _tokenizer(run.model)
     source = EnvironmentRows(env, tokenizer)
-    prompts = [source[index]["prompt"] for index in range(min(rows or LOOKED_AT, LOOKED_AT))]
+    prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
     if tokenizer is None:
         lengths = [int(len(prompt) / CHARACTERS_PER_TOKEN) + 1 for prompt in prompts]
         note = f"no tokenizer at hand: {CHARACTERS_PER_TOKEN:g} characters of a prompt are taken for a token"
     else:
-        dialect = Dialect(tokenizer, (), template or {})
+        template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
+        dialect = Dialect(tokenizer, (), template)
         lengths, note = [len(dialect.prompt_ids(prompt)) for prompt in prompts], ""
     return Task(rows, sum(lengths) / len(lengths), max(lengths), note)
 

@@ -1,10 +1,10 @@
-"""What a forward and backward pass keeps in memory, from running it on tensors without data.
+"""What passes keep in memory, from running them on tensors without data.
 
-Two copies of the model, one and two layers deep, are run under PyTorch's FakeTensorMode: every operation says which
-tensors it would allocate, autograd keeps what it would keep, nothing is computed. What the second layer adds is what
-each layer adds. This holds for any architecture, adapter, precision and for gradient checkpointing, with nothing to
-keep up to date by hand; the kernels are those that PyTorch takes on a CPU (attention that keeps no matrix of scores,
-as flash attention).
+Two copies of the model, two and three layers deep, are run under PyTorch's FakeTensorMode: every operation says which
+tensors it would allocate, autograd keeps what it would keep, nothing is computed. What the third layer adds is what
+every further layer adds. This holds for any architecture, adapter, precision and for gradient checkpointing, with
+nothing to keep up to date by hand; the kernels are those that PyTorch takes on a CPU (attention that keeps no matrix of
+scores, as flash attention). The language-model head is left out: it has formulas of its own in `memory`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import weakref
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -22,26 +23,44 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface, PreTrainedConfig
+from transformers import AttentionInterface, DynamicCache, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .weights import empty_model
 
-ATTENTION = "dapo_trl_planned"
+UNMASKED = "dapo_trl_unmasked"
 
 
-def _attention(module, query, key, value, attention_mask, **kwargs):
+def _unmasked(module, query, key, value, attention_mask, **kwargs):
     """PyTorch's attention without a mask, as the layouts of `dapo_trl.forward` need it. A model that is run on tensors
     without data would make one, because it cannot see that nothing is masked."""
     return sdpa_attention_forward(module, query, key, value, None, **kwargs)
 
 
-AttentionInterface.register(ATTENTION, _attention)
+AttentionInterface.register(UNMASKED, _unmasked)
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """Bytes of one pass over all layers, the language-model head left out."""
+class Traced:
+    """A model as passes are run through it; compared by content."""
+
+    config: PreTrainedConfig = field(compare=False)
+    dtype: torch.dtype
+    """of the weights"""
+    autocast: torch.dtype | None = None
+    """the precision computed in where it is another"""
+    adapter: PeftConfig | None = field(default=None, compare=False)
+    key: str = ""
+    """config and adapter as text"""
+
+    def __post_init__(self):
+        text = self.config.to_json_string(use_diff=False) + str(self.adapter and self.adapter.to_dict())
+        object.__setattr__(self, "key", text)
+
+
+@dataclass(frozen=True)
+class TrainingPass:
+    """Bytes of a forward and a backward pass."""
 
     kept: int
     """from the forward to the backward pass: activations, and copies of the weights in the precision computed in"""
@@ -49,40 +68,69 @@ class Footprint:
     """the most during the forward pass, ``kept`` included"""
     backward_peak: int
     """the most during the backward pass, ``kept`` included, gradients of the weights not"""
-    inference_peak: int
-    """the most of a forward pass without gradients"""
 
 
-def footprint(
-    config: PreTrainedConfig,
-    *,
-    rows: int,
-    length: int,
-    dtype: torch.dtype,
-    autocast: torch.dtype | None = None,
-    adapter: PeftConfig | None = None,
-    checkpointing: bool = False,
-) -> Footprint:
-    """Bytes of a pass over ``rows`` sequences of ``length`` tokens.
+@dataclass(frozen=True)
+class Generation:
+    """Bytes of generation, keys and values included."""
 
-    Args:
-        dtype: of the weights.
-        autocast: the precision computed in where it is another.
-    """
-    shape = (rows, length, dtype, autocast, checkpointing)
-    one, two = (_measured(_Key(config, adapter, layers, shape)) for layers in (1, 2))
-    more = config.get_text_config().num_hidden_layers - 1
+    prompts_peak: int
+    """the most during the pass over the prompts"""
+    last_peak: int
+    """the most during the pass over the last token, beside all others' keys and values"""
 
-    def deep(shallow: int, deeper: int) -> int:
-        return shallow + more * (deeper - shallow)
 
-    kept = deep(one.kept, two.kept)
-    return Footprint(
-        kept=kept,
-        forward_peak=deep(one.forward_peak, two.forward_peak),
-        backward_peak=kept + two.backward_peak - two.kept,
-        inference_peak=deep(one.inference_peak, two.inference_peak),
-    )
+@lru_cache(maxsize=256)
+def training_pass(model: Traced, *, rows: int, length: int, checkpointing: bool = False) -> TrainingPass:
+    """Bytes of a pass over ``rows`` sequences of ``length`` tokens."""
+
+    def measured(layers: int) -> tuple[int, int, int]:
+        with _run(model, layers, UNMASKED) as (whole, backbone, live):
+            whole.train()
+            if checkpointing:
+                whole.gradient_checkpointing_enable()
+                if model.adapter is not None:
+                    whole.enable_input_require_grads()
+            trained = [parameter for parameter in whole.parameters() if parameter.requires_grad]
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+            live.ignore(parameter.grad for parameter in trained)
+            ids = torch.zeros((rows, length), dtype=torch.long)
+            with live:
+                with _precision(model):
+                    hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
+                kept, forward_peak, live.peak = live.live, live.peak, live.live
+                hidden.backward(torch.empty_like(hidden))
+            return kept, forward_peak, live.peak - kept
+
+    kept, forward_peak, beside = _all_layers(model, measured)
+    return TrainingPass(kept, forward_peak, kept + beside)
+
+
+@lru_cache(maxsize=256)
+def generation(model: Traced, *, rows: int, prompt: int, length: int) -> Generation:
+    """Bytes of transformers' ``generate`` with prompts of ``prompt`` tokens, until the sequences have ``length``."""
+
+    def measured(layers: int) -> tuple[int, int]:
+        with _run(model, layers, "sdpa") as (whole, backbone, live):
+            whole.eval()
+
+            def peak(cache: DynamicCache, tokens: int) -> int:
+                past = cache.get_seq_length()
+                ids = torch.zeros((rows, tokens), dtype=torch.long)
+                seen = torch.ones((rows, past + tokens), dtype=torch.long)  # a mask: prompts are padded on the left
+                live.peak = live.live
+                with torch.no_grad(), _precision(model):
+                    backbone(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True)
+                return live.peak
+
+            with live:
+                prompts = peak(DynamicCache(config=backbone.config), prompt)
+                cache = DynamicCache(config=backbone.config)
+                peak(cache, length - 1)
+                return prompts, peak(cache, 1)
+
+    return Generation(*_all_layers(model, measured))
 
 
 class LiveBytes(TorchDispatchMode):
@@ -100,7 +148,7 @@ class LiveBytes(TorchDispatchMode):
                 self._enter(leaf.untyped_storage())
         return out
 
-    def ignore(self, tensors: Any) -> None:
+    def ignore(self, tensors: Iterable[Any]) -> None:
         """These are counted elsewhere."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
@@ -121,50 +169,30 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-class _Key:
-    """Arguments of a measurement, compared by content."""
-
-    def __init__(self, config: PreTrainedConfig, adapter: PeftConfig | None, layers: int, shape: tuple):
-        self.config, self.adapter, self.layers, self.shape = config, adapter, layers, shape
-        self._text = (config.to_json_string(use_diff=False), str(adapter and adapter.to_dict()), layers, str(shape))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
+def _all_layers(model: Traced, measured: Callable[[int], tuple[int, ...]]) -> tuple[int, ...]:
+    """What all layers need, from what two and three need."""
+    layers = model.config.get_text_config().num_hidden_layers
+    if layers <= 3:
+        return measured(layers)
+    two, three = measured(2), measured(3)
+    return tuple(b + (layers - 3) * (b - a) for a, b in zip(two, three, strict=True))
 
 
-@lru_cache(maxsize=256)
-def _measured(key: _Key) -> Footprint:
-    rows, length, dtype, autocast, checkpointing = key.shape
-    precision = contextlib.nullcontext if autocast is None else lambda: torch.autocast("cpu", dtype=autocast)
+def _precision(model: Traced) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if model.autocast is None else torch.autocast("cpu", dtype=model.autocast)
+
+
+@contextlib.contextmanager
+def _run(model: Traced, layers: int, attention: str) -> Iterator[tuple[Any, Any, LiveBytes]]:
+    """A shallow copy without data: the model, its layers and embeddings alone, and what counts its tensors."""
     with torch.device("meta"):
-        model = empty_model(_shallow(key.config, key.layers), dtype, key.adapter)
+        whole = empty_model(_shallow(model.config, layers, attention), model.dtype, model.adapter)
     with FakeTensorMode():
-        _move_to_cpu(model)
-        model.train()
-        if checkpointing:
-            model.gradient_checkpointing_enable()
-            if key.adapter is not None:
-                model.enable_input_require_grads()
-        backbone = model.get_decoder() if key.adapter is None else model.get_base_model().get_decoder()
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-        ids = torch.zeros((rows, length), dtype=torch.long)
+        _move_to_cpu(whole)
         live = LiveBytes()
-        live.ignore([*model.parameters(), *model.buffers(), ids])
-        live.ignore(p.grad for p in model.parameters() if p.grad is not None)
-        with live:
-            with torch.no_grad(), precision():
-                backbone(input_ids=ids, use_cache=False)
-            inference_peak, live.peak = live.peak, live.live
-            with precision():
-                hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
-            kept, forward_peak, live.peak = live.live, live.peak, live.live
-            hidden.backward(torch.empty_like(hidden))
-        return Footprint(kept, forward_peak, live.peak, inference_peak)
+        live.ignore([*whole.parameters(), *whole.buffers()])
+        inner = whole if model.adapter is None else whole.get_base_model()
+        yield whole, inner.get_decoder(), live
 
 
 def _move_to_cpu(model: nn.Module) -> None:
@@ -179,12 +207,12 @@ def _move_to_cpu(model: nn.Module) -> None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+def _shallow(config: PreTrainedConfig, layers: int, attention: str) -> PreTrainedConfig:
     shallow = copy.deepcopy(config)
-    shallow._attn_implementation = ATTENTION
+    shallow._attn_implementation = attention
     text = shallow.get_text_config()
     text.num_hidden_layers = layers
     if getattr(text, "layer_types", None):
-        text.layer_types = (list(text.layer_types) * 2)[:layers]
+        text.layer_types = (list(text.layer_types) * 3)[:layers]
     text.pad_token_id, text.vocab_size = None, 8  # the pass begins after the embedding and ends before the head
     return shallow

@@ -33,6 +33,8 @@ class Weights:
     frozen_bytes: int
     quantized: int
     """of the frozen: stored in 4 bits"""
+    largest_quantized: int
+    """of the largest matrix stored in 4 bits"""
     layer: int
     """of the largest layer"""
     outside: int
@@ -119,11 +121,12 @@ def count_weights(
         four = _four_bit(model) if four_bit else set()
         model = with_adapter(model, adapter)
     trained = frozen = quantized = 0
-    trained_bytes = frozen_bytes = largest = 0
+    trained_bytes = frozen_bytes = largest = largest_quantized = 0
     for name, parameter in model.named_parameters():
         count, size = parameter.numel(), parameter.element_size()
         if id(parameter) in four:
             quantized += count
+            largest_quantized = max(largest_quantized, count)
             frozen_bytes += round(count * NF4_BYTES)
             frozen += count
         elif parameter.requires_grad:
@@ -141,6 +144,7 @@ def count_weights(
         frozen=frozen,
         frozen_bytes=frozen_bytes,
         quantized=quantized,
+        largest_quantized=largest_quantized,
         layer=layer,
         outside=outside,
         head=0 if head is None else head.weight.numel(),
