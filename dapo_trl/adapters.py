@@ -1,14 +1,16 @@
-"""LoRA and QLoRA from the settings of a run."""
+"""LoRA and QLoRA: from the settings of a run to an adapter, and from a saved adapter to a full model."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
-from peft import LoraConfig
-from transformers import BitsAndBytesConfig
+from peft import LoraConfig, PeftConfig, PeftModel
+from peft.utils import CONFIG_NAME
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
-from .errors import ConfigError
+from .errors import ConfigError, one_line
 from .settings import RunConfig
 
 
@@ -53,3 +55,49 @@ def quantization_config(run: RunConfig, *, fp16: bool = False) -> BitsAndBytesCo
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float16 if fp16 else torch.bfloat16,
     )
+
+
+def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> PreTrainedModel:
+    """Write a full model, the base with the adapter merged into its weights, which needs no PEFT to load.
+
+    The weights are stored in the base model's precision; the sum is formed in the adapter's, float32.
+
+    Args:
+        adapter: a folder with a saved adapter, a run's ``model`` or one of its checkpoints.
+        output: a folder that does not exist yet, or is empty.
+        base: folder or Hub name of the base model; None: the one that the adapter names.
+
+    Raises:
+        ConfigError: one of the three cannot be what it is to be.
+    """
+    if not (adapter / CONFIG_NAME).is_file():
+        raise ConfigError(
+            f"adapter is {adapter}: there is no {CONFIG_NAME} in it, so it is not a saved adapter. A run with "
+            "lora_rank saves one in its folder's model, and in each checkpoint."
+        )
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise ConfigError(f"output is {output}: it exists already. Name a folder that does not.")
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"adapter is {adapter}: its {CONFIG_NAME} cannot be read: {one_line(error)}") from error
+    if config.is_prompt_learning:
+        raise ConfigError(
+            f"adapter is {adapter}, a {config.peft_type.value}: it has no weights to merge, as LoRA's has."
+        )
+    name = base or config.base_model_name_or_path
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(name), dtype="auto")
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"base is {name!r} and cannot be loaded: {first} Name the base model with --base.") from error
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError) as error:  # layers that it has not, layers of another shape
+        raise ConfigError(
+            f"adapter {adapter} does not fit base {name!r}: it was trained on another model. Name that with --base."
+        ) from error
+    merged.save_pretrained(output)
+    own = (adapter / "tokenizer_config.json").is_file()
+    AutoTokenizer.from_pretrained(str(adapter if own else name)).save_pretrained(output)
+    return merged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from peft import PeftModel
 from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
@@ -100,6 +102,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
         after = _measure("after", trainer, held_out, run, console)
+        if run.eval_without_adapter:
+            _measure("without_adapter", trainer, held_out, run, console, adapter=False)
     if trainer.accelerator.is_main_process:
         picture = plot_curves(folder)
         console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
@@ -217,22 +221,30 @@ def _quieten(console: Console) -> None:
 
 
 def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
-    weights = sum(p.numel() for p in trainer.model.parameters())
+    model = trainer.model
+    size = f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M weights"
+    if isinstance(model, PeftModel):
+        trained, weights = model.get_nb_trainable_parameters()
+        size = f"{(weights - trained) / 1e6:,.1f} M weights, an adapter of {trained / 1e6:,.2f} M trained"
     return (
-        f"{run.model} ({weights / 1e6:,.1f} M weights) on {run.env}, {trainer.accelerator.num_processes} process(es) "
+        f"{run.model} ({size}) on {run.env}, {trainer.accelerator.num_processes} process(es) "
         f"on {trainer.accelerator.device.type}: {args.groups_per_rollout} groups of {args.num_generations} per rollout "
         f"batch, {args.updates_per_rollout} update(s) on each."
     )
 
 
-def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console) -> Evaluation:
+def _measure(
+    name: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console, *, adapter: bool = True
+) -> Evaluation:
     accelerator: Accelerator = trainer.accelerator
-    indices = list(range(run.eval_problems))
+    model, indices = accelerator.unwrap_model(trainer.model), list(range(run.eval_problems))
+    what = f"held-out accuracy {name} training" if adapter else "held-out accuracy without the adapter"
     with progress_bar(console) as bar:
-        task = bar.add_task(f"held-out accuracy {when}", total=None, activity="")
-        with accelerator.autocast():  # as in training, also before the model is prepared for it
+        task = bar.add_task(what, total=None, activity="")
+        # precision as in training, also before the model is prepared for it
+        with accelerator.autocast(), contextlib.nullcontext() if adapter else model.disable_adapter():
             mine = evaluate(
-                accelerator.unwrap_model(trainer.model),
+                model,
                 trainer.processing_class,
                 env,
                 indices[accelerator.process_index :: accelerator.num_processes],
@@ -247,9 +259,9 @@ def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console:
             )
     found = merge(gather_object([mine]))
     if accelerator.is_main_process:
-        path = Path(trainer.args.output_dir) / f"evaluation_{when}.json"
+        path = Path(trainer.args.output_dir) / f"evaluation_{name}.json"
         path.write_text(json.dumps(found.summary(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"held-out accuracy {when} training: {_figure(found)}", highlight=False)
+        console.print(f"{what}: {_figure(found)}", highlight=False)
     return found
 
 

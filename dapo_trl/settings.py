@@ -49,6 +49,8 @@ class RunConfig:
     """temperature of the measurement"""
     eval_top_p: float = 1.0
     """nucleus of the measurement; the paper uses 0.7"""
+    eval_without_adapter: bool = False
+    """measure the base model too, the adapter switched off, after training"""
     lora_rank: int = 0
     """rank of the LoRA adapter that is trained in place of the weights; 0: all weights are trained"""
     lora_alpha: int | None = None
@@ -76,6 +78,11 @@ class RunConfig:
             raise ConfigError(f"eval_temperature is {self.eval_temperature}: sampling needs more than 0.")
         wrapper_settings(self.env_wrappers)
         self._check_adapter()
+        if self.eval_without_adapter and not (self.lora_rank and self.eval_problems):
+            raise ConfigError(
+                f"eval_without_adapter is on, lora_rank is {self.lora_rank} and eval_problems {self.eval_problems}: "
+                "set both above 0, or switch it off."
+            )
 
     def _check_adapter(self) -> None:
         if self.lora_rank < 0:

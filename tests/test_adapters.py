@@ -10,6 +10,9 @@ from dapo_trl.adapters import peft_config, quantization_config
 from dapo_trl.errors import ConfigError
 from dapo_trl.settings import RunConfig
 
+from .recorded import weights
+from .resume_run import ten_steps
+
 
 def test_without_a_rank_all_weights_are_trained():
     assert peft_config(RunConfig()) is None and quantization_config(RunConfig()) is None
@@ -54,3 +57,13 @@ def test_four_bits_are_nf4_with_double_quantisation():
     assert found.load_in_4bit and found.bnb_4bit_quant_type == "nf4" and found.bnb_4bit_use_double_quant
     assert found.bnb_4bit_compute_dtype == torch.bfloat16
     assert quantization_config(run, fp16=True).bnb_4bit_compute_dtype == torch.float16
+
+
+@pytest.mark.skipif(not adapters.has_bitsandbytes(), reason="bitsandbytes is not installed")
+def test_four_bits_are_trained_through(tiny_model, tmp_path):
+    """bitsandbytes computes on a CPU too."""
+    run = ten_steps(tiny_model, tmp_path, lora={"lora_rank": 4, "quantization": "4bit"}, max_steps=2, save_steps=2)
+    assert any(type(module).__name__ == "Linear4bit" for module in run.model.modules())
+    trained = {name: value for name, value in weights(run).items() if "lora_B" in name}
+    assert trained and all(value.dtype == torch.bfloat16 and value.any() for value in trained.values())
+    assert (tmp_path / "checkpoint-2" / "adapter_model.safetensors").is_file()
