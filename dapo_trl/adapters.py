@@ -57,15 +57,15 @@ def quantization_config(run: RunConfig, *, fp16: bool = False) -> BitsAndBytesCo
     )
 
 
-def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> PreTrainedModel:
+def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype: str = "auto") -> PreTrainedModel:
     """Write a full model, the base with the adapter merged into its weights, which needs no PEFT to load.
-
-    The weights are stored in the base model's precision; the sum is formed in the adapter's, float32.
 
     Args:
         adapter: a folder with a saved adapter, a run's ``model`` or one of its checkpoints.
         output: a folder that does not exist yet, or is empty.
         base: folder or Hub name of the base model; None: the one that the adapter names.
+        dtype: the precision that the sum is rounded to; "auto": the base model's. A small update is partly lost in a
+            half precision; "float32" keeps it all.
 
     Raises:
         ConfigError: one of the three cannot be what it is to be.
@@ -87,7 +87,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> PreTr
         )
     name = base or config.base_model_name_or_path
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(name), dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"base is {name!r} and cannot be loaded: {first} Name the base model with --base.") from error

@@ -18,6 +18,8 @@ def add_parser(commands: Any) -> None:
     add("--adapter", type=Path, required=True, metavar="DIR", help="a run's model folder, or one of its checkpoints")
     add("--output", type=Path, required=True, metavar="DIR", help="folder of the full model; must not exist yet")
     add("--base", metavar="NAME", help="folder or Hub name of the base model; default: the one the adapter names")
+    dtypes = ("auto", "float32", "bfloat16", "float16")
+    add("--dtype", choices=dtypes, default="auto", help="precision of the weights; default: the base model's")
     merge.set_defaults(run=_merge)
 
 
@@ -28,6 +30,6 @@ def _merge(args: argparse.Namespace) -> int:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = merge_adapter(args.adapter, args.output, args.base)
+    model = merge_adapter(args.adapter, args.output, args.base, dtype=args.dtype)
     print(f"model: {args.output} ({model.num_parameters() / 1e6:,.1f} M weights, {str(model.dtype).split('.')[-1]})")
     return 0

@@ -30,8 +30,11 @@ from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
 from .env_wrappers import wrap_env
 from .environments import make_env, row_count
-from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
+from .episodes import Agree
+from .errors import ConfigError, LostProcessError, NonFiniteError, did_you_mean, one_line
 from .evaluation import Evaluation, evaluate, evaluated_at_once, merge
+from .passes import SHARDED
+from .peers import losses_named
 from .plan.cautions import idle_adapter_settings
 from .report import plot_curves
 from .settings import RunConfig
@@ -53,6 +56,7 @@ OWN_FILES = (
 """what a run leaves in its folder, and all that `overwrite` deletes there"""
 
 
+@losses_named()
 def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     """Carry out `dapo-trl train`; returns the exit code.
 
@@ -86,7 +90,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         before = _measure("before", trainer, held_out, run, console)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
-    except (NonFiniteError, KeyboardInterrupt):
+    except (NonFiniteError, LostProcessError, KeyboardInterrupt):
         _say_last_checkpoint(console, folder)
         raise
     finally:
@@ -256,6 +260,7 @@ def _measure(
                 seed=trainer.args.seed + accelerator.process_index,
                 chat_template_kwargs=trainer.dialect.template,
                 on_batch=lambda done, total: bar.update(task, completed=done, total=total),
+                **in_step(accelerator),
             )
     found = merge(gather_object([mine]))
     if accelerator.is_main_process:
@@ -263,6 +268,17 @@ def _measure(
         path.write_text(json.dumps(found.summary(), indent=2) + "\n", encoding="utf-8")
         console.print(f"{what}: {_figure(found)}", highlight=False)
     return found
+
+
+def in_step(accelerator: Accelerator) -> dict[str, Agree]:
+    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
+
+    def agree(active: int, room: int) -> tuple[int, int]:
+        mine = torch.tensor([[active, room]], device=accelerator.device)
+        most = accelerator.gather(mine).max(dim=0).values.tolist()
+        return most[0], most[1]
+
+    return {"agree": agree} if accelerator.distributed_type in SHARDED else {}
 
 
 def _figure(found: Evaluation) -> str:

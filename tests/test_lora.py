@@ -144,9 +144,9 @@ def test_the_command_line_from_training_to_a_merged_model(tmp_path, capsys):
     assert not (folder / "model" / "model.safetensors").exists()
 
     merge = ["merge", "--adapter", str(folder / "model"), "--output"]
-    assert main([*merge, str(tmp_path / "merged"), "--base", str(SHIPPED_MODEL)]) == 0
-    assert f"model: {tmp_path / 'merged'}" in capsys.readouterr().out
-    AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert main([*merge, str(tmp_path / "merged"), "--base", str(SHIPPED_MODEL), "--dtype", "bfloat16"]) == 0
+    assert capsys.readouterr().out == f"model: {tmp_path / 'merged'} (0.8 M weights, bfloat16)\n"
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").dtype == torch.bfloat16
     AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert main([*merge, str(tmp_path / "merged")]) == 2
     assert "it exists already" in capsys.readouterr().err
