@@ -1,4 +1,5 @@
-"""Generation by vLLM, against a stand-in of the classes that TRL takes from it; TRL's own code around them is real."""
+"""The other ways to generate: continuous batching, for real, and vLLM, against a stand-in of the classes that TRL takes
+from it, with TRL's own code around them."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ import sys
 
 import pytest
 import torch
+from datasets import Dataset
+
+from dapo_trl import DAPOTrainer
 
 from . import vllm_run
 from .conftest import ROOT
+from .recorded import config
 from .vllm_stand_in import SHIFT
 
 COLOCATE = {"vllm_mode": "colocate", "vllm_importance_sampling_mode": "token_truncate"}
@@ -58,3 +63,26 @@ def test_many_turns_and_rounds_on_one_push_of_each_policy(tiny_model, tmp_path, 
     # and banked groups alike. It would be anything else had a completion another's prompt, or a policy others' weights.
     assert len(found["ratios"]) > 500
     assert torch.allclose(found["ratios"], torch.tensor(-SHIFT), atol=1e-3)
+
+
+def test_continuous_batching_fills_batches_too(tiny_model, tmp_path):
+    """TRL's ``use_transformers_continuous_batching``: the same groups, filtered and refilled (slow on a CPU)."""
+    args = config(
+        tmp_path,
+        use_transformers_continuous_batching=True,
+        transformers_continuous_batching_config={"num_blocks": 64, "max_batch_tokens": 64},
+        max_completion_length=4,
+        overlong_shape="none",
+        min_valid_fraction=1.0,
+        max_refill_rounds=2,
+    )
+    run = DAPOTrainer(
+        tiny_model,
+        lambda completions, **_: [float("a" <= text[:1] <= "z") for text in completions],
+        args,
+        Dataset.from_dict({"prompt": [f"{i}+{i}=" for i in range(8)]}),
+    )
+    run.train()
+    logs = run.state.log_history[0]
+    assert logs["groups/sampled"] > 2 and logs["sampling/refill_rounds"] >= 1
+    assert run.sampling.ledger.generated == logs["groups/sampled"] * 4 * logs["completions/mean_length"]
