@@ -6,6 +6,7 @@ same groups.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import time
@@ -21,6 +22,7 @@ from torch import Tensor
 from .algorithm import informative_groups
 from .bank import BankedGroup
 from .batching import Batch, loss_mask
+from .engine import kept_awake
 from .errors import NonFiniteError, RefillLimitError, RewardError
 from .rollout import Rollout
 from .sampling import DynamicSampler
@@ -102,10 +104,11 @@ class RolloutCollector:
         )
         rounds: list[_Numbers] = []
         groups: list[Group] = []
-        while missing := sampler.missing:
-            found, numbers = self._round(missing, sampler)
-            groups += found
-            rounds.append(numbers)
+        with kept_awake(self.trainer) if sampler.missing else contextlib.nullcontext():
+            while missing := sampler.missing:
+                found, numbers = self._round(missing, sampler)
+                groups += found
+                rounds.append(numbers)
         self.trainer.on_activity("updating")
         self.trainer.sampling.selector.tick()
         needed = sampler.used - sampler.banked

@@ -212,10 +212,13 @@ class DAPOConfig(GRPOConfig):
                     f"{name} is {value!r} ({type(value).__name__}): it must be a whole number, {low} or more."
                 )
 
+    def _processes(self) -> int:
+        return int(os.environ.get("WORLD_SIZE", 1))
+
     def _check_batch(self) -> None:
         """The arithmetic of the batch, with the sum shown (TRL's own messages name only its result)."""
         rows, steps = self.per_device_train_batch_size, self.steps_per_generation
-        processes = int(os.environ.get("WORLD_SIZE", 1))
+        processes = self._processes()
         if self.generation_batch_size is not None:
             if steps is not None or self.generation_batch_size % (rows * processes):
                 return  # TRL names these two mistakes well

@@ -4,7 +4,8 @@ DapoError
 ├── ConfigError          a setting, a file or a combination of settings (also a ValueError)
 ├── RewardError          a reward that cannot be used (also a ValueError)
 ├── RefillLimitError     dynamic sampling found too few informative groups (also a RuntimeError)
-└── NonFiniteError       the loss or the gradient became NaN or infinite (also a RuntimeError)
+├── NonFiniteError       the loss or the gradient became NaN or infinite (also a RuntimeError)
+└── LostProcessError     another process of the run ended or hangs (also a RuntimeError)
 
 The command line prints these as one line; anything else is a bug and keeps its traceback.
 """
@@ -35,6 +36,10 @@ class RefillLimitError(DapoError, RuntimeError):
 
 class NonFiniteError(DapoError, RuntimeError):
     """The loss or the gradient norm became NaN or infinite; the weights are those of the step before."""
+
+
+class LostProcessError(DapoError, RuntimeError):
+    """Another process of the run ended, or did not answer in time."""
 
 
 def one_line(error: Exception) -> str:

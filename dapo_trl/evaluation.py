@@ -6,18 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import torch
 from transformers import GenerationConfig
 
+from .config import DAPOConfig
 from .conversation import Conversation
 from .dialect import Dialect
-from .episodes import play
+from .episodes import Agree, play
 from .judging import Judges
 from .rollout import EnvironmentRows
+
+AT_ONCE = 64
+"""completions generated at once, unless the memory is known to hold fewer"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ def _mean_over_problems(accuracy: np.ndarray) -> float:
     return float(per_problem.mean()) if len(per_problem) else float("nan")
 
 
+def evaluated_at_once(args: DAPOConfig) -> int:
+    """Completions that a process generates at once when a run measures its model: no more than when it trains."""
+    return min(AT_ONCE, cast(int, args.max_round_sequences) // args.world_size)
+
+
 @torch.no_grad()
 def evaluate(
     model: Any,
@@ -96,10 +105,11 @@ def evaluate(
     max_completion_length: int = 512,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    batch_size: int = 64,
+    batch_size: int = AT_ONCE,
     seed: int = 0,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    agree: Agree = lambda active, room: (active, room),
 ) -> Evaluation:
     """Sample ``k`` completions of each row in ``indices`` and let the environment judge them.
 
@@ -112,6 +122,7 @@ def evaluate(
         batch_size: completions generated at once.
         chat_template_kwargs: what the chat template is to be told, as in training.
         on_batch: called with (completions done, completions in all) after each batch.
+        agree: as in `episodes.play`, for processes that hold the model in parts and must generate all together.
     """
     rows = EnvironmentRows(env, tokenizer)
     judges = Judges(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -138,15 +149,17 @@ def evaluate(
     try:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            for first in range(0, len(jobs), batch_size):
+            batches, _ = agree(-(-len(jobs) // batch_size), 0)
+            for first in range(0, batches * batch_size, batch_size):
                 batch = jobs[first : first + batch_size]
                 conversations = [Conversation(env, indices[problem]) for problem, _ in batch]
                 transcripts = play(
                     conversations,
-                    [prompts[problem] for problem, _ in batch],
+                    [prompts[problem] for problem, _ in batch] or [[tokenizer.eos_token_id]],
                     speak,
                     dialect=dialect,
                     limit=max_completion_length,
+                    agree=agree,
                     hear=judges.hear,
                 )
                 for job, conversation, transcript in zip(batch, conversations, transcripts, strict=True):

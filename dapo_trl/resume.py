@@ -16,6 +16,7 @@ from trl import GRPOTrainer
 
 from .checkpoint import begin, choose, finish, load_state, remove_torn, save_state, signature
 from .errors import ConfigError
+from .peers import losses_named
 
 logger = logging.getLogger("dapo_trl")
 
@@ -50,6 +51,7 @@ class ResumableTrainer(GRPOTrainer):
         """Leave the process group, at the end of a script on several processes: first what uses it, all together."""
         self.model_wrapped = cast(nn.Module, self.model)
         self.accelerator.free_memory()
+        vars(self).pop("vllm_generation", None)  # its engine leaves groups of its own, while they can be left
         self.accelerator.wait_for_everyone()
         gc.collect()
         self.accelerator.end_training()
@@ -63,10 +65,12 @@ class ResumableTrainer(GRPOTrainer):
 
         Raises:
             ConfigError: there is no complete checkpoint to resume from.
+            LostProcessError: another process ended, or did not answer within ``ddp_timeout``.
         """
         if resume_from_checkpoint is not None and resume_from_checkpoint is not False:
             resume_from_checkpoint = self._choose_checkpoint(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        with losses_named():
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _choose_checkpoint(self, wanted: str | Path | bool) -> str:
         """The main process looks, so that all resume from the same checkpoint."""

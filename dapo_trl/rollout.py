@@ -59,8 +59,8 @@ def as_prompt(text: str, tokenizer: Any) -> str | list[dict[str, str]]:
 
 
 class EnvironmentRows:
-    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i}``, with
-    the ``level`` of difficulty if the environment names one."""
+    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i, "level": ...}``. The
+    level of difficulty is None where the environment names none: TRL asks for the same columns in all rows."""
 
     def __init__(self, env: gymnasium.Env, tokenizer: Any):
         self.env = env
@@ -69,8 +69,7 @@ class EnvironmentRows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         prompt, info = self.show(index)
-        level = {"level": info["level"]} if "level" in info else {}
-        return {"prompt": prompt, "index": index, **level}
+        return {"prompt": prompt, "index": index, "level": info.get("level")}
 
     def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
         """The prompt of a row, and what the environment says of it besides (``info`` of ``reset``)."""

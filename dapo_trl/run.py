@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from peft import PeftModel
 from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
@@ -21,14 +23,19 @@ from transformers.utils import logging as transformers_logging
 from envs import RecordVerdicts
 from envs.saved import describe
 
+from .adapters import peft_config, quantization_config
 from .callbacks import MetricsFile, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
 from .env_wrappers import wrap_env
 from .environments import make_env, row_count
-from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
-from .evaluation import Evaluation, evaluate, merge
+from .episodes import Agree
+from .errors import ConfigError, LostProcessError, NonFiniteError, did_you_mean, one_line
+from .evaluation import Evaluation, evaluate, evaluated_at_once, merge
+from .passes import SHARDED
+from .peers import losses_named
+from .plan.cautions import idle_adapter_settings
 from .report import plot_curves
 from .settings import RunConfig
 from .trainer import DAPOTrainer
@@ -49,6 +56,7 @@ OWN_FILES = (
 """what a run leaves in its folder, and all that `overwrite` deletes there"""
 
 
+@losses_named()
 def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     """Carry out `dapo-trl train`; returns the exit code.
 
@@ -63,6 +71,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         torch.set_num_threads(max((os.cpu_count() or 1) // args.world_size, 1))
     env, held_out = _environments(run)
     trainer = _prepare(run, args, env)
+    for sentence in idle_adapter_settings(run):
+        trainer.warn(sentence)
     if checkpoint is None:
         described = {"train": describe(env), "held_out": None if held_out is None else describe(held_out)}
         _begin_folder(folder, asked, described, trainer.accelerator)
@@ -80,7 +90,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         before = _measure("before", trainer, held_out, run, console)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
-    except (NonFiniteError, KeyboardInterrupt):
+    except (NonFiniteError, LostProcessError, KeyboardInterrupt):
         _say_last_checkpoint(console, folder)
         raise
     finally:
@@ -96,6 +106,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
         after = _measure("after", trainer, held_out, run, console)
+        if run.eval_without_adapter:
+            _measure("without_adapter", trainer, held_out, run, console, adapter=False)
     if trainer.accelerator.is_main_process:
         picture = plot_curves(folder)
         console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
@@ -152,7 +164,13 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
     _check_model_folder(Path(run.model))
     try:
-        return DAPOTrainer(model=run.model, args=args, env=env)
+        return DAPOTrainer(
+            model=run.model,
+            args=args,
+            env=env,
+            peft_config=peft_config(run),
+            quantization_config=quantization_config(run, fp16=args.fp16),
+        )
     except ConfigError:
         raise
     except OSError as error:
@@ -207,38 +225,60 @@ def _quieten(console: Console) -> None:
 
 
 def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
-    weights = sum(p.numel() for p in trainer.model.parameters())
+    model = trainer.model
+    size = f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M weights"
+    if isinstance(model, PeftModel):
+        trained, weights = model.get_nb_trainable_parameters()
+        size = f"{(weights - trained) / 1e6:,.1f} M weights, an adapter of {trained / 1e6:,.2f} M trained"
     return (
-        f"{run.model} ({weights / 1e6:,.1f} M weights) on {run.env}, {trainer.accelerator.num_processes} process(es) "
+        f"{run.model} ({size}) on {run.env}, {trainer.accelerator.num_processes} process(es) "
         f"on {trainer.accelerator.device.type}: {args.groups_per_rollout} groups of {args.num_generations} per rollout "
         f"batch, {args.updates_per_rollout} update(s) on each."
     )
 
 
-def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console) -> Evaluation:
+def _measure(
+    name: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console, *, adapter: bool = True
+) -> Evaluation:
     accelerator: Accelerator = trainer.accelerator
-    indices = list(range(run.eval_problems))
+    model, indices = accelerator.unwrap_model(trainer.model), list(range(run.eval_problems))
+    what = f"held-out accuracy {name} training" if adapter else "held-out accuracy without the adapter"
     with progress_bar(console) as bar:
-        task = bar.add_task(f"held-out accuracy {when}", total=None, activity="")
-        mine = evaluate(
-            accelerator.unwrap_model(trainer.model),
-            trainer.processing_class,
-            env,
-            indices[accelerator.process_index :: accelerator.num_processes],
-            k=run.eval_samples,
-            max_completion_length=trainer.max_completion_length,
-            temperature=run.eval_temperature,
-            top_p=run.eval_top_p,
-            seed=trainer.args.seed + accelerator.process_index,
-            chat_template_kwargs=trainer.dialect.template,
-            on_batch=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        task = bar.add_task(what, total=None, activity="")
+        # precision as in training, also before the model is prepared for it
+        with accelerator.autocast(), contextlib.nullcontext() if adapter else model.disable_adapter():
+            mine = evaluate(
+                model,
+                trainer.processing_class,
+                env,
+                indices[accelerator.process_index :: accelerator.num_processes],
+                k=run.eval_samples,
+                max_completion_length=trainer.max_completion_length,
+                temperature=run.eval_temperature,
+                top_p=run.eval_top_p,
+                batch_size=evaluated_at_once(trainer.args),
+                seed=trainer.args.seed + accelerator.process_index,
+                chat_template_kwargs=trainer.dialect.template,
+                on_batch=lambda done, total: bar.update(task, completed=done, total=total),
+                **in_step(accelerator),
+            )
     found = merge(gather_object([mine]))
     if accelerator.is_main_process:
-        path = Path(trainer.args.output_dir) / f"evaluation_{when}.json"
+        path = Path(trainer.args.output_dir) / f"evaluation_{name}.json"
         path.write_text(json.dumps(found.summary(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"held-out accuracy {when} training: {_figure(found)}", highlight=False)
+        console.print(f"{what}: {_figure(found)}", highlight=False)
     return found
+
+
+def in_step(accelerator: Accelerator) -> dict[str, Agree]:
+    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
+
+    def agree(active: int, room: int) -> tuple[int, int]:
+        mine = torch.tensor([[active, room]], device=accelerator.device)
+        most = accelerator.gather(mine).max(dim=0).values.tolist()
+        return most[0], most[1]
+
+    return {"agree": agree} if accelerator.distributed_type in SHARDED else {}
 
 
 def _figure(found: Evaluation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -49,6 +49,22 @@ class RunConfig:
     """temperature of the measurement"""
     eval_top_p: float = 1.0
     """nucleus of the measurement; the paper uses 0.7"""
+    eval_without_adapter: bool = False
+    """measure the base model too, the adapter switched off, after training"""
+    lora_rank: int = 0
+    """rank of the LoRA adapter that is trained in place of the weights; 0: all weights are trained"""
+    lora_alpha: int | None = None
+    """the adapter's output is scaled by alpha / rank; None: 2 x `lora_rank`"""
+    lora_dropout: float = 0.0
+    """share of the adapter's inputs that is dropped in training"""
+    lora_targets: list[str] | str = "all-linear"
+    """names of the modules that get an adapter; ``"all-linear"``: every linear layer but the language-model head"""
+    lora_rslora: bool = False
+    """scale by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732)"""
+    lora_dora: bool = False
+    """train the magnitudes of the weights apart from their directions (DoRA, arXiv 2402.09353)"""
+    quantization: str | None = None
+    """``"4bit"``: the frozen weights are NF4 with double quantisation (QLoRA, arXiv 2305.14314), by bitsandbytes"""
     overwrite: bool = False
     """replace a run that is already in `output_dir`"""
     next_steps: str = ""
@@ -61,12 +77,41 @@ class RunConfig:
         if self.eval_temperature <= 0:
             raise ConfigError(f"eval_temperature is {self.eval_temperature}: sampling needs more than 0.")
         wrapper_settings(self.env_wrappers)
+        self._check_adapter()
+        if self.eval_without_adapter and not (self.lora_rank and self.eval_problems):
+            raise ConfigError(
+                f"eval_without_adapter is on, lora_rank is {self.lora_rank} and eval_problems {self.eval_problems}: "
+                "set both above 0, or switch it off."
+            )
+
+    def _check_adapter(self) -> None:
+        if self.lora_rank < 0:
+            raise ConfigError(f"lora_rank is {self.lora_rank}: it must be 0 (no adapter) or more.")
+        if self.lora_alpha is not None and self.lora_alpha < 1:
+            raise ConfigError(f"lora_alpha is {self.lora_alpha}: it must be 1 or more.")
+        if not 0 <= self.lora_dropout < 1:
+            raise ConfigError(f"lora_dropout is {self.lora_dropout}: it must lie in [0, 1).")
+        if not self.lora_targets:
+            raise ConfigError("lora_targets is empty: name the modules that get an adapter, or 'all-linear'.")
+        if self.quantization not in (None, "4bit"):
+            raise ConfigError(f"quantization is {self.quantization!r}: it must be '4bit' or null.")
+        if self.quantization and not self.lora_rank:
+            raise ConfigError(
+                "quantization is '4bit' and lora_rank is 0: weights in 4 bits cannot be trained themselves. Set "
+                "lora_rank (32, say) to train an adapter, or quantization to null."
+            )
 
 
 def load_settings(
-    files: Sequence[str | Path], flags: Sequence[str] = ()
+    files: Sequence[str | Path],
+    flags: Sequence[str] = (),
+    *,
+    make: Callable[..., DAPOConfig] = DAPOConfig,
 ) -> tuple[RunConfig, DAPOConfig, dict[str, Any]]:
     """Merge files left to right, then flags (``--field value`` or ``--field=value``).
+
+    Args:
+        make: makes the trainer's settings, for other devices than those at hand.
 
     Returns:
         The run's settings, the trainer's, and what was asked for: the merged values, nothing filled in.
@@ -90,7 +135,7 @@ def load_settings(
     run = {name: value for name, value in values.items() if name in _names(RunConfig)}
     rest = {name: value for name, value in values.items() if name not in run}
     try:
-        return RunConfig(**run), DAPOConfig(**rest), values
+        return RunConfig(**run), make(**rest), values
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:

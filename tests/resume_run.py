@@ -20,6 +20,8 @@ import torch
 from datasets import Dataset
 
 from dapo_trl import DAPOTrainer
+from dapo_trl.adapters import peft_config, quantization_config
+from dapo_trl.settings import RunConfig
 
 from .recorded import config, weights
 
@@ -66,9 +68,14 @@ def ten_steps(
     die_in_checkpoint: int = 0,
     cls: type[Mortal] = Mortal,
     eval_dataset=None,
+    lora: dict[str, Any] | None = None,
     **changes,
 ) -> Mortal:
-    """Train with dynamic sampling, four optimizer steps of two micro-batches on each rollout batch."""
+    """Train with dynamic sampling, four optimizer steps of two micro-batches on each rollout batch.
+
+    Args:
+        lora: settings of an adapter, as a run's.
+    """
     settings: dict[str, Any] = {
         "max_steps": STEPS,
         "per_device_train_batch_size": 2,
@@ -83,7 +90,16 @@ def ten_steps(
         "save_steps": 5,
     }
     args = config(folder, **{**settings, **changes})
-    run = cls(model=model, reward_funcs=has_vowel, args=args, train_dataset=SUMS, eval_dataset=eval_dataset)
+    asked = RunConfig(**(lora or {}))
+    run = cls(
+        model=model,
+        reward_funcs=has_vowel,
+        args=args,
+        train_dataset=SUMS,
+        eval_dataset=eval_dataset,
+        peft_config=peft_config(asked),
+        quantization_config=quantization_config(asked),
+    )
     run.die_in_step, run.die_in_checkpoint = die_in_step, die_in_checkpoint
     run.train(resume_from_checkpoint=resume)
     return run

@@ -73,11 +73,15 @@ def test_a_run_leaves_everything_behind(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes(tmp_path):
-    done = command("train", "--config", config_file(tmp_path, eval_problems=4, eval_samples=2), launch=True)
+    path = config_file(tmp_path, eval_problems=4, eval_samples=2, record_verdicts=True)
+    done = command("train", "--config", path, launch=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 process(es)" in done.stdout and done.stdout.count("held-out accuracy after:") == 1
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["groups/sampled"] >= 8
+    completions = sum(row.get("groups/sampled", 0) for row in rows) * 4
+    files = [(tmp_path / "run" / f"verdicts-{process}.jsonl").read_text().splitlines()[1:] for process in (0, 1)]
+    assert [len(lines) for lines in files] == [completions / 2, completions / 2]  # each process judges its own, once
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 from dapo_trl import DAPOConfig
 from dapo_trl.errors import ConfigError
-from dapo_trl.planning import inert_settings
+from dapo_trl.plan.cautions import inert_settings
 
 
 def config(**changes):

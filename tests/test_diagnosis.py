@@ -45,6 +45,7 @@ def wobble(level, rise=0.0):
         ({"completions__clipped_ratio": 0.97}, "97% of the completions are cut off"),
         ({"reward__sampled": wobble(-0.2, 0.4)}, "the reward rose from -0.1"),
         ({"entropy": lambda done: 1.0 if done < 0.4 else 0.01}, "the entropy collapsed from"),
+        ({"accuracy__sampled": wobble(0.7, -0.3)}, "it fell; lower learning_rate"),
         ({}, "groups are informative and updates are made; raise learning_rate"),
     ],
 )  # fmt: skip

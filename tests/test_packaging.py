@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -14,7 +15,11 @@ from .conftest import ROOT
 
 
 def run(*command: str | Path, cwd: Path, **changes) -> subprocess.CompletedProcess:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300)
+    """A command that sees nothing of this checkout, even where PYTHONPATH names it."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0 or changes.get("may_fail"), done.stdout + done.stderr
     return done
 

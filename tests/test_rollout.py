@@ -88,8 +88,9 @@ class TestMakeEnv:
 
 def test_rows_are_text_or_chat_as_the_tokenizer_wants():
     plain, chat = byte_tokenizer(), byte_tokenizer(chat=True)
-    assert EnvironmentRows(Echo(), plain)[1] == {"prompt": "say b", "index": 1}
-    assert EnvironmentRows(Echo(), chat)[1] == {"prompt": [{"role": "user", "content": "say b"}], "index": 1}
+    assert EnvironmentRows(Echo(), plain)[1] == {"prompt": "say b", "index": 1, "level": None}
+    asked = [{"role": "user", "content": "say b"}]
+    assert EnvironmentRows(Echo(), chat)[1] == {"prompt": asked, "index": 1, "level": None}
 
 
 def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():

@@ -1,0 +1,101 @@
+"""``dapo-trl plan``: what a run will do and whether it fits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .errors import ConfigError, one_line
+
+if TYPE_CHECKING:
+    from .plan.devices import Placement
+    from .plan.planner import Plan
+
+HELP = (
+    "Takes what train takes and loads no weights: parameters, memory of each device, rollouts, tokens and time, and "
+    "what will go wrong. Exits with 1 if it does not fit, and says which changes would help most."
+)
+DOES_NOT_FIT = 1
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to those of ``dapo-trl``."""
+    plan = commands.add_parser(
+        "plan",
+        help="say what a run will do and whether it fits",
+        description=HELP,
+        usage="dapo-trl plan --config FILE [FILE ...] [--field value ...] [--card NAME] [--json]",
+        allow_abbrev=False,
+    )
+    add = plan.add_argument
+    add("--config", nargs="+", action="extend", default=[], metavar="FILE", help="as for train")
+    add("--card", metavar="NAME", help="a GPU: RTX 4090, A100 80GB, ...; default: the one here, or this CPU")
+    add("--devices", type=int, metavar="N", help="how many of them; default: those of --accelerate, or 1")
+    add("--accelerate", metavar="FILE", help="the file that accelerate launch will be given")
+    add(
+        "--pass_rate",
+        default="0.5",
+        metavar="RATE",
+        help="of the prompts: 0.3, or {0: 3, 0.5: 7}",
+    )
+    add("--completion_tokens", type=float, metavar="N", help="mean length; default: the limit")
+    add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured")
+    add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's")
+    add("--calibration", metavar="RUN_DIR", help="an earlier run, for tokens per second")
+    add("--json", action="store_true", help="print the plan as JSON")
+    plan.set_defaults(run=_plan, takes_settings=True)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """Carry out the command; returns the exit code: 0 it fits, 1 it does not."""
+    # Torch is imported here, after the arguments are known to be well-formed.
+    from .plan.calibration import read_run
+    from .plan.cautions import cautions
+    from .plan.devices import placement, planned_config
+    from .plan.planner import Assumed, make_plan
+    from .plan.refill import read_rates
+    from .plan.remedies import as_flag, remedies
+    from .plan.show import as_dict, as_text
+    from .plan.task import look_at_task
+    from .plan.weights import read_config
+    from .settings import load_settings
+
+    warnings.simplefilter("ignore")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    assumed = Assumed(read_rates(_value("pass_rate", options.pass_rate)), options.completion_tokens)
+    if options.calibration:
+        known = read_run(options.calibration)
+        mean = options.completion_tokens or known.completion_tokens
+        assumed = Assumed(assumed.pass_rates, mean, known.speed, known.cut_off)
+    where = placement(options.accelerate, options.devices)
+
+    def settings(changed: Mapping[str, Any], on: Placement) -> Any:
+        flags = [text for name, value in changed.items() for text in (f"--{name}", as_flag(value))]
+        return load_settings(options.config, [*options.settings, *flags], make=planned_config(options.card, on))
+
+    run, args, _ = settings({}, where)
+    config = read_config(run.model)
+    task = look_at_task(run, args, prompt_tokens=options.prompt_tokens, rows=options.rows)
+
+    def replan(changed: Mapping[str, Any], on: Placement | None) -> Plan:
+        run, args, _ = settings(changed, on or where)
+        return make_plan(run, args, config, task, assumed)
+
+    plan = replan({}, None)
+    changes = [] if plan.fits else remedies(plan, replan)
+    show = (lambda *parts: json.dumps(as_dict(*parts), indent=2)) if options.json else as_text
+    print(show(plan, cautions(plan), changes))
+    return 0 if plan.fits else DOES_NOT_FIT
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{name} {text!r} cannot be read: {one_line(error)}") from error

@@ -1,0 +1,220 @@
+"""What a run's settings come to in bytes: which passes there are, traced or counted, in the formulas of `memory`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedConfig
+
+from ..adapters import peft_config
+from ..evaluation import evaluated_at_once
+from ..settings import RunConfig
+from . import memory
+from .devices import PlannedConfig
+from .memory import Memory
+from .trace import Traced, generation, training_pass
+from .weights import Weights, count_weights, weight_dtype
+
+
+def init_kwargs(args: PlannedConfig) -> dict[str, Any]:
+    """What the model is loaded with."""
+    return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+
+
+def pass_shape(args: PlannedConfig, longest: int) -> tuple[int, int]:
+    """Rows of the fullest pass, and its budget in tokens; ``auto`` is taken as unset, because it fits by itself.
+
+    Args:
+        longest: tokens of the longest row, prompt and completion.
+    """
+    asked = args.microbatch_tokens
+    budget = asked if isinstance(asked, int) else args.per_device_train_batch_size * longest
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    return min(max(budget // longest, 1), rows), budget
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One device of a run. ``memory`` and ``vllm_shortage`` are what it is for."""
+
+    run: RunConfig
+    args: PlannedConfig
+    config: PreTrainedConfig
+    prompt: int
+    """tokens of the longest prompt"""
+
+    @cached_property
+    def weights(self) -> Weights:
+        four_bit = self.run.quantization == "4bit"
+        return count_weights(self.config, dtype=self._dtype, adapter=peft_config(self.run), four_bit=four_bit)
+
+    @cached_property
+    def memory(self) -> Memory:
+        return Memory(self._held | self._vllm_held, self._phases)
+
+    @cached_property
+    def vllm_shortage(self) -> int:
+        """Bytes that vLLM's share lacks to hold the model and one sequence; 0: it suffices, or there is none."""
+        if not self._colocated:
+            return 0
+        sequence = self._cache(1, self.args.vllm_max_model_length or self._longest, memory.HALF)
+        least = memory.vllm_needs(self.weights.base * memory.HALF, sequence, self.args.vllm_tensor_parallel_size)
+        return max(least - self._vllm_share, 0)
+
+    @property
+    def _longest(self) -> int:
+        return self.prompt + self.args.max_completion_length
+
+    @property
+    def _cuda(self) -> bool:
+        return self.args.card.kind == "cuda"
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the weights as they are loaded."""
+        return weight_dtype(self.config, init_kwargs(self.args))
+
+    @property
+    def _half(self) -> torch.dtype | None:
+        """The precision computed in, where that is not that of the weights."""
+        return torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+
+    @property
+    def _computed(self) -> torch.dtype:
+        return self._half or self._dtype
+
+    @property
+    def _optimizer(self) -> str:
+        return str(getattr(self.args.optim, "value", self.args.optim))
+
+    @property
+    def _colocated(self) -> bool:
+        return self.args.use_vllm and self.args.vllm_mode == "colocate"
+
+    @property
+    def _vllm_share(self) -> int:
+        return int(self.args.vllm_gpu_memory_utilization * self.args.card.memory)
+
+    @property
+    def _vllm(self) -> dict[str, int]:
+        """What vLLM does with its share."""
+        weights = self.weights.base * memory.HALF // self.args.vllm_tensor_parallel_size
+        return {"vLLM: weights": weights, "vLLM: keys and values": max(self._vllm_share - weights, 0)}
+
+    @cached_property
+    def _model_bytes(self) -> tuple[dict[str, int], dict[str, int]]:
+        return memory.model_bytes(
+            self.weights, placement=self.args.placement, optimizer=self._optimizer, mixed=self._half is not None
+        )
+
+    @property
+    def _held(self) -> dict[str, int]:
+        held, _ = self._model_bytes
+        held = dict(held)
+        if self.args.beta and not self.run.lora_rank:
+            held["reference model"] = memory.reference_bytes(self.weights, self._dtype.itemsize, self.args.placement)
+        if self.weights.quantized:
+            held["a matrix out of 4 bits"] = memory.dequantized_bytes(self.weights.largest_quantized)
+        held |= {"CUDA context": memory.CUDA_CONTEXT} if self._cuda else {"Python and libraries": memory.LIBRARIES}
+        return held
+
+    @property
+    def _vllm_held(self) -> dict[str, int]:
+        asleep = self.args.vllm_enable_sleep_mode
+        return self._vllm if self._colocated and not asleep else {}
+
+    @property
+    def _phases(self) -> dict[str, dict[str, int]]:
+        _, gradients = self._model_bytes
+        own = 0 if self.args.placement.offload_optimizer else gradients["gradients"]
+        scratch = memory.optimizer_scratch(self._optimizer, own, self._largest_trained_bytes, cuda=self._cuda)
+        phases = {
+            "training": self._training(gradients["gradients"]),
+            "optimizer step": {**gradients, "scratch": scratch},
+        }
+        processes = self.args.world_size
+        if not self.args.use_vllm:
+            phases["generation"] = self._generation(cast(int, self.args.max_round_sequences) // processes)
+            return phases  # what is measured is generated likewise, and no more at once
+        if self._colocated and self.args.vllm_enable_sleep_mode:
+            phases["generation"] = self._vllm
+        if self.run.eval_problems:
+            each = -(-self.run.eval_problems * self.run.eval_samples // processes)
+            phases["measuring accuracy"] = self._generation(min(evaluated_at_once(self.args), each))
+        return phases
+
+    @property
+    def _largest_trained_bytes(self) -> int:
+        weights = self.weights
+        return round(weights.trained_bytes * weights.largest / max(weights.trained, 1))
+
+    def _training(self, gradients: int) -> dict[str, int]:
+        """Activations, and the most that is there beside them.
+
+        Gradients of an earlier pass of the optimizer step are there throughout. In a single pass they come as the
+        activations go, so that it is the beginning or the end of the backward pass that needs the most.
+        """
+        rows, _ = pass_shape(self.args, self._longest)
+        single = rows >= self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        traced = training_pass(
+            self._traced, rows=rows, length=self._longest, checkpointing=self.args.gradient_checkpointing
+        )
+        text = self.config.get_text_config()
+        forward, backward = memory.head_bytes(
+            rows * (self.args.max_completion_length if self._cuda else self._longest),
+            vocabulary=text.vocab_size,
+            hidden=text.hidden_size,
+            size=self._computed.itemsize,
+            weight_size=self._dtype.itemsize,
+            trained=self.weights.head_trained,
+            cuda=self._cuda,
+        )
+        beside = {
+            "end of the forward pass": traced.forward_peak - traced.kept + forward,
+            "logits, in tiles": backward,
+            "one layer's pass": traced.backward_peak - traced.kept,
+        }
+        name = max(beside, key=lambda part: beside[part])
+        if single and gradients > traced.kept + beside[name] - beside["one layer's pass"]:
+            return {"gradients": gradients, "one layer's pass": beside["one layer's pass"]}
+        return {"gradients": 0 if single else gradients, "activations": traced.kept, name: beside[name]}
+
+    def _generation(self, rows: int) -> dict[str, int]:
+        """Transformers' ``generate``: at the most over all prompts at once, or at the last token."""
+        traced = generation(self._traced, rows=rows, prompt=self.prompt, length=self._longest)
+        cache = self._cache(rows, self._longest, self._computed.itemsize)
+        scores = memory.sampling_bytes(rows, self.config.get_text_config().vocab_size)
+        last = max(traced.last_peak - cache, scores)
+        if traced.prompts_peak > cache + last:
+            parts = {"all prompts' pass": traced.prompts_peak}
+        else:
+            parts = {"keys and values": cache, "scores" if last == scores else "one layer's pass": last}
+        if self.args.placement.sharding == "zero3" and self.args.ds3_gather_for_generation:
+            parts["weights gathered"] = self._computed.itemsize * self.weights.total
+        return parts
+
+    def _cache(self, rows: int, length: int, size: int) -> int:
+        text = self.config.get_text_config()
+        return memory.kv_cache_bytes(
+            rows,
+            length,
+            layers=text.num_hidden_layers,
+            heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
+            head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            size=size,
+        )
+
+    @cached_property
+    def _traced(self) -> Traced:
+        """With sharded states the weights that are computed with are in half precision, else they are cast."""
+        sharding = self.args.placement.sharding
+        whole = self._half is not None and sharding in ("zero2", "zero3", "fsdp2")
+        return Traced(
+            self.config,
+            dtype=self._computed if whole else self._dtype,
+            autocast=None if sharding.startswith("zero") else self._half,
+            adapter=peft_config(self.run),
+        )

@@ -1,0 +1,118 @@
+"""A plan of a run: what it will do, what each device holds, and whether that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from ..autobudget import SAFETY
+from ..errors import ConfigError
+from ..settings import RunConfig
+from .devices import PlannedConfig
+from .estimate import Estimate, pass_shape
+from .memory import Memory
+from .refill import expected_refill
+from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
+from .task import Task
+from .weights import Weights
+
+CPU_SHARE = 0.95
+"""of a CPU's free memory that is planned for; of a GPU's it is that of ``microbatch_tokens: auto``"""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What no setting says."""
+
+    pass_rates: dict[float, float]
+    completion_tokens: float | None = None
+    """mean; None: they are as long as they may be"""
+    speed: Speed | None = None
+    cut_off: float = 0.0
+    """share of the completions that were cut off at the limit, in the run that the figures are from"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    run: RunConfig
+    args: PlannedConfig
+    config: PreTrainedConfig
+    task: Task
+    assumed: Assumed
+    weights: Weights
+    memory: Memory
+    vllm_shortage: int
+    """bytes that vLLM's share lacks to hold the model and one sequence; 0: it suffices, or there is none"""
+    schedule: Schedule
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of a device that are planned for."""
+        return int(self.args.card.memory * (SAFETY if self.args.card.kind == "cuda" else CPU_SHARE))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, prompt and completion."""
+        return self.task.prompt_longest + self.args.max_completion_length
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model takes."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def exceeds_context(self) -> bool:
+        return self.context is not None and self.longest > self.context
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.peak <= self.capacity and not self.vllm_shortage and not self.exceeds_context
+
+
+def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, task: Task, assumed: Assumed) -> Plan:
+    """Plan a run on the devices that ``args`` names.
+
+    Raises:
+        ConfigError: its length is not known, or the model or its adapter cannot be built.
+    """
+    found = Estimate(run, args, config, task.prompt_longest)
+    schedule = _schedule(args, task, assumed)
+    return Plan(run, args, config, task, assumed, found.weights, found.memory, found.vllm_shortage, schedule)
+
+
+def _schedule(args: PlannedConfig, task: Task, assumed: Assumed) -> Schedule:
+    try:
+        steps, epochs = optimizer_steps(
+            max_steps=args.max_steps,
+            epochs=args.num_train_epochs,
+            rows=task.rows,
+            groups=args.groups_per_rollout,
+            updates=args.updates_per_rollout,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"max_steps is {args.max_steps} and the data have no known end ({task.note or 'they are endless'}): set "
+            "max_steps to the number of optimizer steps, or --rows to the number of prompts."
+        ) from error
+    longest = task.prompt_longest + args.max_completion_length
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    _, budget = pass_shape(args, longest)
+    refill = expected_refill(args, assumed.pass_rates, rows=task.rows)
+    return Schedule(
+        steps=steps,
+        rollout_batches=-(-steps // args.updates_per_rollout),
+        groups=args.groups_per_rollout,
+        group_size=args.num_generations,
+        updates=args.updates_per_rollout,
+        completions_per_update=rows * args.world_size,
+        passes=passes_per_update(rows, longest=longest, budget=budget),
+        pass_tokens=budget,
+        warmup_steps=args.get_warmup_steps(steps),
+        epochs=epochs,
+        refill=refill.factor,
+        rounds=refill.rounds,
+        filled=refill.filled,
+        prompt_tokens=task.prompt_mean,
+        completion_tokens=assumed.completion_tokens or float(args.max_completion_length),
+    )

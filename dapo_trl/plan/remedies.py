@@ -1,0 +1,168 @@
+"""The changes that would help most when a run does not fit, found by planning again with each."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from .devices import Placement
+from .estimate import init_kwargs, pass_shape
+from .planner import Plan
+
+RANK = 32
+ADAPTER_RATE = 1e-5
+"""ten times the paper's learning rate, as an adapter needs it"""
+MOST_DEVICES = 64
+FSDP2_FILE = "configs/accelerate/fsdp2.yaml"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change to a run."""
+
+    name: str
+    settings: Mapping[str, Any]
+    placement: Placement | None = None
+    """None: as it is"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """of ``dapo-trl plan``, for the placement"""
+
+    @property
+    def flags(self) -> list[str]:
+        """For the command line."""
+        given = {**self.settings, **self.options}
+        return [f"--{name} {shlex.quote(as_flag(value))}" for name, value in given.items()]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One change, and what the run would need with it alone."""
+
+    change: Change
+    saves: int
+    """bytes of the peak"""
+    peak: int
+    """bytes"""
+    fits: bool
+
+
+Replan = Callable[[Mapping[str, Any], Placement | None], Plan]
+"""plans again with some settings replaced, and placed otherwise"""
+
+
+def remedies(plan: Plan, replan: Replan, *, most: int = 3) -> list[Remedy]:
+    """The changes that save the most bytes of the peak, each tried by itself; those that make the run fit come first.
+    If none does, the last one is all of them together."""
+    tried = [_tried(plan, replan, change) for change in _candidates(plan)]
+    useful = [remedy for remedy in tried if remedy is not None and (remedy.saves > 0 or remedy.fits)]
+    best = sorted(useful, key=lambda remedy: (not remedy.fits, -remedy.saves))[:most]
+    if len(best) > 1 and not any(remedy.fits for remedy in best):
+        together = _tried(plan, replan, _all_of([remedy.change for remedy in best]))
+        best += [] if together is None else [together]
+    return best
+
+
+def _tried(plan: Plan, replan: Replan, change: Change) -> Remedy | None:
+    """None: the change does not go together with the other settings."""
+    try:
+        changed = replan(change.settings, change.placement)
+    except ConfigError:
+        return None
+    return Remedy(change, plan.memory.peak - changed.memory.peak, changed.memory.peak, changed.fits)
+
+
+def _all_of(changes: Sequence[Change]) -> Change:
+    settings = {name: value for change in changes for name, value in change.settings.items()}
+    options = {name: value for change in changes for name, value in change.options.items()}
+    placements = [change.placement for change in changes if change.placement is not None]
+    return Change("all of them together", settings, placements[-1] if placements else None, options)
+
+
+def as_flag(value: Any) -> str:
+    """A setting's value as text for a flag: YAML, on one line."""
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]
+    )
+
+
+def _candidates(plan: Plan) -> Iterator[Change]:
+    yield from _of_training(plan)
+    yield from _of_the_batch(plan)
+    yield from _of_vllm(plan)
+    yield from _of_the_devices(plan)
+
+
+def _of_training(plan: Plan) -> Iterator[Change]:
+    run, args = plan.run, plan.args
+    cuda = args.card.kind == "cuda"
+    if not args.gradient_checkpointing:
+        yield Change("gradient checkpointing, a third more computing", {"gradient_checkpointing": True})
+    if args.card.bf16 and cuda and not args.bf16 and not args.fp16:
+        yield Change("bfloat16", {"bf16": True})
+    in_half = {"model_init_kwargs": {**init_kwargs(args), "dtype": "bfloat16"}} if args.card.bf16 and cuda else {}
+    adapter = {"lora_rank": run.lora_rank or RANK, "learning_rate": max(args.learning_rate, ADAPTER_RATE), **in_half}
+    if not run.lora_rank:
+        yield Change("LoRA", adapter)
+        if args.beta:
+            yield Change("no reference model, as in the paper", {"beta": 0.0})
+        if cuda and "8bit" not in str(args.optim):
+            yield Change("an optimizer of 8 bits", {"optim": "adamw_bnb_8bit"})
+    elif run.lora_rank > 8:
+        yield Change("an adapter of half the rank", {"lora_rank": run.lora_rank // 2})
+    if run.lora_rank and in_half and plan.weights.frozen_bytes > 2 * plan.weights.frozen and not run.quantization:
+        yield Change("the frozen weights in bfloat16", in_half)
+    if cuda and not run.quantization:
+        yield Change("QLoRA", {"quantization": "4bit", **adapter})
+
+
+def _of_the_batch(plan: Plan) -> Iterator[Change]:
+    args = plan.args
+    rows, _ = pass_shape(args, plan.longest)
+    if rows > 1:
+        yield Change("passes of half the tokens", {"microbatch_tokens": plan.longest * (rows // 2)})
+    if args.max_completion_length > 256:
+        half = args.max_completion_length // 2
+        shorter: dict[str, Any] = {"max_completion_length": half}
+        if args.overlong_max_length and args.overlong_max_length > half:
+            shorter |= {"overlong_max_length": None, "overlong_cache_length": None}
+        yield Change("completions of half the length", shorter)
+    steps, accumulation = args.micro_batches_per_rollout, args.gradient_accumulation_steps
+    if not args.use_vllm and steps > accumulation and steps // 2 % accumulation == 0:
+        fewer = {"steps_per_generation": steps // 2, "max_round_sequences": None}
+        yield Change("half a rollout batch", fewer)
+
+
+def _of_vllm(plan: Plan) -> Iterator[Change]:
+    args = plan.args
+    if not args.use_vllm or args.vllm_mode != "colocate":
+        return
+    if plan.run.eval_problems:
+        yield Change("accuracy measured afterwards, of the saved model", {"eval_problems": 0})
+    if not args.vllm_enable_sleep_mode:
+        yield Change("vLLM gives its memory back for training", {"vllm_enable_sleep_mode": True})
+    share = round(args.vllm_gpu_memory_utilization / 2, 3)
+    yield Change("half of vLLM's share", {"vllm_gpu_memory_utilization": share})
+
+
+def _of_the_devices(plan: Plan) -> Iterator[Change]:
+    placement = plan.args.placement
+    if plan.args.card.kind != "cuda" or plan.run.quantization:
+        return
+    if placement.count > 1 and not placement.shards_weights:
+        sharded = Placement(placement.count, "fsdp2")
+        options = {"accelerate": FSDP2_FILE, "devices": placement.count}
+        yield Change("weights shared out by FSDP2", {}, sharded, options)
+    elif placement.shards_weights and 2 * placement.count <= MOST_DEVICES:
+        more = replace(placement, count=2 * placement.count)
+        yield Change("twice as many devices", {}, more, {"devices": more.count})
+    elif placement.count == 1 and not plan.run.lora_rank:
+        options = {"accelerate": FSDP2_FILE, "devices": 8}
+        yield Change("weights shared out by FSDP2 over 8 devices", {}, Placement(8, "fsdp2"), options)

@@ -1,0 +1,109 @@
+"""What a run will do: steps, rollouts, tokens, warm-up and time. Numbers in, numbers out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of one device."""
+
+    generated: float
+    """completion tokens generated and scored"""
+    trained: float
+    """completion tokens trained on, log-probabilities and everything else included"""
+    source: str
+    """where the figures come from"""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Of all devices together. A completion counts as ``completion_tokens``."""
+
+    steps: int
+    """optimizer steps of the run"""
+    rollout_batches: int
+    groups: int
+    """of a rollout batch"""
+    group_size: int
+    updates: int
+    """optimizer steps on each rollout batch"""
+    completions_per_update: int
+    passes: int
+    """of each device in an optimizer step, when all completions have the longest length"""
+    pass_tokens: int
+    """prompts included"""
+    warmup_steps: int
+    epochs: float | None
+    """walks through the data; None: endless"""
+    refill: float
+    """groups generated for each that is trained on"""
+    rounds: float
+    """of generation for a rollout batch"""
+    filled: float
+    """share of a full rollout batch that is trained on (``min_valid_fraction`` lets it be less than 1)"""
+    prompt_tokens: float
+    completion_tokens: float
+
+    @property
+    def completions(self) -> int:
+        """Of a full rollout batch."""
+        return self.groups * self.group_size
+
+    @property
+    def warmup_batches(self) -> float:
+        return self.warmup_steps / self.updates
+
+    @property
+    def trained_tokens(self) -> float:
+        """Completion tokens trained on of a rollout batch, however many passes over it there are."""
+        return self.filled * self.completions * self.completion_tokens
+
+    @property
+    def generated_tokens(self) -> float:
+        """Completion tokens generated for a rollout batch; infinite if nothing is ever informative."""
+        return self.refill * self.trained_tokens if self.filled else math.inf
+
+    @property
+    def total_tokens(self) -> float:
+        """Completion tokens generated in the run."""
+        return self.rollout_batches * self.generated_tokens
+
+
+def optimizer_steps(
+    *, max_steps: int, epochs: float, rows: int | None, groups: int, updates: int
+) -> tuple[int, float | None]:
+    """Optimizer steps of a run and its walks through the data, as the trainer's clock counts them: an epoch has as many
+    rollout batches as the rows make full ones, one at least.
+
+    Raises:
+        ValueError: the data are endless or unknown and ``max_steps`` is not set.
+    """
+    if max_steps > 0:
+        return max_steps, None if rows is None else max_steps / updates * groups / rows
+    if rows is None:
+        raise ValueError("max_steps is not set and the number of rows is not known.")
+    return math.ceil(epochs * max(rows // groups, 1) * updates), epochs
+
+
+def passes_per_update(rows: int, *, longest: int, budget: int) -> int:
+    """Passes of one device in an optimizer step of ``rows`` completions that all have the longest length.
+
+    Args:
+        longest: tokens of a row, prompt included.
+        budget: tokens of a pass; a row longer than that has a pass of its own.
+    """
+    return math.ceil(rows / max(budget // longest, 1))
+
+
+def seconds_per_step(schedule: Schedule, speed: Speed, *, devices: int, iterations: int) -> float:
+    """Mean seconds of an optimizer step, its share of the rollout batch included.
+
+    Generation and training follow one another, and both are shared out evenly. Every device is as fast as the one
+    measured: communication costs nothing here, so this is the least that it will take.
+    """
+    generation = schedule.generated_tokens / (speed.generated * devices)
+    training = iterations * schedule.trained_tokens / (speed.trained * devices)
+    return (generation + training) / schedule.updates

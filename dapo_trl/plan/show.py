@@ -1,0 +1,180 @@
+"""A plan as text and as JSON."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .devices import GIB, MIB
+from .planner import Plan
+from .remedies import Remedy
+from .schedule import seconds_per_step
+
+WIDTH = 100
+"""characters of a line"""
+_UNBROKEN = "\0"
+SHARDING = {"none": "", "ddp": ", DDP", "zero2": ", ZeRO-2", "zero3": ", ZeRO-3", "fsdp2": ", FSDP2"}
+
+
+def as_text(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> str:
+    """The plan as a page of text."""
+    parts = [_model(plan), _memory(plan), _schedule(plan)]
+    if sentences:
+        parts.append(["Warnings", *(_wrapped(f"- {sentence}", "  ", "    ") for sentence in sentences)])
+    parts.append([_verdict(plan), *_changes(changes)])
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def as_dict(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> dict[str, Any]:
+    """The plan as plain data; sizes in bytes, times in seconds, infinity and what is not known as null."""
+    s, weights, card, seconds = plan.schedule, plan.weights, plan.args.card, _seconds(plan)
+    found = {
+        **asdict(s),
+        "completions": s.completions,
+        "warmup_batches": s.warmup_batches,
+        "generated_tokens": s.generated_tokens,
+        "trained_tokens": s.trained_tokens,
+        "total_tokens": s.total_tokens,
+        "seconds_per_step": seconds,
+        "total_seconds": seconds * s.steps,
+    }
+    return {
+        "model": plan.run.model,
+        "env": plan.run.env,
+        "card": {"name": card.name, "memory": card.memory, "planned_for": plan.capacity},
+        "placement": asdict(plan.args.placement),
+        "parameters": {"trained": weights.trained, "frozen": weights.frozen, "in_4_bits": weights.quantized},
+        "memory": {**asdict(plan.memory), "fullest": plan.memory.fullest, "peak": plan.memory.peak},
+        "schedule": {name: _finite(value) for name, value in found.items()},
+        "warnings": list(sentences),
+        "fits": plan.fits,
+        "changes": [{**asdict(c), "change": c.change.name, "flags": " ".join(c.change.flags)} for c in changes],
+    }
+
+
+def size_text(size: float) -> str:
+    """A size in GiB, a small one in MiB."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / MIB:,.0f} MiB"
+
+
+def _model(plan: Plan) -> list[str]:
+    w, run, card = plan.weights, plan.run, plan.args.card
+    what = f"a LoRA of rank {run.lora_rank} on {w.base:,} weights" if run.lora_rank else f"all {w.base:,} weights"
+    lines = [f"{run.model} on {run.env}", f"  trains {what}"]
+    if run.lora_rank:
+        bits = f", {w.quantized:,} of them in 4 bits" if w.quantized else ""
+        lines.append(f"  {w.trained:,} parameters trained ({w.trained / w.base:.2%}), {w.frozen:,} frozen{bits}")
+    placement = plan.args.placement
+    lines.append(
+        f"  on {placement.count} x {card.name} ({size_text(card.memory)}){SHARDING[placement.sharding]}; "
+        f"context of {f'{plan.context:,}' if plan.context else 'any number of'} tokens"
+    )
+    return lines
+
+
+def _memory(plan: Plan) -> list[str]:
+    memory = plan.memory
+
+    def line(name: str, size: str, note: str = "") -> str:
+        return f"  {name:<38} {size:>12}  {note}".rstrip()
+
+    lines = ["Memory of each device, at most (estimate)"]
+    lines += [line(name, size_text(size)) for name, size in memory.held.items()]
+    for name, parts in memory.phases.items():
+        mark = "<- the most" if name == memory.fullest else ""
+        lines.append(line(f"in {name}", f"+ {size_text(sum(parts.values()))}", mark))
+        lines += [line(f"  {part}", size_text(size)) for part, size in parts.items() if size]
+    lines.append(line("peak", size_text(memory.peak), f"of {size_text(plan.capacity)} planned for"))
+    if plan.args.card.kind == "cpu":
+        lines += [
+            "  (what tensors take: the C library may keep as much again of what was freed, unless",
+            "  MALLOC_MMAP_THRESHOLD_=131072 is set)",
+        ]
+    return lines
+
+
+def _schedule(plan: Plan) -> list[str]:
+    s, placement = plan.schedule, plan.args.placement
+    epochs = "" if s.epochs is None else f", {s.epochs:.2g} epochs"
+    bound = "at most " if plan.assumed.completion_tokens is None else ""
+    rates = ", ".join(f"{rate:g}" for rate in plan.assumed.pass_rates)
+    lines = [
+        "What the run does",
+        f"  {s.steps:,} optimizer steps on {s.rollout_batches:,} rollout batches{epochs}",
+        f"  a rollout batch: {s.groups} groups x {s.group_size} = {s.completions:,} completions, {s.updates} update(s)",
+        f"  an update: {s.completions_per_update:,} completions, {s.passes} pass(es) a device of at most "
+        f"{s.pass_tokens:,} tokens",
+        f"  warm-up: {s.warmup_steps} optimizer steps = {s.warmup_batches:g} rollout batches",
+        f"  prompts: {s.prompt_tokens:.0f} tokens on average, {plan.task.prompt_longest} at most of those seen",
+    ]
+    if plan.task.note:
+        lines.append(f"  ({plan.task.note})")
+    lines += [
+        f"  at pass rate {rates}: {s.refill:.2f} groups generated for each trained on, {s.rounds:.1f} round(s),",
+        f"  {s.filled:.0%} of a full rollout batch trained on",
+        f"  tokens of a rollout batch: {bound}{s.generated_tokens:,.0f} generated, {s.trained_tokens:,.0f} trained on",
+        f"  tokens of the run: {bound}{s.total_tokens:,.0f} generated",
+    ]
+    speed = plan.assumed.speed
+    if speed is None:
+        return [*lines, "  time: unknown; --calibration RUN_DIR takes the speed of an earlier run"]
+    each = _seconds(plan)
+    lines += [
+        f"  time: {each:,.2f} s a step, {_duration(each * s.steps)} in all, at the speed of {speed.source}",
+        f"  ({speed.generated:,.0f} tokens/s generated, {speed.trained:,.0f} trained on, a device)",
+    ]
+    if plan.args.use_vllm or placement.count > 1:
+        lines.append("  (a lower bound: what devices tell each other is not in it)")
+    return lines
+
+
+def _seconds(plan: Plan) -> float:
+    if plan.assumed.speed is None:
+        return math.nan
+    devices, iterations = plan.args.placement.count, plan.args.num_iterations
+    return seconds_per_step(plan.schedule, plan.assumed.speed, devices=devices, iterations=iterations)
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "forever"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _verdict(plan: Plan) -> str:
+    need, have = size_text(plan.memory.peak), size_text(plan.capacity)
+    if plan.fits:
+        return f"It fits: {need} of {have}."
+    if plan.memory.peak > plan.capacity:
+        return f"It does not fit: {need}, and {have} are planned for."
+    if plan.vllm_shortage:
+        return f"It does not fit: vLLM's share lacks {size_text(plan.vllm_shortage)}."
+    return f"It does not fit: rows of {plan.longest} tokens, and the model's context holds {plan.context}."
+
+
+def _changes(changes: Sequence[Remedy]) -> list[str]:
+    if not changes:
+        return []
+    lines = ["What would help most, each by itself:"]
+    for number, remedy in enumerate(changes, 1):
+        fits = ", and it fits" if remedy.fits else ""
+        saved = f"{size_text(remedy.peak)} ({size_text(remedy.saves)} less){fits}"
+        lines.append(f"  {number}. {remedy.change.name}: {saved}")
+        flags = " ".join(flag.replace(" ", _UNBROKEN) for flag in remedy.change.flags)
+        lines.append(_wrapped(flags, "     ", "     ").replace(_UNBROKEN, " "))
+    return lines
+
+
+def _wrapped(text: str, first: str, rest: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,110 @@
+"""Two processes from beginning to end: a model in shards, and a process that fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from dapo_trl.adapters import merge_adapter
+from dapo_trl.checkpoint import problem
+from dapo_trl.errors import LostProcessError
+from dapo_trl.peers import losses_named
+
+from .conftest import ROOT, SHIPPED_MODEL
+from .test_cli import config_file
+
+TIMEOUT_SECONDS = 240
+IDS = torch.arange(6)[None]
+
+
+def launched(accelerate: str, module: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate, "-m", module]
+    return subprocess.run(
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 8], ids=["full", "lora"])
+def test_a_sharded_model_from_training_to_plain_transformers(tmp_path, rank):
+    """FSDP2: refill rounds, completions and problems to measure that are not equally many on both; resumed, saved."""
+    path = config_file(
+        tmp_path, lora_rank=rank, learning_rate=1e-3, min_valid_fraction=1.0, num_generations=2, save_strategy="steps",
+        save_steps=2, env_kwargs={"levels": [3], "split": "train"}, per_device_train_batch_size=4,
+        max_completion_length=56, eval_problems=5, eval_samples=4,
+    )  # fmt: skip
+    done = launched("tests/fsdp2-cpu-2.yaml", "tests.sharded_run", "train", "--config", path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "run"
+    logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert any(row.get("sampling/refill_rounds") for row in logs)
+    assert json.loads((run / "evaluation_after.json").read_text())["problems"] == 5
+
+    file = "adapter_model.safetensors" if rank else "model.safetensors"
+    saved, base = (
+        load_file(run / "model" / file),
+        AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL, dtype=torch.float32),
+    )
+    if rank:
+        found = PeftModel.from_pretrained(base, str(run / "model"))
+        assert any(value.any() for name, value in found.named_parameters() if "lora_B" in name)
+        merged = merge_adapter(run / "model", tmp_path / "merged", str(SHIPPED_MODEL), dtype="float32")
+        assert torch.allclose(merged(IDS).logits, found(IDS).logits, atol=1e-4)
+    else:
+        found = AutoModelForCausalLM.from_pretrained(run / "model")
+        before, after = base.state_dict(), found.state_dict()
+        assert before.keys() == after.keys() and {value.dtype for value in saved.values()} == {torch.float32}
+        assert all(after[name].shape == value.shape for name, value in before.items())
+        assert any((after[name] - value).abs().max() > 1e-4 for name, value in before.items())
+    assert found(IDS).logits.isfinite().all()
+
+    for left in ("checkpoint-4", "model"):
+        shutil.rmtree(run / left)
+    assert problem(run / "checkpoint-2") is None
+    resume = ["--config", path, "--resume_from_checkpoint", "latest", "--eval_problems", "0"]
+    done = launched("tests/fsdp2-cpu-2.yaml", "tests.sharded_run", "train", *resume)
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = load_file(run / "model" / file)
+    assert again.keys() == saved.keys() and all(torch.equal(again[name], value) for name, value in saved.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["generation", "backward", "silence"])
+def test_a_process_that_fails_ends_the_run_with_one_line(tmp_path, where):
+    """Killed, it is noticed at once; one that is silent, after ``ddp_timeout``."""
+    path = config_file(tmp_path, steps_per_generation=1, save_strategy="steps", save_steps=1, ddp_timeout=5)
+    done = launched("configs/accelerate/cpu-2.yaml", "tests.mortal_run", where, "train", "--config", path)
+    after = time.time() - (tmp_path / "run" / "metrics.jsonl").stat().st_mtime  # seconds since the step before
+    assert after < 60
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert len(said) == 1 and "another process of this run has ended, or has not answered" in said[0], done.stderr
+    assert "[rank0]" not in done.stderr  # no traceback but the launcher's report
+    assert where == "silence" or "exitcode  : -9" in done.stderr
+    last = f"The last checkpoint is {tmp_path / 'run' / 'checkpoint-1'}: resume with"
+    assert last in done.stdout and problem(tmp_path / "run" / "checkpoint-1") is None
+
+
+def test_only_the_loss_of_a_process_is_called_one(monkeypatch):
+    def fail(error):
+        with losses_named():
+            raise error
+
+    gone = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:46994.")
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        fail(gone)  # a single process has nobody to lose
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for error in (gone, torch.distributed.DistBackendError("NCCL error: remote process exited")):
+        with pytest.raises(LostProcessError, match="another process of this run has ended"):
+            fail(error)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        fail(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

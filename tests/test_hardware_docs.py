@@ -1,0 +1,109 @@
+"""docs/hardware.md: its commands are read by the programs that they name, its figures are the planner's."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import shlex
+
+import pytest
+from accelerate.commands.launch import launch_command_parser
+from trl.scripts.vllm_serve import ScriptArguments
+
+from dapo_trl.cli import main
+from dapo_trl.plan.devices import planned_config, spread
+from dapo_trl.settings import load_settings
+
+from .conftest import ROOT
+
+PAGE = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+TEXT = "\n".join(BLOCKS).replace("\\\n", " ").replace('"', " ").replace("'", " ")
+
+
+def commands(start: str, end: str = r"[&\n]") -> list[list[str]]:
+    return [
+        shlex.split(re.sub(r"\$\(?\(?\w+[^ ]*", "1", found)) for found in re.findall(rf"{start} .*?(?={end})", TEXT)
+    ]
+
+
+def test_every_launch_is_one_that_accelerate_and_the_trainer_take(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = commands("accelerate launch")
+    assert len(found) == 5
+    for words in found:
+        launch = launch_command_parser().parse_args(words[2:])
+        assert launch.module and launch.training_script == "dapo_trl"
+        assert launch.training_script_args[0] == "train"
+        given = launch.training_script_args[1:]
+        last = next(i for i, word in enumerate(given) if i and word.startswith("--"))
+        devices = spread(launch.config_file, launch.num_processes)
+        run, args, _ = load_settings(given[1:last], given[last:], make=planned_config(devices, "H100 80GB"))
+        assert args.updates_per_rollout > 1 and run.model.startswith("Qwen/")
+
+
+def test_every_server_is_one_that_trl_takes():
+    known = {field.name for field in dataclasses.fields(ScriptArguments)}
+    found = commands("trl vllm-serve")
+    assert len(found) == 3
+    for words in found:
+        assert {word[2:] for word in words if word.startswith("--")} <= known
+
+
+def test_every_setting_and_option_that_is_named_exists():
+    from dapo_trl import DAPOConfig
+
+    launch = {action.dest for action in launch_command_parser()._actions}
+    plan = {
+        "card",
+        "accelerate",
+        "devices",
+        "pass_rate",
+        "calibration",
+        "completion_tokens",
+        "prompt_tokens",
+        "rows",
+        "json",
+    }
+    known = launch | plan | {field.name for field in dataclasses.fields(DAPOConfig)} | {"model"}
+    for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL)):
+        for name in re.findall(r"(?:^|\s)--(\w+)", span):
+            assert name in known, name
+
+
+def test_the_plan_on_the_page_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (found,) = re.findall(r"^dapo-trl plan .*?$", "\n".join(BLOCKS).replace("\\\n", " "), flags=re.MULTILINE)
+    assert main([*shlex.split(found)[1:], "--max_steps", "100"]) == 0
+    assert "It fits" in capsys.readouterr().out
+
+
+def rows_of_the_page() -> dict[tuple[str, str], list[str]]:
+    found = {}
+    for line in PAGE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 8 and cells[0].startswith("`"):
+            found[cells[0], cells[1]] = cells[2:]
+    return found
+
+
+@pytest.mark.slow
+def test_the_tables_are_what_the_planner_says(monkeypatch):
+    """The smallest model and another of each row; all of them would take minutes."""
+    monkeypatch.chdir(ROOT)
+    spec = importlib.util.spec_from_file_location("hardware_table", ROOT / "scripts" / "hardware_table.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(__import__("sys").modules, "hardware_table", module)
+    spec.loader.exec_module(module)
+    page = rows_of_the_page()
+    rows = [*module.ONE_CARD, *module.MANY_CARDS]
+    assert len(page) == len(rows)
+    for number, row in enumerate(rows):
+        name = f"`{row.hardware}`" + (f" + `{row.accelerate}`" if row.accelerate else "")
+        shown = page[name, row.devices]
+        for size in ("0.5b", ("1.5b", "3b")[number % 2]):
+            cell = shown[module.SIZES.index(size)]
+            peak, fits = module.peak(row, size)
+            assert fits != cell.startswith("("), (name, size)
+            assert float(cell.strip("()")) == pytest.approx(peak, rel=0.1), (name, size)

@@ -1,0 +1,259 @@
+"""``dapo-trl plan`` as people run it: what it says, its exit codes, and that it loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from dapo_trl.cli import main
+
+from .conftest import ROOT, SHIPPED_MODEL
+
+CONFIGS = ROOT / "configs"
+QUICKSTART = str(CONFIGS / "quickstart.yaml")
+MODELS = CONFIGS / "models"
+GPU = [
+    "--config",
+    *(str(CONFIGS / name) for name in ("algorithm/textbook.yaml", "task/arithmetic.yaml", "hardware/lora-24gb.yaml")),
+    *("--prompt_tokens", "200", "--max_completion_length", "512"),
+]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def plan(capsys, *arguments: str) -> tuple[int, str]:
+    code = main(["plan", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def as_json(capsys, *arguments: str) -> tuple[int, dict]:
+    code, text = plan(capsys, *arguments, "--json")
+    return code, json.loads(text)
+
+
+def test_the_quick_start_fits_here(capsys):
+    code, text = plan(capsys, "--config", QUICKSTART)
+    assert code == 0 and "It fits" in text
+    assert "828,672 weights" in text
+    assert "8 groups x 8 = 64 completions, 8 update(s)" in text
+    assert "160 optimizer steps on 20 rollout batches" in text
+
+
+def test_json_holds_the_same_and_adds_up(capsys):
+    code, found = as_json(capsys, "--config", QUICKSTART)
+    assert code == 0 and found["fits"] and found["parameters"] == {"trained": 828_672, "frozen": 0, "in_4_bits": 0}
+    memory, schedule = found["memory"], found["schedule"]
+    assert memory["peak"] == sum(memory["held"].values()) + sum(memory["phases"][memory["fullest"]].values())
+    assert schedule["completions"] == 64 and schedule["updates"] == 8
+    assert schedule["trained_tokens"] <= 64 * 96
+    assert schedule["seconds_per_step"] is None
+
+
+DOES_NOT_FIT = {
+    "LoRA, 16 GB": [*GPU, "--model", str(MODELS / "qwen2.5-7b.json"), "--card", "RTX 4080"],
+    "full, 24 GB": [*GPU, "--model", str(MODELS / "qwen2.5-3b.json"), "--card", "RTX 4090", "--lora_rank", "0"],
+    "vLLM": [
+        *("--config", str(CONFIGS / "algorithm" / "paper.yaml"), str(CONFIGS / "task" / "arithmetic.yaml")),
+        *(str(CONFIGS / "hardware" / "8x80gb-vllm.yaml"), "--accelerate", str(CONFIGS / "accelerate" / "ddp.yaml")),
+        *("--model", str(MODELS / "qwen2.5-7b.json"), "--card", "H100", "--vllm_enable_sleep_mode", "false"),
+    ],
+}
+
+
+@pytest.mark.parametrize("arguments", DOES_NOT_FIT.values(), ids=DOES_NOT_FIT)
+def test_what_does_not_fit_exits_1_with_changes_that_do_what_is_said(capsys, arguments):
+    """Planned with the flags of a change, the run needs what the list says that it would need."""
+    code, found = as_json(capsys, *arguments)
+    assert code == 1 and not found["fits"]
+    peak, best = found["memory"]["peak"], found["changes"][:3]
+    assert len(best) == 3 and all(change["saves"] > 0 for change in best)
+    assert best == sorted(best, key=lambda change: (not change["fits"], -change["saves"]))
+    assert any(change["fits"] for change in found["changes"])
+    for change in found["changes"]:
+        code, changed = as_json(capsys, *arguments, *shlex.split(change["flags"]))
+        assert changed["memory"]["peak"] == change["peak"] == peak - change["saves"]
+        assert (code == 0) == change["fits"]
+
+
+def test_the_page_is_readable(capsys):
+    code, text = plan(capsys, *DOES_NOT_FIT["LoRA, 16 GB"], "--steps_per_generation", "8")
+    assert code == 1 and "It does not fit" in text and "  1. QLoRA: " in text
+    assert max(len(line) for line in text.splitlines()) <= 100
+
+
+def test_an_adapter_and_four_bits_are_counted(capsys):
+    arguments = [*GPU, "--model", str(MODELS / "qwen2.5-1.5b.json"), "--card", "RTX 4090", "--max_steps", "100"]
+    code, found = as_json(capsys, *arguments, "--lora_rank", "16", "--quantization", "4bit")
+    assert code == 0
+    assert found["parameters"] == {"trained": 18_464_768, "frozen": 1_543_714_304, "in_4_bits": 1_310_195_712}
+
+
+def test_devices_of_an_accelerate_file(capsys):
+    accelerate = str(ROOT / "configs" / "accelerate" / "fsdp2.yaml")
+    model = ["--model", str(MODELS / "qwen2.5-7b.json"), "--lora_rank", "0", "--beta", "0", "--learning_rate", "1e-6"]
+    arguments = [*GPU, *model, "--model_init_kwargs", "null", "--card", "H100", "--max_steps", "100"]
+    one, alone = as_json(capsys, *arguments)
+    eight, together = as_json(capsys, *arguments, "--accelerate", accelerate)
+    assert (one, eight) == (1, 0)
+    assert (together["placement"]["count"], together["placement"]["sharding"]) == (8, "fsdp2")
+    assert together["schedule"]["completions"] == 8 * alone["schedule"]["completions"]
+    assert any("FSDP2 over 8 devices" in change["change"] for change in alone["changes"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "warning"),
+    [
+        (["--steps_per_generation", "1", "--num_iterations", "1"], "clip-higher is inert"),
+        (["--max_completion_length", "1000"], "but the model's context holds 1024"),
+        (["--overlong_shape", "soft", "--overlong_max_length", "120"], "before the overlong penalty reaches its end"),
+        (["--completion_tokens", "90"], "many will be cut off"),
+        (["--warmup_steps", "200"], "the warm-up of 200 steps is as long as the run of 160"),
+        (["--save_strategy", "steps", "--save_steps", "500"], "save_steps is 500, the run has 160"),
+        (["--pass_rate", "0"], "no group is ever informative"),
+        (["--pass_rate", "0.01"], "groups are generated for each that is trained on"),
+        (["--num_generations", "32", "--per_device_train_batch_size", "16"], "less than a group of 32"),
+        (
+            ["--env", "math/Problem-v0", "--env_kwargs", "{rows: [{prompt: '1+1', answer: '2'}]}"],
+            "the data have 1 prompts",
+        ),
+        (["--card", "T4", "--use_cpu", "false", "--bf16", "true"], "does not compute in bfloat16"),
+        (["--lora_dropout", "0.1", "--lora_alpha", "8"], "lora_alpha, lora_dropout: no effect"),
+        (
+            [
+                *(
+                    "--model",
+                    str(MODELS / "qwen2.5-7b.json"),
+                    "--card",
+                    "H100",
+                    "--use_cpu",
+                    "false",
+                    "--use_vllm",
+                    "true",
+                ),
+                *("--vllm_mode", "colocate", "--vllm_gpu_memory_utilization", "0.1"),
+            ],
+            "vLLM's share of 10% is too small",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_warnings(capsys, flags, warning):
+    if "math/Problem-v0" in flags:
+        flags = [*flags, "--eval_env_kwargs", "{}"]
+    _, found = as_json(capsys, "--config", QUICKSTART, *flags)
+    assert any(warning in sentence for sentence in found["warnings"]), found["warnings"]
+
+
+def test_the_quick_start_has_nothing_to_warn_of_but_its_checkpoints(capsys):
+    _, found = as_json(capsys, "--config", QUICKSTART)
+    assert [warning.split(" (")[0] for warning in found["warnings"]] == ["no checkpoint is written"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "rate", "warning"),
+    [
+        ("16", "1e-6", "an adapter hardly moves"),
+        ("0", "2e-4", "likely to diverge"),
+        ("16", "1e-5", ""),
+        ("0", "1e-6", ""),
+    ],
+)
+def test_learning_rates_of_the_other_kind_of_training(capsys, rank, rate, warning):
+    flags = [
+        "--model",
+        str(MODELS / "qwen2.5-0.5b.json"),
+        "--card",
+        "H100",
+        "--max_steps",
+        "100",
+        "--model_init_kwargs",
+        "null",
+    ]
+    _, found = as_json(capsys, *GPU, *flags, "--lora_rank", rank, "--learning_rate", rate)
+    about = [sentence for sentence in found["warnings"] if "learning_rate" in sentence]
+    assert (len(about) == 1 and warning in about[0]) if warning else not about
+
+
+def test_rows_longer_than_the_context_do_not_fit(capsys):
+    code, text = plan(capsys, "--config", QUICKSTART, "--max_completion_length", "1000")
+    assert code == 1 and "the model's context holds 1024" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--card", "RTX 4099", "--use_cpu", "false"], "Did you mean RTX 4090?"),
+        (["--card", "RTX 4090"], "use_cpu is true"),
+        (["--model", "Nobody/nothing-here"], "Give a local folder or a config.json"),
+        (["--model", "missing/config.json"], "there is no such file"),
+        (["--pass_rate", "2"], "pass_rate is 2"),
+        (["--pass_rate", "{a: "], "--pass_rate '{a: ' cannot be read"),
+        (["--devices", "0"], "devices is 0"),
+        (["--devices", "3", "--num_generations", "5"], "is not a multiple of num_generations 5"),
+        (["--accelerate", "missing.yaml"], "missing.yaml cannot be read"),
+        (["--calibration", "nowhere"], "there is no metrics.jsonl"),
+        (["--max_steps", "-1"], "set max_steps"),
+        (["--learnin_rate", "1"], "Did you mean learning_rate?"),
+        (["--env", "math/Aritmetic-v0"], "Did you mean math/Arithmetic-v0"),
+        (["--env", "math/Problem-v0", "--env_kwargs", "{path: missing.jsonl}"], "missing.jsonl"),
+        (["--lora_rank", "-1"], "lora_rank is -1"),
+        (["--quantization", "4bit"], "lora_rank is 0"),
+        (["--quantization", "8bit", "--lora_rank", "8"], "quantization is '8bit'"),
+        (["--lora_rank", "8", "--lora_targets", "[no_such_layer]"], "the adapter does not fit the model"),
+        (["--model_init_kwargs", "{dtype: float7}"], "dtype 'float7'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, flags, message):
+    assert main(["plan", "--config", QUICKSTART, *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and message in captured.err and captured.err.count("\n") == 1
+    assert not captured.out
+
+
+def test_data_out_of_reach_are_no_mistake(capsys):
+    flags = ["--env", "math/Problem-v0", "--env_kwargs", "{dataset: nobody/nothing-here}", "--rows", "5000"]
+    code, found = as_json(capsys, "--config", QUICKSTART, *flags, "--eval_env_kwargs", "{}", "--max_steps", "-1")
+    assert found["schedule"]["steps"] == 3 * 625 * 8 and code in (0, 1)
+
+
+def test_nothing_is_loaded_and_no_gpu_is_asked_for():
+    """Not one weight: the model's folder holds its shape alone. CUDA is never started."""
+    code = (
+        "import json, pathlib, shutil, sys, tempfile, torch\n"
+        "from dapo_trl.cli import main\n"
+        "folder = pathlib.Path(tempfile.mkdtemp())\n"
+        "for name in ('config.json', 'tokenizer.json', 'tokenizer_config.json'):\n"
+        f"    shutil.copy({str(SHIPPED_MODEL)!r} + '/' + name, folder)\n"
+        f"code = main(['plan', '--config', {QUICKSTART!r}, '--model', str(folder)])\n"
+        "assert code == 0 and not torch.cuda.is_initialized()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_calibrates_the_plan_of_the_next(capsys, tmp_path):
+    run = str(tmp_path / "run")
+    short = ["--max_steps", "16", "--eval_problems", "0", "--logging_steps", "8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dapo_trl", "train", "--config", QUICKSTART, "--output_dir", run, *short],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    code, found = as_json(capsys, "--config", QUICKSTART, *short, "--calibration", run)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    real = sum(row["step_time"] for row in rows if "step_time" in row) / 2
+    assert code == 0 and found["schedule"]["seconds_per_step"] == pytest.approx(real, rel=0.5)
+    assert 20 < found["schedule"]["trained_tokens"] / 64 < 96

@@ -1,0 +1,146 @@
+"""vLLM as TRL calls it, on transformers: what its own `VLLMGeneration` needs of the engine and of the server's client.
+
+It has weights of its own, which change by a push alone, and generates with them; every push and request is recorded.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from trl.generation import vllm_generation
+
+SHIFT = 0.1
+"""vLLM's log-probabilities are not quite those of the model that is trained; here they are too high by this"""
+
+
+class Engine:
+    """Samples one token after another and says with what probability."""
+
+    def __init__(self, model: str):
+        self.model = AutoModelForCausalLM.from_pretrained(model).eval()
+        self.end = self.model.generation_config.eos_token_id
+        self.received: list[str] = []
+        self.pushes: list[list[str]] = []
+        self.requests: list[tuple[list[list[int]], int]] = []
+        """prompts, and completions of each"""
+        self.asleep = False
+
+    def load_weights(self, named) -> None:
+        assert not self.asleep
+        own = self.model.state_dict()
+        for name, value in named:
+            own[name].copy_(value)
+            self.received.append(name)
+
+    def reset_prefix_cache(self) -> None:
+        """TRL does this once, at the end of every push."""
+        self.pushes.append(self.received)
+        self.received = []
+
+    @torch.no_grad()
+    def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
+        assert self.pushes and not self.asleep
+        self.requests.append((prompts, n))
+        rows = [list(prompt) for prompt in prompts for _ in range(n)]
+        found: list[tuple[list[int], list[float]]] = [([], []) for _ in rows]
+        active = list(range(len(rows)))
+        for _ in range(tokens):
+            longest = max(len(rows[i]) for i in active)
+            ids = torch.tensor([rows[i] + [self.end] * (longest - len(rows[i])) for i in active])
+            last = torch.tensor([len(rows[i]) - 1 for i in active])
+            logps = (
+                self.model(ids).logits[torch.arange(len(active)), last].log_softmax(-1)
+            )  # causal: the rest is unseen
+            for i, row, token in zip(active, logps, torch.multinomial(logps.exp(), 1)[:, 0].tolist(), strict=True):
+                rows[i].append(token)
+                found[i][0].append(token)
+                found[i][1].append(float(row[token]) + SHIFT)
+            active = [i for i in active if rows[i][-1] != self.end]
+            if not active:
+                break
+        return found
+
+
+class LLM(Engine):
+    """The engine in the trainer's process (``vllm_mode: colocate``)."""
+
+    made: list[Engine] = []  # noqa: RUF012
+
+    def __init__(self, model: str, enable_sleep_mode: bool = False, **_: Any):
+        super().__init__(model)
+        runner = SimpleNamespace(model_runner=SimpleNamespace(model=self))
+        self.llm_engine = SimpleNamespace(model_executor=SimpleNamespace(driver_worker=runner))
+        self.made.append(self)
+
+    def generate(self, prompts, sampling_params, use_tqdm=False):
+        ids = [prompt["prompt_token_ids"] for prompt in prompts]
+        return [
+            SimpleNamespace(
+                prompt_token_ids=prompt,
+                outputs=[
+                    SimpleNamespace(
+                        token_ids=found,
+                        logprobs=[
+                            {token: SimpleNamespace(rank=1, logprob=value)}
+                            for token, value in zip(found, values, strict=True)
+                        ],
+                    )
+                ],
+            )
+            for prompt, (found, values) in zip(
+                ids, self.sample(ids, sampling_params.n, sampling_params.max_tokens), strict=True
+            )
+        ]
+
+    def sleep(self, level: int) -> None:
+        self.asleep = True
+        with torch.no_grad():
+            for value in self.model.parameters():  # level 2 throws the weights away
+                value.fill_(torch.nan)
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.asleep = False
+
+
+class Client(Engine):
+    """The main process's client of a server (``vllm_mode: server``)."""
+
+    made: list[Engine] = []  # noqa: RUF012
+    model_name = ""
+
+    def __init__(self, base_url: str, group_port: int, connection_timeout: float):
+        super().__init__(self.model_name)
+        self.made.append(self)
+
+    def init_communicator(self, device) -> None:
+        pass
+
+    def get_server_info(self) -> dict[str, Any]:
+        return {"model_config": {"logprobs_mode": "processed_logprobs"}}
+
+    def update_named_params(self, metadata, named) -> None:
+        names = [name for name, _, _ in metadata]
+        self.load_weights(named)
+        assert self.received == names
+
+    def generate(self, prompts, features, n, max_tokens, **_: Any) -> dict[str, Any]:
+        found = self.sample(prompts, n, max_tokens)
+        return {
+            "prompt_ids": prompts,
+            "completion_ids": [ids for ids, _ in found],
+            "logprobs": [[[value] for value in values] for _, values in found],
+        }
+
+
+def install(model: str) -> None:
+    """Put the stand-ins where TRL has vLLM's classes."""
+    Client.model_name = model
+    LLM.made.clear()
+    Client.made.clear()
+    vllm_generation.is_vllm_available = lambda: True
+    vllm_generation.LLM = LLM
+    vllm_generation.SamplingParams = SimpleNamespace
+    vllm_generation.VLLMClient = Client
