@@ -29,6 +29,7 @@ from .env_wrappers import wrap_env
 from .environments import make_env, row_count
 from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
 from .evaluation import Evaluation, evaluate, merge
+from .record import MOST_BYTES, RolloutRecorder
 from .report import plot_curves
 from .settings import RunConfig
 from .trainer import DAPOTrainer
@@ -44,6 +45,8 @@ OWN_FILES = (
     "metrics.jsonl",
     "model",
     "non_finite_step_*.pt",
+    "report.html",
+    "rollouts-*.jsonl",
     "verdicts-*.jsonl",
 )
 """what a run leaves in its folder, and all that `overwrite` deletes there"""
@@ -78,12 +81,16 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     before = after = None
     if held_out is not None and checkpoint is None:
         before = _measure("before", trainer, held_out, run, console)
+    if run.record_rollouts:
+        trainer.recorder = _recorder(trainer, folder, run.record_rollouts)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except (NonFiniteError, KeyboardInterrupt):
         _say_last_checkpoint(console, folder)
         raise
     finally:
+        if trainer.recorder is not None:
+            trainer.recorder.flush()
         progress.close()
         stop.restore()
     if stop.requested:
@@ -103,6 +110,18 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
             console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
     trainer.close()
     return 0
+
+
+def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder:
+    accelerator: Accelerator = trainer.accelerator
+    return RolloutRecorder(
+        folder / f"rollouts-{accelerator.process_index}.jsonl",
+        trainer.processing_class,
+        count=count,
+        names=trainer.reward_func_names,
+        env=trainer.env,
+        most_bytes=MOST_BYTES // accelerator.num_processes,
+    )
 
 
 def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
