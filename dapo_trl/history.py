@@ -10,6 +10,10 @@ import numpy as np
 Row = Mapping[str, Any]
 """one log: numbers by name, with its ``step``"""
 
+HELD_OUT = "eval_accuracy"
+"""avg@k on held-out problems; with ``_low`` and ``_high``, the ends of its 95 % interval"""
+_OLDER_NAMES = ("held_out/accuracy", "eval/accuracy", "eval_accuracy/sampled")
+
 
 def series(rows: Sequence[Row], name: str) -> np.ndarray:
     """The values that were logged, in order."""
@@ -34,10 +38,6 @@ def rises(rows: Sequence[Row], name: str) -> bool:
     return bool(tail.mean() - head.mean() > max(2 * error, 1e-6))
 
 
-HELD_OUT = "held_out/accuracy"
-_OLDER_NAMES = (HELD_OUT, "eval/accuracy", "eval_accuracy", "eval_accuracy/sampled")
-
-
 def held_out(row: Row) -> float | None:
-    """The held-out accuracy that a log holds, under its name or an older one."""
-    return next((float(row[name]) for name in _OLDER_NAMES if row.get(name) is not None), None)
+    """The held-out accuracy that a log holds."""
+    return next((float(row[name]) for name in (HELD_OUT, *_OLDER_NAMES) if row.get(name) is not None), None)

@@ -1,4 +1,4 @@
-"""One training run from settings to results: measure, train, save, measure again, draw the curves."""
+"""One training run from settings to results: measure, train, save, measure again, write the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from envs import RecordVerdicts
 from envs.saved import describe
 
-from .callbacks import MetricsFile, StopOnSignal
+from .callbacks import MetricsFile, SoundAlarms, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
@@ -30,11 +30,12 @@ from .environments import make_env, row_count
 from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
 from .evaluation import Evaluation, evaluate, merge
 from .record import MOST_BYTES, RolloutRecorder
-from .report import plot_curves
+from .report.page import write_report
 from .settings import RunConfig
 from .trainer import DAPOTrainer
 
 INTERRUPTED = 130
+STOPPED = 1
 OWN_FILES = (
     "checkpoint-*",
     "completions",
@@ -75,6 +76,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         trainer.remove_callback(default)
     for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl")):
         trainer.add_callback(callback)
+    alarms = trainer.pop_callback(SoundAlarms)
+    trainer.add_callback(alarms)  # what they say stands below the step's line
     trainer.on_activity = progress.describe
     console.print(_headline(run, args, trainer), highlight=False)
 
@@ -100,12 +103,19 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         )
         trainer.close()
         return INTERRUPTED
+    if alarms.stopped is not None:
+        console.print(
+            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
+            "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."
+        )
+        trainer.close()
+        return STOPPED
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
         after = _measure("after", trainer, held_out, run, console)
     if trainer.accelerator.is_main_process:
-        picture = plot_curves(folder)
-        console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
+        console.print(_conclusion(trainer, folder, before, after), highlight=False)
+        console.print(_report(folder), highlight=False)
         if run.next_steps:
             console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
     trainer.close()
@@ -266,9 +276,15 @@ def _figure(found: Evaluation) -> str:
     return f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples)"
 
 
-def _conclusion(
-    trainer: DAPOTrainer, folder: Path, picture: Path, before: Evaluation | None, after: Evaluation | None
-) -> str:
+def _report(folder: Path) -> str:
+    """Write the report; what is wrong with it is no fault of the run."""
+    try:
+        return f"report: {write_report([folder])}   (dapo-trl report {folder} writes it again)"
+    except Exception as error:
+        return f"report: not written ({type(error).__name__}: {one_line(error)})"
+
+
+def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, after: Evaluation | None) -> str:
     counts, ledger = trainer.sampling.counts, trainer.sampling.ledger
     lines = [""]
     if after is not None:
@@ -284,7 +300,7 @@ def _conclusion(
     )
     shares = ", ".join(f"{share:.1%} {fate.replace('_', ' ')}" for fate, share in ledger.shares().items())
     lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
-    lines.append(f"model: {folder / 'model'}   curves: {picture}   metrics: {folder / 'metrics.jsonl'}")
+    lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)
 
 

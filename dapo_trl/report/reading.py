@@ -53,8 +53,11 @@ class Run:
         return [row for row in self.rows if "loss" in row]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
     """Read a run's folder.
+
+    Args:
+        may_be_empty: the run may begin later.
 
     Raises:
         ConfigError: there is no such folder, or nothing of a run in it.
@@ -74,7 +77,7 @@ def read_run(folder: Path) -> Run:
     run.environment = _mapping(folder / "environment.json", run.notes)
     for path in sorted(folder.glob("evaluation_*.json")):
         run.evaluations[path.stem.removeprefix("evaluation_")] = _mapping(path, run.notes)
-    if source is None and not run.config and not list(folder.glob("rollouts-*.jsonl")):
+    if not may_be_empty and source is None and not run.config and not list(folder.glob("rollouts-*.jsonl")):
         raise ConfigError(
             f"{folder} is not the folder of a run: it holds no metrics.jsonl, trainer_state.json or config.yaml."
         )

@@ -20,6 +20,9 @@ MOST_POINTS = 500
 _SETS = ("ledger/", "sampling/rollout_batches", "sampling/prompts", "sampling/epochs", "num_tokens", "epoch", "seconds")
 """names, or their beginnings, of what counts up over the run: the last of several logs stands for them"""
 
+_NO_SETTINGS = ("output_dir", "overwrite", "next_steps", "resume_from_checkpoint")
+"""asked for, but not what makes a run different from another"""
+
 
 def curves(rows: Sequence[dict[str, float]], *, most: int = MOST_POINTS) -> dict[str, Any]:
     """The logs of optimizer steps by column.
@@ -66,7 +69,7 @@ def held_out_points(run: Run) -> list[dict[str, Any]]:
 def describe_run(run: Run, label: str) -> dict[str, Any]:
     """All that the page shows of one run, but for its rollouts."""
     training = run.training
-    newest = training[-1] if training else {}
+    newest = {name: value for row in training for name, value in row.items()}
     asked = run.config.get("max_steps")
     return {
         "label": label,
@@ -90,12 +93,13 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
 
 def settings_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The settings that were asked for, by name: those that differ between the runs first."""
-    return _table([_flat(run.config) for run in runs])
+    shown = [{name: value for name, value in run.config.items() if name not in _NO_SETTINGS} for run in runs]
+    return _table([_flat(config) for config in shown])
 
 
 def environment_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The environments with their arguments and the versions that their rewards depend on."""
-    return _table([_flat(run.environment, skip=("additional_wrappers",)) for run in runs])
+    return _table([_environments(run.environment) for run in runs])
 
 
 def meanings() -> dict[str, dict[str, str]]:
@@ -125,14 +129,25 @@ def _table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: not row["differs"])
 
 
-def _flat(value: Any, prefix: str = "", skip: Sequence[str] = ()) -> dict[str, str]:
+def _environments(described: dict[str, Any]) -> dict[str, str]:
+    """What `envs.saved.describe` said of the environment trained on and of the held-out one, for a person."""
+    found: dict[str, str] = {}
+    for name, title in (("train", "train"), ("held_out", "held out")):
+        one = described.get(name)
+        if not isinstance(one, dict):
+            continue
+        spec = one.get("spec") if isinstance(one.get("spec"), dict) else {}
+        found |= _flat({title: {"id": one.get("id"), **(spec.get("kwargs") or {})}})
+        if spec.get("additional_wrappers"):
+            found |= _flat({title: {"wrappers": spec["additional_wrappers"]}})
+        found |= _flat({"version": one.get("versions")}) if name == "train" else {}
+    return found or _flat(described)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(value, dict) or not value:
         return {prefix: value if isinstance(value, str) else json.dumps(value, default=str)} if prefix else {}
-    parts = (
-        _flat(item, f"{prefix}.{name}" if prefix else str(name), skip)
-        for name, item in value.items()
-        if name not in skip or item
-    )
+    parts = (_flat(item, f"{prefix}.{name}" if prefix else str(name)) for name, item in value.items())
     return {name: text for part in parts for name, text in part.items()}
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // Charts: lines with ranges, points with intervals, and stacked areas. Each has a table and a description in words.
 //
-// A chart is described by { id, title, of, healthy, show, stack, floor, top, parts }; a part is one curve:
+// A chart is described by { id, title, of, healthy, definition, show, stack, floor, top, legend, parts }; a part is one curve:
 // { label, colour, dash, run, x, y, low, high, points }. `show` makes text of a value.
 
 const CHARTS = new Map();
@@ -11,6 +11,13 @@ let smoothing = "none";
 
 function colourOf(name, alpha = "") {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim() + alpha;
+}
+
+// A colour as it is on large areas: calmer, and opaque.
+function areaColour(name) {
+  const parse = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+  const card = parse(colourOf("card"));
+  return `rgb(${parse(colourOf(name)).map((part, i) => Math.round(0.8 * part + 0.2 * card[i])).join(",")})`;
 }
 
 function swatch(name) {
@@ -63,11 +70,13 @@ function columnsOf(chart) {
 function seriesOf({ part, role }) {
   const few = part.y.filter((value) => value !== null).length < 12;
   const styles = {
-    line: { width: 1.8, stroke: () => colourOf(part.colour), dash: part.dash ? [5, 4] : undefined },
+    line: part.points
+      ? { width: 1, stroke: () => colourOf(part.colour, "80"), dash: [2, 4] } // between measurements nothing is known
+      : { width: 1.8, stroke: () => colourOf(part.colour), dash: part.dash ? [5, 4] : undefined },
     faint: { width: 1, stroke: () => colourOf(part.colour, "45") },
     low: { width: 0, stroke: "transparent" },
     high: { width: 0, stroke: "transparent" },
-    area: { width: 0.5, stroke: () => colourOf(part.colour), fill: () => colourOf(part.colour) },
+    area: { width: 0.5, stroke: () => areaColour(part.colour), fill: () => areaColour(part.colour) },
   };
   const dots = role === "line" && (part.points || few);
   return {
@@ -110,9 +119,10 @@ function yRange(chart, parts) {
       high = Math.max(high, ...part.high.filter((value) => value !== null));
     }
     const room = (high - low || Math.abs(high) || 1) * 0.06;
-    const floor = chart.stack ? 0 : chart.floor;
+    if (chart.stack) return [0, chart.top ?? (high || 1)];
+    const { floor, top } = chart;
     return [floor !== undefined && low - room < floor + (high - floor) * 0.5 ? floor : low - room,
-      chart.top !== undefined && high + room > chart.top * 0.8 ? chart.top : high + (chart.stack ? 0 : room)];
+      top !== undefined && high + room > top * 0.8 ? top : high + room];
   };
 }
 
@@ -205,10 +215,9 @@ class ChartCard {
     this.chart = chart;
     this.xLabel = xLabel;
     this.title.replaceChildren(chart.title, chart.of ? el("span", { class: "of" }, ` · ${visibleLine(chart.of, 60)}`) : "");
-    this.title.title = chart.title + (chart.of ? ` · ${chart.of}` : "");
+    this.title.title = `${chart.title}${chart.of ? ` · ${chart.of}` : ""}${chart.definition ? `\n${chart.definition}` : ""}`;
     this.legend.replaceChildren(...legendOf(chart));
     this.healthy.textContent = chart.healthy || "\u00a0";
-    this.healthy.title = chart.healthy || "";
     this.box.setAttribute("aria-label", describe(chart, xLabel));
     if (this.table) this.showTable();
     if (this.seen) this.draw();
@@ -275,8 +284,8 @@ class ChartCard {
 }
 
 function legendOf(chart) {
-  if (chart.parts.length < 2 && !chart.stack) return [];
-  const parts = chart.stack ? [...chart.parts].reverse() : chart.parts;
+  if (chart.parts.length < 2 && !chart.stack && !chart.legend) return [];
+  const parts = chart.legend ?? (chart.stack ? [...chart.parts].reverse() : chart.parts);
   return parts.map((part) => el("span", {}, el("i", { class: chart.stack ? "block" : part.dash ? "dashed" : "", swatch: swatch(part.colour) }), visibleLine(part.label, 40)));
 }
 

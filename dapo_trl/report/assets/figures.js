@@ -4,7 +4,7 @@
 const RUN_COLOURS = ["blue", "orange", "green", "purple", "red", "teal", "brown", "slate"];
 const FATES = { trained: "green", surplus_kept: "teal", surplus_expired: "slate", truncated: "brown", shaping_only: "purple", constant: "amber", unscorable: "ink", all_right: "blue", all_wrong: "red" };
 const GROUPS = { "groups/kept": ["informative", "green"], "groups/constant": ["constant", "amber"], "groups/unscorable": ["unscorable", "ink"], "groups/all_right": ["all right", "blue"], "groups/all_wrong": ["all wrong", "red"] };
-const DIFFICULTIES = { "difficulty/unsolved": ["none right", "red"], "difficulty/hard": ["up to a third", "orange"], "difficulty/medium": ["up to two thirds", "amber"], "difficulty/easy": ["more", "green"], "difficulty/solved": ["all right", "blue"] };
+const DIFFICULTIES = { "difficulty/unsolved": ["none", "red"], "difficulty/hard": ["to ⅓", "orange"], "difficulty/medium": ["to ⅔", "amber"], "difficulty/easy": ["over ⅔", "green"], "difficulty/solved": ["all", "blue"] };
 const VERDICTS = { correct: "blue", wrong: "red", no_answer: "amber", timeout: "purple", crash: "brown", infra_failure: "ink", other: "slate", "not judged": "slate" };
 const X_AXES = {
   step: { name: "step", show: (x) => format(x) },
@@ -83,10 +83,19 @@ function heldOutPart(run, axis, rest) {
   return { x: pick("x"), y: pick("value"), low: pick("low"), high: pick("high"), points: true, ...rest };
 }
 
+// The runs' colours once; where a metric is one of two, how their lines differ.
+function runLegend(runs, curves) {
+  const kinds = curves.length > 1 ? curves.map(([, what], i) => ({ label: what, colour: "soft", dash: i > 0 })) : [];
+  return [...runs.map((run) => ({ label: run.label, colour: run.colour })), ...kinds];
+}
+
 function healthyOf(names, meanings) {
   const found = names.map((name) => meanings[name]).find((meaning) => meaning && meaning.healthy !== "-");
-  const first = meanings[names[0]];
-  return [first && `${first.definition}, of ${first.over}`, found && `healthy: ${found.healthy}`].filter(Boolean).join(" · ");
+  return found ? `healthy: ${found.healthy}` : "";
+}
+
+function definitionOf(names, meanings) {
+  return names.filter((name) => meanings[name]).map((name) => `${name}: ${meanings[name].definition}, over ${meanings[name].over}`).join("\n");
 }
 
 function lineCharts(state, runs, axis) {
@@ -100,8 +109,9 @@ function lineCharts(state, runs, axis) {
         dash: several && i > 0,
       }));
     }).filter(Boolean);
-    const names = curves === "held_out" ? ["held_out/accuracy"] : curves.map(([name]) => name);
-    if (parts.length) charts.push({ id, title, show, parts, healthy: healthyOf(names, state.meanings), ...bounds });
+    const names = curves === "held_out" ? ["eval_accuracy"] : curves.map(([name]) => name);
+    const legend = several ? runLegend(runs, curves === "held_out" ? [] : curves) : null;
+    if (parts.length) charts.push({ id, title, show, parts, legend, healthy: healthyOf(names, state.meanings), definition: definitionOf(names, state.meanings), ...bounds });
     else missing.push(title);
   }
   return { charts, missing };
@@ -123,10 +133,10 @@ function runCharts(state, run, axis) {
   const verdicts = Object.fromEntries(Object.keys(VERDICTS).map((name) => [`verdicts/${name}`, [words(name), VERDICTS[name]]]));
   return [
     stackChart(state, run, axis, { id: "groups", title: "Groups per rollout batch", table: GROUPS, show: format, healthy: "a third or more informative" }),
-    stackChart(state, run, axis, { id: "difficulty", title: "Difficulty: prompts by completions right", table: DIFFICULTIES, show: percent, healthy: "much between none and all right" }),
+    stackChart(state, run, axis, { id: "difficulty", title: "Difficulty of the prompts", table: DIFFICULTIES, show: percent, healthy: "prompts by the share of their completions that are right" }),
     stackChart(state, run, axis, { id: "verdicts", title: "Verdicts", table: verdicts, show: percent, healthy: "share of completions sampled" }),
     levels.length ? { id: `levels-${run.number}`, title: "Accuracy by level", of: state.runs.length > 1 ? run.label : "", show: percent, floor: 0, top: 1, parts: levels, healthy: "before the filter" } : null,
-  ].filter(Boolean);
+  ];
 }
 
 function shares(parts) {
@@ -135,7 +145,7 @@ function shares(parts) {
 }
 
 function ledgerCharts(state, runs, axis, asShares) {
-  return runs.flatMap((run) => ["tokens", "seconds"].map((unit) => {
+  return ["tokens", "seconds"].flatMap((unit) => runs.map((run) => {
     const table = Object.fromEntries(Object.entries(FATES).map(([fate, colour]) => [`ledger/${fate}_${unit}`, [words(fate), colour]]));
     const chart = stackChart(state, run, axis, {
       id: `ledger-${unit}`, title: unit === "tokens" ? "Tokens generated" : "Seconds of sampling and scoring", table,
@@ -151,7 +161,7 @@ function otherCharts(state, runs, axis) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves.values)))].filter(
     (name) => !usual.has(name) && !/^(ledger|verdicts|accuracy\/level_)/.test(name));
   return names.sort().map((name) => ({
-    id: `other-${name}`, title: name, show: format, healthy: healthyOf([name], state.meanings),
+    id: `other-${name}`, title: name, show: format, healthy: healthyOf([name], state.meanings), definition: definitionOf([name], state.meanings),
     parts: runs.map((run) => partOf(run, name, axis, { label: state.runs.length > 1 ? run.label : name, colour: run.colour })).filter(Boolean),
   })).filter((chart) => chart.parts.length);
 }
@@ -171,7 +181,7 @@ function showRuns(state) {
     ].filter(([, value]) => value);
     const rows = run.logs ? figures.map(([name, [value, more]]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, el("small", {}, more)))) : [];
     return el("article", { class: "run", swatch: swatch(run.colour) },
-      el("header", {}, el("h2", {}, visible(run.label)), el("span", { class: `status ${run.status}` }, run.status)),
+      el("header", {}, el("h2", {}, visible(run.label)), el("span", { class: `status ${run.status}` }, run.status), el("span", { class: "note" }, visible(run.folder))),
       run.logs ? el("dl", { class: "figures" }, rows) : el("p", { class: "note" }, "Nothing has been logged yet."),
       run.alarms.length ? el("ul", { class: "alarms", "aria-label": "Alarms" }, run.alarms.map((alarm) => el("li", {},
         el("b", {}, `${words(alarm.name)}, step ${alarm.step}${alarm.cleared ? ` to ${alarm.cleared}` : ""}: `), visible(alarm.message)))) : null,
@@ -190,7 +200,7 @@ function showSettings(state) {
     const different = rows.filter((row) => row.differs), alike = rows.filter((row) => !row.differs);
     const part = (found) => el("div", { class: "scroll" }, el("table", {}, el("thead", {}, head.cloneNode(true)), el("tbody", {}, found.map(line))));
     return el("div", { class: "card" }, el("h3", {}, title),
-      several && different.length ? part(different) : null,
+      several && different.length ? [part(different), el("p", { class: "note" }, "–: not asked for, so the default")] : null,
       several && !different.length ? el("p", { class: "note" }, "The same in all runs.") : null,
       alike.length ? (several ? el("details", {}, el("summary", {}, `${alike.length} that are the same`), part(alike)) : part(alike)) : null);
   };

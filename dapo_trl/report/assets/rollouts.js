@@ -3,12 +3,13 @@
 
 const ROW = 54;
 const TOKENS_AT_ONCE = 3000;
+const larger = (a, b) => Math.abs(b.advantage ?? 0) - Math.abs(a.advantage ?? 0);
 const SORTS = {
-  "latest first": (a, b) => b.step - a.step,
-  "earliest first": (a, b) => a.step - b.step,
+  "latest first": (a, b) => b.step - a.step || larger(a, b),
+  "earliest first": (a, b) => a.step - b.step || larger(a, b),
   "highest advantage": (a, b) => (b.advantage ?? 0) - (a.advantage ?? 0),
   "lowest advantage": (a, b) => (a.advantage ?? 0) - (b.advantage ?? 0),
-  "largest advantage, either sign": (a, b) => Math.abs(b.advantage ?? 0) - Math.abs(a.advantage ?? 0),
+  "largest advantage, either sign": larger,
   "longest": (a, b) => b.tokens - a.tokens,
 };
 const COLOURINGS = {
@@ -130,7 +131,7 @@ class RolloutBrowser {
     const several = this.state.runs.length > 1;
     return el("div", { class: "row", role: "option", id: `rollout-${i}`, "aria-selected": String(rollout === this.selected), "aria-posinset": i + 1, "aria-setsize": this.shown.length, style: `top: ${i * ROW}px`, on: { click: () => this.select(rollout) } },
       el("div", { class: "top" },
-        el("span", {}, several ? el("span", { class: "mark-run", swatch: swatch(this.state.runs[rollout.run].colour), style: "color: var(--swatch)" }, "● ") : null, `step ${rollout.step}`, rollout.level === null ? null : el("span", { class: "note" }, ` · level ${visibleLine(rollout.level, 12)}`)),
+        el("span", {}, several ? el("span", { class: "of-run", swatch: swatch(this.state.runs[rollout.run].colour) }, "● ") : null, `step ${rollout.step}`, rollout.level === null ? null : el("span", { class: "note" }, ` · level ${visibleLine(rollout.level, 12)}`)),
         el("span", {}, el("span", { class: "note" }, "A "), signed(rollout.advantage), " ", el("span", { class: "badge", swatch: swatch(colourOfVerdict(rollout.verdict)) }, visibleLine(words(rollout.verdict), 24)))),
       el("div", { class: "under" }, el("span", { style: "overflow: hidden; text-overflow: ellipsis" }, visibleLine(prompt.replace(/<\|[^|>]*\|>/g, " ").trim(), 70)), el("span", {}, `${rollout.tokens}`)));
   }
@@ -163,14 +164,15 @@ class RolloutBrowser {
       ["Verdict", el("span", { class: "badge", swatch: swatch(colourOfVerdict(rollout.verdict)) }, visibleLine(words(rollout.verdict), 60))],
       ["Group", rollout.fate === "trained" ? "trained on" : words(rollout.fate)], ["Accuracy", format(body.accuracy)], ["Advantage", signed(rollout.advantage, 4)], ["Tokens", format(rollout.tokens)],
       ...Object.entries(body.rewards).map(([name, value]) => [`Reward: ${words(name)}`, signed(value, 4)]),
-      ...Object.entries(body.components).map(([name, value]) => [`of the environment: ${words(name)}`, signed(value, 4)]),
+      ...(Object.keys(body.components).length > 1 ? Object.entries(body.components).map(([name, value]) => [`of the environment: ${words(name)}`, signed(value, 4)]) : []),
     ];
     if (this.state.runs.length > 1) facts.unshift(["Run", run.label]);
+    const about = el("div", { class: "about-token", role: "status" }, el("span", { class: "note" }, "Point at a token, or use the arrow keys in the completion, for its figures."));
     this.detail.replaceChildren(
       el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, visibleLine(name, 80)), el("dd", {}, value instanceof Node ? value : visible(String(value)))))),
       el("h3", {}, "Prompt"), this.long(body.prompt),
-      el("h3", {}, "Completion"), ...this.completion(rollout, body),
-      ...(body.solution === null ? [] : [el("h3", {}, "Solution that the environment gives"), this.long(body.solution)]));
+      el("h3", {}, "Completion"), ...this.completion(rollout, body, about),
+      ...(body.solution === null ? [] : [el("h3", {}, "Solution that the environment gives"), this.long(body.solution)]), about);
   }
 
   long(text) {
@@ -182,8 +184,7 @@ class RolloutBrowser {
     return box;
   }
 
-  completion(rollout, body) {
-    const about = el("div", { class: "about-token", role: "status" });
+  completion(rollout, body, about) {
     const values = this.valuesOf(rollout, body);
     const sizes = (values ?? []).filter((value) => value !== null).map(Math.abs).sort((a, b) => a - b);
     const scale = this.colouring === "surprise" ? 1 : Math.max(sizes[Math.floor(sizes.length * 0.98)] ?? 0, 1e-6);
@@ -221,8 +222,7 @@ class RolloutBrowser {
       point(Math.max(0, Math.min(spans.length - 1, current + move)));
       spans[current].scrollIntoView({ block: "nearest" });
     });
-    about.append(el("span", { class: "note" }, "Point at a token, or use the arrow keys, for its figures."));
-    return [this.scale(rollout, body, scale), box, about];
+    return [this.scale(rollout, body, scale), box];
   }
 
   valuesOf(rollout, body) {
@@ -247,7 +247,7 @@ class RolloutBrowser {
       line.append(el("span", {}, rollout.fate === "trained" ? "No change is known: the last pass over this completion was with the policy that sampled it, or another trainer's loss." : "Not trained on, so nothing is known of a change."));
     } else if (this.colouring === "surprise") line.append(el("span", {}, "certain"), el("span", { class: "ramp single" }), el("span", {}, "improbable"));
     else {
-      const sides = this.colouring === "weighted" ? ["against the advantage", "as the advantage asks"] : ["less likely", "more likely"];
+      const sides = this.colouring === "weighted" ? ["against the advantage", "as it asks"] : ["less likely", "more likely"];
       line.append(el("span", {}, `${sides[0]} −${format(scale, 2)}`), el("span", { class: "ramp" }), el("span", {}, `+${format(scale, 2)} ${sides[1]}`),
         el("span", {}, `from sampling to the last pass over it, ${body.updates} update${body.updates === 1 ? "" : "s"} later`));
     }

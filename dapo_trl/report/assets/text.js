@@ -52,6 +52,7 @@ function visibleLine(text, most) {
 
 function format(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (value < 0) return `−${format(-value, digits)}`;
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e6) return value.toLocaleString("en");
   if (size >= 1e9) return `${(value / 1e9).toPrecision(3)} G`;
