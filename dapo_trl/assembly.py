@@ -64,7 +64,12 @@ def assemble(trainer: DAPOTrainer, collected: RolloutBatch) -> Assembled:
         return {key: value.to(device) for key, value in row.items()} | {"advantages": advantages[number]}
 
     assert spare is not None
-    return [[finished(rows[number], number) for number in update] for update in plan[me]], finished(spare, 0)
+    updates = [[finished(rows[number], number) for number in update] for update in plan[me]]
+    spare = finished(spare, 0)
+    if trainer.recorder is not None:
+        trainer.recorder.mark(updates, plan[me], fresh, advantages, trainer.num_generations)
+        spare["recorded"] = torch.tensor(-1)
+    return updates, spare
 
 
 def shares(tokens: Sequence[int], order: Sequence[int], updates: int, processes: int) -> list[list[list[int]]]:

@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from transformers import TrainerCallback
 
+from .alarms import Alarm, AlarmWatch
+from .config import DAPOConfig
 from .diagnosis import why_nothing_is_learnt
+from .report.reading import read_metrics
 
 logger = logging.getLogger("dapo_trl")
 
@@ -51,19 +55,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a line torn by a crash is left out, a missing file has none."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
 class NothingLearnt(TrainerCallback):
     """Says at the end of a run that learnt nothing why it did not."""
 
@@ -74,6 +65,35 @@ class NothingLearnt(TrainerCallback):
         sentence = why_nothing_is_learnt(state.log_history, updates_per_rollout=self.updates_per_rollout)
         if sentence and state.is_world_process_zero:
             logger.warning(sentence)
+
+
+class SoundAlarms(TrainerCallback):
+    """Says what is alarming in the metrics, and does what ``on_alarm`` asks for; the same on all processes."""
+
+    def __init__(self, args: DAPOConfig, accelerator: Accelerator):
+        self.action = args.on_alarm
+        self.settings = args.to_dict()
+        self.accelerator = accelerator
+        self.stopped: Alarm | None = None
+        """the alarm that ended the run"""
+        self._watch = AlarmWatch(self.settings)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._watch = AlarmWatch(self.settings)
+        for row in state.log_history:  # of a run that is resumed; what sounded then has been said
+            self._watch.see(row)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        raised = self._watch.see({**(logs or {}), "step": state.global_step})
+        if self.accelerator.num_processes > 1:
+            [raised] = broadcast_object_list([raised])
+        for alarm in raised:
+            if state.is_world_process_zero:
+                logger.warning(str(alarm))
+            control.should_save |= self.action != "warn"
+            if self.action == "stop":
+                control.should_training_stop, self.stopped = True, alarm
+        return control
 
 
 class StopOnSignal(TrainerCallback):

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import commands_envs, commands_merge, commands_plan
+from . import commands_envs, commands_merge, commands_plan, commands_report
 from .errors import ConfigError, DapoError
 
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
@@ -32,7 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add_parser in (_add_train, commands_plan.add_parser, commands_merge.add_parser, commands_envs.add_parser):
+    for add_parser in (
+        _add_train,
+        commands_plan.add_parser,
+        commands_report.add_parser,
+        commands_merge.add_parser,
+        commands_envs.add_parser,
+    ):
         add_parser(commands)
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
         sys.path.append(os.getcwd())

@@ -7,7 +7,6 @@ same groups.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import time
 from collections import defaultdict
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather, gather_object
-from torch import Tensor
 
 from .algorithm import informative_groups
 from .bank import BankedGroup
@@ -25,6 +23,7 @@ from .batching import Batch, loss_mask
 from .engine import kept_awake
 from .errors import NonFiniteError, RefillLimitError, RewardError
 from .rollout import Rollout
+from .rounds import MOST_LEVELS, RoundNumbers, verdict_number
 from .sampling import DynamicSampler
 from .selection import Choice
 
@@ -62,20 +61,6 @@ class RolloutBatch:
     sampler: DynamicSampler
 
 
-@dataclass(frozen=True)
-class _Numbers:
-    """What is known of the ``n`` completions of some rounds, of all processes: ``[n]`` each."""
-
-    lengths: Tensor
-    truncated: Tensor
-    accuracy: Tensor
-    totals: Tensor
-    kept: Tensor
-    """bool: passed the filter"""
-    shaped: Tensor
-    """bool: of a dropped group whose rewards differ by the length penalty alone"""
-
-
 class RolloutCollector:
     """Fills rollout batches for a `DAPOTrainer`."""
 
@@ -85,6 +70,7 @@ class RolloutCollector:
         self.accelerator = trainer.accelerator
         self._example: tuple[list[int], list[int]] = ([], [])
         self._last_advice = ""
+        self._levels: set[str] = set()
 
     def fill(self) -> RolloutBatch:
         """Take what the bank has, then sample rounds until the sampler is content. The batch may be empty.
@@ -102,7 +88,7 @@ class RolloutCollector:
             max_refill_rounds=self.args.max_refill_rounds,
             banked=len(banked),
         )
-        rounds: list[_Numbers] = []
+        rounds: list[RoundNumbers] = []
         groups: list[Group] = []
         with kept_awake(self.trainer) if sampler.missing else contextlib.nullcontext():
             while missing := sampler.missing:
@@ -116,9 +102,7 @@ class RolloutCollector:
         batch = RolloutBatch(banked, groups[:needed], groups[needed:room], sampler)
         self._enter_kept(batch, groups[room:])
         if rounds:
-            numbers = _Numbers(
-                *(torch.cat([getattr(part, f.name) for part in rounds]) for f in dataclasses.fields(_Numbers))
-            )
+            numbers = RoundNumbers.of(rounds)
             self._log_round(numbers, time.perf_counter() - started)
             self._check(sampler, numbers)
         self._log(batch)
@@ -198,7 +182,7 @@ class RolloutCollector:
             ledger.enter_rows(group.fates, group.tokens, group.seconds)
         return banked
 
-    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], _Numbers]:
+    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], RoundNumbers]:
         """Generate, score and filter: everybody's informative groups and numbers."""
         started = time.perf_counter()
         trainer, size = self.trainer, self.args.num_generations
@@ -224,15 +208,18 @@ class RolloutCollector:
             for row, ids in zip(rows, completion_ids, strict=True)
         ]
         accuracy = trainer.accuracy_of(rewards[first : first + per_process])
-        local = torch.stack([torch.tensor(lengths), torch.tensor(cut)]).to(accuracy)
+        outcomes = trainer.outcomes or [None] * per_process
+        verdicts = [-1 if outcome is None else verdict_number(outcome.verdict) for outcome in outcomes]
+        local = torch.tensor([lengths, cut, verdicts]).to(accuracy)
         everyones = gather(torch.cat([local, accuracy.unsqueeze(0)]).T.contiguous())
         totals = trainer.columns.total(rewards)
-        scores = trainer.columns.scores(rewards, everyones[:, 2], self.args.filter_key).view(-1, size)
+        scores = trainer.columns.scores(rewards, everyones[:, 3], self.args.filter_key).view(-1, size)
         names = sampler.add(scores)
         kept = torch.tensor([name == "kept" for name in names], device=rewards.device)
         trainer.sampling.selector.observe(choice, shown, scores.cpu().double().numpy(), kept.cpu().numpy())
-        mine = [
-            Rollout(
+
+        def rollout(i: int, fate: str) -> Rollout:
+            return Rollout(
                 row=rows[i],
                 prompt=prompts[i],
                 completion=completions[i],
@@ -240,23 +227,33 @@ class RolloutCollector:
                 completion_ids=np.array(completion_ids[i], dtype=np.int32),
                 order=first + i,
                 rewards=rewards[first + i].tolist(),
+                outcome=outcomes[i],
                 logprobs=None if logprobs is None else logprobs[i],
                 loss_mask=None if masks is None else masks[i],
                 log_columns={name: values[i] for name, values in columns.items()},
                 tokens=int(lengths[i]),
-                fate=self._fate(cut[i], bool(totals[first + i].isnan())),
+                fate=fate,
             )
+
+        mine = [
+            rollout(i, self._fate(cut[i], bool(totals[first + i].isnan())))
             for i in range(per_process)
             if kept[(first + i) // size]
         ]
+        if trainer.recorder is not None:
+            for group in trainer.recorder.wanted_dropped(names):
+                if first <= group * size < first + per_process:
+                    trainer.recorder.add_dropped(rollout(group * size - first, names[group]))
         self._example = prompt_ids[0], completion_ids[0]
-        numbers = _Numbers(
+        numbers = RoundNumbers(
             lengths=everyones[:, 0],
             truncated=everyones[:, 1],
-            accuracy=everyones[:, 2],
+            accuracy=everyones[:, 3],
             totals=totals,
+            verdicts=everyones[:, 2].int(),
             kept=kept.repeat_interleave(size),
             shaped=(informative_groups(totals.view(-1, size)) & ~kept).repeat_interleave(size),
+            levels=[prompt.get("level") for prompt in shown],
         )
         everyone = sorted(self._everyones(mine), key=lambda rollout: rollout.order)
         seconds = (time.perf_counter() - started) / max(float(numbers.lengths.sum()), 1.0)
@@ -298,7 +295,7 @@ class RolloutCollector:
             return "unscorable"
         return "truncated" if cut and self.args.mask_truncated_completions else "trained"
 
-    def _enter_dropped(self, names: list[str], numbers: _Numbers, seconds_per_token: float) -> None:
+    def _enter_dropped(self, names: list[str], numbers: RoundNumbers, seconds_per_token: float) -> None:
         size = self.args.num_generations
         tokens = numbers.lengths.view(-1, size).sum(dim=1).int().tolist()
         for name, count, shaped in zip(names, tokens, numbers.shaped[::size].tolist(), strict=True):
@@ -313,7 +310,7 @@ class RolloutCollector:
             for group in groups:
                 ledger.enter(fate, sum(group.tokens), group.seconds)
 
-    def _check(self, sampler: DynamicSampler, numbers: _Numbers) -> None:
+    def _check(self, sampler: DynamicSampler, numbers: RoundNumbers) -> None:
         total = len(numbers.totals)
         if numbers.totals.isnan().all():
             raise RewardError(
@@ -332,29 +329,13 @@ class RolloutCollector:
                 "on with the informative groups there are.)"
             )
 
-    def _log_round(self, numbers: _Numbers, seconds: float) -> None:
+    def _log_round(self, numbers: RoundNumbers, seconds: float) -> None:
         """What the sampled completions were like: nothing of it in a batch that the bank filled alone."""
-        lengths = numbers.lengths
-        ended = lengths[numbers.truncated == 0]
-        ended = ended if ended.numel() else torch.zeros(1)
-        self._append(
-            {
-                "completions/mean_length": lengths.mean(),
-                "completions/min_length": lengths.min(),
-                "completions/max_length": lengths.max(),
-                "completions/clipped_ratio": numbers.truncated.mean(),
-                "completions/mean_terminated_length": ended.mean(),
-                "completions/min_terminated_length": ended.min(),
-                "completions/max_terminated_length": ended.max(),
-                "accuracy/sampled": numbers.accuracy.nanmean(),
-                "accuracy/trained": numbers.accuracy[numbers.kept].nanmean(),
-                "reward/sampled": numbers.totals.nanmean(),
-                "groups/shaping_only": numbers.shaped[:: self.args.num_generations].sum(),
-                "sampling/unscorable": numbers.totals.isnan().float().mean(),
-                "throughput/tokens_per_second": lengths.sum() / seconds,
-                "time/rollout": seconds,
-            }
-        )
+        self._append(numbers.figures(seconds))
+        by_level = numbers.by_level()
+        self._levels |= set(by_level)
+        if len(self._levels) <= MOST_LEVELS:
+            self._append(by_level)
 
     def _log(self, batch: RolloutBatch) -> None:
         sampler, counts = batch.sampler, batch.sampler.counts

@@ -14,6 +14,7 @@ from .errors import ConfigError
 GROUP_FILTERS = ("zero_variance", "all_zero", "none")
 REFILL_POLICIES = ("train", "raise")
 PROMPT_SELECTIONS = ("uniform", "predicted")
+ALARM_ACTIONS = ("warn", "checkpoint", "stop")
 OVERLONG_SHAPES = ("linear", "soft", "none")
 REFILL_SIGMAS = 3.0
 """With a bank for the surplus, a round asks for so many standard deviations, of chance and of prediction, more than is
@@ -125,6 +126,14 @@ class DAPOConfig(GRPOConfig):
         None, "L_cache in tokens, for 'soft'. None: 20 % of overlong_max_length, as in the paper."
     )
     overlong_coefficient: float = _setting(0.01, "Penalty per token past overlong_max_length, for 'linear'.")
+
+    # While it runs.
+    on_alarm: str = _setting(
+        "warn",
+        "What an alarm does (alarms.py: entropy collapse, length explosion, reward without accuracy, nothing "
+        "informative, ratios far from 1, gradient spikes): 'warn' says so in one line; 'checkpoint' saves one besides; "
+        "'stop' saves one and ends the run.",
+    )
 
     def __post_init__(self):
         if self.bf16 is None:  # TRL turns bf16 on regardless and then refuses to run on a CPU
@@ -266,6 +275,7 @@ class DAPOConfig(GRPOConfig):
             ("on_refill_limit", REFILL_POLICIES),
             ("prompt_selection", PROMPT_SELECTIONS),
             ("overlong_shape", OVERLONG_SHAPES),
+            ("on_alarm", ALARM_ACTIONS),
             ("importance_sampling_level", ("token", "sequence_product", "sequence")),
             ("scale_rewards", ("none", "group", "batch")),
             ("loss_type", LOSS_TYPES),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .errors import ConfigError
+from .history import rises, trend
 
 FEWEST_LOGS = 6
 """logs that sampled a rollout batch; with fewer a trend is no more than luck"""
@@ -18,7 +17,7 @@ MOSTLY_TRUNCATED = 0.5
 COLLAPSED = 0.1
 """share of its first entropy"""
 
-_ADVICE = {
+ADVICE = {
     "all_wrong": (
         "almost every group is all wrong: the task is too hard for this model, or its answers are not recognised; look "
         "at some completions, use easier problems or a warm-started model, raise num_generations"
@@ -27,6 +26,7 @@ _ADVICE = {
     "constant": "the scores within a group do not vary: filter on a finer score with filter_key, or raise temperature",
     "unscorable": "almost nothing can be scored: look at the reward function or the environment's infra_failure",
 }
+"""by the commonest reason why groups are dropped"""
 
 
 def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_rollout: int) -> str | None:
@@ -45,8 +45,8 @@ def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_roll
     sampled = sum(row["groups/sampled"] for row in rows)
     if not sampled or (len(rows) < FEWEST_LOGS and any(row["groups/kept"] for row in rows)):
         return None
-    first, last = _trend(rows, "accuracy/sampled")
-    if _rises(rows, "accuracy/sampled") or first >= SOLVED:
+    first, last = trend(rows, "accuracy/sampled")
+    if rises(rows, "accuracy/sampled") or first >= SOLVED:
         return None
     return (
         f"Nothing was learnt (accuracy {first:.3f} at first, {last:.3f} at last): {_cause(rows, updates_per_rollout)}."
@@ -54,20 +54,20 @@ def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_roll
 
 
 def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
-    truncated = _trend(rows, "completions/clipped_ratio")[1]
+    truncated = trend(rows, "completions/clipped_ratio")[1]
     if truncated >= MOSTLY_TRUNCATED:
         return f"{truncated:.0%} of the completions are cut off before they end; raise max_completion_length"
     sampled = sum(row["groups/sampled"] for row in rows)
     if sum(row["groups/kept"] for row in rows) < RARELY_INFORMATIVE * sampled:
-        return _ADVICE[max(_ADVICE, key=lambda name: sum(row[f"groups/{name}"] for row in rows))]
-    if _rises(rows, "reward/sampled"):
-        first, last = _trend(rows, "reward/sampled")
+        return why_uninformative(rows)
+    if rises(rows, "reward/sampled"):
+        first, last = trend(rows, "reward/sampled")
         return (
             f"only the length penalty is: the reward rose from {first:.3f} to {last:.3f} by shorter completions; start "
             "the penalty later (overlong_max_length) or weaken it"
         )
     if any("entropy" in row for row in rows):
-        first, last = _trend(rows, "entropy")
+        first, last = trend(rows, "entropy")
         if last < COLLAPSED * first:
             return (
                 f"the entropy collapsed from {first:.3g} to {last:.3g} nats, so nothing new is tried; raise "
@@ -83,23 +83,6 @@ def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
     return "groups are informative and updates are made; raise learning_rate, or train for longer"
 
 
-def _series(rows: Sequence[dict[str, Any]], name: str) -> np.ndarray:
-    return np.array([row[name] for row in rows if row.get(name) is not None], dtype=float)
-
-
-def _trend(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
-    """Means of the first and of the last third of what was logged."""
-    values = _series(rows, name)
-    third = max(len(values) // 3, 1)
-    return (float(values[:third].mean()), float(values[-third:].mean())) if len(values) else (0.0, 0.0)
-
-
-def _rises(rows: Sequence[dict[str, Any]], name: str) -> bool:
-    """Whether the last third lies above the first by more than twice the error of the difference."""
-    values = _series(rows, name)
-    third = len(values) // 3
-    if third < 2:
-        return bool(len(values) > 1 and values[-1] > values[0])
-    head, tail = values[:third], values[-third:]
-    error = np.sqrt((head.var(ddof=1) + tail.var(ddof=1)) / third)
-    return bool(tail.mean() - head.mean() > max(2 * error, 1e-6))
+def why_uninformative(rows: Sequence[dict[str, Any]]) -> str:
+    """Why the groups of these logs were dropped, most of them, and what to do about it."""
+    return ADVICE[max(ADVICE, key=lambda name: sum(row.get(f"groups/{name}") or 0 for row in rows))]

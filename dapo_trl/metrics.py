@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor
-
 from .ledger import FATES
 
 
@@ -28,6 +24,33 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "accuracy/sampled": Metric("raw correctness before the filter", "all completions sampled", "rises"),
     "accuracy/trained": Metric("raw correctness after the filter", "completions that passed it", "0.2 to 0.8"),
+    "accuracy/level_*": Metric(
+        "raw correctness of one level of difficulty, where the task names 12 levels or fewer",
+        "groups sampled of that level",
+        "rises",
+    ),
+    **{
+        f"difficulty/{name}": Metric(f"prompts {meaning}, as the model is now", "groups sampled", healthy)
+        for name, meaning, healthy in (
+            ("unsolved", "of which no completion is right", "falls"),
+            ("hard", "of which up to a third are right", "-"),
+            ("medium", "of which a third to two thirds are right", "a good part"),
+            ("easy", "of which over two thirds are right", "-"),
+            ("solved", "of which every completion is right", "rises"),
+        )
+    },
+    **{
+        f"verdicts/{name}": Metric(meaning, "share of completions sampled", healthy)
+        for name, meaning, healthy in (
+            ("correct", "judged right", "rises"),
+            ("wrong", "an answer, and not the right one", "falls"),
+            ("no_answer", "no answer was found in it", "falls to near 0"),
+            ("timeout", "a program that ran too long", "near 0"),
+            ("crash", "a program that failed", "falls"),
+            ("infra_failure", "could not be judged, through no fault of the model", "0"),
+            ("other", "a verdict that only this environment knows", "-"),
+        )
+    },
     "reward/sampled": Metric("reward with penalties, before the filter", "all completions sampled", "rises"),
     "reward": Metric(
         "reward with penalties, after the filter", "fresh completions that passed it", "stays near its middle"
@@ -58,6 +81,9 @@ METRICS: dict[str, Metric] = {
     "completions/max_terminated_length": Metric("longest of those that ended", "completions sampled", "-"),
     "entropy": Metric("entropy of the next-token distribution, nats", "tokens trained on", "falls slowly, never to 0"),
     "kl": Metric("k3 estimate of KL(policy || reference), nats", "tokens trained on", "rises slowly"),
+    "importance_ratio/deviation": Metric(
+        "distance of the importance ratio from 1", "tokens trained on", "below 0.1; far above: updates too large"
+    ),
     "clip_ratio/low_mean": Metric("share whose gradient was cut at 1 - epsilon", "tokens trained on", "below 0.05"),
     "clip_ratio/high_mean": Metric("share cut at 1 + epsilon_high", "tokens trained on", "above 0, below 0.05"),
     "clip_ratio/region_mean": Metric("share cut at either bound", "tokens trained on", "above 0, below 0.1"),
@@ -71,28 +97,3 @@ METRICS: dict[str, Metric] = {
         for fate, meaning in FATES.items()
     },
 }
-
-
-class TokenMeans:
-    """Sums and counts of one optimizer step, kept on the device until they are read once."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, name: str, values: Tensor, mask: Tensor) -> None:
-        """Add the entries of ``values`` (``[N, T]`` or ``[N, 1]``) where ``mask`` (``[N, T]``) is 1."""
-        active = mask.bool()
-        if values.shape[1] == 1:  # one value per completion: counted once for each completion that has tokens
-            active = active.any(dim=1, keepdim=True)
-        total = torch.where(active, values.detach().float(), 0.0).sum()
-        entry = torch.stack([total, active.sum().float()])
-        self._sums[name] = self._sums[name] + entry if name in self._sums else entry
-
-    def drain(self, accelerator: Accelerator) -> dict[str, float]:
-        """The means over all processes; empties the collection. All processes must have added the same names."""
-        if not self._sums:
-            return {}
-        names = list(self._sums)
-        totals = accelerator.reduce(torch.stack([self._sums[name] for name in names]), reduction="sum")
-        self._sums = {}
-        return {name: total / max(count, 1.0) for name, (total, count) in zip(names, totals.tolist(), strict=True)}

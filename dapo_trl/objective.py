@@ -70,6 +70,7 @@ class Objective:
         if "importance_sampling_ratio" in batch:  # vLLM samples from slightly other probabilities
             loss = loss * batch["importance_sampling_ratio"]
         logged = {
+            "importance_ratio/deviation": (ratio - 1).abs(),
             "clip_ratio/low_mean": is_low_clipped,
             "clip_ratio/high_mean": is_high_clipped,
             "clip_ratio/region_mean": is_low_clipped | is_high_clipped,

@@ -49,6 +49,8 @@ class Rollout:
     """1 for the model's own tokens, 0 for foreign ones such as an environment's replies"""
     rewards: list[float] = field(default_factory=list)
     """one per reward function; NaN where it does not apply"""
+    outcome: Outcome | None = None
+    """what the environment said of it; None without one"""
     log_columns: dict[str, Any] = field(default_factory=dict)
     """what reward functions logged of this completion (TRL's ``log_extra``)"""
 

@@ -1,4 +1,4 @@
-"""One training run from settings to results: measure, train, save, measure again, draw the curves."""
+"""One training run from settings to results: measure, train, save, measure again, write the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from envs import RecordVerdicts
 from envs.saved import describe
 
 from .adapters import peft_config, quantization_config
-from .callbacks import MetricsFile, StopOnSignal
+from .callbacks import MetricsFile, SoundAlarms, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
@@ -36,11 +36,13 @@ from .evaluation import Evaluation, evaluate, evaluated_at_once, merge
 from .passes import SHARDED
 from .peers import losses_named
 from .plan.cautions import idle_adapter_settings
-from .report import plot_curves
+from .record import MOST_BYTES, RolloutRecorder
+from .report.page import write_report
 from .settings import RunConfig
 from .trainer import DAPOTrainer
 
 INTERRUPTED = 130
+STOPPED = 1
 OWN_FILES = (
     "checkpoint-*",
     "completions",
@@ -51,6 +53,8 @@ OWN_FILES = (
     "metrics.jsonl",
     "model",
     "non_finite_step_*.pt",
+    "report.html",
+    "rollouts-*.jsonl",
     "verdicts-*.jsonl",
 )
 """what a run leaves in its folder, and all that `overwrite` deletes there"""
@@ -82,18 +86,24 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         trainer.remove_callback(default)
     for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl")):
         trainer.add_callback(callback)
+    alarms = trainer.pop_callback(SoundAlarms)
+    trainer.add_callback(alarms)  # what they say stands below the step's line
     trainer.on_activity = progress.describe
     console.print(_headline(run, args, trainer), highlight=False)
 
     before = after = None
     if held_out is not None and checkpoint is None:
         before = _measure("before", trainer, held_out, run, console)
+    if run.record_rollouts:
+        trainer.recorder = _recorder(trainer, folder, run.record_rollouts)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except (NonFiniteError, LostProcessError, KeyboardInterrupt):
         _say_last_checkpoint(console, folder)
         raise
     finally:
+        if trainer.recorder is not None:
+            trainer.recorder.flush()
         progress.close()
         stop.restore()
     if stop.requested:
@@ -103,18 +113,37 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         )
         trainer.close()
         return INTERRUPTED
+    if alarms.stopped is not None:
+        console.print(
+            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
+            "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."
+        )
+        trainer.close()
+        return STOPPED
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
         after = _measure("after", trainer, held_out, run, console)
         if run.eval_without_adapter:
             _measure("without_adapter", trainer, held_out, run, console, adapter=False)
     if trainer.accelerator.is_main_process:
-        picture = plot_curves(folder)
-        console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
+        console.print(_conclusion(trainer, folder, before, after), highlight=False)
+        console.print(_report(folder), highlight=False)
         if run.next_steps:
             console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
     trainer.close()
     return 0
+
+
+def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder:
+    accelerator: Accelerator = trainer.accelerator
+    return RolloutRecorder(
+        folder / f"rollouts-{accelerator.process_index}.jsonl",
+        trainer.processing_class,
+        count=count,
+        names=trainer.reward_func_names,
+        env=trainer.env,
+        most_bytes=MOST_BYTES // accelerator.num_processes,
+    )
 
 
 def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
@@ -287,9 +316,15 @@ def _figure(found: Evaluation) -> str:
     return f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples)"
 
 
-def _conclusion(
-    trainer: DAPOTrainer, folder: Path, picture: Path, before: Evaluation | None, after: Evaluation | None
-) -> str:
+def _report(folder: Path) -> str:
+    """Write the report; what is wrong with it is no fault of the run."""
+    try:
+        return f"report: {write_report([folder])}   (dapo-trl report {folder} writes it again)"
+    except Exception as error:
+        return f"report: not written ({type(error).__name__}: {one_line(error)})"
+
+
+def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, after: Evaluation | None) -> str:
     counts, ledger = trainer.sampling.counts, trainer.sampling.ledger
     lines = [""]
     if after is not None:
@@ -305,7 +340,7 @@ def _conclusion(
     )
     shares = ", ".join(f"{share:.1%} {fate.replace('_', ' ')}" for fate, share in ledger.shares().items())
     lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
-    lines.append(f"model: {folder / 'model'}   curves: {picture}   metrics: {folder / 'metrics.jsonl'}")
+    lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)
 
 

@@ -37,6 +37,9 @@ class RunConfig:
     record_verdicts: bool = False
     """keep every completion with its verdict in ``verdicts-*.jsonl``, a file for each process, to be judged again by
     `envs.replay`; it takes as much room as all the text that the model writes"""
+    record_rollouts: int = 8
+    """so many completions of each rollout batch are kept with their tokens, in ``rollouts-*.jsonl``, to be looked at in
+    the report (64 MB at most, evenly over the run); 0: none"""
     eval_env: str | None = None
     """environment to measure on; None: the one trained on"""
     eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +74,7 @@ class RunConfig:
     """what to say at the end of the run"""
 
     def __post_init__(self):
-        for name, least in (("eval_problems", 0), ("eval_samples", 1)):
+        for name, least in (("eval_problems", 0), ("eval_samples", 1), ("record_rollouts", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be {least} or more.")
         if self.eval_temperature <= 0:

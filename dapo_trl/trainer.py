@@ -23,23 +23,27 @@ from trl import GRPOTrainer
 
 from . import batching, forward, objective
 from .assembly import Assembled, assemble
-from .callbacks import NothingLearnt
+from .callbacks import NothingLearnt, SoundAlarms
 from .collect import RolloutCollector
 from .config import DAPOConfig
+from .conversation import Outcome
 from .data import PromptStream, StreamedPrompts, prompt_stream
 from .dialect import Dialect
 from .environments import has_overlong_penalty, make_env
 from .errors import ConfigError
 from .guard import stop_at_non_finite
-from .metrics import TokenMeans
+from .means import TokenMeans
 from .passes import Passes, Update, update_from_state, update_state
 from .peers import keep_to
 from .plan.cautions import cautions_at_start
+from .record import RolloutRecorder
 from .replay import Replay
+from .request import NO_VISION, check_context, check_request
 from .resume import ResumableTrainer
 from .rewards import OverlongReward, RewardColumns, checked
 from .rollout import EnvironmentReward, EnvironmentRollout, EnvironmentRows, clock_rows
 from .state import SamplingState
+from .trackers import grouped_names
 
 
 class DAPOTrainer(ResumableTrainer):
@@ -89,23 +93,13 @@ class DAPOTrainer(ResumableTrainer):
         env: str | gymnasium.Env | None = None,
     ):
         args = DAPOConfig() if args is None else args
-        if not isinstance(args, DAPOConfig):
-            raise ConfigError(
-                f"args is a {type(args).__name__}: DAPOTrainer needs a DAPOConfig (the fields of GRPOConfig and "
-                "DAPO's own)."
-            )
         if isinstance(processing_class, ProcessorMixin):
-            raise ConfigError(_VISION)
-        if args.filters_groups and (tools or environment_factory):
-            raise ConfigError(
-                f"group_filter is {args.group_filter!r} and TRL's tools or environment_factory are in use: dynamic "
-                "sampling cannot replay their episodes. Set group_filter to 'none', or make the task an `env`."
-            )
-        if env is None and reward_funcs is None and environment_factory is None:
-            raise ConfigError(
-                "neither env nor reward_funcs is given: rewards come from an environment (env='math/Arithmetic-v0') or "
-                "from reward functions beside a train_dataset."
-            )
+            raise ConfigError(NO_VISION)
+        check_request(
+            args,
+            has_tools=bool(tools or environment_factory),
+            has_rewards=not (env is None and reward_funcs is None and environment_factory is None),
+        )
         functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         functions = [checked(function) for function in functions if function is not None]
         self.env = None if env is None else make_env(env)
@@ -133,7 +127,7 @@ class DAPOTrainer(ResumableTrainer):
             environment_factory=environment_factory,
         )
         if self._is_vlm:
-            raise ConfigError(_VISION)
+            raise ConfigError(NO_VISION)
         keep_to(args.ddp_timeout_delta)
         if self.accelerator.distributed_type == DistributedType.FSDP:
             # accelerate does not mark what it shards as transformers does, whose `generate` would then let a process
@@ -160,6 +154,8 @@ class DAPOTrainer(ResumableTrainer):
         self.sampling = SamplingState(self.prompts, args)
         self.on_activity: Callable[[str], None] = lambda activity: None
         """told what goes on within a step, for a progress bar"""
+        self.recorder: RolloutRecorder | None = None
+        """keeps some rollouts to be looked at"""
         self._collector = RolloutCollector(self)
         self.replay: Replay | None = None
         self.passes = Passes(self)
@@ -171,7 +167,8 @@ class DAPOTrainer(ResumableTrainer):
         self._objective = None if trls else objective.Objective.of(args)
         for sentence in cautions_at_start(self.model, args):
             self.warn(sentence)
-        self.add_callback(NothingLearnt(args.updates_per_rollout))
+        for callback in (NothingLearnt(args.updates_per_rollout), SoundAlarms(args, self.accelerator)):
+            self.add_callback(callback)
 
     # Construction
 
@@ -191,13 +188,17 @@ class DAPOTrainer(ResumableTrainer):
 
     # Rewards
 
+    @property
+    def outcomes(self) -> list[Outcome] | None:
+        """What the environment said of the rows that this process scored last; None without one."""
+        return None if self._environment_reward is None else self._environment_reward.outcomes
+
     def accuracy_of(self, rewards: Tensor) -> Tensor:
         """Raw correctness of the rows that this process scored last: ``[n, F]`` of rewards to ``[n]``. Without an
         environment it is the reward before the overlong penalty."""
-        if self._environment_reward is None:
+        if self.outcomes is None:
             return self.columns.unshaped(rewards)
-        outcomes = [outcome.accuracy for outcome in self._environment_reward.outcomes]
-        return torch.tensor(outcomes, dtype=torch.float32, device=rewards.device)
+        return torch.tensor([found.accuracy for found in self.outcomes], dtype=torch.float32, device=rewards.device)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         if self.replay is not None:
@@ -223,15 +224,9 @@ class DAPOTrainer(ResumableTrainer):
         found = super()._tokenize_prompts(prompts)
         if self.tools:  # TRL looks itself, turn by turn
             return found
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         mine = torch.tensor([max(len(ids) for ids in found[0])], device=self.accelerator.device)
         longest = int(self.accelerator.gather(mine).max())  # so that all processes stop together
-        if limit is not None and longest + self.max_completion_length > limit:
-            raise ConfigError(
-                f"a prompt of {longest} tokens + max_completion_length {self.max_completion_length} = "
-                f"{longest + self.max_completion_length}, but the model's context holds {limit} tokens. Lower "
-                "max_completion_length, drop the long prompts, or use a model with a longer context."
-            )
+        check_context(self.model.config, prompt=longest, completion=self.max_completion_length)
         return found
 
     def speak(self, contexts: list[list[int]], room: int) -> tuple[list[list[int]], list[list[float]] | None]:
@@ -248,6 +243,8 @@ class DAPOTrainer(ResumableTrainer):
 
     def _rollout_updates(self) -> list[Update | None]:
         """A new rollout batch as its optimizer steps; None for one without tokens."""
+        if self.recorder is not None:
+            self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
         rows, spare = self._unfiltered_rows() if tools else self._filtered_rows()
         if spare is None:
@@ -341,6 +338,8 @@ class DAPOTrainer(ResumableTrainer):
         if "layout" in inputs:
             with self.accelerator.autocast():
                 logps, entropies = forward.per_token(model, inputs["layout"])
+            if self.recorder is not None:
+                self.recorder.see(inputs, logps, self.state.global_step)
         else:  # evaluation
             logps, entropies, _ = self._get_per_token_logps_and_entropies(
                 model,
@@ -381,6 +380,10 @@ class DAPOTrainer(ResumableTrainer):
         for name, mean in means.drain(self.accelerator).items():
             self._metrics[mode][name].append(mean)
 
+    def log(self, logs, start_time=None):
+        with grouped_names():
+            super().log(logs, start_time)
+
     # Checkpoints
 
     def rollout_shape(self) -> dict[str, int]:
@@ -403,8 +406,3 @@ class DAPOTrainer(ResumableTrainer):
         self._updates = [update and update_from_state(update, device) for update in own["updates"]]
         self.sampling.load_state_dict(everyones["sampling"])
         self.passes.limit, self.passes.measured = everyones["passes"]["limit"], everyones["passes"]["measured"]
-
-
-_VISION = (
-    "the model has a vision processor: DAPOTrainer trains on text alone. Pass the model's tokenizer and a text task."
-)

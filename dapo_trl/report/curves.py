@@ -1,8 +1,7 @@
-"""A run directory as pictures."""
+"""The main curves of a run as one PNG."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .callbacks import read_metrics
+from .reading import Run
+from .summary import held_out_points
 
 matplotlib.use("Agg")
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3366aa", "#dd8833", "#44996b", "#c0504d", "#8a8f98"
 
 
-def plot_curves(run: Path) -> Path:
-    """Draw the main curves of a run into ``curves.png`` in its folder.
-
-    Reads ``metrics.jsonl`` and, if they are there, ``evaluation_before.json`` and ``evaluation_after.json``.
-    """
-    rows = [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
+def plot_curves(run: Run, path: Path, *, title: str) -> Path:
+    """Draw the main curves of a run into a PNG file; what was not logged is said in its place."""
+    rows = run.training
     figure = Figure(figsize=(13, 7), layout="constrained")
     axes = figure.subplots(2, 3)
     _accuracy(axes[0, 0], rows, run)
@@ -50,8 +47,7 @@ def plot_curves(run: Path) -> Path:
             axis.text(0.5, 0.5, "nothing was logged", ha="center", transform=axis.transAxes, color=GREY)
         if axis.get_legend_handles_labels()[1]:
             axis.legend(frameon=False, fontsize=9)
-    figure.suptitle(str(run), fontsize=11, color=GREY)
-    path = run / "curves.png"
+    figure.suptitle(title, fontsize=11, color=GREY, parse_math=False)
     figure.savefig(path, dpi=110)
     return path
 
@@ -88,7 +84,7 @@ def _lines(
         axis.set_ylim(bottom=floor)
 
 
-def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Path) -> None:
+def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Run) -> None:
     _lines(
         axis,
         rows,
@@ -98,26 +94,24 @@ def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Path) -> None:
             "accuracy/trained": ("trained on (after the filter)", GREY),
         },
     )
-    last = rows[-1]["step"] if rows else 0
-    for name, step in (("before", 0), ("after", last)):
-        path = run / f"evaluation_{name}.json"
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            low, high = found["interval_95"]
-            value = found["accuracy"]
-            label = "held out, 95 % interval" if name == "before" else None
-            error = [[max(value - low, 0)], [max(high - value, 0)]]
-            axis.errorbar(
-                [step],
-                [value],
-                yerr=error,
-                fmt="o",
-                color=ORANGE,
-                capsize=4,
-                markersize=6,
-                label=label,
-                zorder=3,
-            )
+    points = held_out_points(run)
+    values = np.array([point["value"] for point in points])
+    bounds = {
+        side: np.array([point["value"] if point[side] is None else point[side] for point in points])
+        for side in ("low", "high")
+    }
+    if points:
+        axis.errorbar(
+            [point["step"] for point in points],
+            values,
+            yerr=[np.maximum(values - bounds["low"], 0), np.maximum(bounds["high"] - values, 0)],
+            fmt="o",
+            color=ORANGE,
+            capsize=4,
+            markersize=6,
+            label="held out, 95 % interval",
+            zorder=3,
+        )
     axis.set_ylim(0, 1.03)
 
 
@@ -129,10 +123,12 @@ def _groups(axis: Axes, rows: list[dict[str, Any]]) -> None:
         "groups/constant": ("dropped: constant", ORANGE),
         "groups/unscorable": ("dropped: unscorable", GREY),
     }
-    shown = {name: style for name, style in parts.items() if _series(rows, name)[1].sum() > 0}
-    steps, _ = _series(rows, "groups/kept")
+    rows = [row for row in rows if "groups/kept" in row]
+    columns = {name: np.array([row.get(name, 0.0) for row in rows]) for name in parts}
+    shown = {name: style for name, style in parts.items() if columns[name].sum() > 0}
+    steps = np.array([row["step"] for row in rows])
     if shown:
-        stacks = [_series(rows, name)[1] for name in shown]
+        stacks = [columns[name] for name in shown]
         if len(steps) == 1:  # an area needs two points
             steps, stacks = np.array([steps[0] - 0.5, steps[0] + 0.5]), [np.repeat(stack, 2) for stack in stacks]
         axis.stackplot(

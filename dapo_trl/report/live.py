@@ -1,0 +1,133 @@
+"""The page of runs that go on: served on this machine alone, and asked for newer data by the page itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, one_line
+from . import page, summary
+from .reading import RUNNING, read_run
+
+ADDRESS = "127.0.0.1"
+PORT = 8707
+PORTS_TRIED = 20
+WATCHED = ("metrics.jsonl", "config.yaml", "environment.json", "evaluation_*.json", "rollouts-*.jsonl", "model")
+
+
+class Watched:
+    """The data of some runs, read again when their files have changed."""
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = folders
+        self.labels = summary.labels(folders)
+        self._lock = threading.Lock()
+        self._tag = ""
+        self._data = b""
+
+    def read(self) -> tuple[str, bytes]:
+        """The data as `page.data` returns them, with a tag that changes when they do."""
+        with self._lock:
+            tag = self._fingerprint()
+            if tag != self._tag:
+                runs = [read_run(folder, may_be_empty=True) for folder in self.folders]
+                self._data, self._tag = page.data(runs, self.labels), tag
+            return self._tag, self._data
+
+    def _fingerprint(self) -> str:
+        found = []
+        for folder in self.folders:
+            for path in sorted(path for pattern in WATCHED for path in folder.glob(pattern)):
+                with contextlib.suppress(OSError):
+                    state = path.stat()
+                    found.append((str(path), state.st_size, state.st_mtime_ns, time.time() - state.st_mtime < RUNNING))
+        return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
+
+
+def server(folders: Sequence[Path], *, port: int | None = None) -> ThreadingHTTPServer:
+    """A server of the page, bound to 127.0.0.1.
+
+    Args:
+        port: None: `PORT`, or the next one that is free.
+
+    Raises:
+        ConfigError: a folder does not exist, or the port is not free.
+    """
+    watched = Watched(folders)
+    watched.read()  # a mistake in the request is told at once
+    handler = type("Handler", (_Handler,), {"watched": watched})
+    for candidate in [port] if port is not None else range(PORT, PORT + PORTS_TRIED):
+        try:
+            return ThreadingHTTPServer((ADDRESS, candidate), handler)
+        except (OSError, OverflowError) as error:
+            reason = one_line(error)
+    what = f"port is {port}" if port is not None else f"ports {PORT} to {PORT + PORTS_TRIED - 1}"
+    raise ConfigError(f"{what}: cannot be listened on ({reason}). Choose another --port.")
+
+
+def serve(folders: Sequence[Path], *, port: int | None, say: Callable[[str], Any]) -> None:
+    """Serve until Ctrl-C."""
+    with server(folders, port=port) as serving:
+        say(f"http://{ADDRESS}:{serving.server_address[1]}/   (on this machine alone; Ctrl-C ends it)")
+        with contextlib.suppress(KeyboardInterrupt):
+            serving.serve_forever()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    watched: Watched
+    server: ThreadingHTTPServer
+
+    def do_GET(self) -> None:
+        if not self._is_for_us():
+            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"This server answers to 127.0.0.1 and localhost alone.\n")
+        elif self.path == "/":
+            title = ", ".join(self.watched.labels)
+            for _, content in self._data():
+                html = page.render(content, title=title, live=True)
+                self._answer(HTTPStatus.OK, "text/html; charset=utf-8", html.encode())
+        elif self.path == "/data":
+            for tag, content in self._data():
+                if self.headers.get("If-None-Match") == f'"{tag}"':
+                    self._answer(HTTPStatus.NOT_MODIFIED, "application/octet-stream", b"", tag)
+                else:
+                    self._answer(HTTPStatus.OK, "application/octet-stream", content, tag)
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"There is nothing here: the page is at /.\n")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: what is worth saying is on the page."""
+
+    def _is_for_us(self) -> bool:
+        """Whether the request names this server: a page elsewhere may have had its own name pointed here."""
+        port = self.server.server_address[1]
+        return self.headers.get("Host") in (f"{ADDRESS}:{port}", f"localhost:{port}")
+
+    def _data(self) -> Iterator[tuple[str, bytes]]:
+        """The data, or none and an answer that says why."""
+        try:
+            yield self.watched.read()
+        except (ConfigError, OSError) as error:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{one_line(error)}\n".encode())
+
+    def _answer(self, status: HTTPStatus, kind: str, body: bytes, tag: str = "") -> None:
+        self.send_response(status)
+        for name, value in (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+        ):
+            self.send_header(name, value)
+        if tag:
+            self.send_header("ETag", f'"{tag}"')
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)

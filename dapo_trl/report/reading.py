@@ -1,0 +1,190 @@
+"""What there is of a run's folder: torn, empty, huge, still growing, or of an older format.
+
+Nothing here fails over a file's content: what can be read is read, and `Run.notes` says what cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+
+MOST_ROWS = 200_000
+"""logs that are kept in memory; of more every second, fourth, ... one is read"""
+MOST_LINE = 4 * 2**20
+"""characters of a line; a longer one is none of ours"""
+RUNNING = 600.0
+"""seconds since the last log, within which a run that has not ended is taken to be running"""
+OLDER_NAMES = {
+    "completion_length": "completions/mean_length",
+    "clip_ratio": "clip_ratio/region_mean",
+    "completions/clip_ratio": "completions/clipped_ratio",
+}
+"""what earlier versions, of this project or of TRL, called a metric"""
+
+
+@dataclass
+class Run:
+    """A run as far as its folder tells."""
+
+    folder: Path
+    rows: list[dict[str, float]] = field(default_factory=list)
+    """logs in order: finite numbers by name, each with its ``step``"""
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """by name: "before", "after", ..."""
+    status: str = "stopped"
+    """"finished", "running" or "stopped" """
+    notes: list[str] = field(default_factory=list)
+    """what is missing or cannot be read, in sentences"""
+
+    @property
+    def training(self) -> list[dict[str, float]]:
+        """The logs of optimizer steps."""
+        return [row for row in self.rows if "loss" in row]
+
+
+def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
+    """Read a run's folder.
+
+    Args:
+        may_be_empty: the run may begin later.
+
+    Raises:
+        ConfigError: there is no such folder, or nothing of a run in it.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise ConfigError(f"run {folder} {what}: give the folder that `dapo-trl train` wrote (its output_dir).")
+    run = Run(folder)
+    source = _metrics_source(folder)
+    if source is None:
+        run.notes.append("There is no metrics.jsonl: no curves.")
+    else:
+        run.rows = _sorted_rows(_read_rows(source, run.notes), run.notes)
+        if not run.rows:
+            run.notes.append(f"{source.name} holds no logs yet: no curves.")
+    run.config = _mapping(folder / "config.yaml", run.notes)
+    run.environment = _mapping(folder / "environment.json", run.notes)
+    for path in sorted(folder.glob("evaluation_*.json")):
+        run.evaluations[path.stem.removeprefix("evaluation_")] = _mapping(path, run.notes)
+    if not may_be_empty and source is None and not run.config and not list(folder.glob("rollouts-*.jsonl")):
+        raise ConfigError(
+            f"{folder} is not the folder of a run: it holds no metrics.jsonl, trainer_state.json or config.yaml."
+        )
+    run.status = _status(run, source)
+    return run
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file as they are; a line torn by a crash is left out, a missing file has none."""
+    rows = (row for row in _lines(path) if row is not None) if path.is_file() else iter(())
+    return list(rows)
+
+
+def _metrics_source(folder: Path) -> Path | None:
+    """The metrics file, or the state that Hugging Face's trainers leave."""
+    states = [folder / "trainer_state.json", *folder.glob("checkpoint-*/trainer_state.json")]
+    newest = sorted((path for path in states if path.is_file()), key=lambda path: path.stat().st_mtime)
+    return next((path for path in [folder / "metrics.jsonl", *reversed(newest)] if path.is_file()), None)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The objects of a file of JSON lines; None for a line that holds none."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in iter(lambda: file.readline(MOST_LINE), ""):
+            if not line.strip(" \r\n\t\0"):
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield row if isinstance(row, dict) else None
+
+
+def _read_rows(path: Path, notes: list[str]) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = []
+    every, count, torn, unnumbered = 1, 0, 0, 0
+    for content in _logs(path, notes):
+        if content is None:
+            torn += 1
+            continue
+        count += 1
+        if count % every:
+            continue
+        row = _numbers(content)
+        if "step" not in row:
+            unnumbered += 1
+            row["step"] = float(count)
+        found.append(row)
+        if len(found) > MOST_ROWS:
+            found, every = found[1::2], 2 * every
+    if torn:
+        notes.append(f"{torn} line(s) of {path.name} cannot be read (torn by a crash, or no JSON) and are left out.")
+    if every > 1:
+        notes.append(f"{path.name} holds {count:,} logs: every {every}th is shown.")
+    if unnumbered:
+        notes.append(f"{unnumbered} log(s) of {path.name} do not name their step: they are counted instead.")
+    return found
+
+
+def _logs(path: Path, notes: list[str]) -> Iterator[dict[str, Any] | None]:
+    if path.suffix == ".jsonl":
+        yield from _lines(path)
+        return
+    notes.append(f"There is no metrics.jsonl: the logs are those of {path.relative_to(path.parents[1])}.")
+    history = _mapping(path, notes).get("log_history")
+    yield from (row if isinstance(row, dict) else None for row in history or [])
+
+
+def _numbers(content: dict[str, Any]) -> dict[str, float]:
+    row = {}
+    for name, value in content.items():
+        try:
+            number = float(value) if isinstance(value, int | float) else math.nan
+        except OverflowError:
+            continue
+        if math.isfinite(number):
+            row[OLDER_NAMES.get(name, name) if name not in OLDER_NAMES.values() else name] = number
+    return row
+
+
+def _sorted_rows(rows: list[dict[str, float]], notes: list[str]) -> list[dict[str, float]]:
+    if any(later["step"] < row["step"] for row, later in zip(rows, rows[1:], strict=False)):
+        notes.append("The steps of the logs do not rise throughout: they are shown in order of their steps.")
+        rows = sorted(rows, key=lambda row: row["step"])
+    return rows
+
+
+def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
+    """A YAML or JSON file; empty, with a note, when it is missing or cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        notes.append(f"There is no {path.name}.")
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        notes.append(f"{path.name} cannot be read ({type(error).__name__}).")
+        return {}
+    if not isinstance(content, dict):
+        notes.append(f"{path.name} is empty or no mapping.")
+        return {}
+    return content
+
+
+def _status(run: Run, source: Path | None) -> str:
+    if any("train_runtime" in row for row in run.rows) or (run.folder / "model").is_dir():
+        return "finished"
+    if source is not None and time.time() - source.stat().st_mtime < RUNNING:
+        return "running"
+    return "stopped"

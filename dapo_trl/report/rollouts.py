@@ -1,0 +1,154 @@
+"""The recorded rollouts of a run: an index of all of them, and a selection that a page can hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MOST_SHOWN = 4000
+"""rollouts of a page, all its runs together"""
+MOST_CHARACTERS = 18_000_000
+"""of their data, uncompressed"""
+PIECES_SHOWN = 30_000
+"""characters of a completion"""
+SLICES = 100
+"""of the steps; each has an equal share of what is shown"""
+MOST_LINE = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a rollout is in its file, and what it is chosen by."""
+
+    path: Path
+    offset: int
+    size: int
+    step: int
+    advantage: float
+
+
+def index(folder: Path, notes: list[str]) -> list[Entry]:
+    """All rollouts of a run, the earliest first; only one line at a time is in memory."""
+    found, torn = [], 0
+    paths = sorted(folder.glob("rollouts-*.jsonl"))
+    for path in paths:
+        with path.open("rb") as file:
+            offset = 0
+            for line in iter(lambda: file.readline(MOST_LINE), b""):
+                row = _parsed(line)
+                if row is not None:
+                    step, advantage = (_finite(row.get(name)) or 0.0 for name in ("step", "advantage"))
+                    found.append(Entry(path, offset, len(line), int(step), advantage))
+                elif line.strip():
+                    torn += 1
+                offset += len(line)
+    if torn:
+        notes.append(f"{torn} line(s) of the recorded rollouts cannot be read and are left out.")
+    if not paths:
+        notes.append("No rollouts were recorded (record_rollouts, or an older version): there are none to look at.")
+    elif not found:
+        notes.append("No rollout has been written yet: the first are written after the first rollout batch.")
+    return sorted(found, key=lambda entry: entry.step)
+
+
+def select(entries: Sequence[Entry], *, most: int = MOST_SHOWN, size: int = MOST_CHARACTERS) -> list[Entry]:
+    """Those that fit: evenly over the steps, half of each slice by the largest absolute advantage, half evenly."""
+    average = sum(entry.size for entry in entries) / max(len(entries), 1)
+    room = min(most, int(size / max(average, 1.0)))
+    if len(entries) <= room:
+        return list(entries)
+    kept: set[int] = set()
+    slices = [part for part in np.array_split(np.arange(len(entries)), min(SLICES, max(room, 1))) if len(part)]
+    for number, part in enumerate(slices):
+        share = room * (number + 1) // len(slices) - room * number // len(slices)
+        order = sorted(part.tolist(), key=lambda place: -abs(entries[place].advantage))
+        chosen = order[: (share + 1) // 2]
+        rest = sorted(set(part.tolist()) - set(chosen))
+        even = np.linspace(0, len(rest) - 1, min(share - len(chosen), len(rest))).round().astype(int)
+        kept |= {*chosen, *(rest[place] for place in even)}
+    return [entries[place] for place in sorted(kept)]
+
+
+def load(entry: Entry) -> dict[str, Any]:
+    """A rollout for the page: short names, figures rounded, texts cut to `PIECES_SHOWN` characters."""
+    with entry.path.open("rb") as file:
+        file.seek(entry.offset)
+        row = _parsed(file.read(entry.size)) or {}
+    pieces = [str(piece) for piece in _list(row.get("pieces"))] or [str(row.get("completion") or "")]
+    shown, total = _within(pieces, PIECES_SHOWN), sum(map(len, pieces))
+    pieces = [piece[:PIECES_SHOWN] for piece in pieces[:shown]]
+    before, change = (_list(row.get(name))[:shown] for name in ("before", "change"))
+    left_out = [_finite(value) for value in _list(row.get("left_out"))]
+    found = {
+        "step": entry.step,
+        "index": row.get("index") if isinstance(row.get("index"), int) else None,
+        "level": None if row.get("level") is None else str(row["level"])[:100],
+        "verdict": str(row.get("verdict") or "not judged")[:100],
+        "fate": str(row.get("fate") or "unknown")[:100],
+        "advantage": _finite(row.get("advantage")),
+        "accuracy": _finite(row.get("accuracy")),
+        "tokens": int(_finite(row.get("tokens")) or len(pieces)),
+        "updates": int(_finite(row.get("updates")) or 0),
+        "rewards": _components(row.get("rewards")),
+        "components": _components(row.get("components")),
+        "prompt": _cut(row.get("prompt")),
+        "solution": None if row.get("solution") is None else _cut(row.get("solution")),
+        "pieces": pieces,
+        "missing": total - sum(map(len, pieces)),
+    }
+    if len(left_out) == 2 and left_out[1] and left_out[0] is not None:
+        found["gap"] = [int(left_out[0]), int(left_out[1])]
+    own = _list(row.get("own"))[:shown]
+    if 0 in own:
+        found["own"] = own
+    if change:
+        found["before"] = [None if _finite(value) is None else round(float(value), 3) for value in before]
+        found["change"] = [None if _finite(value) is None else float(f"{value:.3g}") for value in change]
+    return found
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line.decode("utf-8", errors="surrogatepass"))
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _within(pieces: Sequence[str], most: int) -> int:
+    """How many pieces hold at most so many characters together; at least one."""
+    total = 0
+    for count, piece in enumerate(pieces):
+        total += len(piece)
+        if total > most:
+            return max(count, 1)
+    return len(pieces)
+
+
+def _cut(text: Any) -> str:
+    text = "" if text is None else str(text)
+    if len(text) <= PIECES_SHOWN:
+        return text
+    return f"{text[:PIECES_SHOWN]}\n[{len(text) - PIECES_SHOWN:,} more characters are not in this page]"
+
+
+def _list(value: Any) -> list:
+    return value if isinstance(value, list) else []
+
+
+def _components(value: Any) -> dict[str, float | None]:
+    return {str(name)[:100]: _finite(part) for name, part in value.items()} if isinstance(value, dict) else {}
+
+
+def _finite(value: Any) -> float | None:
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

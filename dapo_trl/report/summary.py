@@ -1,0 +1,157 @@
+"""Runs as plain data for the page: curves thinned out, figures, alarms, settings side by side. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..alarms import alarms_in
+from ..history import HELD_OUT, held_out
+from ..ledger import FATES
+from ..metrics import METRICS
+from .reading import Run
+
+MOST_POINTS = 500
+"""of a curve; of more logs each point is the mean of several, with their smallest and largest value"""
+_SETS = ("ledger/", "sampling/rollout_batches", "sampling/prompts", "sampling/epochs", "num_tokens", "epoch", "seconds")
+"""names, or their beginnings, of what counts up over the run: the last of several logs stands for them"""
+
+_NO_SETTINGS = ("output_dir", "overwrite", "next_steps", "resume_from_checkpoint")
+"""asked for, but not what makes a run different from another"""
+
+
+def curves(rows: Sequence[dict[str, float]], *, most: int = MOST_POINTS) -> dict[str, Any]:
+    """The logs of optimizer steps by column.
+
+    Returns:
+        "step" ``[n]`` with ``n`` at most ``most``, "values" ``{name: [n]}``, and, if several logs make a point, "low" and
+        "high" alike; None where nothing was logged.
+    """
+    names = sorted({name for row in rows for name in row} - {"step"})
+    edges = np.linspace(0, len(rows), min(len(rows), most) + 1).round().astype(int)
+    found: dict[str, Any] = {"step": [], "values": {}, "low": {}, "high": {}}
+    if not rows:
+        return found
+    found["step"] = [int(rows[last - 1]["step"]) for last in edges[1:]]
+    for name in names:
+        column = np.array([row.get(name, np.nan) for row in rows])
+        parts = [part[~np.isnan(part)] for part in np.split(column, edges[1:-1])]
+        last = name.startswith(_SETS)
+        found["values"][name] = [_short(part[-1] if last else part.mean()) if len(part) else None for part in parts]
+        if len(rows) > most and not last:
+            found["low"][name] = [_short(part.min()) if len(part) else None for part in parts]
+            found["high"][name] = [_short(part.max()) if len(part) else None for part in parts]
+    return found
+
+
+def held_out_points(run: Run) -> list[dict[str, Any]]:
+    """Held-out accuracy by step with its 95 % interval, from the logs and the files of the measurements."""
+    points: dict[int, dict[str, Any]] = {}
+    last = max((int(row["step"]) for row in run.rows), default=0)
+    for name, found in run.evaluations.items():
+        step = {"before": 0, "after": last}.get(name, found.get("step"))
+        value, interval = found.get("accuracy"), found.get("interval_95")
+        if isinstance(step, int) and isinstance(value, int | float):
+            pair = interval if isinstance(interval, list) and len(interval) == 2 else [None, None]
+            points[step] = {"step": step, "value": value, "low": pair[0], "high": pair[1]}
+    for row in run.rows:
+        value = held_out(row)
+        if value is not None:
+            bounds = {side: row.get(f"{HELD_OUT}_{side}") for side in ("low", "high")}
+            points.setdefault(int(row["step"]), {"step": int(row["step"]), "value": value, **bounds})
+    return [points[step] for step in sorted(points)]
+
+
+def describe_run(run: Run, label: str) -> dict[str, Any]:
+    """All that the page shows of one run, but for its rollouts."""
+    training = run.training
+    newest = {name: value for row in training for name, value in row.items()}
+    asked = run.config.get("max_steps")
+    return {
+        "label": label,
+        "folder": str(run.folder),
+        "status": run.status,
+        "steps": int(newest.get("step", 0)),
+        "max_steps": asked if isinstance(asked, int) and asked > 0 else None,
+        "seconds": newest.get("seconds"),
+        "tokens": newest.get("ledger/tokens", newest.get("num_tokens")),
+        "newest": {name: newest.get(name) for name in ("reward/sampled", "reward", "accuracy/sampled", "entropy")},
+        "curves": curves(training),
+        "logs": len(training),
+        "held_out": held_out_points(run),
+        "alarms": [
+            {"name": alarm.name, "step": alarm.step, "cleared": alarm.cleared, "message": alarm.message}
+            for alarm in alarms_in(run.rows, run.config)
+        ],
+        "notes": run.notes,
+    }
+
+
+def settings_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The settings that were asked for, by name: those that differ between the runs first."""
+    shown = [{name: value for name, value in run.config.items() if name not in _NO_SETTINGS} for run in runs]
+    return _table([_flat(config) for config in shown])
+
+
+def environment_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The environments with their arguments and the versions that their rewards depend on."""
+    return _table([_environments(run.environment) for run in runs])
+
+
+def meanings() -> dict[str, dict[str, str]]:
+    """What the metrics and the ledger's fates mean."""
+    found = {
+        name: {"definition": metric.definition, "over": metric.over, "healthy": metric.healthy}
+        for name, metric in METRICS.items()
+    }
+    return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in FATES.items()}
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """A short name for each run: the end of its path, as much of it as tells them apart."""
+    paths = [folder.resolve() for folder in folders]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        found = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(found)) == len(found):
+            break
+    return found
+
+
+def _table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [{"name": name, "values": [column.get(name) for column in columns]} for name in names]
+    for row in rows:
+        row["differs"] = len(set(row["values"])) > 1
+    return sorted(rows, key=lambda row: not row["differs"])
+
+
+def _environments(described: dict[str, Any]) -> dict[str, str]:
+    """What `envs.saved.describe` said of the environment trained on and of the held-out one, for a person."""
+    found: dict[str, str] = {}
+    for name, title in (("train", "train"), ("held_out", "held out")):
+        one = described.get(name)
+        if not isinstance(one, dict):
+            continue
+        spec = one.get("spec") if isinstance(one.get("spec"), dict) else {}
+        found |= _flat({title: {"id": one.get("id"), **(spec.get("kwargs") or {})}})
+        if spec.get("additional_wrappers"):
+            found |= _flat({title: {"wrappers": spec["additional_wrappers"]}})
+        found |= _flat({"version": one.get("versions")}) if name == "train" else {}
+    return found or _flat(described)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value if isinstance(value, str) else json.dumps(value, default=str)} if prefix else {}
+    parts = (_flat(item, f"{prefix}.{name}" if prefix else str(name)) for name, item in value.items())
+    return {name: text for part in parts for name, text in part.items()}
+
+
+def _short(value: float) -> float:
+    """To five digits."""
+    number = float(f"{value:.5g}")
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number

@@ -1,0 +1,99 @@
+"""What is known of the completions sampled for a rollout batch, and the figures that are logged of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from envs import Verdict
+
+VERDICTS = (*map(str, Verdict), "other")
+"""as they are counted: one that an environment invents is "other" """
+MOST_LEVELS = 12
+"""levels of difficulty whose accuracy is logged one by one; a run that meets more logs none of them"""
+_DIFFICULTIES = {"unsolved": 0.0, "hard": 1 / 3, "medium": 2 / 3, "easy": 1 - 1e-6, "solved": float("inf")}
+"""the share of a group that is right, at most"""
+
+
+@dataclass(frozen=True)
+class RoundNumbers:
+    """The ``n`` completions of some rounds, of all processes, groups side by side: ``[n]`` each."""
+
+    lengths: Tensor
+    truncated: Tensor
+    accuracy: Tensor
+    totals: Tensor
+    """rewards with penalties; NaN where unscorable"""
+    verdicts: Tensor
+    """places in `VERDICTS`; -1 without an environment"""
+    kept: Tensor
+    """bool: passed the filter"""
+    shaped: Tensor
+    """bool: of a dropped group whose rewards differ by the length penalty alone"""
+    levels: list[Hashable]
+    """of each group, as the data name it; None where they do not"""
+
+    @classmethod
+    def of(cls, rounds: Sequence[RoundNumbers]) -> RoundNumbers:
+        """Those of several rounds together."""
+        columns = [f.name for f in dataclasses.fields(cls) if f.name != "levels"]
+        joined = {name: torch.cat([getattr(part, name) for part in rounds]) for name in columns}
+        return cls(**joined, levels=[level for part in rounds for level in part.levels])
+
+    @property
+    def group_size(self) -> int:
+        return len(self.lengths) // len(self.levels)
+
+    def figures(self, seconds: float) -> dict[str, Tensor | float]:
+        """The metrics of a rollout batch whose sampling and scoring took ``seconds``; NaN for what there is none of."""
+        ended = self.lengths[self.truncated == 0]
+        ended = ended if ended.numel() else torch.zeros(1)
+        return {
+            "completions/mean_length": self.lengths.mean(),
+            "completions/min_length": self.lengths.min(),
+            "completions/max_length": self.lengths.max(),
+            "completions/clipped_ratio": self.truncated.mean(),
+            "completions/mean_terminated_length": ended.mean(),
+            "completions/min_terminated_length": ended.min(),
+            "completions/max_terminated_length": ended.max(),
+            "accuracy/sampled": self.accuracy.nanmean(),
+            "accuracy/trained": self.accuracy[self.kept].nanmean(),
+            "reward/sampled": self.totals.nanmean(),
+            "groups/shaping_only": self.shaped[:: self.group_size].sum(),
+            "sampling/unscorable": self.totals.isnan().float().mean(),
+            "throughput/tokens_per_second": self.lengths.sum() / seconds,
+            "time/rollout": seconds,
+            **self._difficulties(),
+            **self._verdicts(),
+        }
+
+    def by_level(self) -> dict[str, float]:
+        """``accuracy/level_<level>`` of every level that the data name."""
+        rates = self._pass_rates()
+        return {
+            f"accuracy/level_{level}": float(rates[[found == level for found in self.levels]].nanmean())
+            for level in sorted({level for level in self.levels if level is not None}, key=str)
+        }
+
+    def _pass_rates(self) -> Tensor:
+        return self.accuracy.view(-1, self.group_size).nanmean(dim=1)
+
+    def _difficulties(self) -> dict[str, Tensor]:
+        rates = self._pass_rates()
+        rates = rates[~rates.isnan()]
+        place = torch.bucketize(rates.double(), torch.tensor([*_DIFFICULTIES.values()], device=rates.device).double())
+        return {f"difficulty/{name}": (place == i).float().mean() for i, name in enumerate(_DIFFICULTIES)}
+
+    def _verdicts(self) -> dict[str, Tensor]:
+        if (self.verdicts < 0).any():
+            return {}
+        return {f"verdicts/{name}": (self.verdicts == i).float().mean() for i, name in enumerate(VERDICTS)}
+
+
+def verdict_number(verdict: str) -> int:
+    """Its place in `VERDICTS`."""
+    return VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS) - 1
