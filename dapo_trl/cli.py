@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import commands_envs
+from . import commands_envs, commands_eval
 from .errors import ConfigError, DapoError
 
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add_parser in (_add_train, commands_envs.add_parser):
+    for add_parser in (_add_train, commands_eval.add_parser, commands_envs.add_parser):
         add_parser(commands)
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
         sys.path.append(os.getcwd())

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback
-from transformers.utils import logging as transformers_logging
 
 from envs import RecordVerdicts
 from envs.saved import describe
@@ -24,17 +20,23 @@ from envs.saved import describe
 from .callbacks import MetricsFile, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
-from .console import ConsoleCallback, ConsoleHandler, progress_bar
+from .console import ConsoleCallback
 from .env_wrappers import wrap_env
 from .environments import make_env, row_count
-from .errors import ConfigError, NonFiniteError, did_you_mean, one_line
-from .evaluation import Evaluation, evaluate, merge
+from .errors import ConfigError, NonFiniteError, one_line
+from .figures import Evaluation
+from .held_out import BEST, HeldOut, figure, gain
+from .loading import check_model_folder
 from .report import plot_curves
 from .settings import RunConfig
+from .startup import quieten, share_cores
 from .trainer import DAPOTrainer
 
 INTERRUPTED = 130
 OWN_FILES = (
+    BEST,
+    f"{BEST}-new",
+    f"{BEST}-old",
     "checkpoint-*",
     "completions",
     "config.yaml",
@@ -58,26 +60,27 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     folder = Path(args.output_dir)
     checkpoint = _find_checkpoint(folder, run, args)
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
-    _quieten(console)
-    if args.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max((os.cpu_count() or 1) // args.world_size, 1))
-    env, held_out = _environments(run)
+    quieten(console)
+    share_cores(args.device, args.world_size)
+    env, held_out_env = _environments(run)
     trainer = _prepare(run, args, env)
+    held_out = None if held_out_env is None else HeldOut(trainer, held_out_env, run, console)
     if checkpoint is None:
-        described = {"train": describe(env), "held_out": None if held_out is None else describe(held_out)}
+        described = {"train": describe(env), "held_out": None if held_out_env is None else describe(held_out_env)}
         _begin_folder(folder, asked, described, trainer.accelerator)
     progress = ConsoleCallback(console)
     stop = StopOnSignal(console, trainer.accelerator)
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
-    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl")):
-        trainer.add_callback(callback)
+    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
+        if callback is not None:
+            trainer.add_callback(callback)
     trainer.on_activity = progress.describe
     console.print(_headline(run, args, trainer), highlight=False)
 
     before = after = None
     if held_out is not None and checkpoint is None:
-        before = _measure("before", trainer, held_out, run, console)
+        before = held_out.measure("before")
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except (NonFiniteError, KeyboardInterrupt):
@@ -95,10 +98,12 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         return INTERRUPTED
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
-        after = _measure("after", trainer, held_out, run, console)
+        after = held_out.measure("after")
     if trainer.accelerator.is_main_process:
         picture = plot_curves(folder)
         console.print(_conclusion(trainer, folder, picture, before, after), highlight=False)
+        if held_out is not None and held_out.best is not None:
+            console.print(held_out.best.told(folder), highlight=False)
         if run.next_steps:
             console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
     trainer.close()
@@ -150,7 +155,7 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
     assert run.model is not None
     if run.record_verdicts:
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
-    _check_model_folder(Path(run.model))
+    check_model_folder(Path(run.model))
     try:
         return DAPOTrainer(model=run.model, args=args, env=env)
     except ConfigError:
@@ -162,16 +167,6 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         ) from error
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise ConfigError(one_line(error)) from error
-
-
-def _check_model_folder(path: Path) -> None:
-    """Find a mistyped folder before the Hub is asked for a model of that name."""
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"model is {path}: the folder holds no config.json, so it is not a saved model.")
-    elif path.is_absolute() or (path.parent != Path(".") and path.parent.is_dir()):
-        hint = did_you_mean(str(path), (str(folder) for folder in path.parent.glob("*") if folder.is_dir()))
-        raise ConfigError(f"model is {path}: there is no such folder (looked from {Path.cwd()}).{hint}")
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], accelerator: Accelerator) -> None:
@@ -198,14 +193,6 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
-def _quieten(console: Console) -> None:
-    """Libraries' own bars and notices would tear the step lines apart; warnings of ours stay."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logger = logging.getLogger("dapo_trl")
-    logger.handlers, logger.propagate = [ConsoleHandler(console)], False
-
-
 def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
     weights = sum(p.numel() for p in trainer.model.parameters())
     return (
@@ -215,38 +202,6 @@ def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
     )
 
 
-def _measure(when: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console) -> Evaluation:
-    accelerator: Accelerator = trainer.accelerator
-    indices = list(range(run.eval_problems))
-    with progress_bar(console) as bar:
-        task = bar.add_task(f"held-out accuracy {when}", total=None, activity="")
-        mine = evaluate(
-            accelerator.unwrap_model(trainer.model),
-            trainer.processing_class,
-            env,
-            indices[accelerator.process_index :: accelerator.num_processes],
-            k=run.eval_samples,
-            max_completion_length=trainer.max_completion_length,
-            temperature=run.eval_temperature,
-            top_p=run.eval_top_p,
-            seed=trainer.args.seed + accelerator.process_index,
-            chat_template_kwargs=trainer.dialect.template,
-            on_batch=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    found = merge(gather_object([mine]))
-    if accelerator.is_main_process:
-        path = Path(trainer.args.output_dir) / f"evaluation_{when}.json"
-        path.write_text(json.dumps(found.summary(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"held-out accuracy {when} training: {_figure(found)}", highlight=False)
-    return found
-
-
-def _figure(found: Evaluation) -> str:
-    low, high = found.interval()
-    problems, samples = found.accuracy.shape
-    return f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples)"
-
-
 def _conclusion(
     trainer: DAPOTrainer, folder: Path, picture: Path, before: Evaluation | None, after: Evaluation | None
 ) -> str:
@@ -254,8 +209,10 @@ def _conclusion(
     lines = [""]
     if after is not None:
         if before is not None:
-            lines.append(f"held-out accuracy before: {_figure(before)}")
-        lines.append(f"held-out accuracy after:  {_figure(after)}")
+            lines.append(f"held-out accuracy before: {figure(before)}")
+        lines.append(f"held-out accuracy after:  {figure(after)}")
+        if before is not None:
+            lines.append(f"gain, problem by problem: {gain(before, after)}")
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")
