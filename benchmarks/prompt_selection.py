@@ -40,7 +40,7 @@ def train(arm: str, seed: int, steps: int) -> dict[str, Any]:
 
     from dapo_trl import DAPOTrainer
     from dapo_trl.environments import make_env
-    from dapo_trl.evaluation import evaluate
+    from dapo_trl.evaluation import Sampling, evaluate
     from dapo_trl.settings import load_settings
 
     torch.set_num_threads(1)
@@ -64,9 +64,9 @@ def train(arm: str, seed: int, steps: int) -> dict[str, Any]:
                         held_out,
                         list(range(run.eval_problems)),
                         k=4,
-                        max_completion_length=args.max_completion_length,
-                        batch_size=400,
-                        seed=state.global_step,
+                        sampling=Sampling(
+                            top_p=1.0, max_completion_length=args.max_completion_length, seed=state.global_step
+                        ),
                     )
                     generated = trainer.sampling.counts.sampled * args.num_generations
                     measured.append((generated, found.mean))

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import commands_envs, commands_merge, commands_plan, commands_report
+from . import commands_envs, commands_eval, commands_merge, commands_plan, commands_report
 from .errors import ConfigError, DapoError
 
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for add_parser in (
         _add_train,
+        commands_eval.add_parser,
         commands_plan.add_parser,
         commands_report.add_parser,
         commands_merge.add_parser,

@@ -31,6 +31,10 @@ class Outcome:
     verdict: str
     components: dict[str, float]
     """the parts of the reward by name, each summed over the episode"""
+    answer: str | None = None
+    """what the environment read as the model's answer, by which votes are counted; None where it names none"""
+    cause: str = ""
+    """why, in words"""
 
 
 class Conversation:
@@ -99,6 +103,8 @@ class Conversation:
             accuracy=float(self._info.get("accuracy", unshaped)),
             verdict=str(self._info.get("verdict", "unknown")),
             components=dict(self._components),
+            answer=None if (answer := self._info.get("answer")) is None else str(answer),
+            cause=str(self._info.get("cause", "")),
         )
 
     def _reset(self) -> None:

@@ -1,100 +1,285 @@
-"""Held-out accuracy of a model in an environment, with its uncertainty."""
+"""A model measured in an environment: samples of problems, each judged, and what they come to."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import torch
-from transformers import GenerationConfig
 
 from .config import DAPOConfig
 from .conversation import Conversation
 from .dialect import Dialect
-from .episodes import Agree, play
+from .environments import env_name
+from .episodes import Agree, Transcript, play
+from .errors import ConfigError
+from .estimators import MOST_SAMPLES
+from .figures import Evaluation
+from .generation import generate, random_numbers, stop_ids
 from .judging import Judges
-from .rollout import EnvironmentRows
+from .rollout import EnvironmentRows, shown_text
 
-AT_ONCE = 64
-"""completions generated at once, unless the memory is known to hold fewer"""
+BATCH_TOKENS = 2**18
+MOST_ROWS = 256
+"""of a batch: beyond, generation gets no faster"""
+
+Job = tuple[int, int]
+"""a problem, by its place, and the number of one of its samples"""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """``k`` samples of each of ``P`` problems."""
+class Sampling:
+    """How completions are drawn for a measurement."""
 
-    accuracy: np.ndarray
-    """``[P, k]`` raw correctness in [0, 1]; NaN where it could not be told"""
-    lengths: np.ndarray
-    """``[P, k]`` tokens of the model's own"""
-    truncated: np.ndarray
-    """``[P, k]`` bool: cut off at the length limit"""
-    verdicts: Counter[str]
-    levels: list[Any]
-    """the environment's ``info["level"]`` of each problem, or None"""
+    temperature: float = 1.0
+    """0: the most probable token, always"""
+    top_p: float = 0.7
+    """tokens are drawn from the smallest set of most probable ones whose probability reaches it; as in the paper"""
+    max_completion_length: int = 512
+    """in tokens, an environment's replies included"""
+    seed: int = 42
+
+    def check(self, k: int, *, prefix: str = "") -> None:
+        """Refuse what cannot be drawn.
+
+        Args:
+            k: samples of each problem.
+            prefix: of the settings' names, for messages.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        samples = f"{prefix}samples" if prefix else "k"
+        if not 1 <= k <= MOST_SAMPLES:
+            raise ConfigError(f"{samples} is {k}: it must be from 1 to {MOST_SAMPLES} completions of each problem.")
+        if self.temperature < 0:
+            raise ConfigError(f"{prefix}temperature is {self.temperature}: it must be 0 or more.")
+        if self.temperature == 0 and k > 1:
+            raise ConfigError(
+                f"{prefix}temperature is 0 and {samples} is {k}: all completions of a problem would be the same. Set "
+                f"{samples} to 1, or a temperature above 0."
+            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"{prefix}top_p is {self.top_p}: it must lie in (0, 1].")
+        if self.max_completion_length < 1:
+            raise ConfigError(f"max_completion_length is {self.max_completion_length}: it must be 1 or more tokens.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row of an environment, as the model is shown it."""
+
+    index: int
+    prompt: str
+    ids: list[int]
+    """the prompt's tokens, those of the chat template included"""
+    level: Any
 
     @property
-    def mean(self) -> float:
-        """avg@k: the mean over problems of the mean over samples."""
-        return _mean_over_problems(self.accuracy)
-
-    def interval(self, confidence: float = 0.95, *, resamples: int = 4000, seed: int = 0) -> tuple[float, float]:
-        """Percentile bootstrap over problems: samples of one problem are not independent, problems are."""
-        rng = np.random.default_rng(seed)
-        per_problem = _per_problem(self.accuracy)
-        if len(per_problem) == 0:
-            return float("nan"), float("nan")
-        draws = rng.integers(len(per_problem), size=(resamples, len(per_problem)))
-        means = per_problem[draws].mean(axis=1)
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(means, [tail, 1 - tail])
-        return float(low), float(high)
-
-    def by_level(self) -> dict[Any, float]:
-        """avg@k of the problems of each level, in the order of the levels; empty without levels."""
-        levels = sorted({level for level in self.levels if level is not None})
-        return {
-            level: _mean_over_problems(self.accuracy[[row for row, found in enumerate(self.levels) if found == level]])
-            for level in levels
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """The figures as plain data."""
-        low, high = self.interval()
-        return {
-            "problems": self.accuracy.shape[0],
-            "samples": self.accuracy.shape[1],
-            "accuracy": self.mean,
-            "interval_95": [low, high],
-            "by_level": {str(level): value for level, value in self.by_level().items()},
-            "mean_length": float(self.lengths.mean()),
-            "truncated": float(self.truncated.mean()),
-            "verdicts": dict(self.verdicts),
-        }
+    def digest(self) -> str:
+        """The same for the same tokens."""
+        return hashlib.blake2b(json.dumps(self.ids).encode(), digest_size=8).hexdigest()
 
 
-def _per_problem(accuracy: np.ndarray) -> np.ndarray:
-    """Mean of each problem's scorable samples; problems without any are left out."""
-    return np.nanmean(accuracy[~np.isnan(accuracy).all(axis=1)], axis=1)
+@dataclass(frozen=True)
+class Sample:
+    """One completion of a problem, judged."""
+
+    index: int
+    """the problem's row in its environment"""
+    number: int
+    """which of its samples"""
+    verdict: str
+    accuracy: float
+    """NaN if it could not be scored"""
+    answer: str | None
+    """what was read as the model's answer, None if the environment names none"""
+    cause: str
+    length: int
+    """tokens of the model's own"""
+    truncated: bool
+    """cut off at the length limit"""
+    completion: str
+    """all that follows the prompt, the environment's replies included"""
 
 
-def _mean_over_problems(accuracy: np.ndarray) -> float:
-    """NaN when no problem could be scored."""
-    per_problem = _per_problem(accuracy)
-    return float(per_problem.mean()) if len(per_problem) else float("nan")
+class Examiner:
+    """A model at work on the problems of one environment.
+
+    Args:
+        model: a causal language model with ``generate``.
+        env: the held-out environment; see `environments.make_env`.
+        batch_tokens: most tokens of a batch, prompts and room for completions together: what bounds the memory.
+        most_rows: most completions of a batch.
+        chat_template_kwargs: what the chat template is to be told, as in training.
+        agree: for processes that hold the model in parts and must generate all together; see `episodes.play`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        env: gymnasium.Env,
+        sampling: Sampling,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        most_rows: int = MOST_ROWS,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        agree: Agree | None = None,
+    ):
+        self.model, self.env, self.sampling = model, env, sampling
+        self.batch_tokens, self.most_rows, self._agree = batch_tokens, most_rows, agree
+        self.dialect = Dialect(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
+        self._judges = Judges(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+    def problems(self, indices: Sequence[int]) -> list[Problem]:
+        """The rows of these indices.
+
+        Raises:
+            ConfigError: one leaves no room for a completion in the model's context.
+        """
+        rows, found = EnvironmentRows(self.env, self.dialect.tokenizer), []
+        for index in indices:
+            prompt, info = rows.show(index)
+            found.append(Problem(index, shown_text(prompt), self.dialect.prompt_ids(prompt), info.get("level")))
+        room = self.sampling.max_completion_length
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = max((len(problem.ids) for problem in found), default=0)
+        if limit is not None and longest + room > limit:
+            raise ConfigError(
+                f"a prompt of {env_name(self.env)} has {longest} tokens, with max_completion_length {room} that is "
+                f"{longest + room}, but the model's context holds {limit} tokens. Lower max_completion_length."
+            )
+        return found
+
+    def samples(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:
+        """Draw and judge samples, batch by batch, those of the longest prompts first: should memory not suffice, that
+        shows at once, and the time left is rather over- than underestimated.
+
+        Nothing is filtered and no length penalty enters. The model's training mode is restored after each batch, and no
+        global random state is touched.
+        """
+        waiting = self._batches(problems, jobs)
+        if self._agree is not None:  # one with fewer batches than another generates along with it
+            waiting = [[]] * (self._agree(len(waiting), 0)[0] - len(waiting)) + waiting
+        while waiting:
+            batch = waiting.pop()
+            try:
+                done = self._play(problems, batch)
+            except torch.OutOfMemoryError:
+                if self._agree is not None:
+                    raise ConfigError(
+                        f"memory ran out on a batch of {len(batch)} completions: set eval_batch_tokens (now "
+                        f"{self.batch_tokens}) to half of that."
+                    ) from None
+                if len(batch) == 1:
+                    raise ConfigError(
+                        f"memory ran out on a single completion of up to {self.sampling.max_completion_length} tokens: "
+                        "lower max_completion_length, or use a larger device."
+                    ) from None
+                done = None  # what the failed batch holds is free once this block is left
+            if done is None:
+                torch.cuda.empty_cache()
+                waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+            else:
+                yield done
+
+    def _batches(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> list[list[Job]]:
+        """Jobs with prompts of similar length, the longest in the last batch."""
+        room, batches = self.sampling.max_completion_length, list[list[Job]]()
+        for job in sorted(jobs, key=lambda job: (len(problems[job[0]].ids), job)):
+            width = len(problems[job[0]].ids) + room
+            rows = max(1, min(self.most_rows, self.batch_tokens // width))
+            if not batches or len(batches[-1]) >= rows:
+                batches.append([])
+            batches[-1].append(job)
+        return batches
+
+    @torch.no_grad()
+    def _play(self, problems: Sequence[Problem], batch: Sequence[Job]) -> list[Sample]:
+        sampling, limit = self.sampling, self.sampling.max_completion_length
+        prompts = [problems[place].ids for place, _ in batch]
+        conversations = [Conversation(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
+        numbers = [random_numbers(sampling.seed, problems[place].index, number, limit) for place, number in batch]
+
+        def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+            ours = np.zeros((len(contexts), room))
+            speaking = [row for row, conversation in enumerate(conversations) if not conversation.over]
+            for place, row in enumerate(speaking):
+                left = numbers[row][len(contexts[place]) - len(prompts[row]) :][:room]
+                ours[place, : len(left)] = left
+            shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            return generate(self.model, self.dialect, contexts, ours, **shape), None
+
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            transcripts = play(
+                conversations,
+                prompts or [[self.dialect.tokenizer.eos_token_id]],
+                speak,
+                dialect=self.dialect,
+                limit=limit,
+                hear=self._judges.hear,
+                agree=self._agree or _alone,
+            )
+        finally:
+            self.model.train(was_training)
+        return [self._judged(*row) for row in zip(batch, conversations, transcripts, strict=True)]
+
+    def _judged(self, job: Job, conversation: Conversation, transcript: Transcript) -> Sample:
+        outcome = conversation.outcome
+        return Sample(
+            index=conversation.index,
+            number=job[1],
+            verdict=outcome.verdict,
+            accuracy=outcome.accuracy,
+            answer=outcome.answer,
+            cause=outcome.cause,
+            length=transcript.own,
+            truncated=transcript.cut,
+            completion=self.dialect.tokenizer.decode(transcript.ids, skip_special_tokens=True),
+        )
+
+
+def _alone(active: int, room: int) -> tuple[int, int]:
+    return active, room
 
 
 def evaluated_at_once(args: DAPOConfig) -> int:
     """Completions that a process generates at once when a run measures its model: no more than when it trains."""
-    return min(AT_ONCE, cast(int, args.max_round_sequences) // args.world_size)
+    return min(MOST_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
 
 
-@torch.no_grad()
+def collect(problems: Sequence[Problem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int) -> Evaluation:
+    """``k`` samples of each problem side by side.
+
+    Args:
+        samples: by the problem's index and the sample's number; all of them must be there.
+        room: tokens that a completion may have.
+    """
+    table = [[samples[problem.index, number] for number in range(k)] for problem in problems]
+
+    def column(name: str, kind: Any) -> np.ndarray:
+        return np.array([[getattr(sample, name) for sample in row] for row in table], dtype=kind).reshape(-1, k)
+
+    return Evaluation(
+        accuracy=column("accuracy", float),
+        lengths=column("length", float),
+        truncated=column("truncated", bool),
+        verdicts=column("verdict", object),
+        answers=column("answer", object),
+        levels=[problem.level for problem in problems],
+        room=room,
+    )
+
+
 def evaluate(
     model: Any,
     tokenizer: Any,
@@ -102,108 +287,24 @@ def evaluate(
     indices: Sequence[int],
     *,
     k: int = 8,
-    max_completion_length: int = 512,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    batch_size: int = AT_ONCE,
-    seed: int = 0,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-    agree: Agree = lambda active, room: (active, room),
+    sampling: Sampling | None = None,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    **examiner: Any,
 ) -> Evaluation:
     """Sample ``k`` completions of each row in ``indices`` and let the environment judge them.
 
-    Nothing is filtered and no length penalty enters. The caller's random state is left as it was.
-
     Args:
-        model: a causal language model with ``generate``; its training mode is restored.
-        env: the held-out environment; see `environments.make_env`.
-        max_completion_length: in tokens, an environment's replies included.
-        batch_size: completions generated at once.
-        chat_template_kwargs: what the chat template is to be told, as in training.
+        sampling: how they are drawn; None: the defaults of `Sampling`.
         on_batch: called with (completions done, completions in all) after each batch.
-        agree: as in `episodes.play`, for processes that hold the model in parts and must generate all together.
+        examiner: further arguments of `Examiner`.
     """
-    rows = EnvironmentRows(env, tokenizer)
-    judges = Judges(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    dialect = Dialect(tokenizer, _stop_ids(model, tokenizer), chat_template_kwargs or {})
-    prompts, levels = [], []
-    for index in indices:
-        prompt, info = rows.show(index)
-        prompts.append(dialect.prompt_ids(prompt))
-        levels.append(info.get("level"))
-    jobs = sorted(
-        ((problem, sample) for problem in range(len(indices)) for sample in range(k)),
-        key=lambda job: len(prompts[job[0]]),
-    )
-    accuracy, lengths = np.full((len(indices), k), np.nan), np.zeros((len(indices), k))
-    truncated, verdicts = np.zeros((len(indices), k), dtype=bool), Counter[str]()
-
-    def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
-        sampling = {"max_new_tokens": room, "temperature": temperature, "top_p": top_p}
-        return _sample(model, dialect, contexts, **sampling), None
-
-    was_training = model.training
-    model.eval()
-    devices = [model.device] if model.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            batches, _ = agree(-(-len(jobs) // batch_size), 0)
-            for first in range(0, batches * batch_size, batch_size):
-                batch = jobs[first : first + batch_size]
-                conversations = [Conversation(env, indices[problem]) for problem, _ in batch]
-                transcripts = play(
-                    conversations,
-                    [prompts[problem] for problem, _ in batch] or [[tokenizer.eos_token_id]],
-                    speak,
-                    dialect=dialect,
-                    limit=max_completion_length,
-                    agree=agree,
-                    hear=judges.hear,
-                )
-                for job, conversation, transcript in zip(batch, conversations, transcripts, strict=True):
-                    outcome = conversation.outcome
-                    accuracy[job], lengths[job] = outcome.accuracy, transcript.own
-                    truncated[job] = transcript.cut
-                    verdicts[outcome.verdict] += 1
-                if on_batch is not None:
-                    on_batch(first + len(batch), len(jobs))
-    finally:
-        model.train(was_training)
-    return Evaluation(accuracy, lengths, truncated, verdicts, levels)
-
-
-def merge(parts: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation from those of several processes, each of other problems."""
-    return Evaluation(
-        accuracy=np.concatenate([part.accuracy for part in parts]),
-        lengths=np.concatenate([part.lengths for part in parts]),
-        truncated=np.concatenate([part.truncated for part in parts]),
-        verdicts=sum((part.verdicts for part in parts), Counter()),
-        levels=[level for part in parts for level in part.levels],
-    )
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    declared = model.generation_config.eos_token_id
-    declared = declared if isinstance(declared, list) else [declared]
-    return [token for token in {*declared, tokenizer.eos_token_id} if token is not None]
-
-
-def _sample(model: Any, dialect: Dialect, prompts: list[list[int]], **generation: Any) -> list[list[int]]:
-    tokenizer, stop_ids, width = dialect.tokenizer, list(dialect.stop_ids), max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    # All that shapes the distribution is said here: what the model's own generation settings hold must not enter.
-    settings = GenerationConfig(
-        do_sample=True, top_k=0, repetition_penalty=1.0, eos_token_id=stop_ids, pad_token_id=pad, **generation
-    )
-    sampled = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    return [_up_to_stop(row, stop_ids) for row in sampled[:, width:].tolist()]
-
-
-def _up_to_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
-    end = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids) - 1)
-    return ids[: end + 1]
+    sampling = sampling or Sampling()
+    sampling.check(k)
+    at_work = Examiner(model, tokenizer, env, sampling, **examiner)
+    problems = at_work.problems(indices)
+    found: dict[tuple[int, int], Sample] = {}
+    jobs = [(place, number) for place in range(len(problems)) for number in range(k)]
+    for batch in at_work.samples(problems, jobs):
+        found |= {(sample.index, sample.number): sample for sample in batch}
+        on_batch(len(found), len(jobs))
+    return collect(problems, found, k=k, room=sampling.max_completion_length)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from peft import PeftModel
 from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback
-from transformers.utils import logging as transformers_logging
 
 from envs import RecordVerdicts
 from envs.saved import describe
@@ -27,23 +22,27 @@ from .adapters import peft_config, quantization_config
 from .callbacks import MetricsFile, SoundAlarms, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
-from .console import ConsoleCallback, ConsoleHandler, progress_bar
+from .console import ConsoleCallback
 from .env_wrappers import wrap_env
 from .environments import make_env, row_count
-from .episodes import Agree
-from .errors import ConfigError, LostProcessError, NonFiniteError, did_you_mean, one_line
-from .evaluation import Evaluation, evaluate, evaluated_at_once, merge
-from .passes import SHARDED
+from .errors import ConfigError, LostProcessError, NonFiniteError, one_line
+from .figures import Evaluation
+from .held_out import BEST, HeldOut, figure, gain
+from .loading import check_model_folder
 from .peers import losses_named
 from .plan.cautions import idle_adapter_settings
 from .record import MOST_BYTES, RolloutRecorder
 from .report.page import write_report
 from .settings import RunConfig
+from .startup import quieten, share_cores
 from .trainer import DAPOTrainer
 
 INTERRUPTED = 130
 STOPPED = 1
 OWN_FILES = (
+    BEST,
+    f"{BEST}-new",
+    f"{BEST}-old",
     "checkpoint-*",
     "completions",
     "config.yaml",
@@ -70,22 +69,23 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     folder = Path(args.output_dir)
     checkpoint = _find_checkpoint(folder, run, args)
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
-    _quieten(console)
-    if args.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max((os.cpu_count() or 1) // args.world_size, 1))
-    env, held_out = _environments(run)
+    quieten(console)
+    share_cores(args.device, args.world_size)
+    env, held_out_env = _environments(run)
     trainer = _prepare(run, args, env)
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
+    held_out = None if held_out_env is None else HeldOut(trainer, held_out_env, run, console)
     if checkpoint is None:
-        described = {"train": describe(env), "held_out": None if held_out is None else describe(held_out)}
+        described = {"train": describe(env), "held_out": None if held_out_env is None else describe(held_out_env)}
         _begin_folder(folder, asked, described, trainer.accelerator)
     progress = ConsoleCallback(console)
     stop = StopOnSignal(console, trainer.accelerator)
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
-    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl")):
-        trainer.add_callback(callback)
+    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
+        if callback is not None:
+            trainer.add_callback(callback)
     alarms = trainer.pop_callback(SoundAlarms)
     trainer.add_callback(alarms)  # what they say stands below the step's line
     trainer.on_activity = progress.describe
@@ -93,7 +93,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
 
     before = after = None
     if held_out is not None and checkpoint is None:
-        before = _measure("before", trainer, held_out, run, console)
+        before = held_out.measure("before")
     if run.record_rollouts:
         trainer.recorder = _recorder(trainer, folder, run.record_rollouts)
     try:
@@ -122,11 +122,13 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         return STOPPED
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
-        after = _measure("after", trainer, held_out, run, console)
+        after = held_out.measure("after")
         if run.eval_without_adapter:
-            _measure("without_adapter", trainer, held_out, run, console, adapter=False)
+            held_out.measure("without_adapter")
     if trainer.accelerator.is_main_process:
         console.print(_conclusion(trainer, folder, before, after), highlight=False)
+        if held_out is not None and held_out.best is not None:
+            console.print(held_out.best.told(folder), highlight=False)
         console.print(_report(folder), highlight=False)
         if run.next_steps:
             console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
@@ -191,7 +193,7 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
     assert run.model is not None
     if run.record_verdicts:
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
-    _check_model_folder(Path(run.model))
+    check_model_folder(Path(run.model))
     try:
         return DAPOTrainer(
             model=run.model,
@@ -209,16 +211,6 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         ) from error
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise ConfigError(one_line(error)) from error
-
-
-def _check_model_folder(path: Path) -> None:
-    """Find a mistyped folder before the Hub is asked for a model of that name."""
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"model is {path}: the folder holds no config.json, so it is not a saved model.")
-    elif path.is_absolute() or (path.parent != Path(".") and path.parent.is_dir()):
-        hint = did_you_mean(str(path), (str(folder) for folder in path.parent.glob("*") if folder.is_dir()))
-        raise ConfigError(f"model is {path}: there is no such folder (looked from {Path.cwd()}).{hint}")
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], accelerator: Accelerator) -> None:
@@ -245,14 +237,6 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
-def _quieten(console: Console) -> None:
-    """Libraries' own bars and notices would tear the step lines apart; warnings of ours stay."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logger = logging.getLogger("dapo_trl")
-    logger.handlers, logger.propagate = [ConsoleHandler(console)], False
-
-
 def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
     model = trainer.model
     size = f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M weights"
@@ -264,56 +248,6 @@ def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
         f"on {trainer.accelerator.device.type}: {args.groups_per_rollout} groups of {args.num_generations} per rollout "
         f"batch, {args.updates_per_rollout} update(s) on each."
     )
-
-
-def _measure(
-    name: str, trainer: DAPOTrainer, env: Any, run: RunConfig, console: Console, *, adapter: bool = True
-) -> Evaluation:
-    accelerator: Accelerator = trainer.accelerator
-    model, indices = accelerator.unwrap_model(trainer.model), list(range(run.eval_problems))
-    what = f"held-out accuracy {name} training" if adapter else "held-out accuracy without the adapter"
-    with progress_bar(console) as bar:
-        task = bar.add_task(what, total=None, activity="")
-        # precision as in training, also before the model is prepared for it
-        with accelerator.autocast(), contextlib.nullcontext() if adapter else model.disable_adapter():
-            mine = evaluate(
-                model,
-                trainer.processing_class,
-                env,
-                indices[accelerator.process_index :: accelerator.num_processes],
-                k=run.eval_samples,
-                max_completion_length=trainer.max_completion_length,
-                temperature=run.eval_temperature,
-                top_p=run.eval_top_p,
-                batch_size=evaluated_at_once(trainer.args),
-                seed=trainer.args.seed + accelerator.process_index,
-                chat_template_kwargs=trainer.dialect.template,
-                on_batch=lambda done, total: bar.update(task, completed=done, total=total),
-                **in_step(accelerator),
-            )
-    found = merge(gather_object([mine]))
-    if accelerator.is_main_process:
-        path = Path(trainer.args.output_dir) / f"evaluation_{name}.json"
-        path.write_text(json.dumps(found.summary(), indent=2) + "\n", encoding="utf-8")
-        console.print(f"{what}: {_figure(found)}", highlight=False)
-    return found
-
-
-def in_step(accelerator: Accelerator) -> dict[str, Agree]:
-    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
-
-    def agree(active: int, room: int) -> tuple[int, int]:
-        mine = torch.tensor([[active, room]], device=accelerator.device)
-        most = accelerator.gather(mine).max(dim=0).values.tolist()
-        return most[0], most[1]
-
-    return {"agree": agree} if accelerator.distributed_type in SHARDED else {}
-
-
-def _figure(found: Evaluation) -> str:
-    low, high = found.interval()
-    problems, samples = found.accuracy.shape
-    return f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples)"
 
 
 def _report(folder: Path) -> str:
@@ -329,8 +263,10 @@ def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, a
     lines = [""]
     if after is not None:
         if before is not None:
-            lines.append(f"held-out accuracy before: {_figure(before)}")
-        lines.append(f"held-out accuracy after:  {_figure(after)}")
+            lines.append(f"held-out accuracy before: {figure(before)}")
+        lines.append(f"held-out accuracy after:  {figure(after)}")
+        if before is not None:
+            lines.append(f"gain, problem by problem: {gain(before, after)}")
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")

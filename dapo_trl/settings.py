@@ -18,6 +18,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from .config import DAPOConfig
 from .env_wrappers import wrapper_settings
 from .errors import ConfigError, did_you_mean, one_line
+from .evaluation import BATCH_TOKENS, Sampling
 
 
 @dataclass
@@ -48,10 +49,6 @@ class RunConfig:
     """held-out problems measured before and after training; 0: no measurement"""
     eval_samples: int = 8
     """completions per held-out problem"""
-    eval_temperature: float = 1.0
-    """temperature of the measurement"""
-    eval_top_p: float = 1.0
-    """nucleus of the measurement; the paper uses 0.7"""
     eval_without_adapter: bool = False
     """measure the base model too, the adapter switched off, after training"""
     lora_rank: int = 0
@@ -68,17 +65,30 @@ class RunConfig:
     """train the magnitudes of the weights apart from their directions (DoRA, arXiv 2402.09353)"""
     quantization: str | None = None
     """``"4bit"``: the frozen weights are NF4 with double quantisation (QLoRA, arXiv 2305.14314), by bitsandbytes"""
+    eval_every: int = 0
+    """optimizer steps from one measurement to the next during training; the best model so far is kept in ``best/``. 0:
+    none but before and after"""
+    eval_temperature: float = Sampling.temperature
+    """temperature of the measurement; the default is the paper's"""
+    eval_top_p: float = Sampling.top_p
+    """nucleus of the measurement; the default is the paper's"""
+    eval_batch_tokens: int = BATCH_TOKENS
+    """most tokens of a batch of the measurement, prompts and room for completions together: what bounds its memory"""
     overwrite: bool = False
     """replace a run that is already in `output_dir`"""
     next_steps: str = ""
     """what to say at the end of the run"""
 
     def __post_init__(self):
-        for name, least in (("eval_problems", 0), ("eval_samples", 1), ("record_rollouts", 0)):
+        for name, least in (("eval_problems", 0), ("eval_every", 0), ("eval_batch_tokens", 1), ("record_rollouts", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be {least} or more.")
-        if self.eval_temperature <= 0:
-            raise ConfigError(f"eval_temperature is {self.eval_temperature}: sampling needs more than 0.")
+        Sampling(self.eval_temperature, self.eval_top_p).check(self.eval_samples, prefix="eval_")
+        if self.eval_every and not self.eval_problems:
+            raise ConfigError(
+                f"eval_every is {self.eval_every} and eval_problems is 0: there is nothing to measure. Set "
+                "eval_problems to the number of held-out problems."
+            )
         wrapper_settings(self.env_wrappers)
         self._check_adapter()
         if self.eval_without_adapter and not (self.lora_rank and self.eval_problems):
@@ -105,6 +115,10 @@ class RunConfig:
             )
 
 
+OWNERS: tuple[type, ...] = (RunConfig, DAPOConfig)
+"""whose fields are the settings of a run"""
+
+
 def load_settings(
     files: Sequence[str | Path],
     flags: Sequence[str] = (),
@@ -123,12 +137,7 @@ def load_settings(
         ConfigError: a file that is missing or not a mapping, an unknown field (with the nearest known one), a value
             of the wrong type, a combination that cannot work.
     """
-    values: dict[str, Any] = {}
-    for path in files:
-        for name, value in _read(Path(path)).items():
-            values[name] = _checked(name, value, source=str(path))
-    for name, text in _parse_flags(flags):
-        values[name] = _checked(name, _read_flag(name, text), source=f"--{name}", text=text)
+    values = {**read_files(files, OWNERS), **dict(read_flags(flags, OWNERS))}
     for name in ("model", "env"):
         if values.get(name) is None:
             raise ConfigError(
@@ -143,6 +152,27 @@ def load_settings(
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(one_line(error)) from error
+
+
+def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[str, Any]:
+    """The values of files merged from left to right, each checked by its name and type.
+
+    Args:
+        owners: the dataclasses whose fields they may be, the first that has one decides its type.
+    """
+    values: dict[str, Any] = {}
+    for path in files:
+        for name, value in _read(Path(path)).items():
+            values[name] = _checked(name, value, owners, source=str(path))
+    return values
+
+
+def read_flags(flags: Sequence[str], owners: tuple[type, ...]) -> list[tuple[str, Any]]:
+    """Flags as names and values, in order; ``owners`` as for `read_files`."""
+    return [
+        (name, _checked(name, _read_flag(name, text), owners, source=f"--{name}", text=text))
+        for name, text in _parse_flags(flags)
+    ]
 
 
 @cache
@@ -194,13 +224,13 @@ def _read_flag(name: str, text: str | None) -> Any:
         raise ConfigError(f"--{name} {text!r} cannot be read: {one_line(error)}") from error
 
 
-def _checked(name: str, value: Any, *, source: str, text: str | None = None) -> Any:
+def _checked(name: str, value: Any, owners: tuple[type, ...], *, source: str, text: str | None = None) -> Any:
     """The value converted to the field's type. YAML reads ``no`` and ``123`` as a bool and a number: for a field that
     takes text they are what was written."""
-    known = _names(RunConfig) | _names(DAPOConfig)
-    if name not in known:
+    owner = next((owner for owner in owners if name in _names(owner)), None)
+    if owner is None:
+        known = frozenset[str]().union(*map(_names, owners))
         raise ConfigError(f"{source}: there is no setting named {name!r}.{did_you_mean(name, known)}")
-    owner = RunConfig if name in _names(RunConfig) else DAPOConfig
     adapter, hint = _adapter(owner, name), _hints(owner)[name]
     if adapter is None:
         return value

@@ -3,12 +3,13 @@ r"""How an answer is asked for and how it is found again: one object, so that th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..base import Judgement, Verdict
 from ..verifiers.extraction import after_thinking, answer_line, boxes, hash_line
 
 _QUESTION = "{question}"
+_MOST_OF_AN_ANSWER = 1_000  # characters that are kept of it
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,21 @@ class AnswerStyle:
         return self.final.replace("{answer}", answer)
 
     def judge(self, completion: str, gold: str, compare: Callable[[str, str], Judgement]) -> Judgement:
-        """Find the answer in `completion` and judge it with `compare(answer, gold)`."""
+        """Find the answer in `completion` and judge it with `compare(answer, gold)`.
+
+        The judgement has the answer among its details, in one spelling if `compare` knows one.
+        """
         text = after_thinking(completion)
         if text is None:
             return Judgement.of(Verdict.NO_ANSWER, "the thinking never ends, and no answer counts inside of it")
         answer = self.extract(text)
         if answer is None:
             return Judgement.of(Verdict.NO_ANSWER, f"there is no answer: this style asks for {self.form}")
-        return compare(answer, gold)
+        judgement = compare(answer, gold)
+        if judgement.verdict is Verdict.NO_ANSWER:
+            return judgement
+        given = str(judgement.details.get("answer", " ".join(answer.split())))
+        return replace(judgement, details={**judgement.details, "answer": given[:_MOST_OF_AN_ANSWER]})
 
     @property
     def _around(self) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import operator
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
@@ -124,4 +125,5 @@ def same_integer(answer: str, gold: str) -> Judgement:
     if number is None:
         return Judgement.of(False, f"{answer[:80]!r} is not one whole number")
     minus, digits = number["minus"], number["digits"].replace(",", "").lstrip("0")
-    return Judgement.of((minus + digits if digits else "0") == gold)
+    value = minus + digits if digits else "0"
+    return replace(Judgement.of(value == gold), details={"answer": value})

@@ -67,7 +67,7 @@ class Comparison:
 
     def equal(self, target: str, gold: str) -> bool:
         """Whether the answer `target` is `gold`; both as `clean` returns them. `cause` says why not."""
-        if self._same_text_is_equal and _squeezed(target) == _squeezed(gold):
+        if self._same_text_is_equal and squeezed(target) == squeezed(gold):
             return True
         if (time := _clock(gold)) is not None:
             return _is_time(time, target)
@@ -78,8 +78,8 @@ class Comparison:
             return self._equals_number(target, number, gold)
         if (named := assignment(gold)) is not None and not _PLUS_MINUS.search(gold):
             return self._equals_assignment(target, named, gold)
-        if _EXACT_TEXT.fullmatch(_squeezed(gold)):
-            return _squeezed(value_of(target)) == _squeezed(gold) or region(target) == region(gold) is not None
+        if _EXACT_TEXT.fullmatch(squeezed(gold)):
+            return squeezed(value_of(target)) == squeezed(gold) or region(target) == region(gold) is not None
         if (rows := matrix_rows(gold)) is not None:
             return self._equals_matrix(matrix_rows(value_of(target)), rows)
         if (words := word_form(gold)) is not None and not split(gold)[1:]:
@@ -251,7 +251,8 @@ class Comparison:
         return False
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
+    """Return a cleaned answer without the spaces and the sign that mean nothing."""
     return _SPACING.sub("", text).removeprefix("+")
 
 

@@ -22,14 +22,18 @@ What does not:
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from ..base import Judgement, Verdict
-from .comparison import Comparison
-from .latex import clean
-from .rationals import read_integer
+from .comparison import Comparison, squeezed
+from .latex import clean, word_form
+from .rationals import Rational, parse_rational, read_integer
+from .relations import value_of
 from .symbolic import SymbolicFailure, SymbolicTimeout, TimeBudget, symbolically_equal
+from .units import split_unit
 
 TIME_LIMIT = 0.8
 """Seconds of CPU time that the symbolic part of judging one answer may take; beyond, it scores 0 as a `timeout`.
@@ -38,6 +42,7 @@ Honest comparisons take milliseconds. With that, judging takes less than 2 s on 
 included; on a busy one it may take longer, and the verdict is the same: see `symbolic`.
 """
 
+_PRINTABLE_BITS = 10_000  # of a number that is written out, well within what Python prints under every setting
 _MAX_LENGTH = 4_000  # characters beyond the gold answer's: no notation is that much longer
 _INTEGER = re.compile(r"\s*([-+]?)([1-9]\d{0,2}(?:,\d{3})+|\d+)\s*")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}])")  # backslashes, in data that was escaped twice
@@ -52,8 +57,33 @@ def judge(answer: str, gold: str) -> Judgement:
         gold: The right answer, which must have passed `check_gold`.
 
     Returns:
-        `correct`, `wrong`, `no_answer` (it is blank), `timeout`, or `infra_failure` (see `SymbolicFailure`).
+        `correct`, `wrong`, `no_answer` (it is blank), `timeout`, or `infra_failure` (see `SymbolicFailure`), with the
+        answer in one spelling among its details.
     """
+    return replace(_judgement(answer, gold), details={"answer": one_spelling(answer)})
+
+
+def one_spelling(answer: str) -> str:
+    r"""Return an answer as votes are counted by, without looking at the gold answer.
+
+    Numbers come out alike however they are written (`1,234`, `\frac{2}{4}` and `0.5`, `x = 5`, `5 cm`), and so do words
+    and layout. Two forms of one expression (`2\sqrt{3}` and `\sqrt{12}`) stay apart.
+    """
+    if integer := _INTEGER.fullmatch(answer):
+        digits = integer[2].replace(",", "").lstrip("0")
+        return f"{integer[1].strip('+')}{digits}" if digits else "0"
+    if len(answer) > _MAX_LENGTH:
+        return answer
+    text = value_of(split_unit(clean(answer))[0])
+    number = parse_rational(text)
+    if number is not None and number.evaluated and _is_printable(number):
+        common = math.gcd(number.numerator, number.denominator)
+        above, below = number.numerator // common, number.denominator // common
+        return f"{above}{'' if below == 1 else f'/{below}'}{'%' * number.percent}"
+    return word_form(text) or squeezed(text)
+
+
+def _judgement(answer: str, gold: str) -> Judgement:
     integers = _INTEGER.fullmatch(answer), _INTEGER.fullmatch(gold)
     if integers[0] and integers[1]:
         number, wanted = (_integer(found) for found in integers if found)
@@ -93,6 +123,10 @@ def check_gold(gold: str) -> None:
             raise ValueError(f"the gold answer {gold!r} can not be read: it does not verify against itself")
     except SymbolicTimeout as timeout:
         raise ValueError(f"the gold answer {gold!r} does not verify against itself: {timeout}") from timeout
+
+
+def _is_printable(number: Rational) -> bool:
+    return max(number.numerator.bit_length(), number.denominator.bit_length()) < _PRINTABLE_BITS
 
 
 def _integer(match: re.Match[str]) -> int:

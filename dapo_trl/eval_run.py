@@ -1,0 +1,159 @@
+"""One evaluation from settings to results; a killed one goes on where it was."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from typing import Any
+
+import gymnasium
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+
+from envs.saved import describe
+
+from .console import progress_bar
+from .env_wrappers import wrap_env
+from .environments import make_env, row_count
+from .errors import ConfigError
+from .eval_settings import ENDLESS_PROBLEMS, EvalConfig
+from .eval_table import show_results
+from .evaluation import Examiner, Problem, collect
+from .journal import PARQUET, RESULTS, Journal, Samples
+from .loading import base_and_adapter, fingerprint, load
+from .startup import quieten, share_cores
+
+
+def run_evaluation(config: EvalConfig) -> int:
+    """Carry out `dapo-trl eval`; returns the exit code."""
+    console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
+    quieten(console)
+    base_and_adapter(str(config.model), config.adapter)  # a mistake in its path is found at once
+    made = [(name, arguments, _held_out(config, name, arguments)) for name, arguments in config.environments()]
+    for name, arguments, env in made:
+        if note := _note_on_split(name, arguments, env):
+            console.print(note, style="yellow")
+    accelerator = Accelerator(cpu=config.use_cpu)
+    share_cores(accelerator.device, accelerator.num_processes)
+    model, tokenizer = load(str(config.model), config.adapter, dtype=config.dtype, device=accelerator.device)
+    request = {
+        "model": {"name": config.model, "adapter": config.adapter},
+        "weights": fingerprint(model),
+        "environments": [_described(*one) for one in made],
+        **vars(config.sampling),
+    }
+    journal = Journal(config.folder, process=accelerator.process_index)
+    _together(accelerator, lambda: journal.begin(request, overwrite=config.overwrite))
+
+    results: list[tuple[list[Problem], Samples]] = []
+    try:
+        for place, (name, _, env) in enumerate(made):
+            examiner = Examiner(
+                model,
+                tokenizer,
+                env,
+                config.sampling,
+                batch_tokens=config.eval_batch_tokens,
+                chat_template_kwargs=config.chat_template_kwargs,
+            )
+            problems = examiner.problems(range(_count(config, env)))
+            results.append((problems, _sample(config, accelerator, journal, examiner, place, problems, name, console)))
+    except KeyboardInterrupt:
+        console.print(f"What was judged so far is in {journal.folder}: the same command goes on from there.")
+        raise
+    if accelerator.is_main_process:
+        k, room = config.eval_samples, config.max_completion_length
+        found = {
+            **request,
+            "environments": [
+                {**described, **collect(*one, k=k, room=room).summary()}
+                for described, one in zip(request["environments"], results, strict=True)
+            ],
+        }
+        journal.finish(found, results, k)
+        show_results(found, console)
+        console.print(f"results: {journal.folder / RESULTS}   every sample: {journal.folder / PARQUET}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return 0
+
+
+def _held_out(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
+    env = wrap_env(make_env(name, **arguments), config.env_wrappers, training=False)
+    _count(config, env)
+    return env
+
+
+def _count(config: EvalConfig, env: gymnasium.Env) -> int:
+    """Problems of an environment that are measured."""
+    size = row_count(env)
+    if size is not None and config.eval_problems > size:
+        raise ConfigError(f"problems is {config.eval_problems}, but {env.spec.id} has {size} rows.")  # type: ignore[union-attr]
+    return config.eval_problems or size or ENDLESS_PROBLEMS
+
+
+def _described(name: str, arguments: dict[str, Any], env: gymnasium.Env) -> dict[str, Any]:
+    """The environment as data: its name and arguments as they were asked for, and what `envs.saved` says of it."""
+    described = describe(env)
+    versions = {package: version for package, version in described["versions"].items() if package != "python"}
+    return {"env": name, "env_kwargs": arguments, **described, "versions": versions}
+
+
+def _note_on_split(name: str, arguments: dict[str, Any], env: gymnasium.Env) -> str | None:
+    """A model is measured on what it was not trained on; an environment's default is what it is trained on."""
+    given = {**(env.spec.kwargs if env.spec else {}), **arguments}
+    splits = (given.get("hub") or {}).get("splits", ["train", "test"])
+    if "split" in arguments or "split" not in inspect.signature(type(env.unwrapped)).parameters or len(splits) < 2:
+        return None
+    if given.get("path") or given.get("rows"):
+        return None
+    fuller = yaml.safe_dump({**arguments, "split": splits[-1]}, default_flow_style=True, sort_keys=False, width=1000)
+    return (
+        f"{name}: no split was asked for, so its default is measured, the one for training. For the other: "
+        f"--env '{name}: {fuller.strip()}'"
+    )
+
+
+def _sample(
+    config: EvalConfig,
+    accelerator: Accelerator,
+    journal: Journal,
+    examiner: Examiner,
+    place: int,
+    problems: list[Problem],
+    name: str,
+    console: Console,
+) -> Samples:
+    """Draw what is not in the journal yet, this process its share of it; returns all samples."""
+    by_index = {problem.index: problem for problem in problems}
+    found = journal.read(place, by_index)
+    known = {key for key, sample in found.items() if not math.isnan(sample.accuracy)}
+    jobs = [(row, number) for row in range(len(problems)) for number in range(config.eval_samples)]
+    missing = [(row, number) for row, number in jobs if (problems[row].index, number) not in known]
+    accelerator.wait_for_everyone()  # all have read the same
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    if missing and len(missing) < len(jobs):
+        console.print(f"{name}: {len(jobs) - len(missing):,} of {len(jobs):,} samples are there already.")
+    with progress_bar(console) as bar:
+        task = bar.add_task(name, total=len(mine), activity="")
+        for batch in examiner.samples(problems, mine):
+            journal.append(place, by_index, batch)
+            bar.advance(task, len(batch))
+    accelerator.wait_for_everyone()  # all have written theirs
+    return journal.read(place, by_index)
+
+
+def _together(accelerator: Accelerator, step: Any) -> None:
+    """Let the main process do something; if it fails there, it fails everywhere."""
+    answer: list[ConfigError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            step()
+        except ConfigError as error:
+            answer = [error]
+    [failed] = broadcast_object_list(answer)
+    if failed is not None:
+        raise failed

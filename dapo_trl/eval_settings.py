@@ -1,0 +1,158 @@
+"""Settings of ``dapo-trl eval``: a training run's files serve for it, and a few flags of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .env_wrappers import wrapper_settings
+from .errors import ConfigError
+from .evaluation import BATCH_TOKENS, Sampling
+from .loading import DTYPES
+from .settings import OWNERS, read_files, read_flags
+
+ALIASES = {
+    "k": "eval_samples",
+    "problems": "eval_problems",
+    "temperature": "eval_temperature",
+    "top_p": "eval_top_p",
+    "batch_tokens": "eval_batch_tokens",
+}
+"""short names on the command line; in a file ``temperature`` and ``top_p`` are those of training"""
+ENDLESS_PROBLEMS = 200
+"""measured of an environment without end, unless told otherwise"""
+_ENVIRONMENT = ("env", "env_kwargs", "eval_env", "eval_env_kwargs")
+_FLAGS_ALONE = ("output_dir", "overwrite")  # a file's are those of the training run
+
+
+@dataclass
+class EvalConfig:
+    """What `dapo-trl eval` needs. The names are those of `RunConfig` and `DAPOConfig` where it has them too."""
+
+    model: str | None = None
+    """folder or Hub name of the model, or the folder of a PEFT adapter that names its base model"""
+    adapter: str | None = None
+    """folder of a PEFT adapter to put on the model"""
+    env: Any = None
+    """the environment, as a name or as one name with its arguments (``math/MATH-v0: {split: test}``); several in a
+    list, or by giving ``--env`` several times, which replaces all that files say of environments"""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """arguments of every environment, under those of its own"""
+    eval_env: Any = None
+    """what to measure on in place of `env`"""
+    eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """laid over `env_kwargs`"""
+    env_wrappers: list[Any] = field(default_factory=list)
+    """as in training; those that only shape the reward are left out"""
+    eval_problems: int = 0
+    """problems of each environment, from its first row on; 0: all of them, or 200 of one without end"""
+    eval_samples: int = 32
+    """completions of each problem"""
+    eval_temperature: float = Sampling.temperature
+    """temperature of sampling; 0 takes the most probable token, and then one completion is enough"""
+    eval_top_p: float = Sampling.top_p
+    """nucleus of sampling"""
+    eval_batch_tokens: int = BATCH_TOKENS
+    """most tokens of a batch, prompts and room for completions together: what bounds the memory"""
+    max_completion_length: int = Sampling.max_completion_length
+    """longest completion, in tokens"""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """what the chat template is to be told"""
+    seed: int = Sampling.seed
+    """decides all samples"""
+    dtype: str = "auto"
+    """type of the weights: float32, bfloat16, float16, or auto, the one they were saved in"""
+    use_cpu: bool = False
+    """leave a GPU alone"""
+    output_dir: str | None = None
+    """folder of the results; None: one in ``runs/eval`` named after the model"""
+    overwrite: bool = False
+    """replace an evaluation that is already in `output_dir`"""
+
+    def __post_init__(self):
+        if self.model is None:
+            raise ConfigError("model is not set: give a model's folder or its name on the Hub as --model.")
+        if self.env is None and self.eval_env is None:
+            raise ConfigError("env is not set: give it as --env (see dapo-trl envs list), or --config with a task.")
+        for name, least in (("eval_problems", 0), ("eval_batch_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{_short(name)} is {getattr(self, name)}: it must be {least} or more.")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}: it must be one of {', '.join(DTYPES)}.")
+        self.sampling.check(self.eval_samples)
+        wrapper_settings(self.env_wrappers)
+        self.environments()
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.eval_temperature, self.eval_top_p, self.max_completion_length, self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        if self.output_dir is not None:
+            return Path(self.output_dir)
+        parts = [part for name in (self.model, self.adapter) if name for part in Path(name).parts]
+        return Path("runs") / "eval" / "--".join(part for part in parts if part not in ("/", ".", ".."))
+
+    def environments(self) -> list[tuple[str, dict[str, Any]]]:
+        """The environments to measure on, as names and arguments.
+
+        Raises:
+            ConfigError: an item is neither a name nor one name with its arguments, or one comes twice.
+        """
+        asked = self.eval_env if self.eval_env is not None else self.env
+        found = []
+        for item in asked if isinstance(asked, list) else [asked]:
+            name, own = (item, {}) if isinstance(item, str) else _name_and_arguments(item)
+            found.append((name, {**self.env_kwargs, **self.eval_env_kwargs, **own}))
+        for place, one in enumerate(found):
+            if one in found[:place]:
+                raise ConfigError(f"env names {one[0]} twice with the same arguments: name it once.")
+        return found
+
+
+def load_eval_settings(files: Sequence[str | Path], flags: Sequence[str] = ()) -> EvalConfig:
+    """Merge files left to right, then flags; settings in files that only training has are passed over.
+
+    Raises:
+        ConfigError: as `settings.load_settings`, and for a flag that only training has.
+    """
+    known = {setting.name for setting in dataclasses.fields(EvalConfig)}
+    values = {
+        name: value
+        for name, value in read_files(files, (EvalConfig, *OWNERS)).items()
+        if name in known and name not in _FLAGS_ALONE
+    }
+    long_names = [_long(flag) for flag in flags]
+    given: dict[str, Any] = {}
+    for name, value in read_flags(long_names, (EvalConfig, *OWNERS)):
+        if name not in known:
+            raise ConfigError(f"--{name} is a setting of training: dapo-trl eval has no use for it.")
+        given[name] = [*given.get("env", []), value] if name == "env" else value
+    if "env" in given:
+        values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
+    return EvalConfig(**{**values, **given})
+
+
+def _long(flag: str) -> str:
+    name, equals, value = flag.partition("=")
+    alias = ALIASES.get(name[2:].replace("-", "_")) if name.startswith("--") else None
+    return f"--{alias}{equals}{value}" if alias else flag
+
+
+def _short(name: str) -> str:
+    return next((short for short, long in ALIASES.items() if long == name), name)
+
+
+def _name_and_arguments(item: Any) -> tuple[str, dict[str, Any]]:
+    name, arguments = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (None, None)
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise ConfigError(
+            f"env is {item!r}: it must be the name of an environment, or one name with its arguments, as in "
+            "--env 'math/MATH-v0: {split: test}'."
+        )
+    return name, {str(key): value for key, value in arguments.items()}

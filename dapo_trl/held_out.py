@@ -1,0 +1,201 @@
+"""Held-out accuracy of a run: before, after, and every so many optimizer steps; the best model is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from rich.console import Console
+from transformers import Trainer, TrainerCallback, TrainerState
+
+from .console import progress_bar
+from .episodes import Agree
+from .estimators import avg_at_k, difference
+from .evaluation import Sampling, evaluate, evaluated_at_once
+from .figures import Evaluation, merge
+from .journal import write
+from .passes import SHARDED
+from .settings import RunConfig
+from .trainer import DAPOTrainer
+
+BEST = "best"
+_RECORD = "held_out.json"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best measurement of a run so far."""
+
+    step: int
+    accuracy: float
+    interval_95: tuple[float, float]
+
+    def told(self, run: Path) -> str:
+        """In one line, with what a maximum is worth."""
+        low, high = self.interval_95
+        return (
+            f"best: {run / BEST}, of step {self.step}, {self.accuracy:.3f}  95 % interval {low:.3f} to {high:.3f} (the "
+            "highest of several is too high by chance: measure it on other problems)"
+        )
+
+
+class HeldOut(TrainerCallback):
+    """Measures a trainer's model on held-out problems, all processes together.
+
+    Training goes on exactly as it would have without. What is measured during training is logged under ``eval_...``
+    (`metrics.METRICS`); the model with the highest accuracy is kept in ``best/``.
+
+    Args:
+        trainer: the trainer; its ``on_activity`` is told how far a measurement is.
+        env: the held-out environment.
+        run: the ``eval_...`` settings.
+    """
+
+    def __init__(self, trainer: DAPOTrainer, env: gymnasium.Env, run: RunConfig, console: Console):
+        self.trainer, self.env, self.run, self.console = trainer, env, run, console
+        self.folder = Path(str(trainer.args.output_dir))
+        self.best: Best | None = None
+        self._last: tuple[int, Evaluation] | None = None
+        """the last measurement and its step"""
+
+    def measure(self, when: str) -> Evaluation:
+        """Measure "before" or "after" training, or "without_adapter" the base of one; print it, and write
+        ``evaluation_<when>.json``."""
+        step, base = self.trainer.state.global_step, when == "without_adapter"
+        what = "held-out accuracy without the adapter" if base else f"held-out accuracy {when} training"
+        if self._last is not None and self._last[0] == step and not base:
+            found = self._last[1]
+        else:
+            with progress_bar(self.console) as bar:
+                task = bar.add_task(what, total=None, activity="")
+                found = self._evaluate(
+                    lambda done, total: bar.update(task, completed=done, total=total), adapter=not base
+                )
+            if when == "after" and self.run.eval_every:  # training came to its end before its last step
+                self._keep_if_best(step, found)
+        if self.trainer.accelerator.is_main_process:
+            write(self.folder / f"evaluation_{when}.json", found.summary())
+            self.console.print(f"{what}: {figure(found)}", highlight=False)
+        return found
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        record = self.folder / BEST / _RECORD
+        if state.global_step and record.is_file():  # a resumed run
+            fields = json.loads(record.read_text(encoding="utf-8"))
+            self.best = Best(**{**fields, "interval_95": tuple(fields["interval_95"])})
+        if state.global_step and not any(_is_of(row, state.global_step) for row in state.log_history):
+            self._measure_if_due(state)  # it was stopped right before
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if not control.should_training_stop or state.global_step >= state.max_steps:  # an interruption is obeyed
+            self._measure_if_due(state)
+
+    def _measure_if_due(self, state: TrainerState) -> None:
+        trainer, step, every = self.trainer, state.global_step, self.run.eval_every
+        if not every or (step % every and step < state.max_steps):
+            return
+        found = self._evaluate(lambda done, total: trainer.on_activity(f"measuring, {done} of {total}"))
+        trainer.on_activity("")
+        self._last = step, found
+        better = self._keep_if_best(step, found)
+        # What the step itself logs is not complete yet, so it stays out of this.
+        Trainer.log(trainer, logged(found))
+        told = " (the best so far)" if better else ""
+        self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{told}", highlight=False, style="cyan")
+
+    def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
+        trainer, run = self.trainer, self.run
+        accelerator = trainer.accelerator
+        model = accelerator.unwrap_model(trainer.model)
+        mine = range(run.eval_problems)[accelerator.process_index :: accelerator.num_processes]
+        sampling = Sampling(run.eval_temperature, run.eval_top_p, trainer.max_completion_length, int(trainer.args.seed))
+        # precision as in training, also before the model is prepared for it
+        with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
+            found = evaluate(
+                model,
+                trainer.processing_class,
+                self.env,
+                mine,
+                k=run.eval_samples,
+                sampling=sampling,
+                batch_tokens=run.eval_batch_tokens,
+                most_rows=evaluated_at_once(trainer.args),
+                chat_template_kwargs=trainer.dialect.template,
+                agree=in_step(accelerator),
+                on_batch=on_batch,
+            )
+        return merge(gather_object([found]))
+
+    def _keep_if_best(self, step: int, found: Evaluation) -> bool:
+        """Whether it is the best so far; its model is saved then. What was kept before stays until it is complete."""
+        if not found.mean > (-1.0 if self.best is None else self.best.accuracy):
+            return False
+        self.best = Best(step, found.mean, found.interval())
+        accelerator, kept = self.trainer.accelerator, self.folder / BEST
+        scratch, aside = (self.folder / f"{BEST}-{name}" for name in ("new", "old"))
+        self.trainer.save_model(str(scratch))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write(scratch / _RECORD, asdict(self.best))
+            shutil.rmtree(aside, ignore_errors=True)
+            if kept.exists():
+                kept.rename(aside)
+            scratch.rename(kept)
+            shutil.rmtree(aside, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        return True
+
+
+def figure(found: Evaluation) -> str:
+    """avg@k in one line."""
+    low, high = found.interval()
+    problems, samples = found.accuracy.shape
+    return f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples)"
+
+
+def gain(before: Evaluation, after: Evaluation) -> str:
+    """How much higher the second is on the same problems, in one line."""
+    value, (low, high) = difference(avg_at_k(before.accuracy), avg_at_k(after.accuracy))
+    return f"{value:+.3f}  95 % interval {low:+.3f} to {high:+.3f}"
+
+
+def logged(found: Evaluation) -> dict[str, float]:
+    """What is logged of a measurement; see `metrics.METRICS`."""
+    summary = found.summary()
+    low, high = found.interval()
+    values = {
+        "accuracy": found.mean,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "pass_at_k": summary["by_k"][-1]["pass_at_k"],
+        "maj_at_k": summary["by_k"][-1]["maj_at_k"],
+        "truncated": summary["truncated"],
+        "mean_length": summary["mean_length"],
+    }
+    return {f"eval_{name}": value for name, value in values.items() if value is not None}
+
+
+def _is_of(row: dict[str, Any], step: int) -> bool:
+    return row.get("step") == step and "eval_accuracy" in row
+
+
+def in_step(accelerator: Accelerator) -> Agree | None:
+    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
+    if accelerator.distributed_type not in SHARDED:
+        return None
+
+    def agree(active: int, room: int) -> tuple[int, int]:
+        mine = torch.tensor([[active, room]], device=accelerator.device)
+        most = accelerator.gather(mine).max(dim=0).values.tolist()
+        return most[0], most[1]
+
+    return agree
