@@ -30,11 +30,9 @@ from .config import DAPOConfig
 from .console import ConsoleCallback, ConsoleHandler, progress_bar
 from .env_wrappers import wrap_env
 from .environments import make_env, row_count
-from .episodes import Agree
 from .errors import ConfigError, LostProcessError, NonFiniteError, did_you_mean, one_line
 from .evaluation import Evaluation, evaluate, evaluated_at_once, merge
-from .passes import SHARDED
-from .peers import losses_named
+from .peers import in_step, losses_named
 from .plan.cautions import idle_adapter_settings
 from .report import plot_curves
 from .settings import RunConfig
@@ -173,6 +171,10 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         )
     except ConfigError:
         raise
+    except (ConnectionError, RuntimeError) as error:
+        if not args.use_vllm:
+            raise
+        raise ConfigError(f"vLLM cannot be used: {one_line(error)}") from error
     except OSError as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -268,17 +270,6 @@ def _measure(
         path.write_text(json.dumps(found.summary(), indent=2) + "\n", encoding="utf-8")
         console.print(f"{what}: {_figure(found)}", highlight=False)
     return found
-
-
-def in_step(accelerator: Accelerator) -> dict[str, Agree]:
-    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
-
-    def agree(active: int, room: int) -> tuple[int, int]:
-        mine = torch.tensor([[active, room]], device=accelerator.device)
-        most = accelerator.gather(mine).max(dim=0).values.tolist()
-        return most[0], most[1]
-
-    return {"agree": agree} if accelerator.distributed_type in SHARDED else {}
 
 
 def _figure(found: Evaluation) -> str:
