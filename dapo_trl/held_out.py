@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from .console import progress_bar
-from .episodes import Agree
 from .estimators import avg_at_k, difference
 from .evaluation import Sampling, evaluate, evaluated_at_once
 from .figures import Evaluation, merge
 from .journal import write
-from .passes import SHARDED
+from .peers import in_step
 from .settings import RunConfig
 from .trainer import DAPOTrainer
 
@@ -130,8 +127,8 @@ class HeldOut(TrainerCallback):
                 batch_tokens=run.eval_batch_tokens,
                 most_rows=evaluated_at_once(trainer.args),
                 chat_template_kwargs=trainer.dialect.template,
-                agree=in_step(accelerator),
                 on_batch=on_batch,
+                **in_step(accelerator),
             )
         return merge(gather_object([found]))
 
@@ -186,16 +183,3 @@ def logged(found: Evaluation) -> dict[str, float]:
 
 def _is_of(row: dict[str, Any], step: int) -> bool:
     return row.get("step") == step and "eval_accuracy" in row
-
-
-def in_step(accelerator: Accelerator) -> Agree | None:
-    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
-    if accelerator.distributed_type not in SHARDED:
-        return None
-
-    def agree(active: int, room: int) -> tuple[int, int]:
-        mine = torch.tensor([[active, room]], device=accelerator.device)
-        most = accelerator.gather(mine).max(dim=0).values.tolist()
-        return most[0], most[1]
-
-    return agree

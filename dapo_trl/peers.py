@@ -1,27 +1,52 @@
-"""When another process of a run dies or hangs: this one ends with one clear line, and does not wait without end.
+"""The processes of a run: they generate in step where they hold the model in parts, and none waits without end for one
+that died or hangs.
 
-What dies on one machine is noticed at once by the launcher, which ends the others; this is about what those say.
+What dies on one machine is noticed at once by the launcher, which ends the others; `losses_named` is about what those
+say.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import torch.distributed
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
+from .episodes import Agree
 from .errors import DapoError, LostProcessError
+from .passes import SHARDED
+
+if TYPE_CHECKING:
+    from .trainer import DAPOTrainer
 
 SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "timeout caused")
 """what gloo says of a process that is gone, or silent; NCCL raises an exception of its own"""
 
 
-def keep_to(timeout: timedelta) -> None:
-    """Hold the processes to ``ddp_timeout``, which transformers hands on only where it finds GPUs."""
-    if torch.distributed.is_initialized():
-        _set_pg_timeout(timeout)
+def keep_together(trainer: DAPOTrainer) -> None:
+    """See to what transformers and accelerate leave out for several processes."""
+    if torch.distributed.is_initialized():  # transformers hands ddp_timeout on only where it finds GPUs
+        _set_pg_timeout(trainer.args.ddp_timeout_delta)
+    if trainer.accelerator.distributed_type == DistributedType.FSDP:
+        # accelerate does not mark what it shards as transformers does, whose `generate` would then let a process stop
+        # while the others still wait for its part of the weights.
+        model = trainer.model
+        getattr(model, "get_base_model", lambda: model)()._is_fsdp_managed_module = True
+
+
+def in_step(accelerator: Accelerator) -> dict[str, Agree]:
+    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
+
+    def agree(active: int, room: int) -> tuple[int, int]:
+        mine = torch.tensor([[active, room]], device=accelerator.device)
+        most = accelerator.gather(mine).max(dim=0).values.tolist()
+        return most[0], most[1]
+
+    return {"agree": agree} if accelerator.distributed_type in SHARDED else {}
 
 
 @contextlib.contextmanager

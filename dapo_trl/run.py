@@ -204,6 +204,10 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         )
     except ConfigError:
         raise
+    except (ConnectionError, RuntimeError) as error:
+        if not args.use_vllm:
+            raise
+        raise ConfigError(f"vLLM cannot be used: {one_line(error)}") from error
     except OSError as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(

@@ -14,7 +14,6 @@ from typing import Any
 
 import gymnasium
 import torch
-from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -34,7 +33,7 @@ from .errors import ConfigError
 from .guard import stop_at_non_finite
 from .means import TokenMeans
 from .passes import Passes, Update, update_from_state, update_state
-from .peers import keep_to
+from .peers import keep_together
 from .plan.cautions import cautions_at_start
 from .record import RolloutRecorder
 from .replay import Replay
@@ -128,11 +127,7 @@ class DAPOTrainer(ResumableTrainer):
         )
         if self._is_vlm:
             raise ConfigError(NO_VISION)
-        keep_to(args.ddp_timeout_delta)
-        if self.accelerator.distributed_type == DistributedType.FSDP:
-            # accelerate does not mark what it shards as transformers does, whose `generate` would then let a process
-            # stop while the others still wait for its part of the weights.
-            getattr(self.model, "get_base_model", lambda: self.model)()._is_fsdp_managed_module = True
+        keep_together(self)
         self.stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         self.env_rollout: EnvironmentRollout | None = None
         if self._environment_reward is not None:

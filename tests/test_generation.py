@@ -4,18 +4,22 @@ from it, with TRL's own code around them."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
 from datasets import Dataset
 
 from dapo_trl import DAPOTrainer
+from dapo_trl.cli import main
 
 from . import vllm_run
 from .conftest import ROOT
 from .recorded import config
+from .test_cli import config_file
 from .vllm_stand_in import SHIFT
 
 COLOCATE = {"vllm_mode": "colocate", "vllm_importance_sampling_mode": "token_truncate"}
@@ -37,7 +41,8 @@ def test_many_turns_and_rounds_on_one_push_of_each_policy(tiny_model, tmp_path, 
     if processes == 1:
         for name in ("is_vllm_available", "LLM", "SamplingParams", "VLLMClient"):
             monkeypatch.setattr(f"trl.generation.vllm_generation.{name}", None, raising=False)  # and put back
-        found = vllm_run.main(tiny_model, str(tmp_path), changes)
+        with mock.patch.dict(os.environ):  # TRL sets vLLM's there
+            found = vllm_run.main(tiny_model, str(tmp_path), changes)
     else:
         launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
         arguments = ["-m", "tests.vllm_run", tiny_model, str(tmp_path), json.dumps(changes)]
@@ -86,3 +91,14 @@ def test_continuous_batching_fills_batches_too(tiny_model, tmp_path):
     logs = run.state.log_history[0]
     assert logs["groups/sampled"] > 2 and logs["sampling/refill_rounds"] >= 1
     assert run.sampling.ledger.generated == logs["groups/sampled"] * 4 * logs["completions/mean_length"]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no server at"), RuntimeError("has no weight-transfer engine.")])
+def test_a_server_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys, error):
+    def client(**_):
+        raise error
+
+    monkeypatch.setattr("trl.generation.vllm_generation.is_vllm_available", lambda: True)
+    monkeypatch.setattr("trl.generation.vllm_generation.VLLMClient", client)
+    assert main(["train", "--config", config_file(tmp_path, use_vllm=True, vllm_mode="server")]) == 2
+    assert capsys.readouterr().err == f"error: vLLM cannot be used: {error}\n"
