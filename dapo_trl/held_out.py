@@ -104,8 +104,9 @@ class HeldOut(TrainerCallback):
         trainer.on_activity("")
         self._last = step, found
         better = self._keep_if_best(step, found)
-        # What the step itself logs is not complete yet, so it stays out of this.
-        Trainer.log(trainer, logged(found))
+        due = trainer.control.should_log
+        Trainer.log(trainer, logged(found))  # without what the step itself logs, which is not complete yet
+        trainer.control.should_log = due
         told = " (the best so far)" if better else ""
         self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{told}", highlight=False, style="cyan")
 

@@ -230,8 +230,9 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
 
         Returns:
             `(observation, reward, terminated, truncated, info)`. At the end of an episode the observation is "", and
-            info adds to that of `reset` "verdict" (a plain str), "accuracy" (in [0, 1]), "cause" (str) and "rewards"
-            (components that sum to the reward). After an `infra_failure` accuracy and reward are NaN: mask such an
+            info adds to that of `reset` "verdict" (a plain str), "accuracy" (in [0, 1]), "cause" (str), "rewards"
+            (components that sum to the reward) and the judgement's details, among them often "answer": what was read
+            as the model's answer, in one spelling. After an `infra_failure` accuracy and reward are NaN: mask such an
             answer, do not score it. Before the end the observation is the reply, the reward 0, and there is nothing
             of a verdict.
 

@@ -16,7 +16,7 @@ from dapo_trl.conversation import Conversation, duplicate
 from dapo_trl.dialect import Dialect
 from dapo_trl.episodes import play
 from dapo_trl.errors import ConfigError, RewardError
-from dapo_trl.evaluation import evaluate
+from dapo_trl.evaluation import Sampling, evaluate
 from envs import Completion, OverlongPenalty
 from envs.wrappers import overlong_penalty
 
@@ -233,8 +233,8 @@ def test_evaluation_plays_every_turn(tiny_model):
             return REPLY
 
     model.generation_config.eos_token_id = [*range(100)]  # a random model soon says one of these
-    found = evaluate(model, tokenizer, Patient(), [0, 1], k=4, max_completion_length=60)
-    assert found.lengths.max() <= 60 - len(REPLY) and found.verdicts.total() == 8
+    found = evaluate(model, tokenizer, Patient(), [0, 1], k=4, sampling=Sampling(top_p=1.0, max_completion_length=60))
+    assert found.lengths.max() <= 60 - len(REPLY) and found.verdicts.size == 8
 
 
 def run_turns(model, folder, rows, steps, *launch):

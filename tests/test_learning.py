@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.environments import make_env
-from dapo_trl.evaluation import evaluate
+from dapo_trl.evaluation import Sampling, evaluate
 
 from .conftest import SHIPPED_MODEL
 from .recorded import config
@@ -28,7 +28,8 @@ def test_accuracy_rises_on_problems_that_were_never_trained_on(tmp_path):
     held_out = make_env("math/Arithmetic-v0", levels=2, split="test")
 
     def accuracy():
-        found = evaluate(run.model, run.processing_class, held_out, range(60), k=4, max_completion_length=64)
+        sampling = Sampling(top_p=1.0, max_completion_length=64)
+        found = evaluate(run.model, run.processing_class, held_out, range(60), k=4, sampling=sampling)
         return found.mean
 
     before = accuracy()

@@ -84,7 +84,7 @@ def test_an_empty_value_stands_for_none():
         (["--max_steps"], "max_steps is True (bool): it must be int"),
         (["--learning_rate"], "learning_rate is True (bool): it must be float"),
         (["--eval_problems", "-5"], "eval_problems is -5: it must be 0 or more"),
-        (["--eval_samples", "0"], "eval_samples is 0: it must be 1 or more"),
+        (["--eval_samples", "0"], "eval_samples is 0: it must be from 1 to 1024"),
         (["stray"], "'stray' is not a flag"),
         (["--num_generations", "3"], "is not a multiple of num_generations 3"),
         (["--eval_problems", "many"], "eval_problems is 'many' (str): it must be int"),

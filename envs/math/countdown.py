@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from math import prod
 from typing import Any
@@ -124,7 +124,11 @@ class CountdownEnv(ProceduralEnv[Countdown]):
         return {**super().row(index), "numbers": problem.numbers, "target": problem.target}
 
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement:
-        return STYLE.judge(completion, row["answer"], lambda answer, _: _reaches(answer, row["numbers"], row["target"]))
+        def compare(answer: str, _: str) -> Judgement:
+            judgement = _reaches(answer, row["numbers"], row["target"])
+            return replace(judgement, details={"answer": "".join(answer.split())})
+
+        return STYLE.judge(completion, row["answer"], compare)
 
 
 def _reaches(answer: str, numbers: tuple[int, ...], target: int) -> Judgement:

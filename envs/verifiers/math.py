@@ -74,7 +74,7 @@ def one_spelling(answer: str) -> str:
         return f"{integer[1].strip('+')}{digits}" if digits else "0"
     if len(answer) > _MAX_LENGTH:
         return answer
-    text = value_of(split_unit(clean(answer))[0])
+    text = value_of(split_unit(_clean_answer(answer))[0])
     number = parse_rational(text)
     if number is not None and number.evaluated and _is_printable(number):
         common = math.gcd(number.numerator, number.denominator)
@@ -90,7 +90,7 @@ def _judgement(answer: str, gold: str) -> Judgement:
         return Judgement.of(number == wanted)
     if len(answer) > _MAX_LENGTH + 2 * len(gold):
         return Judgement.of(False, f"the answer has {len(answer)} characters: too many to be one")
-    target = clean(answer)
+    target = _clean_answer(answer)
     if not target:
         return Judgement.of(Verdict.NO_ANSWER, "the answer is empty")
     comparison = _comparison()
@@ -136,6 +136,11 @@ def _integer(match: re.Match[str]) -> int:
 def _comparison(**options: bool) -> Comparison:
     budget = TimeBudget(TIME_LIMIT)  # one for all parts of an answer
     return Comparison(lambda target, gold: symbolically_equal(target, gold, budget), **options)
+
+
+@lru_cache(maxsize=64)
+def _clean_answer(answer: str) -> str:
+    return clean(answer)
 
 
 @lru_cache(maxsize=4096)

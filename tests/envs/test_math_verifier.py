@@ -9,7 +9,7 @@ import pytest
 from envs.base import Judgement
 from envs.math.answers import ANSWER_STYLES, gold_answer
 from envs.verifiers import symbolic
-from envs.verifiers.math import check_gold, judge
+from envs.verifiers.math import check_gold, judge, one_spelling
 
 SHARED_PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "math_pairs.json"
 ANSWERS = Path(__file__).parent / "data" / "math_answers.txt"
@@ -34,6 +34,37 @@ def read_answers():
 
 
 # --- what counts
+
+
+@pytest.mark.parametrize(
+    ("spelling", "answers"),
+    [
+        ("1234", ("1234", "1,234", " +1234 ", "01234", "$1234$.", r"\boxed{1234}", "x = 1234", "1234 cm")),
+        ("0", ("0", "-0", "000")),
+        ("1/2", ("0.5", r"\frac{2}{4}", r"\dfrac12", "1/2", ".5")),
+        ("50%", ("50%", r"50\%")),
+        ("17*2", ("17*2",)),  # arithmetic left to the reader is no 34
+        ("yes", ("Yes", r"\text{yes}", "YES.")),
+        ("A", ("A", "(A)")),
+        ("(1,2)", ("(1, 2)", "(1,2)")),
+        ("", ("", " ")),
+    ],
+)
+def test_answers_that_are_one_vote(spelling, answers):
+    assert {one_spelling(answer) for answer in answers} == {spelling}
+
+
+def test_a_judgement_has_the_answer_in_one_spelling_and_never_the_gold_answer():
+    found = [verify(f"So.\nAnswer: {answer}", "7") for answer in (r"\frac{14}{2}", "7.0", "8", "9" * 5000)]
+    assert [judgement.details["answer"] for judgement in found[:3]] == ["7", "7", "8"]
+    assert len(found[3].details["answer"]) == 1000
+    assert "answer" not in verify("I do not know.", "7").details | verify("Answer:", "7").details
+
+
+@pytest.mark.parametrize("answer", ["9" * 6000, "1/" + "7" * 6000, "\\frac{" * 600, "10^{99999}", "(" * 3000])
+def test_the_spelling_of_an_enormous_answer_is_found_in_no_time(answer):
+    started = time.process_time()
+    assert isinstance(one_spelling(answer), str) and time.process_time() - started < 1
 
 
 def test_shared_pairs():
