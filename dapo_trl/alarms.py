@@ -7,24 +7,37 @@ finds the alarms of a finished run by the same rules.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .diagnosis import COLLAPSED, RARELY_INFORMATIVE, why_uninformative
-from .history import HELD_OUT, Row, held_out, rises, series
+from .history import HELD_OUT, Row, held_out, rises
 
 NEWEST = 3
-"""logs that are averaged, so that one odd batch is no alarm"""
+"""values of a metric that are averaged, so that one odd batch is no alarm"""
 EARLIER = 10
-"""logs back, to which the newest are compared"""
-CLEARED_AFTER = 3
+"""values back, to which the newest are compared"""
+KEPT = 21
+"""values of a metric that are remembered"""
+WATCHED = (
+    "accuracy/sampled",
+    "completions/clipped_ratio",
+    "completions/mean_length",
+    "entropy",
+    "grad_norm",
+    "importance_ratio/deviation",
+    "sampling/importance_sampling_ratio/mean",
+)
+CLEARED_AFTER = 5
 SOLVED = 0.9
 """accuracy above which a low entropy is certainty, not collapse"""
 LONGER = 2.0
-"""times as long as `EARLIER` logs ago"""
+"""times as long as `EARLIER` values ago"""
 CUT_OFF = 0.3
 """share of completions at the length limit"""
 CUT_OFF_RISE = 0.2
@@ -39,7 +52,8 @@ MISMATCH = 2.0
 """times by which sampling and training disagree on probabilities"""
 SPIKE = 10.0
 """times the usual gradient norm"""
-SPIKE_HISTORY = 20
+MAX_GRAD_NORM = 1.0
+"""where the settings do not say: a gradient that is not cut does no harm, whatever is usual"""
 
 
 @dataclass
@@ -55,23 +69,45 @@ class Alarm:
         return f"step {self.step}: alarm, {self.name.replace('_', ' ')}: {self.message}"
 
 
-@dataclass
 class _Known:
-    """What the rules look at."""
+    """What the rules look at: the first and the newest values of each metric."""
 
-    settings: Mapping[str, Any]
-    rows: list[Row] = field(default_factory=list)
-    """logs of optimizer steps"""
-    measured: list[tuple[int, Row]] = field(default_factory=list)
-    """logs with a held-out accuracy, each with how many rows there were before it"""
+    def __init__(self, settings: Mapping[str, Any]):
+        self.settings = settings
+        self.first: dict[str, list[float]] = {}
+        self.values: dict[str, deque[float]] = {}
+        self.batches: deque[Row] = deque(maxlen=NEWEST)
+        """logs that sampled groups"""
+        self.rewards: list[float] = []
+        self.measured: list[tuple[int, Row]] = []
+        """logs with a held-out accuracy, each with how many rewards there were before it"""
+        self.spiked = False
+        """whether the newest log has a gradient norm"""
+
+    def take(self, row: Row) -> None:
+        for name in WATCHED:
+            value = row.get(name)
+            if value is None:
+                continue
+            if len(first := self.first.setdefault(name, [])) < NEWEST:
+                first.append(float(value))
+            self.values.setdefault(name, deque(maxlen=KEPT)).append(float(value))
+        if row.get("groups/sampled"):
+            self.batches.append(row)
+        if row.get("reward/sampled") is not None:
+            self.rewards.append(float(row["reward/sampled"]))
+        if held_out(row) is not None:
+            self.measured.append((len(self.rewards), row))
+        self.spiked = row.get("grad_norm") is not None
 
     def newest(self, name: str) -> float:
-        return _mean(series(self.rows[-NEWEST:], name))
+        return _mean(list(self.values.get(name, ()))[-NEWEST:])
 
     def earlier(self, name: str) -> float:
-        """`EARLIER` logs before the newest, or at the start of a shorter run."""
-        last = max(len(self.rows) - EARLIER, NEWEST)
-        return _mean(series(self.rows[last - NEWEST : last], name))
+        """`EARLIER` values before the newest, or at the start of a shorter run; NaN of a run too short to compare."""
+        values = list(self.values.get(name, ()))
+        last = max(len(values) - EARLIER, NEWEST)
+        return _mean(values[last - NEWEST : last]) if len(values) >= 2 * NEWEST else math.nan
 
     def setting(self, name: str) -> str:
         value = self.settings.get(name)
@@ -92,16 +128,12 @@ class AlarmWatch:
 
     def see(self, row: Row) -> list[Alarm]:
         """The alarms that this log raises."""
-        known = self._known
-        if held_out(row) is not None:
-            known.measured.append((len(known.rows), row))
-        if row.get("loss") is not None:
-            known.rows.append(row)
-        elif held_out(row) is None:
+        if row.get("loss") is None and held_out(row) is None:
             return []
+        self._known.take(row)
         raised = []
         for rule in RULES:
-            name, message = rule.__name__, rule(known)
+            name, message = rule.__name__, rule(self._known)
             if name in self._sounding:
                 alarm, quiet = self._sounding[name]
                 quiet = 0 if message else quiet + 1
@@ -123,8 +155,8 @@ def alarms_in(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) ->
 
 
 def entropy_collapse(known: _Known) -> str | None:
-    first, last = _mean(series(known.rows[: 2 * NEWEST], "entropy")[:NEWEST]), known.newest("entropy")
-    if len(known.rows) < 2 * NEWEST or not last < COLLAPSED * first or known.newest("accuracy/sampled") > SOLVED:
+    first, last = _mean(known.first.get("entropy", [])), known.newest("entropy")
+    if not last < COLLAPSED * first or known.newest("accuracy/sampled") > SOLVED:
         return None
     return (
         f"entropy is {last:.3g} nats, {last / first:.0%} of what it was at first, and the task is not solved. Nothing "
@@ -134,20 +166,18 @@ def entropy_collapse(known: _Known) -> str | None:
 
 
 def length_explosion(known: _Known) -> str | None:
-    if len(known.rows) < 2 * NEWEST:
-        return None
     before, now = known.earlier("completions/mean_length"), known.newest("completions/mean_length")
     cut_before, cut = known.earlier("completions/clipped_ratio"), known.newest("completions/clipped_ratio")
     learnt = known.newest("accuracy/sampled") - known.earlier("accuracy/sampled") >= LEARNT
     if not (now >= LONGER * before > 0 and not learnt) and not (cut >= CUT_OFF and cut - cut_before >= CUT_OFF_RISE):
         return None
     return (
-        f"completions have {now:.0f} tokens, where they had {before:.0f} {EARLIER} logs ago, {cut:.0%} are cut "
+        f"completions have {now:.0f} tokens, where they had {before:.0f}, {cut:.0%} are cut "
         "off at the limit, and accuracy has not risen with them. Length is not paid for, or endings are unlearnt: raise "
         f"{known.setting('overlong_coefficient')} or start it earlier ({known.setting('overlong_max_length')}); if the "
         f"task needs the room, raise {known.setting('max_completion_length')}."
         if not learnt
-        else f"{cut:.0%} of the completions are cut off at the limit, {cut_before:.0%} were {EARLIER} logs ago. They "
+        else f"{cut:.0%} of the completions are cut off at the limit, {cut_before:.0%} were before. They "
         f"outgrow the limit while accuracy rises: raise {known.setting('max_completion_length')}, or shorten them with "
         f"{known.setting('overlong_coefficient')}."
     )
@@ -157,13 +187,12 @@ def reward_without_accuracy(known: _Known) -> str | None:
     if len(known.measured) < NEWEST:
         return None
     (start, first), (_, last) = known.measured[-MEASUREMENTS:][0], known.measured[-1]
-    between = known.rows[start:]
+    rewards = np.array(known.rewards[start:])
     before, now = held_out(first) or 0.0, held_out(last) or 0.0
     low, high = last.get(f"{HELD_OUT}_low"), last.get(f"{HELD_OUT}_high")
     noise = (high - low) / 4 if low is not None and high is not None else 0.01
-    rewards = series(between, "reward/sampled")
     third = len(rewards) // 3
-    if third < 1 or now - before > noise or not rises(between, "reward/sampled"):
+    if third < 1 or now - before > noise or not rises(rewards):
         return None
     reward_before, reward = _mean(rewards[:third]), _mean(rewards[-third:])
     if reward - reward_before < REWARD_RISE:
@@ -177,16 +206,14 @@ def reward_without_accuracy(known: _Known) -> str | None:
 
 
 def nothing_informative(known: _Known) -> str | None:
-    rows = known.rows[-NEWEST:]
-    sampled, kept = series(rows, "groups/sampled").sum(), series(rows, "groups/kept").sum()
-    if len(rows) < NEWEST or sampled == 0 or kept >= RARELY_INFORMATIVE * sampled:
+    rows = list(known.batches)
+    sampled, kept = (sum(row.get(f"groups/{name}") or 0.0 for row in rows) for name in ("sampled", "kept"))
+    if len(rows) < NEWEST or kept >= RARELY_INFORMATIVE * sampled:
         return None
-    return f"{kept / sampled:.1%} of the groups of the last {NEWEST} logs are informative: {why_uninformative(rows)}."
+    return f"{kept / sampled:.1%} of the {sampled:.0f} groups sampled last are informative: {why_uninformative(rows)}."
 
 
 def ratios_far_from_one(known: _Known) -> str | None:
-    if len(known.rows) < NEWEST:
-        return None
     sampling = known.newest("sampling/importance_sampling_ratio/mean")
     if sampling > MISMATCH or sampling < 1 / MISMATCH:
         return (
@@ -204,12 +231,15 @@ def ratios_far_from_one(known: _Known) -> str | None:
 
 
 def gradient_spike(known: _Known) -> str | None:
-    earlier = series(known.rows[-SPIKE_HISTORY - 1 : -1], "grad_norm")
-    earlier, now = earlier[earlier > 0], series(known.rows[-1:], "grad_norm")
-    if len(earlier) < SPIKE_HISTORY // 2 or not len(now) or not now[0] > SPIKE * np.median(earlier):
+    *earlier, now = known.values.get("grad_norm", (math.nan,))
+    earlier = [norm for norm in earlier if norm > 0]
+    if not known.spiked or len(earlier) < KEPT // 2:
+        return None
+    usual, limit = float(np.median(earlier)), known.settings.get("max_grad_norm")
+    if not now > max(SPIKE * usual, limit if isinstance(limit, int | float) else MAX_GRAD_NORM):
         return None
     return (
-        f"the gradient norm is {now[0]:.3g}, {now[0] / np.median(earlier):.0f} times the usual. A batch of few tokens or "
+        f"the gradient norm is {now:.3g}, {now / usual:.0f} times the usual. A batch of few tokens, or "
         f"an update too large before it: lower {known.setting('max_grad_norm')} or {known.setting('learning_rate')}, "
         f"raise {known.setting('min_valid_fraction')}."
     )
@@ -225,6 +255,6 @@ RULES: Sequence[Callable[[_Known], str | None]] = (
 )
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: Sequence[float] | np.ndarray) -> float:
     """NaN of nothing, which no comparison is true of."""
-    return float(values.mean()) if len(values) else float("nan")
+    return float(np.mean(values)) if len(values) else math.nan

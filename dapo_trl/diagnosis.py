@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .errors import ConfigError
-from .history import rises, trend
+from .history import rises, series, trend
 
 FEWEST_LOGS = 6
 """logs that sampled a rollout batch; with fewer a trend is no more than luck"""
@@ -46,7 +46,7 @@ def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_roll
     if not sampled or (len(rows) < FEWEST_LOGS and any(row["groups/kept"] for row in rows)):
         return None
     first, last = trend(rows, "accuracy/sampled")
-    if rises(rows, "accuracy/sampled") or first >= SOLVED:
+    if rises(series(rows, "accuracy/sampled")) or first >= SOLVED:
         return None
     return (
         f"Nothing was learnt (accuracy {first:.3f} at first, {last:.3f} at last): {_cause(rows, updates_per_rollout)}."
@@ -60,7 +60,7 @@ def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
     sampled = sum(row["groups/sampled"] for row in rows)
     if sum(row["groups/kept"] for row in rows) < RARELY_INFORMATIVE * sampled:
         return why_uninformative(rows)
-    if rises(rows, "reward/sampled"):
+    if rises(series(rows, "reward/sampled")):
         first, last = trend(rows, "reward/sampled")
         return (
             f"only the length penalty is: the reward rose from {first:.3f} to {last:.3f} by shorter completions; start "

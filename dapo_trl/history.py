@@ -27,9 +27,8 @@ def trend(rows: Sequence[Row], name: str) -> tuple[float, float]:
     return (float(values[:third].mean()), float(values[-third:].mean())) if len(values) else (0.0, 0.0)
 
 
-def rises(rows: Sequence[Row], name: str) -> bool:
-    """Whether the last third lies above the first by more than twice the error of the difference."""
-    values = series(rows, name)
+def rises(values: np.ndarray) -> bool:
+    """Whether the last third of a series lies above the first by more than twice the error of the difference."""
     third = len(values) // 3
     if third < 2:
         return bool(len(values) > 1 and values[-1] > values[0])

@@ -164,6 +164,7 @@ class Table:
         self._tokenizer = SimpleNamespace(decode=lambda ids, **_: "")
         self._metrics = {"train": defaultdict(list)}
         self._pending_extra_logs = defaultdict(list)
+        self.outcomes = self.recorder = None
         self._outcomes, self._lengths = itertools.cycle(outcomes), itertools.cycle(lengths)
         self.groups = []
         """outcome and tokens of each group generated; completions are named after their group"""
