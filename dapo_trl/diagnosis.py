@@ -78,7 +78,7 @@ def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
             "clip-higher is inert and each rollout batch gets a single small update; raise steps_per_generation or "
             "num_iterations, or learning_rate"
         )
-    if _rises(rows[::-1], "accuracy/sampled"):
+    if rises(series(rows, "accuracy/sampled")[::-1]):
         return "the updates do harm, it fell; lower learning_rate, or raise beta"
     return "groups are informative and updates are made; raise learning_rate, or train for longer"
 
