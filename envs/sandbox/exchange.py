@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from .inside import codec, frames, kernel
@@ -89,7 +88,7 @@ class Task:
             "entry_point": self._program.entry_point,
             "isolate_inputs": self._program.isolate_inputs,
             "stop_at": list(self._stop_at),
-            "limits": asdict(self._limits),
+            "limits": vars(self._limits),
         }
         with open(kernel.memory_file("task"), "wb") as file:
             file.write(frames.pack(json.dumps(fields).encode()))
@@ -101,11 +100,11 @@ class Task:
 
     def _result(self, header: bytes, payload: bytes) -> Result:
         try:
-            report = json.loads(header)
-            status, cause, seconds = Status(report["status"]), str(report["cause"]), float(report["seconds"])
+            name, taken, cause = header.decode().split(" ", 2)
+            status, seconds = Status(name), float(taken)
             if status not in _REPORTED:
                 raise ValueError(f"status {status}")
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except ValueError as error:
             raise ZygoteFailure(f"the supervisor sent a malformed report: {error}") from error
         if status is Status.OK:
             return self._success(payload, seconds)

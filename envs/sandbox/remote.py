@@ -81,8 +81,7 @@ def _run(task: bytes, channel: Channel) -> bytearray:
     while header := channel.receive(_MAX_MESSAGE, seconds):
         payload = channel.receive(max_bytes, seconds)
         if len(reports) + len(header) + len(payload) > MAX_REPORTS:
-            cause = f"the values of all inputs together take more than {MAX_REPORTS} bytes"
-            header = json.dumps({"status": "output_limit", "cause": cause, "seconds": 0.0}).encode()
+            header = b"output_limit 0 the values of all inputs together take more than %d bytes" % MAX_REPORTS
             payload = b""
         reports += frames.pack(header) + frames.pack(payload)
     return reports + frames.pack(b"")

@@ -8,6 +8,7 @@ namespaces). Foreign architectures end the program.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import tempfile
 from functools import lru_cache
@@ -52,6 +53,8 @@ def filter_code() -> bytes:
     import pyseccomp as seccomp
 
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
+    with contextlib.suppress(OSError):  # libseccomp before 2.5
+        rules.set_attr(seccomp.Attr.CTL_OPTIMIZE, 2)  # a tree in place of a list: installed in half the time
 
     def allow(name: str, *arguments: Any) -> None:
         number = seccomp.resolve_syscall(seccomp.Arch.NATIVE, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import operator
 import sys
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
@@ -12,6 +13,7 @@ Relation = Literal["==", "is", "true", "false"]
 
 _BUILTINS = frozenset(dir(builtins))
 _IMPORTED_AS = {"np": "numpy"}
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 _IMPORTS = (ast.Import, ast.ImportFrom)
 
 
@@ -102,6 +104,29 @@ def _asks_nothing(statement: ast.stmt) -> bool:
     return False
 
 
+def _value(node: ast.expr) -> Any:
+    """Return the value of a literal, in which there may be sums and products of numbers.
+
+    Raises:
+        ValueError, TypeError, SyntaxError, MemoryError, RecursionError: It is none.
+    """
+    return ast.literal_eval(_Arithmetic().visit(node))
+
+
+class _Arithmetic(ast.NodeTransformer):
+    """Works out sums, differences and products of numbers, and puts texts together."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        work = _OPERATORS.get(type(node.op))
+        match node:
+            case ast.BinOp(ast.Constant(int() | float() as left), _, ast.Constant(int() | float() as right)) if work:
+                return ast.Constant(work(left, right))
+            case ast.BinOp(ast.Constant(str(left)), ast.Add(), ast.Constant(str(right))):
+                return ast.Constant(left + right)
+        return node
+
+
 def _is_literal(node: ast.expr) -> bool:
     try:
         ast.literal_eval(node)
@@ -162,7 +187,7 @@ def _asserted_call(statement: ast.stmt) -> tuple[str, AssertedCall] | None:
         match test:
             case ast.Compare(left, [ast.Eq()], [right]):
                 call, expected = (left, right) if isinstance(left, ast.Call) else (right, left)
-                return _call(call, "==", ast.literal_eval(expected))
+                return _call(call, "==", _value(expected))
             case ast.Compare(left, [ast.Is()], [ast.Constant(None | True | False as expected)]):
                 return _call(left, "is", expected)
             case ast.UnaryOp(ast.Not(), operand):
@@ -176,4 +201,4 @@ def _asserted_call(statement: ast.stmt) -> tuple[str, AssertedCall] | None:
 def _call(node: ast.expr, relation: Relation, expected: Any = None) -> tuple[str, AssertedCall] | None:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
         return None
-    return node.func.id, AssertedCall(tuple(map(ast.literal_eval, node.args)), relation, expected)
+    return node.func.id, AssertedCall(tuple(map(_value, node.args)), relation, expected)

@@ -27,18 +27,21 @@ class _Unusable(Exception):
     """The statements cannot be run, whatever the program is like."""
 
 
-def run_asserts(run: Run, source: str, tests: AssertTests, limits: Limits, *, stop: bool) -> Outcome:
+def run_asserts(
+    run: Run, run_statements: Run, source: str, tests: AssertTests, limits: Limits, *, stop: bool
+) -> Outcome:
     """Run test statements on a program.
 
     Args:
-        run: Runs programs in the sandbox.
+        run: Runs the program in the sandbox.
+        run_statements: Runs the statements in the sandbox.
         source: The program.
         tests: The statements.
         limits: What the program may take for each question.
         stop: End with the first assertion that fails.
     """
     try:
-        first = report = _first_report(run, tests)
+        first = report = _first_report(run_statements, tests)
         for attempt in range(_ROUNDS):
             results = _ask(run, source, report["questions"], limits, stop=stop and attempt == 0)
             seconds = sum(result.seconds for result in results)
@@ -48,7 +51,7 @@ def run_asserts(run: Run, source: str, tests: AssertTests, limits: Limits, *, st
                 failure = Failure.of(0, "loading the program", results[0])
                 return Outcome(0, first["guessed"], failure, seconds, results[0].status)
             answers, questions = results[1:], report["questions"]
-            report = _report(run, tests, questions, answers, stop)
+            report = _report(run_statements, tests, questions, answers, stop)
             if report["is_complete"]:
                 return _outcome(report, answers, seconds, total=first["guessed"])
             if results[-1].status in TOO_MUCH:

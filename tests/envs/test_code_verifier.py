@@ -82,6 +82,7 @@ def test_bad_tests(tests, message):
         ("assert not f(1)", AssertedCall((1,), "false")),
         ("assert f() is None", AssertedCall((), "is", None)),
         ("assert (f(set()) is True)", AssertedCall((set(),), "is", True)),
+        ("assert f(3 * 19 - 1, 'a' + 'b') == [2 * 3.5]", AssertedCall((56, "ab"), "==", [7.0])),
     ],
 )
 def test_single_calls_are_read_out_of_asserts(assertion, call):
@@ -112,6 +113,7 @@ def test_single_calls_are_read_out_of_a_function_that_checks():
     "assertion",
     [
         "assert f(1) == [1] * 3",
+        "assert f('a' * 10 ** 10) == 2 ** 3",
         "assert f(x=1) == 1",
         "assert abs(f(1) - 0.5) < 1e-6",
         "assert set(f(1)) == {1}",

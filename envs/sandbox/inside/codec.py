@@ -100,6 +100,11 @@ class _Writer:
         raise CodecError(f"an object of type {kind.__name__!r} is no plain value")
 
 
+def read(text: str) -> Any:
+    """Read a value that `encode` wrote where nobody could interfere."""
+    return json.loads(text, object_hook=_untag)
+
+
 def decode(text: bytes | str, max_bytes: int) -> Any:
     """Read a value that anybody may have written.
 
@@ -118,7 +123,7 @@ def decode(text: bytes | str, max_bytes: int) -> Any:
             raise CodecError(f"the value is nested more than {MAX_DEPTH} deep")
         if _LONG_NUMBER.search(structure):
             raise CodecError("the value holds a number with more than 400 digits in a row")
-        return json.loads(text, object_hook=_untag)
+        return read(text)
     except CodecError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:

@@ -30,11 +30,16 @@ _NETWORK_RIGHTS = 0b11  # TCP bind and connect, since version 4
 _SCOPES = 0b11  # abstract UNIX sockets and signals, since version 6
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 ctypes.CDLL("libgcc_s.so.1")  # the C library opens it when a thread ends, which is too late
 
 
-class _Filter(ctypes.Structure):
+class _FilterProgram(ctypes.Structure):
     _fields_ = (("instructions", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+
+KernelLimits = list[tuple[int, tuple[int, int]]]
+"""Kinds of resources with their soft and hard limits, for `resource.setrlimit`."""
 
 
 def _call(function: Any, *arguments: Any) -> int:
@@ -45,8 +50,8 @@ def _call(function: Any, *arguments: Any) -> int:
     return result
 
 
-def _prctl(option: int, argument: Any = 0) -> None:
-    _call(_libc.prctl, option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+def _prctl(option: int, argument: int = 0) -> None:
+    _call(_libc.prctl, option, argument, 0, 0, 0)
 
 
 def no_new_privileges() -> None:
@@ -114,11 +119,16 @@ def _allow(rules: int, path: str, access: int) -> None:
     os.close(entry)
 
 
-def filter_system_calls(code: bytes) -> None:
-    """Install a seccomp filter, given as a BPF program; system calls that it does not allow fail from here on."""
-    instructions = _Filter(len(code) // 8, code)
-    address = ctypes.cast(ctypes.byref(instructions), ctypes.c_void_p).value
-    _call(_libc.prctl, _PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.c_ulong(address or 0), 0, 0)
+class Filter:
+    """A seccomp filter, given as a BPF program."""
+
+    def __init__(self, code: bytes) -> None:
+        self._program = _FilterProgram(len(code) // 8, code)
+        self._address = ctypes.addressof(self._program)
+
+    def install(self) -> None:
+        """From here on system calls that it does not allow fail."""
+        _call(_libc.prctl, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._address, 0, 0)
 
 
 def become_user(uid: int, *, keep_reading: bool) -> None:
@@ -189,14 +199,15 @@ def succeeds(change: Callable[[], None]) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def limit_resources(limits: dict[str, Any], tasks: int, cpu_seconds: int) -> None:
-    """Set the limits that the kernel keeps by itself; see `Limits` for their meaning.
+def kernel_limits(limits: dict[str, Any], tasks: int, cpu_seconds: int) -> KernelLimits:
+    """Return the limits that the kernel keeps by itself, for a child of this process; see `Limits` for their meaning.
 
     Args:
         limits: The fields of `Limits`.
         tasks: Processes and threads of this user at a time, all told.
-        cpu_seconds: Processor time of this process in seconds, should the supervisor fail to stop it.
+        cpu_seconds: Processor time of the process in seconds, should the supervisor fail to stop it.
     """
+    found = []
     memory = limits["memory_bytes"]
     stack = 100 << 20  # for deep recursion; the kernel keeps 128 MiB free for the main thread's
     for name, soft, hard in (
@@ -217,4 +228,5 @@ def limit_resources(limits: dict[str, Any], tasks: int, cpu_seconds: int) -> Non
             ceiling = resource.getrlimit(kind)[1]
             if ceiling != resource.RLIM_INFINITY:
                 soft, hard = min(soft, ceiling), ceiling if hard == resource.RLIM_INFINITY else min(hard, ceiling)
-            resource.setrlimit(kind, (soft, hard))
+            found.append((kind, (soft, hard)))
+    return found

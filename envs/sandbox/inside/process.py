@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
+import resource
 import select
 import signal
 import time
@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 from . import confine, kernel
 
 _CLOSE_ENOUGH = 0.002  # seconds that are not worth waking up for again
-_HIGH, _ALL_FILES = 1000, 2000  # file descriptors: out of the way, and beyond the last
+_ALL_FILES = 2000  # file descriptors there are at most
+
+FIRST_FILE = 10
+"""The numbers below are left to the files of workers."""
 
 
 class Wall(NamedTuple):
     """What workers are put behind, besides what the supervisor is behind already."""
 
-    filter_code: bytes
-    """Seccomp filter as a BPF program; empty for none."""
+    filter: confine.Filter | None
+    """Of system calls."""
     tasks: int
     """Processes and threads of this user that are not the worker's."""
 
@@ -35,7 +38,8 @@ class Worker:
 
     Args:
         work: What it does; the process ends with the status that this returns.
-        files: Its only open files; it sees them under the numbers from 0 on.
+        files: Its only open files; it sees them under the numbers from 0 on. Here they have other numbers from
+            `FIRST_FILE` on, or already the same.
         limits: The fields of `Limits`.
         inputs: Number of inputs that it is to serve at most.
         watched: File descriptors that become readable when nobody wants to know any more.
@@ -53,9 +57,11 @@ class Worker:
         replies: int | None = None,
     ) -> None:
         supervisor = os.getpid()
+        cpu_seconds = math.ceil(limits["cpu_seconds"] * inputs) + 1
+        kernel_limits = confine.kernel_limits(limits, wall.tasks + 1 + limits["threads"], cpu_seconds)
         self._pid = os.fork()
         if self._pid == 0:
-            _confine(files, limits, math.ceil(limits["cpu_seconds"] * inputs) + 1, wall, supervisor)
+            _confine(files, kernel_limits, wall, supervisor)
             os._exit(work())
         self._pidfd = kernel.watch_process(self._pid)
         self._clock = (~self._pid << 3) | 2  # the kernel's number for the CPU time of a process
@@ -106,12 +112,14 @@ class Worker:
         return self._end
 
 
-def _confine(files: tuple[int, ...], limits: dict[str, Any], cpu_seconds: int, wall: Wall, supervisor: int) -> None:
-    for target, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, _HIGH) for file in files]):
-        os.dup2(file, target)
+def _confine(files: tuple[int, ...], limits: confine.KernelLimits, wall: Wall, supervisor: int) -> None:
+    """Do what is left to be done in the new process itself, where every step is slow: pages are copied at first use."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
     os.closerange(len(files), _ALL_FILES)
     confine.die_with(supervisor)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    confine.limit_resources(limits, wall.tasks + 1 + limits["threads"], cpu_seconds)
-    if wall.filter_code:
-        confine.filter_system_calls(wall.filter_code)
+    for kind, values in limits:
+        resource.setrlimit(kind, values)
+    if wall.filter is not None:
+        wall.filter.install()

@@ -1,8 +1,8 @@
 """Runs one program after the other: each in processes of its own, held to its limits.
 
 No hostile code runs here, and nothing that belongs to a program is kept: its text and inputs stay in the file that
-they came in, what it prints goes from file to socket inside the kernel, and what it returns passes through a buffer
-that is wiped. A worker is a copy of this process, and could search it for what others left.
+they came in, and what it prints or returns passes through a buffer that is wiped. A worker is a copy of this process,
+and could search it for what others left.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from contextlib import closing, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from . import frames, kernel, worker
-from .process import NotWanted, Wall, Worker
+from .process import FIRST_FILE, NotWanted, Wall, Worker
 
 _CAUSE_BYTES = 4000  # of what a program says about its end
 _KINDS = {b"c": "crash", b"i": "invalid_value", b"o": "output_limit", b"m": "memory", b"v": "ok", b"l": "loaded"}
 _TICKET_BYTES = 8
 _HEAD = struct.Struct(f"!I{_TICKET_BYTES}sB")  # of a reply: length of what follows, ticket, kind
+_END = frames.pack(b"")
 _NULL = (0, 1, 2)  # the zygote's standard input, output and error lead nowhere
 
 
@@ -42,13 +43,12 @@ class Task(NamedTuple):
 
 
 class Report(NamedTuple):
-    """How one input ended. The payload, a value or what the program said about its end, is in a buffer or a file."""
+    """How one input ended. The payload is a value or what the program said about its end, in a buffer to be wiped."""
 
     status: str
     seconds: float
     cause: str = ""
-    payload: memoryview | tuple[int, int, int] | None = None
-    """Bytes; or file, position and length."""
+    payload: memoryview = memoryview(b"")
 
 
 Reports = Generator[Report, None, None]
@@ -58,9 +58,11 @@ def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
     """Serve the tasks that arrive on `channel` until it, or the process behind the pidfd `parent`, ends.
 
     A task is the descriptor of a file: a message (the fields of `Task` as JSON), then the texts. The answer is two
-    messages per input, a JSON header and the payload, then an empty message. Anything else that arrives during a task
-    ends it, and is of no effect at other times.
+    messages per input, a header ("status seconds cause") and the payload, then an empty message. Anything else that
+    arrives during a task ends it, and is of no effect at other times.
     """
+    while os.dup(0) < FIRST_FILE:
+        pass
     watched = [channel.fileno(), parent]
     while True:
         ready = select.select(watched, [], [])[0]
@@ -71,13 +73,20 @@ def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
             task = _read_task(files[0])
             run = _run_scripts if task.mode == "stdin" else _run_calls
             with closing(run(task, wall, watched)) as reports:
-                with suppress(NotWanted):
-                    for report in reports:
-                        _send(channel, report)
-                        if report.status in task.stop_at:
-                            break
-                channel.sendall(frames.pack(b""))
+                _answer(channel, task, reports)
             os.close(task.file)
+
+
+def _answer(channel: socket.socket, task: Task, reports: Reports) -> None:
+    with suppress(NotWanted):
+        for number, report in enumerate(reports, 1):
+            is_last = number == len(task.inputs) or report.status in task.stop_at
+            header = f"{report.status} {report.seconds:.6f} {report.cause}".encode()
+            announced = frames.pack(header) + frames.header(len(report.payload))
+            _send(channel, announced, report.payload, _END if is_last else b"")
+            if is_last:
+                return
+    _send(channel, _END)
 
 
 def _read_task(file: int) -> Task:
@@ -90,18 +99,15 @@ def _read_task(file: int) -> Task:
     return Task(file, places[0], places[1:], **fields)
 
 
-def _send(channel: socket.socket, report: Report) -> None:
-    payload = report.payload
-    length = 0 if payload is None else payload[2] if isinstance(payload, tuple) else len(payload)
-    header = json.dumps({"status": report.status, "cause": report.cause, "seconds": report.seconds}).encode()
-    channel.sendall(frames.pack(header) + frames.header(length))
-    if isinstance(payload, tuple):
-        file, position, length = payload
-        while length:
-            sent = os.sendfile(channel.fileno(), file, position, length)
-            position, length = position + sent, length - sent
-    elif payload is not None:
-        channel.sendall(payload)
+def _send(channel: socket.socket, *parts: bytes | memoryview) -> None:
+    """Send without putting together, which would leave a copy behind."""
+    left = [memoryview(part) for part in parts if part]
+    while left:
+        sent = channel.sendmsg(left)
+        while left and sent >= len(left[0]):
+            sent -= len(left.pop(0))
+        if sent:
+            left[0] = left[0][sent:]
 
 
 # --- mode "stdin": a process for every input, with files in memory as its standard input, output and error
@@ -117,27 +123,39 @@ def _run_scripts(task: Task, wall: Wall, watched: list[int]) -> Reports:
             copied = os.sendfile(files[0], task.file, position, length)
             position, length = position + copied, length - copied
         os.lseek(files[0], 0, os.SEEK_SET)
+        printed = memoryview(bytearray())
         try:
             with closing(Worker(work, (*files, task.file), task.limits, 1, wall, watched)) as process:
-                in_time = process.wait()
-                yield _judge_script(process, in_time, task.limits, files[1], files[2])
+                report, printed = _judge_script(process, process.wait(), task.limits, files[1], files[2])
+            yield report._replace(payload=printed)
         finally:
+            printed[:] = bytes(len(printed))
             for file in files:
                 os.close(file)
 
 
-def _judge_script(process: Worker, in_time: bool, limits: dict[str, Any], stdout: int, stderr: int) -> Report:
+def _judge_script(
+    process: Worker, in_time: bool, limits: dict[str, Any], stdout: int, stderr: int
+) -> tuple[Report, memoryview]:
+    """End a script, and return a report with what belongs to it: what it printed or, if it failed, complained."""
     status, usage = process.close()
     seconds, max_bytes = process.seconds(), limits["output_bytes"]
-    printed, complained = os.fstat(stdout).st_size, os.fstat(stderr).st_size
-    if max(printed, complained) > max_bytes:
-        return Report("output_limit", seconds, f"it printed more than {max_bytes} bytes")
+    if max(os.fstat(stdout).st_size, os.fstat(stderr).st_size) > max_bytes:
+        return Report("output_limit", seconds, f"it printed more than {max_bytes} bytes"), _end_of(stdout, 0)
     if not in_time:
-        return _timeout(seconds, limits)
+        return _timeout(seconds, limits), _end_of(stdout, 0)
     if status == 0:
-        return Report("ok", seconds, payload=(stdout, 0, printed))
-    tail = min(complained, _CAUSE_BYTES)
-    return _judge_death(status, usage, seconds, limits)._replace(payload=(stderr, complained - tail, tail))
+        return Report("ok", seconds), _end_of(stdout, max_bytes)
+    return _judge_death(status, usage, seconds, limits), _end_of(stderr, _CAUSE_BYTES)
+
+
+def _end_of(file: int, max_bytes: int) -> memoryview:
+    """Return the last bytes of a file that nobody writes to any more."""
+    size = os.fstat(file).st_size
+    text, done = memoryview(bytearray(min(size, max_bytes))), 0
+    while done < len(text):
+        done += os.preadv(file, [text[done:]], size - len(text) + done)
+    return text
 
 
 def _judge_death(status: int, usage: Any, seconds: float, limits: dict[str, Any]) -> Report:

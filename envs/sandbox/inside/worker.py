@@ -51,7 +51,7 @@ def serve(task: Any, first: int, count: int) -> None:
     """Load the program, report on that, then answer `count` inputs from number `first` on, one at a time."""
     max_bytes = task.limits["output_bytes"]
     # bound here, before the program can put something else in their place
-    write, read, encode, decode = os.write, os.read, codec.encode, codec.decode
+    write, read, encode, decode = os.write, os.read, codec.encode, codec.read
 
     ticket = bytes(8)  # of the input that is being answered: shown with the reply
 
@@ -75,7 +75,7 @@ def serve(task: Any, first: int, count: int) -> None:
         try:
             text = _text(place)
             if task.mode == "call":
-                value = _find(namespace, task.entry_point)(*decode(text, len(text)))
+                value = _find(namespace, task.entry_point)(*decode(text))
             else:
                 value = eval(_compiled(text, "eval"), namespace)
         except BaseException as error:

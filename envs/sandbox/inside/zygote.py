@@ -26,10 +26,9 @@ from typing import Any
 from . import confine, process, supervisor
 
 _STANDARD_MODULES = """
-    abc array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy csv dataclasses
-    datetime decimal enum fractions functools gc hashlib heapq inspect io itertools json keyword linecache math
-    numbers operator os pprint queue random re secrets select signal statistics string struct textwrap threading
-    time traceback typing unicodedata warnings weakref zlib concurrent.futures.thread
+    abc array ast binascii bisect collections collections.abc contextlib copy dataclasses datetime decimal enum
+    fractions functools gc hashlib heapq inspect io itertools json math numbers operator os random re select signal
+    statistics string struct textwrap threading time traceback typing warnings weakref zlib
 """
 _SEED = 0  # every process of every program draws the same numbers: a verdict can be repeated
 _SHARED_TASKS = 1024  # threads that this user may start elsewhere before those of programs fail
@@ -57,7 +56,8 @@ def main(control_file: int, register_at_fork: Callable[..., None]) -> None:
         confine.no_new_privileges()
     if settings["needs_landlock"] or (settings["is_confined"] and confine.landlock_version()):
         confine.landlock(settings["readable"], settings["listable"], settings["devices"])
-    wall = process.Wall(bytes.fromhex(settings["filter"]), tasks)
+    code = bytes.fromhex(settings["filter"])
+    wall = process.Wall(confine.Filter(code) if code else None, tasks)
     for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
         del sys.modules[name]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
