@@ -52,8 +52,8 @@ def notes(found: Mapping[str, Any], room: int) -> list[str]:
         )
     if found["unscorable"]:
         said.append(
-            f"{found['unscorable']:,} samples could not be scored and are left out (infra_failure: the machinery, not "
-            "the model); the same command tries them again."
+            f"{found['unscorable']:,} of {found['problems'] * found['samples']:,} samples could not be scored and are "
+            "left out (infra_failure: the machinery, not the model); the same command tries them again."
         )
     if found["truncated"] > MUCH_TRUNCATED:
         said.append(

@@ -18,7 +18,13 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from .dialect import Dialect
 
 _BELOW_ONE = 1.0 - 2.0**-40
-_PLAIN: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+_PLAIN: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "use_cache": True,
+}
 """what a model's own generation settings may say otherwise"""
 
 

@@ -80,8 +80,9 @@ def load(model: str, adapter: str | None, *, dtype: str, device: torch.device) -
         tokenizer = AutoTokenizer.from_pretrained(adapter if own else base)
     except OSError as error:
         first = str(error).strip().splitlines()[0]
+        named = f"model is {base!r} and" if base == model else f"{base!r}, the base model of {model},"
         raise ConfigError(
-            f"model is {base!r} and cannot be loaded: {first} (There is no such folder in {Path.cwd()} either.)"
+            f"{named} cannot be loaded: {first} (There is no such folder in {Path.cwd()} either.)"
         ) from error
     except (ValueError, TypeError, ImportError, RuntimeError, KeyError) as error:
         where = f"adapter is {adapter!r} and does not fit model {base!r}" if adapter else f"model is {base!r}"

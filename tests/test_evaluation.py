@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.environments import make_env
 from dapo_trl.errors import ConfigError
+from dapo_trl.eval_table import notes
 from dapo_trl.evaluation import Examiner, Sampling, evaluate
 from dapo_trl.figures import Evaluation, merge
 from dapo_trl.generation import draw_tokens, random_numbers
@@ -193,6 +194,16 @@ class TestFigures:
         assert shares == pytest.approx({"correct": 0.5, "wrong": 0.5}) and summary["truncated"] == pytest.approx(0.5)
         for low, high in (row["share_interval_95"] for row in summary["verdict_shares"]):
             assert low < 0.5 < high
+
+    def test_what_a_reader_must_know_is_said(self):
+        def said(*accuracy, **more):
+            return " ".join(notes(of(accuracy, **more).summary(), 8))
+
+        assert "there is nothing to resample: 0.292 to 1.000 is what 3 problems leave open" in said([1], [1], [1])
+        assert "nothing to resample" not in said([1], [0])
+        assert "50% of the completions were cut off at 8 tokens" in said([1], [0]) and "cut off" not in said([1])
+        assert "1 of 2 samples could not be scored" in said([1, NAN]) and "scored" not in said([1, 1])
+        assert "No maj@k" in said([1]) and "No maj@k" not in said([1], answers=[["7"]])
 
     def test_nothing_scorable(self):
         nothing = of([[NAN]], levels=[1])

@@ -69,6 +69,8 @@ def test_command(command, checkout):
         words += [f"VENV={BIN.parent}", f"ARGS={arguments}", "-o", str(BIN.parent / ".installed")]
     elif "train" in words:
         words += shlex.split(SHORT)
+    elif "eval" in words:
+        words += ["--problems", "4", "--k", "2"]
     done = shell(words, checkout)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 

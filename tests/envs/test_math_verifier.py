@@ -44,7 +44,7 @@ def read_answers():
         ("1/2", ("0.5", r"\frac{2}{4}", r"\dfrac12", "1/2", ".5")),
         ("50%", ("50%", r"50\%")),
         ("17*2", ("17*2",)),  # arithmetic left to the reader is no 34
-        ("yes", ("Yes", r"\text{yes}", "YES.")),
+        ("yes", ("Yes", r"\text{yes}")),
         ("A", ("A", "(A)")),
         ("(1,2)", ("(1, 2)", "(1,2)")),
         ("", ("", " ")),
