@@ -81,8 +81,9 @@ def load(entry: Entry) -> dict[str, Any]:
         file.seek(entry.offset)
         row = _parsed(file.read(entry.size)) or {}
     pieces = [str(piece) for piece in _list(row.get("pieces"))] or [str(row.get("completion") or "")]
-    shown, total = _within(pieces, PIECES_SHOWN), sum(map(len, pieces))
-    pieces = [piece[:PIECES_SHOWN] for piece in pieces[:shown]]
+    total = sum(map(len, pieces))
+    pieces = _first(pieces, PIECES_SHOWN)
+    shown = len(pieces)
     before, change = (_list(row.get(name))[:shown] for name in ("before", "change"))
     left_out = [_finite(value) for value in _list(row.get("left_out"))]
     found = {
@@ -121,14 +122,15 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def _within(pieces: Sequence[str], most: int) -> int:
-    """How many pieces hold at most so many characters together; at least one."""
-    total = 0
-    for count, piece in enumerate(pieces):
-        total += len(piece)
-        if total > most:
-            return max(count, 1)
-    return len(pieces)
+def _first(pieces: Sequence[str], most: int) -> list[str]:
+    """The pieces that hold the first ``most`` characters, the last of them cut."""
+    found = []
+    for piece in pieces:
+        if most <= 0:
+            break
+        found.append(piece[:most])
+        most -= len(piece)
+    return found
 
 
 def _cut(text: Any) -> str:

@@ -297,12 +297,12 @@ function showCharts(grid, charts, xLabel) {
       CHARTS.delete(id);
     }
   }
-  for (const chart of charts) {
+  charts.forEach((chart, place) => {
     if (!CHARTS.has(chart.id)) CHARTS.set(chart.id, new ChartCard(grid, chart));
     const card = CHARTS.get(chart.id);
-    grid.append(card.figure);
+    if (grid.children[place] !== card.figure) grid.insertBefore(card.figure, grid.children[place] ?? null);
     card.update(chart, xLabel);
-  }
+  });
 }
 
 function redrawCharts() {

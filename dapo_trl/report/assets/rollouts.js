@@ -89,7 +89,7 @@ class RolloutBrowser {
     this.filter[name] = value;
     this.apply();
     this.list.scrollTop = 0;
-    if (!this.shown.includes(this.selected)) this.select(this.shown[0] ?? null);
+    if (name === "sort" || !this.shown.includes(this.selected)) this.select(this.shown[0] ?? null);
   }
 
   clear() {
@@ -203,7 +203,7 @@ class RolloutBrowser {
       }
       const left = body.pieces.length - spans.length;
       if (left) nodes.push(el("button", { type: "button", on: { click: (event) => { event.target.remove(); add(); } } }, `Show more (${format(left)} tokens left)`));
-      else if (body.missing) nodes.push(el("span", { class: "mark" }, ` ${format(body.missing)} more characters are in the run's rollouts file, not in this page `));
+      else if (body.missing) nodes.push(el("span", { class: "mark" }, ` ${body.missing.toLocaleString("en")} more characters are in the run's rollouts file, not in this page `));
       box.append(...nodes);
     };
     add();
