@@ -1,16 +1,16 @@
 """What `dapo-trl plan` foretells beside what runs really take: memory and tokens, on a CPU.
 
     python benchmarks/planner.py            # about 12 minutes on one core
-    python benchmarks/planner.py --quick    # about three minutes
+    python benchmarks/planner.py --quick    # about four
 
-Each case is trained for two rollout batches in a process of its own, with `generate` for real and completions of a
-fixed length (``min_new_tokens``), so that the load is known. *Measured* is the peak of the resident memory (VmHWM)
-beyond that before the model is loaded, when everything is imported and a small model has been trained for a step.
-*Foretold* is the plan's peak without its allowance for interpreter and libraries. Linux alone.
+Each case is trained for a rollout batch in a process of its own, with `generate` for real and completions of a fixed
+length (``min_new_tokens``), so that the load is known. *Measured* is the peak of the resident memory (VmHWM) beyond
+that before the model is loaded, when everything is imported and a small model has been trained for a step (the
+*baseline*). *Foretold* is the plan's peak without its allowance for Python and libraries. Linux alone.
 
 What the C library's allocator keeps after tensors are freed is resident too. So every case runs twice: with blocks of
 128 KiB and more given back to the system at once (MALLOC_MMAP_THRESHOLD_; resident is then what tensors take), and with
-the allocator as it comes, which keeps freed blocks of up to 32 MiB.
+the allocator as it comes, which keeps freed blocks of up to 32 MiB. The claims are about the first.
 
 Tokens: completions are right by chance with a given probability, and the tokens generated are counted by the ledger.
 """
@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from dapo_trl import DAPOTrainer
 from dapo_trl.adapters import peft_config
 from dapo_trl.environments import make_env
 from dapo_trl.plan import memory
-from dapo_trl.plan.devices import planned_config, spread
+from dapo_trl.plan.devices import Placement, planned_config
 from dapo_trl.plan.planner import Assumed, make_plan
 from dapo_trl.plan.task import look_at_task
 from dapo_trl.plan.weights import read_config
@@ -65,31 +65,36 @@ class Case:
     """"shipped" or one of `SHAPES`"""
     flags: dict[str, Any] = field(default_factory=dict)
     pass_rate: float = 0.5
-    batches: int = 2
+    batches: int = 1
     length: int = 96
     """tokens of every completion"""
 
 
-SMALL = {"per_device_train_batch_size": 8, "steps_per_generation": 2, "num_generations": 8}
+SMALL = {"per_device_train_batch_size": 8, "steps_per_generation": 2, "num_generations": 8, "beta": 0.0}
 LORA = {"lora_rank": 16, "learning_rate": 1e-5}
+MANY = {"per_device_train_batch_size": 2, "steps_per_generation": 32, "gradient_checkpointing": True}
+KL = {"num_generations": 4, "per_device_train_batch_size": 4, "beta": 0.01}
+HALF = {"model_init_kwargs": {"dtype": "bfloat16"}, "gradient_checkpointing": True}
 CASES = [
-    Case("quick start", "shipped"),
-    Case("30M, all weights", "30M", {**SMALL, "beta": 0.0}),
+    Case("30M, all weights", "30M", SMALL),
     Case("30M, LoRA", "30M", {**SMALL, **LORA}),
-    Case("100M, all weights, KL", "100M", {**SMALL, "num_generations": 4, "per_device_train_batch_size": 4}),
+    Case("30M, LoRA, 64 long completions", "30M", {**SMALL, **LORA, **MANY}, length=256),
+    Case("quick start", "shipped", batches=2),
+    Case("100M, all weights, KL", "100M", {**SMALL, **KL}),
     Case("100M, LoRA, checkpointing", "100M", {**SMALL, **LORA, "gradient_checkpointing": True}),
-    Case("100M, bfloat16, checkpointing", "100M", {**SMALL, "model_init_kwargs": {"dtype": "bfloat16"}, "beta": 0.0,
-                                                   "gradient_checkpointing": True}),
-]  # fmt: skip
+    Case("100M, bfloat16, checkpointing", "100M", {**SMALL, **HALF}),
+]
+FULL = {"min_valid_fraction": 1.0}
 TOKENS = [
     Case("half right", "shipped", pass_rate=0.5, batches=12, length=24),
-    Case("a tenth right", "shipped", {"min_valid_fraction": 1.0}, pass_rate=0.1, batches=12, length=24),
-    Case("one in 33 right", "shipped", {"min_valid_fraction": 1.0}, pass_rate=0.03, batches=12, length=24),
+    Case("a tenth right", "shipped", pass_rate=0.1, batches=24, length=24),
+    Case("a tenth right, full batches", "shipped", FULL, pass_rate=0.1, batches=24, length=24),
+    Case("one in 33 right, full batches", "shipped", FULL, pass_rate=0.03, batches=24, length=24),
 ]
 
 
 class Chance(TaskEnv):
-    """Answers are right with a given probability, by their own letters: no answer changes its verdict."""
+    """Answers are right with a given probability, whatever they say: a sharp policy gives the same one twice."""
 
     num_rows = 2000
 
@@ -101,7 +106,7 @@ class Chance(TaskEnv):
         return {"prompt": f"Compute {1000 + index} + 1 digit by digit, please.", "index": index}
 
     def verify(self, row: dict[str, Any], completion: str) -> bool:
-        return zlib.crc32(f"{row['index']}: {completion}".encode()) < self.rate * 2**32
+        return random.random() < self.rate
 
 
 gymnasium.register("bench/Chance-v0", Chance)
@@ -126,9 +131,11 @@ def settings(case: Case, model: str, output: str, make=None):
 
 
 def foretell(case: Case, model: str):
-    run, args, _ = settings(case, model, "unused", planned_config(spread(None, None), None))
+    run, args, _ = settings(case, model, "unused", planned_config(None, Placement()))
     args.max_steps = case.batches * args.updates_per_rollout
-    return make_plan(run, args, read_config(model), look_at_task(run), Assumed({case.pass_rate: 1.0}, case.length))
+    return make_plan(
+        run, args, read_config(model), look_at_task(run, args), Assumed({case.pass_rate: 1.0}, case.length)
+    )
 
 
 def train(case: Case, model: str) -> dict[str, float]:
@@ -210,10 +217,11 @@ def compare_memory(cases: list[Case], models: dict[str, str]) -> dict[str, dict[
     mib = 2**20
     show(
         "Peak memory beyond the baseline, MiB",
-        ["case", "foretold", *(f"measured, {name}" for name in ALLOCATORS), *ALLOCATORS, "fullest phase"],
+        ["case", "baseline", "foretold", *(f"measured, {name}" for name in ALLOCATORS), *ALLOCATORS, "fullest phase"],
         [
             (
                 name,
+                f"{one['given back']['baseline'] / mib:,.0f}",
                 f"{one['foretold'] / mib:,.0f}",
                 *(f"{one[kind]['peak'] / mib:,.0f}" for kind in ALLOCATORS),
                 *(f"{one['foretold'] / one[kind]['peak']:.2f}" for kind in ALLOCATORS),

@@ -9,28 +9,28 @@ import shlex
 
 import pytest
 from accelerate.commands.launch import launch_command_parser
-from trl.scripts.vllm_serve import ScriptArguments
+from trl.scripts.vllm_serve import ScriptArguments, build_command
 
 from dapo_trl.cli import main
-from dapo_trl.plan.devices import planned_config, spread
+from dapo_trl.plan.devices import placement, planned_config
 from dapo_trl.settings import load_settings
 
 from .conftest import ROOT
 
 PAGE = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-TEXT = "\n".join(BLOCKS).replace("\\\n", " ").replace('"', " ").replace("'", " ")
+TEXT = "\n".join(BLOCKS).replace("\\\n", " ")
 
 
-def commands(start: str, end: str = r"[&\n]") -> list[list[str]]:
-    return [
-        shlex.split(re.sub(r"\$\(?\(?\w+[^ ]*", "1", found)) for found in re.findall(rf"{start} .*?(?={end})", TEXT)
-    ]
+def commands(start: str, text: str = TEXT) -> list[list[str]]:
+    """The commands of the page that begin so, as words; what the shell fills in is 1."""
+    found = re.findall(rf"{start} .*?(?=&|\n)", text)
+    return [shlex.split(re.sub(r"\$\(?\(?\w+[^ ]*", "1", command)) for command in found]
 
 
 def test_every_launch_is_one_that_accelerate_and_the_trainer_take(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = commands("accelerate launch")
+    found = commands("accelerate launch", re.sub("[\"']", " ", TEXT))  # some are within other commands
     assert len(found) == 5
     for words in found:
         launch = launch_command_parser().parse_args(words[2:])
@@ -38,17 +38,23 @@ def test_every_launch_is_one_that_accelerate_and_the_trainer_take(monkeypatch):
         assert launch.training_script_args[0] == "train"
         given = launch.training_script_args[1:]
         last = next(i for i, word in enumerate(given) if i and word.startswith("--"))
-        devices = spread(launch.config_file, launch.num_processes)
-        run, args, _ = load_settings(given[1:last], given[last:], make=planned_config(devices, "H100 80GB"))
+        where = placement(launch.config_file, launch.num_processes)
+        run, args, _ = load_settings(given[1:last], given[last:], make=planned_config("H100 80GB", where))
         assert args.updates_per_rollout > 1 and run.model.startswith("Qwen/")
 
 
-def test_every_server_is_one_that_trl_takes():
-    known = {field.name for field in dataclasses.fields(ScriptArguments)}
-    found = commands("trl vllm-serve")
-    assert len(found) == 3
+def test_every_server_is_the_one_that_trl_starts(monkeypatch):
+    """TRL 1.16's own command for the same model, as far as it says something that is not vLLM's default anyway."""
+    found = commands("vllm serve")
+    assert len(found) == 3 and TEXT.count("VLLM_SERVER_DEV_MODE=1") == 3
     for words in found:
-        assert {word[2:] for word in words if word.startswith("--")} <= known
+        given = dict(zip(words[3::2], words[4::2], strict=True))
+        size, length = int(given.pop("--tensor-parallel-size")), int(given.pop("--max-model-len"))
+        command = build_command(ScriptArguments(model=words[2], tensor_parallel_size=size, max_model_len=length))
+        theirs = dict(zip(command[5::2], command[6::2], strict=False))
+        assert theirs["--tensor-parallel-size"] == str(size) and theirs["--max-model-len"] == str(length)
+        needed = ("--weight-transfer-config", "--logprobs-mode", "--max-logprobs")
+        assert given == {name: theirs[name] for name in needed}
 
 
 def test_every_setting_and_option_that_is_named_exists():

@@ -217,4 +217,5 @@ class Estimate:
             dtype=self._computed if whole else self._dtype,
             autocast=None if sharding.startswith("zero") else self._half,
             adapter=peft_config(self.run),
+            four_bit=self.run.quantization == "4bit",
         )

@@ -16,8 +16,9 @@ FLOAT32, HALF = 4, 2
 
 CUDA_CONTEXT = 600 * MIB
 """Context, kernels and workspaces of CUDA and its libraries in a process. Taken from experience, not measured here."""
-LIBRARIES = 700 * MIB
-"""Interpreter and imported libraries on a CPU: 0.6 to 0.7 GiB resident, measured by benchmarks/planner.py."""
+LIBRARIES = 500 * MIB
+"""Python and imported libraries on a CPU after a first training step: 498 to 506 MiB, measured by
+benchmarks/planner.py (PyTorch 2.13, its CPU build)."""
 TILE_TOKENS, TILE_WIDTH = 4096, 32768
 """Of the language-model head in TRL 1.16: scores are computed in tiles of so many tokens and entries of the vocabulary
 (trl/kernels/chunked_logprob.py)."""

@@ -107,20 +107,21 @@ def _of_training(plan: Plan) -> Iterator[Change]:
         yield Change("gradient checkpointing, a third more computing", {"gradient_checkpointing": True})
     if args.card.bf16 and cuda and not args.bf16 and not args.fp16:
         yield Change("bfloat16", {"bf16": True})
-    in_half = {"model_init_kwargs": {**init_kwargs(args), "dtype": "bfloat16"}} if args.card.bf16 and cuda else {}
-    adapter = {"lora_rank": run.lora_rank or RANK, "learning_rate": max(args.learning_rate, ADAPTER_RATE), **in_half}
+    half = {**init_kwargs(args), "dtype": "bfloat16"}
+    in_half = {"model_init_kwargs": half} if args.card.bf16 and cuda and half != init_kwargs(args) else {}
+    adapter = {"lora_rank": RANK, "learning_rate": max(args.learning_rate, ADAPTER_RATE)}
     if not run.lora_rank:
-        yield Change("LoRA", adapter)
+        yield Change("LoRA", {**adapter, **in_half})
         if args.beta:
             yield Change("no reference model, as in the paper", {"beta": 0.0})
         if cuda and "8bit" not in str(args.optim):
             yield Change("an optimizer of 8 bits", {"optim": "adamw_bnb_8bit"})
     elif run.lora_rank > 8:
         yield Change("an adapter of half the rank", {"lora_rank": run.lora_rank // 2})
-    if run.lora_rank and in_half and plan.weights.frozen_bytes > 2 * plan.weights.frozen and not run.quantization:
+    if run.lora_rank and in_half and not run.quantization:
         yield Change("the frozen weights in bfloat16", in_half)
     if cuda and not run.quantization:
-        yield Change("QLoRA", {"quantization": "4bit", **adapter})
+        yield Change("QLoRA", {"quantization": "4bit", **({} if run.lora_rank else adapter), **in_half})
 
 
 def _of_the_batch(plan: Plan) -> Iterator[Change]:

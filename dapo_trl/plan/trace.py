@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, DynamicCache, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .weights import empty_model
+from .weights import empty_model, with_adapter
 
 UNMASKED = "dapo_trl_unmasked"
 
@@ -50,6 +50,8 @@ class Traced:
     autocast: torch.dtype | None = None
     """the precision computed in where it is another"""
     adapter: PeftConfig | None = field(default=None, compare=False)
+    four_bit: bool = False
+    """the adapter is on 4-bit weights, which are multiplied in ``dtype``"""
     key: str = ""
     """config and adapter as text"""
 
@@ -186,7 +188,8 @@ def _precision(model: Traced) -> contextlib.AbstractContextManager:
 def _run(model: Traced, layers: int, attention: str) -> Iterator[tuple[Any, Any, LiveBytes]]:
     """A shallow copy without data: the model, its layers and embeddings alone, and what counts its tensors."""
     with torch.device("meta"):
-        whole = empty_model(_shallow(model.config, layers, attention), model.dtype, model.adapter)
+        whole = empty_model(_shallow(model.config, layers, attention), model.dtype)
+        whole = with_adapter(whole, model.adapter, four_bit=model.four_bit)
     with FakeTensorMode():
         _move_to_cpu(whole)
         live = LiveBytes()

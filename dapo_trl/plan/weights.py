@@ -72,25 +72,30 @@ def read_config(model: str) -> PreTrainedConfig:
         ) from error
 
 
-def empty_model(config: PreTrainedConfig, dtype: torch.dtype, adapter: PeftConfig | None = None) -> Any:
+def empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> Any:
     """The model as TRL builds it, on whatever device is the default: ``with torch.device("meta"):``."""
     name = (config.architectures or [""])[0]
     architecture = getattr(transformers, name, AutoModelForCausalLM)
     build = getattr(architecture, "_from_config", AutoModelForCausalLM.from_config)
     try:
-        return with_adapter(build(config, dtype=dtype), adapter)
+        return build(config, dtype=dtype)
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"the model cannot be built: {one_line(error)}") from error
 
 
-def with_adapter(model: Any, adapter: PeftConfig | None) -> Any:
-    """The model with PEFT's adapter on it."""
+def with_adapter(model: Any, adapter: PeftConfig | None, *, four_bit: bool = False) -> Any:
+    """The model with PEFT's adapter on it. Its weights are float32 as PEFT makes them; on 4-bit weights TRL casts them
+    to bfloat16, but for DoRA's magnitudes."""
     if adapter is None:
         return model
     try:
-        return get_peft_model(model, copy.deepcopy(adapter))
+        adapted = get_peft_model(model, copy.deepcopy(adapter))
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"the adapter does not fit the model: {one_line(error)}") from error
+    for name, parameter in adapted.named_parameters():
+        if four_bit and parameter.requires_grad and "lora_magnitude_vector" not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return adapted
 
 
 def weight_dtype(config: PreTrainedConfig, init: dict[str, Any]) -> torch.dtype:
@@ -111,18 +116,17 @@ def count_weights(
 
     Args:
         dtype: what the weights are loaded as.
-        adapter: of PEFT, with its ``modules_to_save``. Its own weights are float32 as PEFT makes them; on 4-bit weights
-            TRL casts them to bfloat16, but for DoRA's magnitudes.
+        adapter: of PEFT, with its ``modules_to_save``.
         four_bit: the linear layers but the language-model head are in NF4.
     """
     with torch.device("meta"):
         model = empty_model(config, dtype)
         base = sum(p.numel() for p in model.parameters())
         four = _four_bit(model) if four_bit else set()
-        model = with_adapter(model, adapter)
+        model = with_adapter(model, adapter, four_bit=four_bit)
     trained = frozen = quantized = 0
     trained_bytes = frozen_bytes = largest = largest_quantized = 0
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         count, size = parameter.numel(), parameter.element_size()
         if id(parameter) in four:
             quantized += count
@@ -131,7 +135,7 @@ def count_weights(
             frozen += count
         elif parameter.requires_grad:
             trained += count
-            trained_bytes += count * (2 if four_bit and "lora_magnitude_vector" not in name else size)
+            trained_bytes += count * size
             largest = max(largest, count)
         else:
             frozen += count
