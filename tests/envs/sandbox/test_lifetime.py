@@ -1,13 +1,11 @@
 """The machinery around programs: starting, sharing, forking, dying, and leaving nothing behind."""
 
-import contextlib
 import json
 import logging
 import multiprocessing
 import os
 import random
 import select
-import signal
 import subprocess
 import sys
 import textwrap
@@ -23,45 +21,11 @@ from envs.sandbox import Isolation, Limits, Program, Sandbox, SandboxUnavailable
 from envs.sandbox.inside import kernel
 from envs.sandbox.probes import escapes
 
+from .processes import descendants, gone, kill, processes
+
 ROOT = Path(__file__).resolve().parents[3]
 DOUBLE = Program("def f(x): return x * 2", "call", "f")
 SLEEPER = Program("import time\ndef f(x): time.sleep(60)", "call", "f")
-
-
-def processes():
-    """Process ids with their parents' ids, of everything that runs."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return found
-
-
-def descendants(pid):
-    parents = processes()
-    found, last = set(), {pid}
-    while last:
-        last = {child for child, parent in parents.items() if parent in last}
-        found |= last
-    return found
-
-
-def gone(pids, seconds=20):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if not pids & processes().keys():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def kill(pids):
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def run_script(script, *arguments, **options):
