@@ -172,8 +172,8 @@ def length_explosion(known: _Known) -> str | None:
     if not (now >= LONGER * before > 0 and not learnt) and not (cut >= CUT_OFF and cut - cut_before >= CUT_OFF_RISE):
         return None
     return (
-        f"completions have {now:.0f} tokens, where they had {before:.0f}, {cut:.0%} are cut "
-        "off at the limit, and accuracy has not risen with them. Length is not paid for, or endings are unlearnt: raise "
+        f"completions have {now:.0f} tokens, where they had {before:.0f}, {cut:.0%} are cut off at the limit, and "
+        "accuracy has not risen with them. Length is not paid for, or endings are unlearnt: raise "
         f"{known.setting('overlong_coefficient')} or start it earlier ({known.setting('overlong_max_length')}); if the "
         f"task needs the room, raise {known.setting('max_completion_length')}."
         if not learnt
@@ -198,10 +198,10 @@ def reward_without_accuracy(known: _Known) -> str | None:
     if reward - reward_before < REWARD_RISE:
         return None
     return (
-        f"the reward rose from {reward_before:.3f} to {reward:.3f} since step {first.get('step')} and held-out accuracy "
-        f"went from {before:.3f} to {now:.3f}. Something else than solving is paid for, or the training problems are "
-        "learnt by heart: look at the rollouts of highest advantage, run `dapo-trl envs check`, train on more problems, "
-        f"raise {known.setting('beta')}."
+        f"the reward rose from {reward_before:.3f} to {reward:.3f} since step {first.get('step'):.0f} and held-out "
+        f"accuracy went from {before:.3f} to {now:.3f}. Something else than solving is paid for, or the training "
+        "problems are learnt by heart: look at the rollouts of highest advantage, run `dapo-trl envs check`, train on "
+        f"more problems, raise {known.setting('beta')}."
     )
 
 
@@ -257,4 +257,4 @@ RULES: Sequence[Callable[[_Known], str | None]] = (
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
     """NaN of nothing, which no comparison is true of."""
-    return float(np.mean(values)) if len(values) else math.nan
+    return float(sum(values) / len(values)) if len(values) else math.nan

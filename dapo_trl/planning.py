@@ -48,9 +48,9 @@ def check_context(config: Any, *, prompt: int, completion: int) -> None:
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and prompt + completion > limit:
         raise ConfigError(
-            f"a prompt of {prompt} tokens + max_completion_length {completion} = {prompt + completion}, but the model's "
-            f"context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model with a "
-            "longer context."
+            f"a prompt of {prompt} tokens + max_completion_length {completion} = {prompt + completion}, but the "
+            f"model's context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model "
+            "with a longer context."
         )
 
 

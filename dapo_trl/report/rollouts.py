@@ -13,7 +13,7 @@ import numpy as np
 
 MOST_SHOWN = 4000
 """rollouts of a page, all its runs together"""
-MOST_CHARACTERS = 18_000_000
+MOST_CHARACTERS = 24_000_000
 """of their data, uncompressed"""
 PIECES_SHOWN = 30_000
 """characters of a completion"""
@@ -40,7 +40,7 @@ def index(folder: Path, notes: list[str]) -> list[Entry]:
     for path in paths:
         with path.open("rb") as file:
             offset = 0
-            for line in iter(lambda: file.readline(MOST_LINE), b""):  # noqa: B023
+            for line in iter(lambda: file.readline(MOST_LINE), b""):
                 row = _parsed(line)
                 if row is not None:
                     step, advantage = (_finite(row.get(name)) or 0.0 for name in ("step", "advantage"))
