@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 
 import gymnasium
 import pytest
@@ -31,3 +32,9 @@ def test_the_environment_of_many_turns():
 @pytest.mark.parametrize("name", re.findall(r"`(math/\w+-v0)`", (ROOT / "docs/environments.md").read_text()))
 def test_every_id_is_registered(name):
     assert name in gymnasium.registry
+
+
+def test_the_page_of_metrics_is_up_to_date():
+    """`python scripts/make_metrics_doc.py` writes it."""
+    made = runpy.run_path(str(ROOT / "scripts/make_metrics_doc.py"))["document"]()
+    assert (ROOT / "docs/metrics.md").read_text(encoding="utf-8") == made

@@ -12,7 +12,7 @@ import numpy as np
 from ..alarms import alarms_in
 from ..history import HELD_OUT, held_out
 from ..ledger import FATES
-from ..metrics import METRICS
+from ..metrics import INHERITED, METRICS
 from .reading import Run
 
 MOST_POINTS = 500
@@ -118,7 +118,7 @@ def meanings() -> dict[str, dict[str, str]]:
     """What the metrics and the ledger's fates mean."""
     found = {
         name: {"definition": metric.definition, "over": metric.over, "healthy": metric.healthy}
-        for name, metric in METRICS.items()
+        for name, metric in (METRICS | INHERITED).items()
     }
     return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in FATES.items()}
 
