@@ -155,6 +155,7 @@ def alarms_in(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) ->
 
 
 def entropy_collapse(known: _Known) -> str | None:
+    """The mean of the newest values of `entropy` is below a tenth of the first ones, and `accuracy/sampled` below 0.9."""
     first, last = _mean(known.first.get("entropy", [])), known.newest("entropy")
     if not last < COLLAPSED * first or known.newest("accuracy/sampled") > SOLVED:
         return None
@@ -166,14 +167,17 @@ def entropy_collapse(known: _Known) -> str | None:
 
 
 def length_explosion(known: _Known) -> str | None:
+    """`completions/mean_length` has doubled within 10 values while accuracy rose by less than 0.05, or
+    `completions/clipped_ratio` is above 0.3 and has risen by 0.2.
+    """
     before, now = known.earlier("completions/mean_length"), known.newest("completions/mean_length")
     cut_before, cut = known.earlier("completions/clipped_ratio"), known.newest("completions/clipped_ratio")
     learnt = known.newest("accuracy/sampled") - known.earlier("accuracy/sampled") >= LEARNT
     if not (now >= LONGER * before > 0 and not learnt) and not (cut >= CUT_OFF and cut - cut_before >= CUT_OFF_RISE):
         return None
     return (
-        f"completions have {now:.0f} tokens, where they had {before:.0f}, {cut:.0%} are cut "
-        "off at the limit, and accuracy has not risen with them. Length is not paid for, or endings are unlearnt: raise "
+        f"completions have {now:.0f} tokens, where they had {before:.0f}, {cut:.0%} are cut off at the limit, and "
+        "accuracy has not risen with them. Length is not paid for, or endings are unlearnt: raise "
         f"{known.setting('overlong_coefficient')} or start it earlier ({known.setting('overlong_max_length')}); if the "
         f"task needs the room, raise {known.setting('max_completion_length')}."
         if not learnt
@@ -184,6 +188,7 @@ def length_explosion(known: _Known) -> str | None:
 
 
 def reward_without_accuracy(known: _Known) -> str | None:
+    """`reward/sampled` rose clearly over the last 4 held-out measurements, and held-out accuracy did not."""
     if len(known.measured) < NEWEST:
         return None
     (start, first), (_, last) = known.measured[-MEASUREMENTS:][0], known.measured[-1]
@@ -198,14 +203,15 @@ def reward_without_accuracy(known: _Known) -> str | None:
     if reward - reward_before < REWARD_RISE:
         return None
     return (
-        f"the reward rose from {reward_before:.3f} to {reward:.3f} since step {first.get('step')} and held-out accuracy "
-        f"went from {before:.3f} to {now:.3f}. Something else than solving is paid for, or the training problems are "
-        "learnt by heart: look at the rollouts of highest advantage, run `dapo-trl envs check`, train on more problems, "
-        f"raise {known.setting('beta')}."
+        f"the reward rose from {reward_before:.3f} to {reward:.3f} since step {first.get('step'):.0f} and held-out "
+        f"accuracy went from {before:.3f} to {now:.3f}. Something else than solving is paid for, or the training "
+        "problems are learnt by heart: look at the rollouts of highest advantage, run `dapo-trl envs check`, train on "
+        f"more problems, raise {known.setting('beta')}."
     )
 
 
 def nothing_informative(known: _Known) -> str | None:
+    """Less than 5 % of the groups of the last 3 rollout batches are informative."""
     rows = list(known.batches)
     sampled, kept = (sum(row.get(f"groups/{name}") or 0.0 for row in rows) for name in ("sampled", "kept"))
     if len(rows) < NEWEST or kept >= RARELY_INFORMATIVE * sampled:
@@ -214,6 +220,7 @@ def nothing_informative(known: _Known) -> str | None:
 
 
 def ratios_far_from_one(known: _Known) -> str | None:
+    """`importance_ratio/deviation` is above 0.3, or sampler and trainer disagree by more than a factor of 2."""
     sampling = known.newest("sampling/importance_sampling_ratio/mean")
     if sampling > MISMATCH or sampling < 1 / MISMATCH:
         return (
@@ -231,6 +238,7 @@ def ratios_far_from_one(known: _Known) -> str | None:
 
 
 def gradient_spike(known: _Known) -> str | None:
+    """`grad_norm` is above 10 times the median of the last 20 values, and above `max_grad_norm`."""
     *earlier, now = known.values.get("grad_norm", (math.nan,))
     earlier = [norm for norm in earlier if norm > 0]
     if not known.spiked or len(earlier) < KEPT // 2:
@@ -257,4 +265,4 @@ RULES: Sequence[Callable[[_Known], str | None]] = (
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
     """NaN of nothing, which no comparison is true of."""
-    return float(np.mean(values)) if len(values) else math.nan
+    return float(sum(values) / len(values)) if len(values) else math.nan

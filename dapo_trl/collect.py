@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from accelerate.utils import broadcast_object_list, gather, gather_object
 from .algorithm import informative_groups
 from .bank import BankedGroup
 from .batching import Batch, loss_mask
+from .conversation import Outcome
 from .engine import kept_awake
 from .errors import NonFiniteError, RefillLimitError, RewardError
 from .rollout import Rollout
@@ -208,7 +210,7 @@ class RolloutCollector:
             for row, ids in zip(rows, completion_ids, strict=True)
         ]
         accuracy = trainer.accuracy_of(rewards[first : first + per_process])
-        outcomes = trainer.outcomes or [None] * per_process
+        outcomes: Sequence[Outcome | None] = trainer.outcomes or [None] * per_process
         verdicts = [-1 if outcome is None else verdict_number(outcome.verdict) for outcome in outcomes]
         local = torch.tensor([lengths, cut, verdicts]).to(accuracy)
         everyones = gather(torch.cat([local, accuracy.unsqueeze(0)]).T.contiguous())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .errors import ConfigError
-from .history import rises, series, trend
+from .history import Row, rises, series, trend
 
 FEWEST_LOGS = 6
 """logs that sampled a rollout batch; with fewer a trend is no more than luck"""
@@ -83,6 +83,6 @@ def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
     return "groups are informative and updates are made; raise learning_rate, or train for longer"
 
 
-def why_uninformative(rows: Sequence[dict[str, Any]]) -> str:
+def why_uninformative(rows: Sequence[Row]) -> str:
     """Why the groups of these logs were dropped, most of them, and what to do about it."""
     return ADVICE[max(ADVICE, key=lambda name: sum(row.get(f"groups/{name}") or 0 for row in rows))]

@@ -1,7 +1,7 @@
-"""Every metric the trainer adds or redefines: name, definition, reduction and healthy range.
+"""Every metric that a run logs: name, definition, what it is taken over, and healthy range.
 
 Metrics that are means over tokens are exact: sums and counts are collected over the micro-batches of an optimizer
-step, reduced once over all processes, then divided.
+step, reduced once over all processes, then divided (`means.TokenMeans`). ``docs/metrics.md`` is made from this file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
+    # those that the trainer adds or redefines; * stands for any name
     "accuracy/sampled": Metric("raw correctness before the filter", "all completions sampled", "rises"),
     "accuracy/trained": Metric("raw correctness after the filter", "completions that passed it", "0.2 to 0.8"),
     "accuracy/level_*": Metric(
@@ -104,3 +105,21 @@ METRICS: dict[str, Metric] = {
         for fate, meaning in FATES.items()
     },
 }
+
+INHERITED: dict[str, Metric] = {
+    "loss": Metric("objective that the gradient is of", "tokens trained on", "says little; near 0"),
+    "grad_norm": Metric("norm of the gradient before it is cut to max_grad_norm", "last optimizer step", "no spikes"),
+    "learning_rate": Metric("of the schedule", "optimizer step", "-"),
+    "epoch": Metric("optimizer steps as a share of the steps of one pass without refills", "run", "counts up"),
+    "num_tokens": Metric("tokens of prompts and completions so far", "run", "counts up"),
+    "reward_std": Metric("standard deviation of the reward", "fresh completions that passed the filter", "above 0"),
+    "rewards/*/mean": Metric("one reward function", "fresh completions that passed the filter", "-"),
+    "rewards/*/std": Metric("its standard deviation", "fresh completions that passed the filter", "-"),
+    "frac_reward_zero_std": Metric("groups without a difference in reward", "groups trained on", "0"),
+    "step_time": Metric("seconds of sampling and updating", "optimizer step", "-"),
+    "sampling/sampling_logp_difference/*": Metric(
+        "distance of vLLM's log-probabilities from the trainer's", "tokens", "below 0.05"
+    ),
+    "sampling/importance_sampling_ratio/*": Metric("trainer's probability over vLLM's", "completions", "near 1"),
+}
+"""those of TRL and Transformers, as they are logged here"""

@@ -19,7 +19,7 @@ from envs import RecordVerdicts
 from envs.saved import describe
 
 from .adapters import peft_config, quantization_config
-from .callbacks import MetricsFile, SoundAlarms, StopOnSignal
+from .callbacks import MetricsFile, StopOnSignal
 from .checkpoint import choose, last_complete
 from .config import DAPOConfig
 from .console import ConsoleCallback
@@ -86,8 +86,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
         if callback is not None:
             trainer.add_callback(callback)
-    alarms = trainer.pop_callback(SoundAlarms)
-    trainer.add_callback(alarms)  # what they say stands below the step's line
+    trainer.remove_callback(trainer.alarms)
+    trainer.add_callback(trainer.alarms)  # what they say stands below the step's line
     trainer.on_activity = progress.describe
     console.print(_headline(run, args, trainer), highlight=False)
 
@@ -113,7 +113,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         )
         trainer.close()
         return INTERRUPTED
-    if alarms.stopped is not None:
+    if trainer.alarms.stopped is not None:
         console.print(
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
             "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."

@@ -162,7 +162,8 @@ class DAPOTrainer(ResumableTrainer):
         self._objective = None if trls else objective.Objective.of(args)
         for sentence in cautions_at_start(self.model, args):
             self.warn(sentence)
-        for callback in (NothingLearnt(args.updates_per_rollout), SoundAlarms(args, self.accelerator)):
+        self.alarms = SoundAlarms(args, self.accelerator)
+        for callback in (NothingLearnt(args.updates_per_rollout), self.alarms):
             self.add_callback(callback)
 
     # Construction

@@ -1,4 +1,4 @@
-"""Make the parts of the documentation that come from the code: docs/configuration.md and docs/clip.png.
+"""Make the parts of the documentation that come from the code: docs/configuration.md, docs/metrics.md, docs/clip.png.
 
 python scripts/make_docs.py            # write them
 python scripts/make_docs.py --check    # exit code 1 if the pages are not what the code says now
@@ -12,10 +12,13 @@ import dataclasses
 import inspect
 import sys
 import textwrap
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from dapo_trl.alarms import RULES
 from dapo_trl.config import DAPOConfig
+from dapo_trl.metrics import INHERITED, METRICS, Metric
 from dapo_trl.settings import RunConfig
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -109,6 +112,51 @@ def _table(fields: list[tuple[str, str, str, str]]) -> str:
     return "\n".join(rows)
 
 
+METRICS_PAGE = """# Metrics
+
+Made by `python scripts/make_docs.py` from [`metrics.py`](../dapo_trl/metrics.py) and
+[`alarms.py`](../dapo_trl/alarms.py).
+
+A run writes one line of JSON per log into `metrics.jsonl`, under the names below, with `step` (optimizer steps) and
+`seconds` (since the command was started; a resumed run counts from 0 again). Between two logs, values are averaged
+(`logging_steps`); running totals are those of the last step. What no rollout batch was sampled for is left out of a
+log. In TensorBoard, trackio and Weights & Biases (`report_to`) a name with a group (`accuracy/sampled`) is the same
+and stands in that group; one without is found under `train/`, held-out figures (`eval_...`) under `eval/`.
+
+`dapo-trl report RUN [RUN ...]` draws them, `dapo-trl watch RUN` while the run goes on.
+"""
+ALARMS = """## Alarms
+
+Told from the logs while the run goes on, in one line with the number, the likely cause and the setting to change;
+again in the report. Values are means of the newest 3. An alarm sounds once, and again only after 5 quiet logs.
+`on_alarm`: `warn`, `checkpoint` (saves one besides) or `stop` (saves one and ends the run with exit code 1).
+
+| alarm | sounds when |
+|---|---|
+"""
+
+
+def metrics() -> str:
+    """The page on metrics and alarms."""
+    parts = [METRICS_PAGE]
+    for title, known in (("Of this trainer", METRICS), ("Of TRL and Transformers", INHERITED)):
+        parts.append(f"## {title}\n")
+        ordered = sorted(known, key=lambda name: "/" in name)
+        for group, names in groupby(ordered, key=lambda name: name.partition("/")[0] if "/" in name else ""):
+            heading = f"### {group}/\n\n" if group else ""
+            table = "| name | meaning | over | healthy |\n|---|---|---|---|\n"
+            parts.append(f"{heading}{table}{_metric_rows(list(names), known)}")
+    rules = (
+        f"| {rule.__name__.replace('_', ' ')} | {' '.join((inspect.getdoc(rule) or '').split())} |" for rule in RULES
+    )
+    return "\n".join([*parts, ALARMS + "\n".join(rules)]) + "\n"
+
+
+def _metric_rows(names: list[str], known: dict[str, Metric]) -> str:
+    cells = ((f"`{name}`", known[name].definition, known[name].over, known[name].healthy) for name in names)
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in cells)
+
+
 def draw_clip(path: Path) -> None:
     """The clipped surrogate and its gradient against the ratio, from the function that is trained with."""
     import torch
@@ -133,7 +181,7 @@ def draw_clip(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-PAGES = {"configuration.md": configuration}
+PAGES = {"configuration.md": configuration, "metrics.md": metrics}
 
 
 def main() -> None:

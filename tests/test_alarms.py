@@ -1,4 +1,4 @@
-"""Alarms: each sounds where it must, once, with its number and the setting to change; a healthy run is left in peace."""
+"""Alarms: each sounds where it must, once, with number and setting; a healthy run is left in peace."""
 
 from __future__ import annotations
 

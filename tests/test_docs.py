@@ -39,7 +39,7 @@ def test_every_id_is_registered(name):
     assert name in gymnasium.registry
 
 
-def test_the_page_on_settings_is_what_the_code_says():
+def test_pages_made_from_the_code_are_what_it_says():
     done = run([sys.executable, "scripts/make_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -38,7 +38,8 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
     in_tree = {
         str(path.relative_to(ROOT)) for package in ("dapo_trl", "envs") for path in (ROOT / package).rglob("*.py")
     }
-    assert in_tree <= set(names)
+    in_tree |= {str(path.relative_to(ROOT)) for path in (ROOT / "dapo_trl/report/assets").rglob("*") if path.is_file()}
+    assert in_tree <= set(names) and "dapo_trl/report/assets/uplot/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name or "/test" in name]
 
 

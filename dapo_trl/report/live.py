@@ -19,6 +19,8 @@ from .reading import RUNNING, read_run
 ADDRESS = "127.0.0.1"
 PORT = 8707
 PORTS_TRIED = 20
+REST = 5.0
+"""times as long as reading took, for which a change is not read: a long run leaves the machine to its trainer"""
 WATCHED = ("metrics.jsonl", "config.yaml", "environment.json", "evaluation_*.json", "rollouts-*.jsonl", "model")
 
 
@@ -31,14 +33,18 @@ class Watched:
         self._lock = threading.Lock()
         self._tag = ""
         self._data = b""
+        self._next = 0.0
+        """when the files are looked at again"""
 
     def read(self) -> tuple[str, bytes]:
         """The data as `page.data` returns them, with a tag that changes when they do."""
         with self._lock:
-            tag = self._fingerprint()
+            started = time.monotonic()
+            tag = self._fingerprint() if started >= self._next else self._tag
             if tag != self._tag:
                 runs = [read_run(folder, may_be_empty=True) for folder in self.folders]
                 self._data, self._tag = page.data(runs, self.labels), tag
+                self._next = time.monotonic() + REST * (time.monotonic() - started)
             return self._tag, self._data
 
     def _fingerprint(self) -> str:

@@ -5,6 +5,7 @@ Nothing here fails over a file's content: what can be read is read, and `Run.not
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -159,7 +160,7 @@ def _numbers(content: dict[str, Any]) -> dict[str, float]:
 
 
 def _sorted_rows(rows: list[dict[str, float]], notes: list[str]) -> list[dict[str, float]]:
-    if any(later["step"] < row["step"] for row, later in zip(rows, rows[1:], strict=False)):
+    if any(later["step"] < row["step"] for row, later in itertools.pairwise(rows)):
         notes.append("The steps of the logs do not rise throughout: they are shown in order of their steps.")
         rows = sorted(rows, key=lambda row: row["step"])
     return rows

@@ -13,7 +13,7 @@ import numpy as np
 
 MOST_SHOWN = 4000
 """rollouts of a page, all its runs together"""
-MOST_CHARACTERS = 18_000_000
+MOST_CHARACTERS = 24_000_000
 """of their data, uncompressed"""
 PIECES_SHOWN = 30_000
 """characters of a completion"""

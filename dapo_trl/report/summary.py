@@ -12,12 +12,20 @@ import numpy as np
 from ..alarms import alarms_in
 from ..history import HELD_OUT, held_out
 from ..ledger import FATES
-from ..metrics import METRICS
+from ..metrics import INHERITED, METRICS
 from .reading import Run
 
 MOST_POINTS = 500
 """of a curve; of more logs each point is the mean of several, with their smallest and largest value"""
-_SETS = ("ledger/", "sampling/rollout_batches", "sampling/prompts", "sampling/epochs", "num_tokens", "epoch", "seconds")
+_COUNTING_UP = (
+    "ledger/",
+    "sampling/rollout_batches",
+    "sampling/prompts",
+    "sampling/epochs",
+    "num_tokens",
+    "epoch",
+    "seconds",
+)
 """names, or their beginnings, of what counts up over the run: the last of several logs stands for them"""
 
 _NO_SETTINGS = ("output_dir", "overwrite", "next_steps", "resume_from_checkpoint")
@@ -28,23 +36,27 @@ def curves(rows: Sequence[dict[str, float]], *, most: int = MOST_POINTS) -> dict
     """The logs of optimizer steps by column.
 
     Returns:
-        "step" ``[n]`` with ``n`` at most ``most``, "values" ``{name: [n]}``, and, if several logs make a point, "low" and
-        "high" alike; None where nothing was logged.
+        "step" ``[n]`` with ``n`` at most ``most``, "values" ``{name: [n]}``, and, if several logs make a point, "low"
+        and "high" alike; None where nothing was logged.
     """
-    names = sorted({name for row in rows for name in row} - {"step"})
-    edges = np.linspace(0, len(rows), min(len(rows), most) + 1).round().astype(int)
     found: dict[str, Any] = {"step": [], "values": {}, "low": {}, "high": {}}
     if not rows:
         return found
+    edges = np.linspace(0, len(rows), min(len(rows), most) + 1).round().astype(int)
     found["step"] = [int(rows[last - 1]["step"]) for last in edges[1:]]
-    for name in names:
+    for name in sorted({name for row in rows for name in row} - {"step"}):
         column = np.array([row.get(name, np.nan) for row in rows])
-        parts = [part[~np.isnan(part)] for part in np.split(column, edges[1:-1])]
-        last = name.startswith(_SETS)
-        found["values"][name] = [_short(part[-1] if last else part.mean()) if len(part) else None for part in parts]
-        if len(rows) > most and not last:
-            found["low"][name] = [_short(part.min()) if len(part) else None for part in parts]
-            found["high"][name] = [_short(part.max()) if len(part) else None for part in parts]
+        places = np.flatnonzero(~np.isnan(column))
+        firsts = np.searchsorted(places, edges)
+        full = firsts[1:] > firsts[:-1]
+        values, starts, ends = column[places], firsts[:-1][full], firsts[1:][full]
+        counts_up = name.startswith(_COUNTING_UP)
+        shown = {"values": values[ends - 1] if counts_up else np.add.reduceat(values, starts) / (ends - starts)}
+        if len(rows) > most and not counts_up:
+            shown |= {"low": np.minimum.reduceat(values, starts), "high": np.maximum.reduceat(values, starts)}
+        for kind, points in shown.items():
+            rest = iter(points.tolist())
+            found[kind][name] = [_short(next(rest)) if some else None for some in full]
     return found
 
 
@@ -106,7 +118,7 @@ def meanings() -> dict[str, dict[str, str]]:
     """What the metrics and the ledger's fates mean."""
     found = {
         name: {"definition": metric.definition, "over": metric.over, "healthy": metric.healthy}
-        for name, metric in METRICS.items()
+        for name, metric in (METRICS | INHERITED).items()
     }
     return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in FATES.items()}
 
@@ -123,9 +135,8 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 def _table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [{"name": name, "values": [column.get(name) for column in columns]} for name in names]
-    for row in rows:
-        row["differs"] = len(set(row["values"])) > 1
+    values = {name: [column.get(name) for column in columns] for name in names}
+    rows = [{"name": name, "values": found, "differs": len(set(found)) > 1} for name, found in values.items()]
     return sorted(rows, key=lambda row: not row["differs"])
 
 
@@ -136,7 +147,7 @@ def _environments(described: dict[str, Any]) -> dict[str, str]:
         one = described.get(name)
         if not isinstance(one, dict):
             continue
-        spec = one.get("spec") if isinstance(one.get("spec"), dict) else {}
+        spec = one["spec"] if isinstance(one.get("spec"), dict) else {}
         found |= _flat({title: {"id": one.get("id"), **(spec.get("kwargs") or {})}})
         if spec.get("additional_wrappers"):
             found |= _flat({title: {"wrappers": spec["additional_wrappers"]}})

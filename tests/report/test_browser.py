@@ -41,7 +41,9 @@ class Page:
     def __init__(self, browser, url, *, size=DESKTOP, scheme="light"):
         self.errors: list[str] = []
         self.page = browser.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")
-        self.page.on("console", lambda message: message.type in ("error", "warning") and self.errors.append(message.text))
+        self.page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.errors.append(message.text)
+        )
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.requests: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -55,7 +57,9 @@ class Page:
         """Scroll through the page, so that all charts are drawn; how many there are."""
         for figure in self.page.query_selector_all("figure.chart"):
             figure.scroll_into_view_if_needed()
-        self.wait_until("document.querySelectorAll('.plot').length === document.querySelectorAll('.plot canvas').length")
+        self.wait_until(
+            "document.querySelectorAll('.plot').length === document.querySelectorAll('.plot canvas').length"
+        )
         return len(self.page.query_selector_all(".plot canvas"))
 
     def open_more(self) -> None:
@@ -201,8 +205,8 @@ def test_keys_alone(usual, opened):
         page.keyboard.press("ArrowRight")
     said = page.inner_text(".about-token")
     assert "token 3" in said and "probability 90.5 % →" in said and "× advantage" in said
-    order = page.evaluate("[...document.querySelectorAll('a, button, select, input, summary, [tabindex]')].every((node) => node.tabIndex <= 0)")
-    assert order  # the order on the page is the order of the keys
+    nodes = "[...document.querySelectorAll('a, button, select, input, summary, [tabindex]')]"
+    assert page.evaluate(f"{nodes}.every((node) => node.tabIndex <= 0)")  # the order of the keys is that of the page
 
 
 def test_colours_follow_the_advantage(usual, opened):
@@ -232,12 +236,22 @@ HOSTILE = {
 def test_hostile_text_is_text(opened, tmp_path):
     names = list(HOSTILE)
     rollouts = [
-        rollout(step, pieces=[text[:4], text[4:]], prompt=text, solution=text, verdict=text[:40], level=text[:40], fate=text[:30])
+        rollout(
+            step,
+            pieces=[text[:4], text[4:]],
+            prompt=text,
+            solution=text,
+            verdict=text[:40],
+            level=text[:40],
+            fate=text[:30],
+        )
         for step, text in enumerate(HOSTILE.values())
     ]
     rows = [row(1, 1, **{HOSTILE["script"]: 0.5, f"accuracy/level_{HOSTILE['script']}": 0.5})]
     config = {"model": HOSTILE["script"], HOSTILE["ansi"]: HOSTILE["right to left"]}
-    folder = make_run(tmp_path / "<img src=x onerror='window.pwned = 1'>", rows, rollouts, **{"config.yaml": json.dumps(config)})
+    folder = make_run(
+        tmp_path / "<img src=x onerror='window.pwned = 1'>", rows, rollouts, **{"config.yaml": json.dumps(config)}
+    )
     page = opened(str(write_report([folder], tmp_path / "page.html")))
     page.all_drawn()
     page.open_more()
@@ -253,7 +267,9 @@ def test_hostile_text_is_text(opened, tmp_path):
     assert shown["ansi"] == "␛[31mred␛[0m␇␈" and shown["nothing"] == "a␀b"
     assert shown["right to left"] == "U+202EabcU+2066U+200FU+FEFF"
     assert "U+D800" in shown["half"] and "U+DFFF" in shown["half"]
-    assert len(shown["million"]) < 35_000 and "978,000 more characters are in the run's rollouts file" in shown["million"]
+    assert (
+        len(shown["million"]) < 35_000 and "978,000 more characters are in the run's rollouts file" in shown["million"]
+    )
     assert page.evaluate("window.pwned") is None and not page.query_selector("main img")
     assert "onerror" in page.inner_text("#overview h2")
 
@@ -270,11 +286,16 @@ def test_a_long_completion_is_shown_in_parts(opened, tmp_path):
 @pytest.mark.slow
 def test_a_big_run(opened, tmp_path):
     """10,000 steps and 50,000 rollouts: a page of bounded size, of which the browser holds little at a time."""
-    steps = 10_000
-    rows = (row(step, steps) for step in range(1, steps + 1))
-    pieces = [f" word{i}" for i in range(60)]
-    rollouts = (rollout(i // 5, index=i, pieces=pieces[i % 7 :], advantage=(i % 201 - 100) / 100) for i in range(50_000))
-    path = write_report([make_run(tmp_path / "run", rows, rollouts)])
+    rows = [json.dumps(row(step, 100)).partition(",")[2] for step in range(100)]
+    pieces = [f" word{i}" for i in range(40)]
+    samples = [
+        json.dumps(rollout(0, pieces=pieces[i % 7 :], advantage=(i - 100) / 100)).replace('"step": 0', '"step": STEP')
+        for i in range(201)
+    ]
+    metrics = "".join(f'{{"step": {step},{rows[step // 101]}\n' for step in range(1, 10_001))
+    recorded = "".join(samples[i % 201].replace("STEP", str(i // 5)) + "\n" for i in range(50_000))
+    folder = make_run(tmp_path / "run", **{"metrics.jsonl": metrics, "rollouts-0.jsonl": recorded})
+    path = write_report([folder])
     assert path.stat().st_size < 20e6
     page = opened(str(path))
     assert "of 50,000 recorded rollouts are in this page" in page.inner_text("#rollout-count")

@@ -104,7 +104,11 @@ def test_how_a_run_stands(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("missing", "does not exist"), ("file", "is a file"), ("empty", "is not the folder of a run: it holds no metrics")],
+    [
+        ("missing", "does not exist"),
+        ("file", "is a file"),
+        ("empty", "is not the folder of a run: it holds no metrics"),
+    ],
 )
 def test_what_is_no_run_is_one_line(name, said, tmp_path, capsys):
     (tmp_path / "file").touch()
