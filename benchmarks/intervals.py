@@ -1,7 +1,7 @@
 """How often the intervals of an evaluation hold the truth: models known exactly, many times over.
 
 Each model says how its chance on a problem is distributed over problems; `k` samples of each are drawn. Beside the
-intervals of `dapo_trl.estimators` are those of the plain bootstrap, the percentiles of the same resampled means.
+intervals of `dapo_trl.evaluation.estimators` are those of the plain bootstrap, the percentiles of the same means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 from common import Claim, arguments, console, finish, show
 
-from dapo_trl import estimators
+from dapo_trl.evaluation import estimators
 
 NOMINAL = 0.95
 PROBLEMS = (10, 30, 100, 500)

@@ -45,11 +45,13 @@ def _eval(args: argparse.Namespace) -> int:
             )
         from rich.console import Console
 
-        from .comparison import compare
+        from .evaluation.comparison import compare
 
         compare(Path(args.compare[0]), Path(args.compare[1]), Console(soft_wrap=True, highlight=False))
         return 0
-    from .eval_run import run_evaluation  # torch is imported here, after the arguments are known to be well-formed
-    from .eval_settings import load_eval_settings
+    from .evaluation.command import (
+        run_evaluation,  # torch is imported here, after the arguments are known to be well-formed
+    )
+    from .evaluation.settings import load_eval_settings
 
     return run_evaluation(load_eval_settings(args.config, args.settings))

@@ -26,9 +26,9 @@ from .console import ConsoleCallback
 from .env_wrappers import wrap_env
 from .environments import make_env, row_count
 from .errors import ConfigError, LostProcessError, NonFiniteError, one_line
-from .figures import Evaluation
-from .held_out import BEST, HeldOut, figure, gain
-from .loading import check_model_folder
+from .evaluation.figures import Evaluation
+from .evaluation.held_out import BEST, HeldOut, figure, gain
+from .evaluation.loading import check_model_folder
 from .peers import losses_named
 from .plan.cautions import idle_adapter_settings
 from .record import MOST_BYTES, RolloutRecorder

@@ -16,10 +16,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.cli import main
-from dapo_trl.eval_settings import load_eval_settings
 from dapo_trl.evaluation import Sampling
-from dapo_trl.journal import Journal
-from dapo_trl.loading import fingerprint
+from dapo_trl.evaluation.journal import Journal
+from dapo_trl.evaluation.loading import fingerprint
+from dapo_trl.evaluation.settings import load_eval_settings
 
 from .conftest import ROOT, SHIPPED_MODEL
 
@@ -330,7 +330,7 @@ def test_help_does_not_wait_for_torch():
 
 
 def test_the_tokenizer_of_an_adapter_is_its_own(adapter, tmp_path):
-    from dapo_trl.loading import load
+    from dapo_trl.evaluation.loading import load
 
     folder = Path(shutil.copytree(adapter, tmp_path / "own"))
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED_MODEL)

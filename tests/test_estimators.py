@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dapo_trl.estimators import (
+from dapo_trl.evaluation.estimators import (
     FEW,
     avg_at_k,
     difference,

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.environments import make_env
 from dapo_trl.errors import ConfigError
-from dapo_trl.eval_table import notes
 from dapo_trl.evaluation import Examiner, Sampling, evaluate
-from dapo_trl.figures import Evaluation, merge
-from dapo_trl.generation import draw_tokens, random_numbers
+from dapo_trl.evaluation.figures import Evaluation, merge
+from dapo_trl.evaluation.generation import draw_tokens, random_numbers
+from dapo_trl.evaluation.table import notes
 from envs import Judgement, TaskEnv, Verdict
 
 from .conftest import SHIPPED_MODEL

@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from dapo_trl.callbacks import StopOnSignal, read_metrics
 from dapo_trl.cli import main
-from dapo_trl.environments import make_env
 from dapo_trl.errors import ConfigError
-from dapo_trl.held_out import HeldOut
 from dapo_trl.metrics import METRICS
 from dapo_trl.settings import RunConfig
 
@@ -131,10 +126,6 @@ def test_the_command_measures_the_same(run, tmp_path):
     assert {name: found[name] for name in after} == after
 
 
-def test_what_cannot_be_measured(monkeypatch):
+def test_what_cannot_be_measured():
     with pytest.raises(ConfigError, match="eval_every is 3 and eval_problems is 0: there is nothing to measure"):
         RunConfig(eval_every=3)
-    monkeypatch.setattr("dapo_trl.held_out._is_spread", lambda trainer: True)
-    with pytest.raises(ConfigError, match="spread over processes"):
-        trainer: Any = SimpleNamespace(args=SimpleNamespace(output_dir="run"))
-        HeldOut(trainer, make_env("math/Chain-v0"), RunConfig(eval_problems=3), Console())

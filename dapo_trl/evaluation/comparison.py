@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet
 from rich.console import Console
 
-from .errors import ConfigError
+from ..errors import ConfigError
 from .estimators import avg_at_k, difference, mean_of, pass_at_k
-from .eval_table import figure, grid, span, title
 from .journal import PARQUET, RESULTS, differences
+from .table import figure, grid, span, title
 
 _SAMPLING = ("temperature", "top_p", "max_completion_length")
 

@@ -20,10 +20,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from .errors import ConfigError
-from .eval_table import title
-from .evaluation import Problem, Sample
+from ..errors import ConfigError
+from .examiner import Problem, Sample
 from .figures import plain
+from .table import title
 
 REQUEST, RESULTS, PARQUET = "request.json", "results.json", "samples.parquet"
 OWN_FILES = (REQUEST, RESULTS, PARQUET, "samples-*.jsonl")

@@ -15,14 +15,14 @@ from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerState
 
-from .console import progress_bar
+from ..console import progress_bar
+from ..peers import in_step
+from ..settings import RunConfig
+from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
-from .evaluation import Sampling, evaluate, evaluated_at_once
+from .examiner import Sampling, evaluate, evaluated_at_once
 from .figures import Evaluation, merge
 from .journal import write
-from .peers import in_step
-from .settings import RunConfig
-from .trainer import DAPOTrainer
 
 BEST = "best"
 _RECORD = "held_out.json"

@@ -13,17 +13,17 @@ import gymnasium
 import numpy as np
 import torch
 
-from .config import DAPOConfig
-from .conversation import Conversation
-from .dialect import Dialect
-from .environments import env_name
-from .episodes import Agree, Transcript, play
-from .errors import ConfigError
+from ..config import DAPOConfig
+from ..conversation import Conversation
+from ..dialect import Dialect
+from ..environments import env_name
+from ..episodes import Agree, Transcript, play
+from ..errors import ConfigError
+from ..judging import Judges
+from ..rollout import EnvironmentRows, shown_text
 from .estimators import MOST_SAMPLES
 from .figures import Evaluation
 from .generation import generate, random_numbers, stop_ids
-from .judging import Judges
-from .rollout import EnvironmentRows, shown_text
 
 BATCH_TOKENS = 2**18
 MOST_ROWS = 256

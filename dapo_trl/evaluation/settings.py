@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .env_wrappers import wrapper_settings
-from .errors import ConfigError
-from .evaluation import BATCH_TOKENS, Sampling
+from ..env_wrappers import wrapper_settings
+from ..errors import ConfigError
+from ..settings import OWNERS, read_files, read_flags
+from .examiner import BATCH_TOKENS, Sampling
 from .loading import DTYPES
-from .settings import OWNERS, read_files, read_flags
 
 ALIASES = {
     "k": "eval_samples",

@@ -15,16 +15,16 @@ from rich.console import Console
 
 from envs.saved import describe
 
-from .console import progress_bar
-from .env_wrappers import wrap_env
-from .environments import make_env, row_count
-from .errors import ConfigError
-from .eval_settings import ENDLESS_PROBLEMS, EvalConfig
-from .eval_table import show_results
-from .evaluation import Examiner, Problem, collect
+from ..console import progress_bar
+from ..env_wrappers import wrap_env
+from ..environments import make_env, row_count
+from ..errors import ConfigError
+from ..startup import quieten, share_cores
+from .examiner import Examiner, Problem, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
-from .startup import quieten, share_cores
+from .settings import ENDLESS_PROBLEMS, EvalConfig
+from .table import show_results
 
 
 def run_evaluation(config: EvalConfig) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from .dialect import Dialect
+from ..dialect import Dialect
 
 _BELOW_ONE = 1.0 - 2.0**-40
 _PLAIN: dict[str, Any] = {
