@@ -19,6 +19,9 @@ _INSIDE = Path(__file__).with_name("inside")
 _SITE_DIRECTORIES = ("site-packages", "dist-packages")
 _TIME_ZONES = ("/etc/localtime", "/usr/share/zoneinfo")
 _SYSTEM = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
+_LIBRARY_PLACES = ("/usr/lib/*-linux-gnu*", "/usr/lib64", "/usr/lib", "/lib/*-linux-gnu*", "/lib64", "/lib")
+_LIBRARIES = ("bz2", "crypt", "crypto", "lzma", "sqlite3", "ssl", "uuid", "z")
+"""Shared libraries that extension modules of the standard library are linked to, in some builds of Python."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 # What modules ask to be done after every fork, such as seeding `random`, takes longer than the fork. The zygote has no
 # threads and seeds by itself, so that it can leave them out.
@@ -55,7 +58,7 @@ def launch(isolation: Isolation, packages: tuple[str, ...]) -> Launch:
     """
     origins = [_origin(name) for name in packages]
     library = Path(sysconfig.get_path("stdlib"))
-    readable = [*_TIME_ZONES, *_library_entries(library), *_package_entries(origins)]
+    readable = [*_TIME_ZONES, *_shared_libraries(), *_library_entries(library), *_package_entries(origins)]
     interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     is_confined = isolation is not Isolation.UNSAFE
     settings = {
@@ -76,7 +79,7 @@ def launch(isolation: Isolation, packages: tuple[str, ...]) -> Launch:
     if isolation is Isolation.BUBBLEWRAP:
         hidden = [str(library / name) for name in _SITE_DIRECTORIES if (library / name).is_dir()]
         hidden += [str(path) for path in Path("/usr/lib/python3").glob("dist-packages")]
-        shown = [*_SYSTEM, interpreter, str(library), *_shared_library(), str(_INSIDE), *_TIME_ZONES]
+        shown = [*_SYSTEM, interpreter, str(library), *_interpreter_library(), str(_INSIDE), *_TIME_ZONES]
         command = [*_bubblewrap(shown, hidden, _package_entries(origins)), *command]
     return Launch(_expendable(command), environment, settings)
 
@@ -139,7 +142,14 @@ def _library_entries(library: Path) -> list[str]:
     return [str(path) for path in library.iterdir() if path.name not in _SITE_DIRECTORIES]
 
 
-def _shared_library() -> list[str]:
+def _shared_libraries() -> list[str]:
+    """Return those that modules may still have to load."""
+    places = [directory for place in _LIBRARY_PLACES for directory in Path("/").glob(place[1:])]
+    found = {path.resolve() for place in places for name in _LIBRARIES for path in place.glob(f"lib{name}.so*")}
+    return sorted(map(str, found))
+
+
+def _interpreter_library() -> list[str]:
     """Return the interpreter's shared library, in the directory where it was built to be looked for."""
     directory = sysconfig.get_config_var("LIBDIR")
     return [str(path) for path in Path(directory).glob("libpython*.so*")] if directory else []
