@@ -66,6 +66,10 @@ def _plan(options: argparse.Namespace) -> int:
     from .plan.weights import read_config
     from .settings import load_settings
 
+    for name in ("completion_tokens", "prompt_tokens", "rows", "devices"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} is {value:g}: it must be above 0.")
     warnings.simplefilter("ignore")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     assumed = Assumed(read_rates(_value("pass_rate", options.pass_rate)), options.completion_tokens)

@@ -7,18 +7,22 @@ Shapes are those in configs/models, completions 512 tokens (4,096 with vLLM), pr
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from dapo_trl.cli import main as dapo_trl
+from dapo_trl.plan.devices import GIB, placement, planned_config
+from dapo_trl.plan.planner import Assumed, Plan, make_plan
+from dapo_trl.plan.task import Task
+from dapo_trl.plan.weights import read_config
+from dapo_trl.settings import load_settings
 
-ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+ROWS, PROMPT = 7473, 256
+"""rows of GSM8K, and tokens of each prompt"""
 SIZES = ("0.5b", "1.5b", "3b", "7b", "14b", "32b")
 
 
@@ -31,7 +35,6 @@ class Row:
     algorithm: str = "textbook"
     accelerate: str | None = None
     completion: int = 512
-    more: tuple[str, ...] = ()
 
     @property
     def devices(self) -> str:
@@ -41,14 +44,10 @@ class Row:
 
 ONE_CARD = (
     Row("lora-8gb", "RTX 4060"),
-    Row("lora-16gb", "T4", more=("--bf16", "false", "--fp16", "true", "--model_init_kwargs", "{dtype: float16}")),
     Row("lora-16gb", "RTX 4080"),
-    Row("lora-24gb", "A10"),
     Row("lora-24gb", "RTX 4090"),
-    Row("lora-24gb", "RTX 5090"),
     Row("qlora-24gb", "RTX 4090"),
-    Row("full-80gb", "A100 80GB", "paper"),
-    Row("full-80gb", "H200", "paper"),
+    Row("full-80gb", "H100 80GB", "paper"),
 )
 MANY_CARDS = (
     Row("8x80gb-vllm", "H100 80GB", "paper", "fsdp2", 4096),
@@ -57,19 +56,21 @@ MANY_CARDS = (
 )
 
 
-def peak(row: Row, size: str) -> tuple[float, bool]:
-    """GiB on each device, and whether that fits."""
-    files = [
-        f"configs/{name}.yaml" for name in (f"algorithm/{row.algorithm}", "task/gsm8k", f"hardware/{row.hardware}")
-    ]
-    arguments = ["plan", "--config", *files, "--model", f"configs/models/qwen2.5-{size}.json", "--card", row.card]
-    arguments += ["--prompt_tokens", "256", "--rows", "7473", "--json", "--max_completion_length", str(row.completion)]
-    arguments += ["--accelerate", f"configs/accelerate/{row.accelerate}.yaml"] if row.accelerate else []
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        dapo_trl([*arguments, *row.more])
-    found = json.loads(printed.getvalue())
-    return found["memory"]["peak"] / 2**30, found["fits"]
+def planned(row: Row, size: str) -> Plan:
+    """What the planner says of a row's run with a model of this size."""
+    names = (f"algorithm/{row.algorithm}", "task/gsm8k", f"hardware/{row.hardware}")
+    model = str(CONFIGS / "models" / f"qwen2.5-{size}.json")
+    flags = ["--model", model, "--max_completion_length", str(row.completion)]
+    spread = placement(str(CONFIGS / "accelerate" / f"{row.accelerate}.yaml") if row.accelerate else None, None)
+    files = [CONFIGS / f"{name}.yaml" for name in names]
+    run, args, _ = load_settings(files, flags, make=planned_config(row.card, spread))
+    return make_plan(run, args, read_config(model), Task(ROWS, PROMPT, PROMPT, ""), Assumed({0.5: 1.0}))
+
+
+def cell(plan: Plan) -> str:
+    """GiB on each device; in brackets what does not fit."""
+    size = f"{plan.memory.peak / GIB:.1f}"
+    return size if plan.fits else f"({size})"
 
 
 def table(rows: tuple[Row, ...]) -> str:
@@ -77,13 +78,13 @@ def table(rows: tuple[Row, ...]) -> str:
     lines = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
     for row in rows:
         name = f"`{row.hardware}`" + (f" + `{row.accelerate}`" if row.accelerate else "")
-        cells = [f"{size:.1f}" if fits else f"({size:.1f})" for size, fits in (peak(row, size) for size in SIZES)]
+        cells = [cell(planned(row, size)) for size in SIZES]
         lines.append("| " + " | ".join([name, row.devices, *cells]) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    os.chdir(ROOT)
+    logging.disable(logging.WARNING)
     for rows in (ONE_CARD, MANY_CARDS):
         print(table(rows), end="\n\n")
 

@@ -157,29 +157,12 @@ def test_the_quick_start_has_nothing_to_warn_of_but_its_checkpoints(capsys):
     assert [warning.split(" (")[0] for warning in found["warnings"]] == ["no checkpoint is written"]
 
 
-@pytest.mark.parametrize(
-    ("rank", "rate", "warning"),
-    [
-        ("16", "1e-6", "an adapter hardly moves"),
-        ("0", "2e-4", "likely to diverge"),
-        ("16", "1e-5", ""),
-        ("0", "1e-6", ""),
-    ],
-)
-def test_learning_rates_of_the_other_kind_of_training(capsys, rank, rate, warning):
-    flags = [
-        "--model",
-        str(MODELS / "qwen2.5-0.5b.json"),
-        "--card",
-        "H100",
-        "--max_steps",
-        "100",
-        "--model_init_kwargs",
-        "null",
-    ]
-    _, found = as_json(capsys, *GPU, *flags, "--lora_rank", rank, "--learning_rate", rate)
-    about = [sentence for sentence in found["warnings"] if "learning_rate" in sentence]
-    assert (len(about) == 1 and warning in about[0]) if warning else not about
+def test_the_learning_rate_of_full_training_for_an_adapter(capsys):
+    arguments = [*GPU, "--model", str(MODELS / "qwen2.5-0.5b.json"), "--card", "H100"]
+    _, found = as_json(capsys, *arguments, "--learning_rate", "1e-6")
+    assert any("an adapter hardly moves" in sentence for sentence in found["warnings"])
+    _, found = as_json(capsys, *arguments, "--lora_rank", "0", "--learning_rate", "1e-6")
+    assert any("rounded away" in sentence for sentence in found["warnings"])
 
 
 def test_rows_longer_than_the_context_do_not_fit(capsys):
@@ -196,7 +179,10 @@ def test_rows_longer_than_the_context_do_not_fit(capsys):
         (["--model", "missing/config.json"], "there is no such file"),
         (["--pass_rate", "2"], "pass_rate is 2"),
         (["--pass_rate", "{a: "], "--pass_rate '{a: ' cannot be read"),
-        (["--devices", "0"], "devices is 0"),
+        (["--devices", "0"], "devices is 0: it must be above 0"),
+        (["--devices", "two"], "invalid int value: 'two'"),
+        (["--completion_tokens", "-1"], "completion_tokens is -1"),
+        (["--rows", "0"], "rows is 0"),
         (["--devices", "3", "--num_generations", "5"], "is not a multiple of num_generations 5"),
         (["--accelerate", "missing.yaml"], "missing.yaml cannot be read"),
         (["--calibration", "nowhere"], "there is no metrics.jsonl"),

@@ -126,8 +126,6 @@ def placement(path: str | None, count: int | None) -> Placement:
     Raises:
         ConfigError: the file is missing or asks for something that cannot be planned.
     """
-    if count is not None and count < 1:
-        raise ConfigError(f"devices is {count}: it must be 1 or more.")
     values = {} if path is None else _read(Path(path))
     count = count or int(values.get("num_processes") or 1)
     kind = str(values.get("distributed_type", "NO")).upper()

@@ -102,7 +102,8 @@ class Estimate:
     def _vllm(self) -> dict[str, int]:
         """What vLLM does with its share."""
         weights = self.weights.base * memory.HALF // self.args.vllm_tensor_parallel_size
-        return {"vLLM: weights": weights, "vLLM: keys and values": max(self._vllm_share - weights, 0)}
+        weights = min(weights, self._vllm_share)
+        return {"vLLM: weights": weights, "vLLM: keys and values": self._vllm_share - weights}
 
     @cached_property
     def _model_bytes(self) -> tuple[dict[str, int], dict[str, int]]:
