@@ -17,7 +17,12 @@ ENVIRONMENT = {
     "train": {"id": "e", "spec": {"kwargs": {"split": "train"}, "additional_wrappers": []}, "versions": {"sympy": "1"}},
     "held_out": {"id": "e", "spec": {"kwargs": {"split": "test"}, "additional_wrappers": []}, "versions": {}},
 }
-NAMES = [*(name for name in METRICS if "*" not in name), "grad_norm", "accuracy/level_2", "accuracy/level_3"]
+NAMES = [
+    *(name for name in METRICS if "*" not in name and not name.startswith("eval_")),
+    "grad_norm",
+    "accuracy/level_2",
+    "accuracy/level_3",
+]
 
 
 def row(step: int, of: int, **changes: Any) -> dict[str, Any]:

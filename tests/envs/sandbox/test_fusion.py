@@ -10,6 +10,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -268,8 +269,8 @@ GARBAGE = {
     "other bytes": with_reports(lambda reports: bytes(len(reports))),
     "wrong nonce": with_reports(lambda reports: reports.replace(b'"nonce": "', b'"nonce": "x', 1)),
     "an error": with_reports(lambda reports: frames.pack(json.dumps({"nonce": "", "error": "it failed"}).encode())),
-    "a success of no status": with_reports(lambda reports: reports.replace(b'"ok"', b'"no"')),
-    "a result not run": with_reports(lambda reports: reports.replace(b'{"status": "ok"', b'{"status":"not_run"')),
+    "a success of no status": with_reports(lambda reports: reports.replace(b"ok 0.", b"no 0.")),
+    "a result not run": with_reports(lambda reports: re.sub(rb"ok \d\.\d{6}", b"not_run 0.1", reports)),
 }
 
 
