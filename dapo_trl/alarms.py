@@ -155,7 +155,7 @@ def alarms_in(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) ->
 
 
 def entropy_collapse(known: _Known) -> str | None:
-    """The newest values of `entropy` average below a tenth of the first ones, with `accuracy/sampled` below 0.9."""
+    """`entropy` is below a tenth of its first values, and `accuracy/sampled` below 0.9."""
     first, last = _mean(known.first.get("entropy", [])), known.newest("entropy")
     if not last < COLLAPSED * first or known.newest("accuracy/sampled") > SOLVED:
         return None

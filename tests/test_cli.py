@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from dapo_trl.cli import main
+from dapo_trl.run import _report
 
 from .conftest import ROOT, SHIPPED_MODEL
 
@@ -62,6 +63,14 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert {"config.yaml", "curves.png", "evaluation_before.json", "evaluation_after.json", "model"} <= {
         path.name for path in run.iterdir()
     }
+    assert f"report: {run / 'report.html'}   (" in done.stdout and (run / "report.html").stat().st_size > 50_000
+    assert rollouts(run)
+    for line in rollouts(run):
+        assert line["verdict"] in ("correct", "wrong", "no_answer") and line["accuracy"] == (
+            line["verdict"] == "correct"
+        )
+        left, sign, right = re.search(r"Compute (\d+) ([+-]) (\d+)", line["prompt"]).groups()
+        assert line["solution"].endswith(f"Answer: {int(left) + int(sign + right)}")
     assert (run / "model" / "model.safetensors").is_file() and (run / "model" / "tokenizer.json").is_file()
     assert re.search(r"held-out accuracy before: [01]\.\d+  95 % interval", done.stdout)
     assert re.search(r"\d+ groups sampled: \d+ informative", done.stdout)
@@ -83,6 +92,34 @@ def test_two_processes(tmp_path):
     completions = sum(row.get("groups/sampled", 0) for row in rows) * 4
     files = [(tmp_path / "run" / f"verdicts-{process}.jsonl").read_text().splitlines()[1:] for process in (0, 1)]
     assert [len(lines) for lines in files] == [completions / 2, completions / 2]  # each process judges its own, once
+    recorded = [rollouts(tmp_path / "run", process) for process in (0, 1)]
+    for batch in {line["batch"] for lines in recorded for line in lines}:
+        kept = [
+            (line["batch"], line["index"], line["pieces"])
+            for lines in recorded
+            for line in lines
+            if line["batch"] == batch
+        ]
+        assert 1 <= len(kept) <= 8  # of both processes together
+    assert all(recorded)
+
+
+def rollouts(folder: Path, process: int = 0) -> list[dict]:
+    return [json.loads(line) for line in (folder / f"rollouts-{process}.jsonl").read_text().splitlines()]
+
+
+def test_an_alarm_may_end_a_run(tmp_path):
+    """There is no room for an answer: after three rollout batches nothing informative is certain."""
+    changes = {"max_completion_length": 4, "max_steps": 20, "steps_per_generation": 1, "max_refill_rounds": 0}
+    done = command("train", "--config", config_file(tmp_path, **changes, on_alarm="stop"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "alarm, nothing informative: 0.0% of the" in done.stdout and "--on_alarm warn" in done.stdout
+    assert (tmp_path / "run" / "checkpoint-3").is_dir() and "Traceback" not in done.stderr
+
+
+def test_a_report_that_cannot_be_written_does_not_fail_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("dapo_trl.run.write_report", lambda folders: 1 / 0)
+    assert _report(tmp_path) == "report: not written (ZeroDivisionError: division by zero)"
 
 
 @pytest.mark.slow

@@ -309,7 +309,8 @@ def test_a_big_run(opened, tmp_path):
 
 
 @pytest.fixture
-def served(tmp_path) -> Iterator:
+def served(tmp_path, monkeypatch) -> Iterator:
+    monkeypatch.setattr(live, "REST", 0.0)
     folder = usual_run(tmp_path / "run")
     server = live.server([folder], port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -30,7 +30,8 @@ function showCurves() {
   const ledger = ledgerCharts(state, runs, axis, choices.shares);
   showCharts(byId("ledger-grid"), ledger, label);
   byId("ledger-missing").textContent = ledger.length ? "" : "There is no ledger in these logs: what became of the tokens is not known.";
-  byId("more").hidden = !all.length;
+  byId("more").hidden = byId("curve-controls").hidden = !state.runs.some((run) => run.logs);
+  byId("ledger-controls").hidden = !ledger.length;
   if (byId("more").open) showCharts(byId("more-grid"), otherCharts(state, runs, axis), label);
 }
 
