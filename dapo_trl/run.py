@@ -118,6 +118,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
             "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."
         )
+        if trainer.accelerator.is_main_process:
+            console.print(_report(folder), highlight=False)
         trainer.close()
         return STOPPED
     trainer.save_model(str(folder / "model"))

@@ -17,14 +17,18 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         return []
     anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]  # some tokenizers drop the space of a first token
     lead = len(tokenizer.decode(anchor))
-    found = [text[lead:] for text in tokenizer.batch_decode([[*anchor, token] for token in ids])]
+    plain = {"clean_up_tokenization_spaces": False}
+    found = [text[lead:] for text in tokenizer.batch_decode([[*anchor, token] for token in ids], **plain)]
     first = 0
     while first < len(found):
         last = first + 1
         if found[first].endswith(_UNFINISHED):
             while last < len(found) and _UNFINISHED in found[last]:
                 last += 1
-            found[first:last] = [tokenizer.decode([*anchor, *ids[first:last]])[lead:], *[""] * (last - first - 1)]
+            found[first:last] = [
+                tokenizer.decode([*anchor, *ids[first:last]], **plain)[lead:],
+                *[""] * (last - first - 1),
+            ]
         first = last
     return found
 

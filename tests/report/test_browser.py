@@ -185,6 +185,7 @@ def test_keys_alone(usual, opened):
     page.keyboard.press("ArrowRight")
     tip = page.inner_text("#chart-reward .tip")
     assert tip.startswith("step 2") and "all sampled" in tip
+    assert page.inner_text("#spoken").startswith("step 2, ")
     page.keyboard.press("Tab")
     page.focus("#chart-reward button")
     page.keyboard.press("Enter")

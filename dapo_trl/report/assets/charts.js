@@ -261,6 +261,7 @@ class ChartCard {
     const from = plot.cursor.left >= 0 && plot.cursor.idx !== null ? plot.cursor.idx : event.key === "ArrowLeft" ? xs.length : -1;
     const to = Math.max(0, Math.min(xs.length - 1, from + moves[event.key]));
     plot.setCursor({ left: plot.valToPos(xs[to], "x"), top: 10 });
+    byId("spoken").textContent = [...this.box.querySelector(".tip").children].map((line) => line.textContent).join(", ");
   }
 
   toggleTable() {
