@@ -165,6 +165,7 @@ class Table:
         self._metrics = {"train": defaultdict(list)}
         self._pending_extra_logs = defaultdict(list)
         self.outcomes = self.recorder = None
+        self.use_vllm = False
         self._outcomes, self._lengths = itertools.cycle(outcomes), itertools.cycle(lengths)
         self.groups = []
         """outcome and tokens of each group generated; completions are named after their group"""
