@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,7 @@ def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
     assert done.returncode == 0, done.stdout + done.stderr
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"loss"' in line]
     assert steps == list(range(1, stopped + 3))
+    assert max(Counter(line["batch"] for line in rollouts(tmp_path / "run")).values()) <= 8
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,14 @@ def test_only_the_ends_of_an_endless_completion_are_kept(tmp_path):
     assert line["rewards"] == {"correctness": 0.0, "overlong": None}
 
 
+def test_an_environments_replies_are_told_apart(tmp_path):
+    keeper = recorder(tmp_path)
+    keeper.begin(1, step=0)
+    keeper.add_dropped(rollout(loss_mask=[1, 0, 1]))
+    keeper.flush()
+    assert lines(tmp_path)[0]["own"] == [1, 0, 1]
+
+
 def test_a_disk_that_is_full_is_said_once(tmp_path, caplog):
     keeper = recorder(tmp_path / "missing")
     for batch in (1, 2):

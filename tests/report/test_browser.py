@@ -276,9 +276,11 @@ def test_hostile_text_is_text(opened, tmp_path):
 
 
 def test_a_long_completion_is_shown_in_parts(opened, tmp_path):
-    long = rollout(pieces=["word "] * 5000, tokens=90_000, left_out=[3072, 85_000])
+    replies = [int(place % 10 > 0) for place in range(5000)]
+    long = rollout(pieces=["word "] * 5000, tokens=90_000, left_out=[3072, 85_000], own=replies)
     page = opened(str(write_report([make_run(tmp_path, rollouts=[long])])))
     assert page.inner_text("#completion").count("word") == 3000
+    assert len(page.query_selector_all("#completion .foreign")) == 300
     page.click("#completion button")
     assert page.inner_text("#completion").count("word") == 5000
     assert "85,000 tokens were not recorded" in page.inner_text("#completion")
