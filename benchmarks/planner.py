@@ -103,7 +103,7 @@ class Chance(TaskEnv):
         self.rate = rate
 
     def row(self, index: int) -> dict[str, Any]:
-        return {"prompt": f"Compute {1000 + index} + 1 digit by digit, please.", "index": index}
+        return {"prompt": f"Compute {7 ** (index % 12)} + {index} digit by digit, please."}  # of many lengths
 
     def verify(self, row: dict[str, Any], completion: str) -> bool:
         return random.random() < self.rate

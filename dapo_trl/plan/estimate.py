@@ -132,10 +132,7 @@ class Estimate:
         _, gradients = self._model_bytes
         own = 0 if self.args.placement.offload_optimizer else gradients["gradients"]
         scratch = memory.optimizer_scratch(self._optimizer, own, self._largest_trained_bytes, cuda=self._cuda)
-        phases = {
-            "training": self._training(gradients["gradients"]),
-            "optimizer step": {**gradients, "scratch": scratch},
-        }
+        phases = {**self._training(gradients["gradients"]), "the optimizer step": {**gradients, "scratch": scratch}}
         processes = self.args.world_size
         if not self.args.use_vllm:
             phases["generation"] = self._generation(cast(int, self.args.max_round_sequences) // processes)
@@ -152,8 +149,8 @@ class Estimate:
         weights = self.weights
         return round(weights.trained_bytes * weights.largest / max(weights.trained, 1))
 
-    def _training(self, gradients: int) -> dict[str, int]:
-        """Activations, and the most that is there beside them.
+    def _training(self, gradients: int) -> dict[str, dict[str, int]]:
+        """The language-model head's turn in a pass, and that of the layers, beside the activations.
 
         Gradients of an earlier pass of the optimizer step are there throughout. In a single pass they come as the
         activations go, so that it is the beginning or the end of the backward pass that needs the most.
@@ -173,15 +170,15 @@ class Estimate:
             trained=self.weights.head_trained,
             cuda=self._cuda,
         )
-        beside = {
-            "end of the forward pass": traced.forward_peak - traced.kept + forward,
-            "logits, in tiles": backward,
-            "one layer's pass": traced.backward_peak - traced.kept,
+        forward += traced.forward_peak - traced.kept
+        before = {"gradients": 0 if single else gradients, "activations": traced.kept}
+        logits = {"logits, in tiles": backward} if backward >= forward else {"end of the forward pass": forward}
+        layers = {"one layer's pass": traced.backward_peak - traced.kept}
+        at_the_end = single and gradients > traced.kept
+        return {
+            "the logits' pass": before | logits,
+            "the backward pass": ({"gradients": gradients} if at_the_end else before) | layers,
         }
-        name = max(beside, key=lambda part: beside[part])
-        if single and gradients > traced.kept + beside[name] - beside["one layer's pass"]:
-            return {"gradients": gradients, "one layer's pass": beside["one layer's pass"]}
-        return {"gradients": 0 if single else gradients, "activations": traced.kept, name: beside[name]}
 
     def _generation(self, rows: int) -> dict[str, int]:
         """Transformers' ``generate``: at the most over all prompts at once, or at the last token."""
@@ -190,7 +187,8 @@ class Estimate:
         scores = memory.sampling_bytes(rows, self.config.get_text_config().vocab_size)
         last = max(traced.last_peak - cache, scores)
         if traced.prompts_peak > cache + last:
-            parts = {"all prompts' pass": traced.prompts_peak}
+            cache = self._cache(rows, self.prompt, self._computed.itemsize)
+            parts = {"keys and values, so far": cache, "all prompts' pass": traced.prompts_peak - cache}
         else:
             parts = {"keys and values": cache, "scores" if last == scores else "one layer's pass": last}
         if self.args.placement.sharding == "zero3" and self.args.ds3_gather_for_generation:
