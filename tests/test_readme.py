@@ -85,7 +85,7 @@ def test_program(number, checkout):
 
 def test_every_path_in_the_annotated_tree_exists():
     (tree,) = (text for language, text in BLOCKS if language == "text" and "dapo_trl/" in text)
-    folder, found = "", 0
+    folder, found = "", set()
     for line in tree.splitlines():
         name = line.split()[0] if line.split() else ""
         if not re.fullmatch(r"[\w./-]+", name):
@@ -96,8 +96,9 @@ def test_every_path_in_the_annotated_tree_exists():
         else:
             path = ROOT / folder / name
         assert path.exists(), path
-        found += 1
-    assert found > 20
+        assert path not in found, f"{path} is there twice"
+        found.add(path)
+    assert len(found) > 20
 
 
 def test_every_test_named_in_the_table_of_techniques_exists():
