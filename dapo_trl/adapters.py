@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from .errors import ConfigError, one_line
 from .settings import RunConfig
+from .startup import check_folder
 
 
 def peft_config(run: RunConfig) -> LoraConfig | None:
@@ -70,6 +71,8 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype
     Raises:
         ConfigError: one of the three cannot be what it is to be.
     """
+    if not adapter.is_dir():
+        raise ConfigError(f"adapter is {adapter}: there is no such folder (looked from {Path.cwd()}).")
     if not (adapter / CONFIG_NAME).is_file():
         raise ConfigError(
             f"adapter is {adapter}: there is no {CONFIG_NAME} in it, so it is not a saved adapter. A run with "
@@ -77,6 +80,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype
         )
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise ConfigError(f"output is {output}: it exists already. Name a folder that does not.")
+    check_folder("output", output)
     try:
         config = PeftConfig.from_pretrained(str(adapter))
     except (ValueError, TypeError, KeyError) as error:

@@ -12,6 +12,7 @@ needs is imported when it runs: the command line answers ``--help`` without wait
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
 TRAIN_HELP = (
     "Files merge from left to right, flags win. A flag is any setting of DAPOConfig (TRL's GRPOConfig included) or of "
     "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'. They are "
-    "described in dapo_trl/config.py and dapo_trl/settings.py; a first run: --config configs/quickstart.yaml."
+    "described in docs/configuration.md; a first run: --config configs/quickstart.yaml."
 )
 
 
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands_envs.add_parser,
     ):
         add_parser(commands)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
         sys.path.append(os.getcwd())
     try:

@@ -140,6 +140,8 @@ class DAPOConfig(GRPOConfig):
             self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
         self._check_types()
         self._check_batch()
+        if self.logging_steps <= 0:
+            raise ConfigError(f"logging_steps is {self.logging_steps:g}: it must be above 0 optimizer steps.")
         super().__post_init__()
         self._resolve_sampling()
         self._resolve_overlong()
@@ -288,6 +290,8 @@ class DAPOConfig(GRPOConfig):
                 f"min_valid_fraction is {self.min_valid_fraction}: it must lie in (0, 1]. To train on every group, "
                 "set group_filter to none."
             )
+        if self.learning_rate < 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}: it must be 0 or more.")
         if self.temperature <= 0:
             raise ConfigError(f"temperature is {self.temperature}: completions are sampled, so it must be above 0.")
         if not 0 <= self.epsilon < 1:

@@ -34,7 +34,7 @@ from .plan.cautions import idle_adapter_settings
 from .record import MOST_BYTES, RolloutRecorder
 from .report.page import write_report
 from .settings import RunConfig
-from .startup import quieten, share_cores
+from .startup import check_folder, quieten, share_cores
 from .trainer import DAPOTrainer
 
 INTERRUPTED = 130
@@ -132,8 +132,6 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         if held_out is not None and held_out.best is not None:
             console.print(held_out.best.told(folder), highlight=False)
         console.print(_report(folder), highlight=False)
-        if run.next_steps:
-            console.print(f"\n{run.next_steps.rstrip()}", highlight=False)
     trainer.close()
     return 0
 
@@ -156,8 +154,7 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
     if wanted.lower() not in ("none", "no", "false"):
         choose(wanted, folder)  # an early error; the trainer looks again, for all processes
         return wanted
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output_dir {folder} is a file: it must be a folder, or not exist yet.")
+    check_folder("output_dir", folder)
     found = _own_files(folder)
     if found and not (folder / "metrics.jsonl").exists():
         raise ConfigError(
@@ -276,10 +273,7 @@ def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, a
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")
-    lines.append(
-        f"{counts.sampled} groups sampled: {counts.kept} informative, {counts.all_wrong} all wrong, {counts.all_right} "
-        f"all right, {counts.constant} constant, {counts.unscorable} unscorable."
-    )
+    lines.append(counts.told(filtered=trainer.args.filters_groups))
     shares = ", ".join(f"{share:.1%} {fate.replace('_', ' ')}" for fate, share in ledger.shares().items())
     lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
     lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")

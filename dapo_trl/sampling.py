@@ -22,6 +22,7 @@ class GroupCounts:
     """What became of the groups sampled. Every group is counted in exactly one field."""
 
     kept: int = 0
+    """informative; or any, where nothing is filtered"""
     all_right: int = 0
     """dropped: every completion has the highest possible score of 1 (or more)"""
     all_wrong: int = 0
@@ -34,6 +35,15 @@ class GroupCounts:
     @property
     def sampled(self) -> int:
         return self.kept + self.all_right + self.all_wrong + self.constant + self.unscorable
+
+    def told(self, *, filtered: bool) -> str:
+        """One sentence on them; without a filter nobody has looked at which were informative."""
+        if not filtered:
+            return f"{self.sampled} groups sampled and trained on, informative or not: group_filter is none."
+        return (
+            f"{self.sampled} groups sampled: {self.kept} informative, {self.all_wrong} all wrong, {self.all_right} all "
+            f"right, {self.constant} constant, {self.unscorable} unscorable."
+        )
 
     def __add__(self, other: GroupCounts) -> GroupCounts:
         return GroupCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -76,8 +76,6 @@ class RunConfig:
     """most tokens of a batch of the measurement, prompts and room for completions together: what bounds its memory"""
     overwrite: bool = False
     """replace a run that is already in `output_dir`"""
-    next_steps: str = ""
-    """what to say at the end of the run"""
 
     def __post_init__(self):
         for name, least in (("eval_problems", 0), ("eval_every", 0), ("eval_batch_tokens", 1), ("record_rollouts", 0)):
@@ -221,7 +219,8 @@ def _read_flag(name: str, text: str | None) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--{name} {text!r} cannot be read: {one_line(error)}") from error
+        problem = getattr(error, "problem", None) or one_line(error)
+        raise ConfigError(f"--{name} {text!r} is not valid YAML: {problem}.") from error
 
 
 def _checked(name: str, value: Any, owners: tuple[type, ...], *, source: str, text: str | None = None) -> Any:

@@ -272,7 +272,9 @@ class TestCompare:
         assert main(["eval", "--compare", str(measured), str(tmp_path / "b")]) == 0
         told = capsys.readouterr().out
         assert "temperature 1.0 and 1.5, top_p 0.7 and 1.0" in told and "5 problems" in told
-        assert "avg@3 and 2" in told and "pass@2" in told and "pass@4" not in told and "B - A" in told
+        assert (
+            "avg@3 and 2" in told and "pass@2" in told and "maj@2" in told and "pass@4" not in told and "B - A" in told
+        )
 
     def test_a_model_does_not_differ_from_itself(self, measured, capsys):
         assert main(["eval", "--compare", str(measured), str(measured)]) == 0

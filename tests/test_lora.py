@@ -156,13 +156,14 @@ def test_what_cannot_be_merged_is_one_clear_line(run, tmp_path, capsys):
     adapter, output = str(run.folder / "model"), str(tmp_path / "new")
     for arguments, message in [
         (["--adapter", str(SHIPPED_MODEL), "--output", output], "there is no adapter_config.json in it"),
-        (["--adapter", str(tmp_path / "none"), "--output", output], "there is no adapter_config.json in it"),
+        (["--adapter", str(tmp_path / "none"), "--output", output], "there is no such folder"),
         (["--adapter", adapter, "--output", output, "--base", str(SHIPPED_MODEL)], "does not fit base"),
         (
             ["--adapter", adapter, "--output", output, "--base", "no/such/model"],
             "base is 'no/such/model' and cannot be",
         ),
         (["--adapter", adapter, "--output", f"{adapter}/adapter_config.json"], "it exists already"),
+        (["--adapter", adapter, "--output", f"{adapter}/adapter_config.json/new"], "there can be no folder below it"),
     ]:
         assert main(["merge", *arguments]) == 2
         error = capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_an_empty_value_stands_for_none():
         (["--num_generations", "2.5"], "num_generations is 2.5 (float): it must be int"),
         (["--min_valid_fraction", "2"], "min_valid_fraction is 2"),
         (["--env_kwargs", "[1]"], "env_kwargs is [1] (list)"),
-        (["--env_kwargs", "{a: "], "cannot be read"),
+        (["--env_kwargs", "{a: "], "is not valid YAML"),
         (["--max_steps"], "max_steps is True (bool): it must be int"),
         (["--learning_rate"], "learning_rate is True (bool): it must be float"),
         (["--eval_problems", "-5"], "eval_problems is -5: it must be 0 or more"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,21 @@ import pyarrow.parquet
 from rich.console import Console
 
 from ..errors import ConfigError
-from .estimators import avg_at_k, difference, mean_of, pass_at_k
+from .estimators import avg_at_k, difference, maj_at_k, mean_of, pass_at_k
 from .journal import PARQUET, RESULTS, differences
 from .table import figure, grid, span, title
 
 _SAMPLING = ("temperature", "top_p", "max_completion_length")
+
+
+@dataclass
+class Asked:
+    """A problem and its samples, in order."""
+
+    prompt: str
+    accuracy: list[float] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    """None where none was read"""
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,8 @@ class Saved:
 
     folder: Path
     results: dict[str, Any]
-    samples: dict[int, dict[int, tuple[str, list[float]]]]
-    """of each environment's place, by the problem's index: its prompt, and the accuracy of its samples in order"""
+    problems: dict[int, dict[int, Asked]]
+    """of each environment's place, by the problem's index"""
 
     @classmethod
     def read(cls, folder: Path) -> Saved:
@@ -46,15 +56,16 @@ class Saved:
                 )
         try:
             results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-            columns = ["env", "index", "number", "prompt", "accuracy"]
+            columns = ["env", "index", "number", "prompt", "accuracy", "answer"]
             rows = pyarrow.parquet.read_table(folder / PARQUET, columns=columns).to_pylist()
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise ConfigError(f"{folder} cannot be read: {error}") from error
-        samples: dict[int, dict[int, tuple[str, list[float]]]] = {}
+        problems: dict[int, dict[int, Asked]] = {}
         for row in sorted(rows, key=lambda row: row["number"]):
-            problem = samples.setdefault(row["env"], {}).setdefault(row["index"], (row["prompt"], []))
-            problem[1].append(row["accuracy"])
-        return cls(folder, results, samples)
+            problem = problems.setdefault(row["env"], {}).setdefault(row["index"], Asked(row["prompt"]))
+            problem.accuracy.append(row["accuracy"])
+            problem.answers.append(row["answer"])
+        return cls(folder, results, problems)
 
     @property
     def environments(self) -> list[dict[str, Any]]:
@@ -108,23 +119,26 @@ def gains(first: Saved, second: Saved, places: tuple[int, int]) -> tuple[int, li
     Raises:
         ConfigError: a problem is not the same in both, or there is none that both have.
     """
-    ours, theirs = first.samples[places[0]], second.samples[places[1]]
+    ours, theirs = first.problems[places[0]], second.problems[places[1]]
     name = first.environments[places[0]]["env"]
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         raise ConfigError(f"{name}: {first.folder} and {second.folder} have no problem in common.")
     for index in shared:
-        if ours[index][0] != theirs[index][0]:
+        if ours[index].prompt != theirs[index].prompt:
             raise ConfigError(
                 f"{name}: problem {index} reads differently in {first.folder} and {second.folder}: they were measured "
                 "on different data. Only figures of the same problems can be compared."
             )
-    before = np.array([ours[index][1] for index in shared], dtype=float)
-    after = np.array([theirs[index][1] for index in shared], dtype=float)
+    before, after = (np.array([side[index].accuracy for index in shared], dtype=float) for side in (ours, theirs))
+    votes = [np.array([side[index].answers for index in shared], dtype=object) for side in (ours, theirs)]
     most = min(before.shape[1], after.shape[1])
     ks = [2**power for power in range(1, most.bit_length()) if 2**power < most] + ([most] if most > 1 else [])
     figures = [(_average_name(before, after), avg_at_k(before), avg_at_k(after))]
     figures += [(f"pass@{k}", pass_at_k(before, k), pass_at_k(after, k)) for k in ks]
+    if ks and all((answers != None).any() for answers in votes):  # noqa: E711  # element by element
+        one, other = (maj_at_k(*side, [most])[:, 0] for side in zip((before, after), votes, strict=True))
+        figures.append((f"maj@{most}", one, other))
     return len(shared), [
         Gain(label, mean_of(one), mean_of(other), *difference(one, other)) for label, one, other in figures
     ]

@@ -28,7 +28,7 @@ _COUNTING_UP = (
 )
 """names, or their beginnings, of what counts up over the run: the last of several logs stands for them"""
 
-_NO_SETTINGS = ("output_dir", "overwrite", "next_steps", "resume_from_checkpoint")
+_NO_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint")
 """asked for, but not what makes a run different from another"""
 
 
