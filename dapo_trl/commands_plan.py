@@ -84,6 +84,11 @@ def _plan(options: argparse.Namespace) -> int:
         return load_settings(options.config, [*options.settings, *flags], make=planned_config(options.card, on))
 
     run, args, _ = settings({}, where)
+    if options.completion_tokens and options.completion_tokens > args.max_completion_length:
+        raise ConfigError(
+            f"completion_tokens is {options.completion_tokens:g}, and no completion is longer than "
+            f"max_completion_length {args.max_completion_length}: lower the first or raise the second."
+        )
     config = read_config(run.model)
     task = look_at_task(run, args, prompt_tokens=options.prompt_tokens, rows=options.rows)
 

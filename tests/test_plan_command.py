@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import subprocess
 import sys
 
+import datasets
 import pytest
 
 from dapo_trl.cli import main
@@ -43,8 +45,9 @@ def test_the_quick_start_fits_here(capsys):
     code, text = plan(capsys, "--config", QUICKSTART)
     assert code == 0 and "It fits" in text
     assert "828,672 weights" in text
-    assert "8 groups x 8 = 64 completions, 8 update(s)" in text
+    assert "8 groups x 8 = 64 completions, 8 updates" in text
     assert "160 optimizer steps on 20 rollout batches" in text
+    assert "16 completions, 1 pass a device" in text
 
 
 def test_json_holds_the_same_and_adds_up(capsys):
@@ -197,6 +200,7 @@ def test_rows_longer_than_the_context_do_not_fit(capsys):
         (["--accelerate", "missing.yaml"], "missing.yaml cannot be read"),
         (["--calibration", "nowhere"], "there is no metrics.jsonl"),
         (["--max_steps", "-1"], "set max_steps"),
+        (["--completion_tokens", "9999"], "no completion is longer than max_completion_length 96"),
         (["--learnin_rate", "1"], "Did you mean learning_rate?"),
         (["--env", "math/Aritmetic-v0"], "Did you mean math/Arithmetic-v0"),
         (["--env", "math/Problem-v0", "--env_kwargs", "{path: missing.jsonl}"], "missing.jsonl"),
@@ -219,6 +223,27 @@ def test_data_out_of_reach_are_no_mistake(capsys):
     flags = ["--env", "math/Problem-v0", "--env_kwargs", "{dataset: nobody/nothing-here}", "--rows", "5000"]
     code, found = as_json(capsys, "--config", QUICKSTART, *flags, "--eval_env_kwargs", "{}", "--max_steps", "-1")
     assert found["schedule"]["steps"] == 3 * 625 * 8 and code in (0, 1)
+
+
+def commands_of_the_hardware_files() -> dict[str, list[str]]:
+    """What follows "What it takes: dapo-trl" at the top of each file, but that of the CPU."""
+    found = {}
+    for path in sorted((CONFIGS / "hardware").glob("*gb*.yaml")) + [CONFIGS / "hardware" / "multinode.yaml"]:
+        lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+        _, _, command = " ".join(line.strip("# \\") for line in lines).partition("What it takes: dapo-trl ")
+        found[path.stem] = shlex.split(command)
+    assert len(found) == len(list((CONFIGS / "hardware").iterdir())) - 1
+    return found
+
+
+@pytest.mark.parametrize("command", (found := commands_of_the_hardware_files()).values(), ids=found)
+def test_the_commands_of_the_hardware_files_need_no_network(capsys, monkeypatch, tmp_path, command):
+    for name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setattr(datasets.config, name, name == "HF_DATASETS_OFFLINE" or tmp_path)
+    code, text = plan(capsys, *command[1:])
+    assert (command[0], code) == ("plan", 0) and "It fits" in text
+    assert "optimizer steps are not known" in text and "--rows" in text and "of the run:" not in text
+    assert "on average" not in text and "prompts are taken to be 512 tokens" in text
 
 
 def test_nothing_is_loaded_and_no_gpu_is_asked_for():

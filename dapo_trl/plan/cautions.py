@@ -198,15 +198,14 @@ def _batches(plan: Plan) -> list[str]:
 
 
 def _time(plan: Plan) -> list[str]:
-    args, steps, found = plan.args, plan.schedule.steps, []
-    if plan.schedule.warmup_steps >= steps:
+    args, steps, warmup, found = plan.args, plan.schedule.steps, plan.schedule.warmup_steps, []
+    if steps is not None and warmup is not None and warmup >= steps:
         found.append(
-            f"the warm-up of {plan.schedule.warmup_steps} steps is as long as the run of {steps}: the learning rate is "
-            "never reached. Lower warmup_steps."
+            f"the warm-up of {warmup} steps is as long as the run of {steps}: the learning rate is never reached. "
+            "Lower warmup_steps."
         )
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
-    every = args.save_steps if args.save_steps >= 1 else args.save_steps * steps
-    if strategy == "no" or (strategy == "steps" and every > steps):
+    if strategy == "no" or (strategy == "steps" and steps is not None and args.save_steps > steps):
         why = "save_strategy is 'no'" if strategy == "no" else f"save_steps is {args.save_steps:g}, the run has {steps}"
         found.append(
             f"no checkpoint is written ({why}): an interrupted run cannot go on, unless it is stopped cleanly."
