@@ -87,13 +87,23 @@ def test_what_does_not_fit_exits_1_with_changes_that_do_what_is_said(capsys, sha
     code, found = as_json(capsys, *arguments)
     assert code == 1 and not found["fits"]
     peak, best = found["memory"]["peak"], found["changes"][:3]
-    assert len(best) == 3 and all(change["saves"] > 0 for change in best)
+    least = 0.02 * (peak - found["card"]["planned_for"])
+    assert len(best) == 3 and all(change["fits"] or change["saves"] >= least for change in best)
     assert best == sorted(best, key=lambda change: (not change["fits"], -change["saves"]))
     assert any(change["fits"] for change in found["changes"])
     for change in found["changes"]:
         code, changed = as_json(capsys, *arguments, *shlex.split(change["flags"]))
         assert changed["memory"]["peak"] == change["peak"] == peak - change["saves"]
         assert (code == 0) == change["fits"]
+
+
+def test_a_model_need_not_be_shared_out(capsys, shallow):
+    """ZeRO-3 gathers the weights to generate; four bits on each device take less."""
+    arguments = [*GPU, "--model", shallow, "--quantization", "4bit", "--lora_rank", "8", "--card", "RTX 4060"]
+    arguments += ["--accelerate", str(CONFIGS / "accelerate" / "zero3.yaml"), "--devices", "2"]
+    code, found = as_json(capsys, *arguments, "--max_completion_length", "256", "--steps_per_generation", "8")
+    flags = "--accelerate configs/accelerate/ddp.yaml --devices 2"
+    assert code == 1 and [change["flags"] for change in found["changes"] if change["fits"]] == [flags]
 
 
 def test_the_page_is_readable(capsys, shallow):
@@ -121,6 +131,10 @@ def test_devices_of_an_accelerate_file(capsys):
     assert any("FSDP2 over 8 devices" in change["change"] for change in alone["changes"])
 
 
+T4 = ["--card", "T4", "--use_cpu", "false"]
+HALVES = ["--lora_rank", "8", "--model_init_kwargs", "{dtype: bfloat16}"]
+
+
 @pytest.mark.parametrize(
     ("flags", "warning"),
     [
@@ -137,7 +151,12 @@ def test_devices_of_an_accelerate_file(capsys):
             ["--env", "math/Problem-v0", "--env_kwargs", "{rows: [{prompt: '1+1', answer: '2'}]}"],
             "the data have 1 prompts",
         ),
-        (["--card", "T4", "--use_cpu", "false", "--bf16", "true"], "does not compute in bfloat16"),
+        ([*T4, "--bf16", "true"], "does not compute in bfloat16. Set bf16 to false and fp16 to true."),
+        (
+            [*T4, "--bf16", "true", *HALVES],
+            "Set bf16 to false and fp16 to true and dtype in model_init_kwargs to float16.",
+        ),
+        ([*T4, "--fp16", "true", *HALVES], "does not compute in bfloat16. Set dtype in model_init_kwargs to float16."),
         (["--lora_dropout", "0.1", "--lora_alpha", "8"], "lora_alpha, lora_dropout: no effect"),
         (
             [
@@ -179,8 +198,10 @@ def test_the_learning_rate_of_full_training_for_an_adapter(capsys):
 
 
 def test_rows_longer_than_the_context_do_not_fit(capsys):
-    code, text = plan(capsys, "--config", QUICKSTART, "--max_completion_length", "1000")
-    assert code == 1 and "the model's context holds 1024" in text
+    """One change makes them fit, and no other is offered."""
+    code, found = as_json(capsys, "--config", QUICKSTART, "--max_completion_length", "5000")
+    (change,) = found["changes"]
+    assert code == 1 and change["fits"] and change["flags"] == "--max_completion_length 994"
 
 
 @pytest.mark.parametrize(
@@ -202,6 +223,8 @@ def test_rows_longer_than_the_context_do_not_fit(capsys):
         (["--max_steps", "-1"], "set max_steps"),
         (["--completion_tokens", "9999"], "no completion is longer than max_completion_length 96"),
         (["--learnin_rate", "1"], "Did you mean learning_rate?"),
+        (["--crad", "T4"], "--crad: there is no setting named 'crad'. Did you mean card?"),
+        (["--model", "models/arithmetic"], "there is no such folder"),
         (["--env", "math/Aritmetic-v0"], "Did you mean math/Arithmetic-v0"),
         (["--env", "math/Problem-v0", "--env_kwargs", "{path: missing.jsonl}"], "missing.jsonl"),
         (["--lora_rank", "-1"], "lora_rank is -1"),
@@ -228,11 +251,10 @@ def test_data_out_of_reach_are_no_mistake(capsys):
 def commands_of_the_hardware_files() -> dict[str, list[str]]:
     """What follows "What it takes: dapo-trl" at the top of each file, but that of the CPU."""
     found = {}
-    for path in sorted((CONFIGS / "hardware").glob("*gb*.yaml")) + [CONFIGS / "hardware" / "multinode.yaml"]:
+    for path in sorted(path for path in (CONFIGS / "hardware").iterdir() if path.stem != "cpu"):
         lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
         _, _, command = " ".join(line.strip("# \\") for line in lines).partition("What it takes: dapo-trl ")
         found[path.stem] = shlex.split(command)
-    assert len(found) == len(list((CONFIGS / "hardware").iterdir())) - 1
     return found
 
 
@@ -278,3 +300,6 @@ def test_a_run_calibrates_the_plan_of_the_next(capsys, tmp_path):
     real = sum(row["step_time"] for row in rows if "step_time" in row) / 2
     assert code == 0 and found["schedule"]["seconds_per_step"] == pytest.approx(real, rel=0.5)
     assert 20 < found["schedule"]["trained_tokens"] / 64 < 96
+    _, found = as_json(capsys, "--config", QUICKSTART, *T4, *short, "--calibration", run)
+    assert found["schedule"]["seconds_per_step"] is None
+    assert any("nothing of that run is used" in sentence for sentence in found["warnings"])

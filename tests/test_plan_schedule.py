@@ -10,9 +10,13 @@ import torch
 
 from dapo_trl import DAPOConfig
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.calibration import read_run
+from dapo_trl.plan.calibration import read_run, unlike
+from dapo_trl.plan.devices import CARDS, this_cpu
 from dapo_trl.plan.refill import BATCHES, Refill, expected_refill, read_rates
 from dapo_trl.plan.schedule import Schedule, Speed, optimizer_steps, passes_per_update, seconds_per_step
+from dapo_trl.plan.weights import read_config
+
+from .conftest import ROOT, SHIPPED_MODEL
 
 
 def schedule(**changes) -> Schedule:
@@ -135,12 +139,11 @@ def test_without_a_filter_nothing_is_refilled():
     assert expected_refill(config(group_filter="none"), {0.0: 1.0}, rows=None) == Refill(64, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("size", [8, 16])
-def test_what_is_trained_on_was_generated(size):
-    """Also where almost every group is informative, so that the bank's level decides."""
-    for seed in range(3):
-        found = expected_refill(config(num_generations=size, seed=seed), {0.5: 1.0}, rows=None)
-        assert found.sampled >= found.filled * 512 // size
+def test_what_is_trained_on_was_generated():
+    """Also where almost every group is informative and rounds are large, so that batches live off the bank's level."""
+    large = config(per_device_train_batch_size=128, num_generations=16, max_round_sequences=3 * 1024)
+    found = expected_refill(large, {0.5: 1.0}, rows=None)
+    assert found.filled == 1.0 and 64 <= found.sampled < 65
 
 
 def test_what_is_never_right_is_never_trained_on():
@@ -239,6 +242,15 @@ def test_a_speed_explains_the_run_it_is_from(tmp_path):
     planned = schedule(updates=4, groups=5, group_size=1, completion_tokens=found.completion_tokens, sampled=10)
     seconds = 4 * seconds_per_step(planned, found.speed, devices=1, iterations=1)
     assert seconds == pytest.approx(400 / 100 + 200 / 50)
+
+
+def test_a_run_of_another_model_or_on_a_cpu_does_not_calibrate(tmp_path):
+    (tmp_path / "config.yaml").write_text(f"model: {SHIPPED_MODEL}\nuse_cpu: true\n")
+    known = read_run(metrics(tmp_path, [row(10)]))
+    same, other = read_config(str(SHIPPED_MODEL)), read_config(str(ROOT / "configs/models/qwen2.5-0.5b.json"))
+    assert unlike(known, same, this_cpu()) == ""
+    assert "ran on a CPU, and this is on T4" in unlike(known, same, CARDS["T4"])
+    assert "has 828,672 weights, and this one 494,032,768" in unlike(known, other, this_cpu())
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1, "loss": 0.1}], [row(10, **{"ledger/trained_tokens": 0.0})]])

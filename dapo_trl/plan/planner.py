@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedConfig
 
 from ..autobudget import SAFETY
 from ..errors import ConfigError
 from ..settings import RunConfig
 from .devices import PlannedConfig
-from .estimate import Estimate, pass_shape
+from .estimate import Estimate, init_kwargs, pass_shape
 from .memory import Memory
 from .refill import expected_refill
 from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
 from .task import Task
-from .weights import Weights
+from .weights import Weights, weight_dtype
 
 CPU_SHARE = 0.95
 """of a CPU's free memory that is planned for; of a GPU's it is that of ``microbatch_tokens: auto``"""
@@ -32,6 +33,8 @@ class Assumed:
     speed: Speed | None = None
     cut_off: float = 0.0
     """share of the completions that were cut off at the limit, in the run that the figures are from"""
+    unlike: str = ""
+    """how the run that was to calibrate differs, so that nothing of it is used"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Plan:
     def capacity(self) -> int:
         """Bytes of a device that are planned for."""
         return int(self.args.card.memory * (SAFETY if self.args.card.kind == "cuda" else CPU_SHARE))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights as they are loaded."""
+        return weight_dtype(self.config, init_kwargs(self.args))
 
     @property
     def longest(self) -> int:

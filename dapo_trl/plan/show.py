@@ -126,7 +126,10 @@ def _schedule(plan: Plan) -> list[str]:
         lines.append(f"  tokens of the run: {bound}{s.total_tokens:,.0f} generated")
     speed = plan.assumed.speed
     if speed is None:
-        return [*lines, "  time: unknown; --calibration RUN_DIR takes the speed of an earlier run"]
+        return [
+            *lines,
+            "  time: unknown; --calibration RUN_DIR takes the speed of a run of this model on such a device",
+        ]
     seconds = _seconds(plan)
     in_all = "" if s.steps is None else f", {_duration(seconds * s.steps)} in all"
     lines += [
