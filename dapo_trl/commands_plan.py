@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         add("--completion_tokens", type=float, metavar="N", help="mean length; default: the limit"),
         add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured"),
         add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's"),
-        add("--calibration", metavar="RUN_DIR", help="an earlier run, for tokens per second"),
+        add("--calibration", metavar="RUN_DIR", help="an earlier run of this model, for tokens per second"),
         add("--json", action="store_true", help="print the plan as JSON"),
     ]
     plan.set_defaults(run=_plan, takes_settings=True, own=[action.dest for action in own])
