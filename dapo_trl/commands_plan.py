@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -34,28 +35,25 @@ def add_parser(commands: Any) -> None:
         allow_abbrev=False,
     )
     add = plan.add_argument
-    add("--config", nargs="+", action="extend", default=[], metavar="FILE", help="as for train")
-    add("--card", metavar="NAME", help="a GPU: RTX 4090, A100 80GB, ...; default: the one here, or this CPU")
-    add("--devices", type=int, metavar="N", help="how many of them; default: those of --accelerate, or 1")
-    add("--accelerate", metavar="FILE", help="the file that accelerate launch will be given")
-    add(
-        "--pass_rate",
-        default="0.5",
-        metavar="RATE",
-        help="of the prompts: 0.3, or {0: 3, 0.5: 7}",
-    )
-    add("--completion_tokens", type=float, metavar="N", help="mean length; default: the limit")
-    add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured")
-    add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's")
-    add("--calibration", metavar="RUN_DIR", help="an earlier run, for tokens per second")
-    add("--json", action="store_true", help="print the plan as JSON")
-    plan.set_defaults(run=_plan, takes_settings=True)
+    own = [
+        add("--config", nargs="+", action="extend", default=[], metavar="FILE", help="as for train"),
+        add("--card", metavar="NAME", help="a GPU: RTX 4090, A100 80GB, ...; default: the one here, or this CPU"),
+        add("--devices", type=int, metavar="N", help="how many of them; default: those of --accelerate, or 1"),
+        add("--accelerate", metavar="FILE", help="the file that accelerate launch will be given"),
+        add("--pass_rate", default="0.5", metavar="RATE", help="of the prompts: 0.3, or {0: 3, 0.5: 7}"),
+        add("--completion_tokens", type=float, metavar="N", help="mean length; default: the limit"),
+        add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured"),
+        add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's"),
+        add("--calibration", metavar="RUN_DIR", help="an earlier run of this model, for tokens per second"),
+        add("--json", action="store_true", help="print the plan as JSON"),
+    ]
+    plan.set_defaults(run=_plan, takes_settings=True, own=[action.dest for action in own])
 
 
 def _plan(options: argparse.Namespace) -> int:
     """Carry out the command; returns the exit code: 0 it fits, 1 it does not."""
     # Torch is imported here, after the arguments are known to be well-formed.
-    from .plan.calibration import read_run
+    from .plan.calibration import read_run, unlike
     from .plan.cautions import cautions
     from .plan.devices import placement, planned_config
     from .plan.planner import Assumed, make_plan
@@ -73,18 +71,27 @@ def _plan(options: argparse.Namespace) -> int:
     warnings.simplefilter("ignore")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     assumed = Assumed(read_rates(_value("pass_rate", options.pass_rate)), options.completion_tokens)
-    if options.calibration:
-        known = read_run(options.calibration)
-        mean = options.completion_tokens or known.completion_tokens
-        assumed = Assumed(assumed.pass_rates, mean, known.speed, known.cut_off)
     where = placement(options.accelerate, options.devices)
 
     def settings(changed: Mapping[str, Any], on: Placement) -> Any:
         flags = [text for name, value in changed.items() for text in (f"--{name}", as_flag(value))]
-        return load_settings(options.config, [*options.settings, *flags], make=planned_config(options.card, on))
+        given = [*options.settings, *flags]
+        return load_settings(options.config, given, make=planned_config(options.card, on), options=options.own)
 
     run, args, _ = settings({}, where)
+    if options.completion_tokens and options.completion_tokens > args.max_completion_length:
+        raise ConfigError(
+            f"completion_tokens is {options.completion_tokens:g}, and no completion is longer than "
+            f"max_completion_length {args.max_completion_length}: lower the first or raise the second."
+        )
     config = read_config(run.model)
+    if options.calibration:
+        known = read_run(options.calibration)
+        if other := unlike(known, config, args.card):
+            assumed = replace(assumed, unlike=other)
+        else:
+            mean = options.completion_tokens or known.completion_tokens
+            assumed = replace(assumed, completion_tokens=mean, speed=known.speed, cut_off=known.cut_off)
     task = look_at_task(run, args, prompt_tokens=options.prompt_tokens, rows=options.rows)
 
     def replan(changed: Mapping[str, Any], on: Placement | None) -> Plan:

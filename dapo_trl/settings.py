@@ -122,11 +122,13 @@ def load_settings(
     flags: Sequence[str] = (),
     *,
     make: Callable[..., DAPOConfig] = DAPOConfig,
+    options: Sequence[str] = (),
 ) -> tuple[RunConfig, DAPOConfig, dict[str, Any]]:
     """Merge files left to right, then flags (``--field value`` or ``--field=value``).
 
     Args:
         make: makes the trainer's settings, for other devices than those at hand.
+        options: of the command itself, which a misspelt flag may have meant.
 
     Returns:
         The run's settings, the trainer's, and what was asked for: the merged values, nothing filled in.
@@ -135,7 +137,7 @@ def load_settings(
         ConfigError: a file that is missing or not a mapping, an unknown field (with the nearest known one), a value
             of the wrong type, a combination that cannot work.
     """
-    values = {**read_files(files, OWNERS), **dict(read_flags(flags, OWNERS))}
+    values = {**read_files(files, OWNERS), **dict(read_flags(flags, OWNERS, options))}
     for name in ("model", "env"):
         if values.get(name) is None:
             raise ConfigError(
@@ -165,10 +167,10 @@ def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[st
     return values
 
 
-def read_flags(flags: Sequence[str], owners: tuple[type, ...]) -> list[tuple[str, Any]]:
-    """Flags as names and values, in order; ``owners`` as for `read_files`."""
+def read_flags(flags: Sequence[str], owners: tuple[type, ...], options: Sequence[str] = ()) -> list[tuple[str, Any]]:
+    """Flags as names and values, in order; ``owners`` as for `read_files`, ``options`` as for `load_settings`."""
     return [
-        (name, _checked(name, _read_flag(name, text), owners, source=f"--{name}", text=text))
+        (name, _checked(name, _read_flag(name, text), owners, source=f"--{name}", text=text, options=options))
         for name, text in _parse_flags(flags)
     ]
 
@@ -223,12 +225,20 @@ def _read_flag(name: str, text: str | None) -> Any:
         raise ConfigError(f"--{name} {text!r} is not valid YAML: {problem}.") from error
 
 
-def _checked(name: str, value: Any, owners: tuple[type, ...], *, source: str, text: str | None = None) -> Any:
+def _checked(
+    name: str,
+    value: Any,
+    owners: tuple[type, ...],
+    *,
+    source: str,
+    text: str | None = None,
+    options: Sequence[str] = (),
+) -> Any:
     """The value converted to the field's type. YAML reads ``no`` and ``123`` as a bool and a number: for a field that
     takes text they are what was written."""
     owner = next((owner for owner in owners if name in _names(owner)), None)
     if owner is None:
-        known = frozenset[str]().union(*map(_names, owners))
+        known = frozenset(options).union(*map(_names, owners))
         raise ConfigError(f"{source}: there is no setting named {name!r}.{did_you_mean(name, known)}")
     adapter, hint = _adapter(owner, name), _hints(owner)[name]
     if adapter is None:

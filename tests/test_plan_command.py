@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import subprocess
 import sys
 
+import datasets
 import pytest
 
 from dapo_trl.cli import main
+from dapo_trl.plan import devices
 
 from .conftest import ROOT, SHIPPED_MODEL
 
@@ -43,8 +46,9 @@ def test_the_quick_start_fits_here(capsys):
     code, text = plan(capsys, "--config", QUICKSTART)
     assert code == 0 and "It fits" in text
     assert "828,672 weights" in text
-    assert "8 groups x 8 = 64 completions, 8 update(s)" in text
+    assert "8 groups x 8 = 64 completions, 8 updates" in text
     assert "160 optimizer steps on 20 rollout batches" in text
+    assert "16 completions, 1 pass a device" in text
 
 
 def test_json_holds_the_same_and_adds_up(capsys):
@@ -93,6 +97,24 @@ def test_what_does_not_fit_exits_1_with_changes_that_do_what_is_said(capsys, sha
         assert (code == 0) == change["fits"]
 
 
+def test_a_model_need_not_be_shared_out(capsys, shallow):
+    """ZeRO-3 gathers the weights to generate; four bits on each device take less."""
+    arguments = [*GPU, "--model", shallow, "--quantization", "4bit", "--lora_rank", "8", "--card", "RTX 4060"]
+    arguments += ["--accelerate", str(CONFIGS / "accelerate" / "zero3.yaml"), "--devices", "2"]
+    code, found = as_json(capsys, *arguments, "--max_completion_length", "256", "--steps_per_generation", "8")
+    flags = "--accelerate configs/accelerate/ddp.yaml --devices 2"
+    assert code == 1 and [change["flags"] for change in found["changes"] if change["fits"]] == [flags]
+
+
+def test_a_change_that_saves_next_to_nothing_is_no_help(capsys, monkeypatch):
+    """Half the rank saves some KiB of a hundred MiB that are missing."""
+    monkeypatch.setattr(devices, "this_cpu", lambda processes: devices.Card("small", 400 * devices.MIB, kind="cpu"))
+    code, found = as_json(capsys, "--config", QUICKSTART, "--lora_rank", "16")
+    missing = found["memory"]["peak"] - found["card"]["planned_for"]
+    assert code == 1 and missing > 100 * devices.MIB
+    assert found["changes"] and all(change["saves"] > missing / 50 for change in found["changes"])
+
+
 def test_the_page_is_readable(capsys, shallow):
     code, text = plan(capsys, *DOES_NOT_FIT["LoRA"], "--model", shallow)
     assert code == 1 and "It does not fit" in text and "\n  1. " in text
@@ -118,6 +140,10 @@ def test_devices_of_an_accelerate_file(capsys):
     assert any("FSDP2 over 8 devices" in change["change"] for change in alone["changes"])
 
 
+T4 = ["--card", "T4", "--use_cpu", "false"]
+HALVES = ["--lora_rank", "8", "--model_init_kwargs", "{dtype: bfloat16}"]
+
+
 @pytest.mark.parametrize(
     ("flags", "warning"),
     [
@@ -134,7 +160,12 @@ def test_devices_of_an_accelerate_file(capsys):
             ["--env", "math/Problem-v0", "--env_kwargs", "{rows: [{prompt: '1+1', answer: '2'}]}"],
             "the data have 1 prompts",
         ),
-        (["--card", "T4", "--use_cpu", "false", "--bf16", "true"], "does not compute in bfloat16"),
+        ([*T4, "--bf16", "true"], "does not compute in bfloat16. Set bf16 to false and fp16 to true."),
+        (
+            [*T4, "--bf16", "true", *HALVES],
+            "Set bf16 to false and fp16 to true and dtype in model_init_kwargs to float16.",
+        ),
+        ([*T4, "--fp16", "true", *HALVES], "does not compute in bfloat16. Set dtype in model_init_kwargs to float16."),
         (["--lora_dropout", "0.1", "--lora_alpha", "8"], "lora_alpha, lora_dropout: no effect"),
         (
             [
@@ -176,8 +207,10 @@ def test_the_learning_rate_of_full_training_for_an_adapter(capsys):
 
 
 def test_rows_longer_than_the_context_do_not_fit(capsys):
-    code, text = plan(capsys, "--config", QUICKSTART, "--max_completion_length", "1000")
-    assert code == 1 and "the model's context holds 1024" in text
+    """One change makes them fit, and no other is offered."""
+    code, found = as_json(capsys, "--config", QUICKSTART, "--max_completion_length", "5000")
+    (change,) = found["changes"]
+    assert code == 1 and change["fits"] and change["flags"] == "--max_completion_length 994"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +230,10 @@ def test_rows_longer_than_the_context_do_not_fit(capsys):
         (["--accelerate", "missing.yaml"], "missing.yaml cannot be read"),
         (["--calibration", "nowhere"], "there is no metrics.jsonl"),
         (["--max_steps", "-1"], "set max_steps"),
+        (["--completion_tokens", "9999"], "no completion is longer than max_completion_length 96"),
         (["--learnin_rate", "1"], "Did you mean learning_rate?"),
+        (["--crad", "T4"], "--crad: there is no setting named 'crad'. Did you mean card?"),
+        (["--model", "models/arithmetic"], "there is no such folder"),
         (["--env", "math/Aritmetic-v0"], "Did you mean math/Arithmetic-v0"),
         (["--env", "math/Problem-v0", "--env_kwargs", "{path: missing.jsonl}"], "missing.jsonl"),
         (["--lora_rank", "-1"], "lora_rank is -1"),
@@ -219,6 +255,26 @@ def test_data_out_of_reach_are_no_mistake(capsys):
     flags = ["--env", "math/Problem-v0", "--env_kwargs", "{dataset: nobody/nothing-here}", "--rows", "5000"]
     code, found = as_json(capsys, "--config", QUICKSTART, *flags, "--eval_env_kwargs", "{}", "--max_steps", "-1")
     assert found["schedule"]["steps"] == 3 * 625 * 8 and code in (0, 1)
+
+
+def commands_of_the_hardware_files() -> dict[str, list[str]]:
+    """What follows "What it takes: dapo-trl" at the top of each file, but that of the CPU."""
+    found = {}
+    for path in sorted(path for path in (CONFIGS / "hardware").iterdir() if path.stem != "cpu"):
+        lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+        _, _, command = " ".join(line.strip("# \\") for line in lines).partition("What it takes: dapo-trl ")
+        found[path.stem] = shlex.split(command)
+    return found
+
+
+@pytest.mark.parametrize("command", (found := commands_of_the_hardware_files()).values(), ids=found)
+def test_the_commands_of_the_hardware_files_need_no_network(capsys, monkeypatch, tmp_path, command):
+    for name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setattr(datasets.config, name, name == "HF_DATASETS_OFFLINE" or tmp_path)
+    code, text = plan(capsys, *command[1:])
+    assert (command[0], code) == ("plan", 0) and "It fits" in text
+    assert "optimizer steps are not known" in text and "--rows" in text and "of the run:" not in text
+    assert "on average" not in text and "prompts are taken to be 512 tokens" in text
 
 
 def test_nothing_is_loaded_and_no_gpu_is_asked_for():
@@ -253,3 +309,6 @@ def test_a_run_calibrates_the_plan_of_the_next(capsys, tmp_path):
     real = sum(row["step_time"] for row in rows if "step_time" in row) / 2
     assert code == 0 and found["schedule"]["seconds_per_step"] == pytest.approx(real, rel=0.5)
     assert 20 < found["schedule"]["trained_tokens"] / 64 < 96
+    _, found = as_json(capsys, "--config", QUICKSTART, *T4, *short, "--calibration", run)
+    assert found["schedule"]["seconds_per_step"] is None
+    assert any("nothing of that run is used" in sentence for sentence in found["warnings"])

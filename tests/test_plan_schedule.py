@@ -10,9 +10,13 @@ import torch
 
 from dapo_trl import DAPOConfig
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.calibration import read_run
-from dapo_trl.plan.refill import BATCHES, expected_refill, read_rates
+from dapo_trl.plan.calibration import read_run, unlike
+from dapo_trl.plan.devices import CARDS, this_cpu
+from dapo_trl.plan.refill import BATCHES, Refill, expected_refill, read_rates
 from dapo_trl.plan.schedule import Schedule, Speed, optimizer_steps, passes_per_update, seconds_per_step
+from dapo_trl.plan.weights import read_config
+
+from .conftest import ROOT, SHIPPED_MODEL
 
 
 def schedule(**changes) -> Schedule:
@@ -27,7 +31,7 @@ def schedule(**changes) -> Schedule:
         "pass_tokens": 22528,
         "warmup_steps": 320,
         "epochs": None,
-        "refill": 2.0,
+        "sampled": 1024.0,
         "rounds": 1.0,
         "filled": 1.0,
         "prompt_tokens": 100.0,
@@ -44,9 +48,18 @@ def test_a_rollout_batch_of_the_paper():
 
 
 def test_a_half_filled_batch_trains_on_half():
-    found = schedule(filled=0.5)
-    assert found.trained_tokens == 4_096_000 and found.generated_tokens == 8_192_000
-    assert schedule(filled=0.0, refill=float("inf")).generated_tokens == float("inf")
+    found = schedule(filled=0.5, sampled=512)
+    assert found.trained_tokens == 4_096_000 and found.generated_tokens == 8_192_000 and found.refill == 2
+
+
+def test_what_is_never_informative_is_generated_all_the_same():
+    found = schedule(filled=0.0)
+    assert found.trained_tokens == 0 and found.generated_tokens == 16_384_000 and found.refill == float("inf")
+
+
+def test_a_run_of_unknown_length_has_no_totals():
+    found = schedule(steps=None, rollout_batches=None, warmup_steps=None)
+    assert found.total_tokens is None and found.warmup_batches is None and found.generated_tokens == 16_384_000
 
 
 @pytest.mark.parametrize(
@@ -56,15 +69,11 @@ def test_a_half_filled_batch_trains_on_half():
         ({"max_steps": 100, "epochs": 3, "rows": 400, "groups": 8, "updates": 4}, 100, 0.5),
         ({"max_steps": -1, "epochs": 2, "rows": 100, "groups": 8, "updates": 4}, 96, 2),  # 12 full batches an epoch
         ({"max_steps": -1, "epochs": 1, "rows": 3, "groups": 8, "updates": 4}, 4, 1),
+        ({"max_steps": -1, "epochs": 2, "rows": None, "groups": 8, "updates": 4}, None, 2),
     ],
 )
 def test_optimizer_steps(arguments, steps, epochs):
     assert optimizer_steps(**arguments) == (steps, epochs)
-
-
-def test_endless_data_need_a_number_of_steps():
-    with pytest.raises(ValueError, match="max_steps is not set"):
-        optimizer_steps(max_steps=-1, epochs=1, rows=None, groups=8, updates=4)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,11 @@ def test_pass_rates_that_are_none(given):
         read_rates(given)
 
 
+def factor(found: Refill) -> float:
+    """Groups generated for each that is trained on, of batches of `config` that take 64 groups."""
+    return found.sampled / (64 * found.filled)
+
+
 def config(**changes) -> DAPOConfig:
     given = {"per_device_train_batch_size": 64, "steps_per_generation": 8, "gradient_accumulation_steps": 1}
     return DAPOConfig(**{**given, "use_cpu": True, "min_valid_fraction": 1.0, **changes})
@@ -117,22 +131,29 @@ def test_the_refill_approaches_one_over_the_chance_of_a_mixed_group(rate):
     generated for each, as long as the bank holds what is over."""
     found = expected_refill(config(max_refill_rounds=50), {rate: 1.0}, rows=None)
     chance = 1 - rate**8 - (1 - rate) ** 8
-    assert found.factor == pytest.approx(1 / chance, rel=0.12)
+    assert factor(found) == pytest.approx(1 / chance, rel=0.12)
     assert found.filled == 1.0
 
 
 def test_without_a_filter_nothing_is_refilled():
-    assert expected_refill(config(group_filter="none"), {0.0: 1.0}, rows=None).factor == 1.0
+    assert expected_refill(config(group_filter="none"), {0.0: 1.0}, rows=None) == Refill(64, 1.0, 1.0)
+
+
+def test_what_is_trained_on_was_generated():
+    """Also where almost every group is informative and rounds are large, so that batches live off the bank's level."""
+    large = config(per_device_train_batch_size=128, num_generations=16, max_round_sequences=3 * 1024)
+    found = expected_refill(large, {0.5: 1.0}, rows=None)
+    assert found.filled == 1.0 and 64 <= found.sampled < 65
 
 
 def test_what_is_never_right_is_never_trained_on():
     found = expected_refill(config(), {0.0: 1.0}, rows=100)
-    assert found.filled == 0 and found.factor == float("inf") and found.rounds == 9
+    assert found.filled == 0 and found.rounds == 9 and 64 < found.sampled <= 9 * 64
 
 
 def test_a_batch_may_be_accepted_half_full():
     found = expected_refill(config(min_valid_fraction=0.5, surplus_max_age=0), {0.1: 1.0}, rows=None)
-    assert 0.5 <= found.filled < 0.75 and found.factor == pytest.approx(1 / (1 - 0.1**8 - 0.9**8), rel=0.12)
+    assert 0.5 <= found.filled < 0.75 and factor(found) == pytest.approx(1 / (1 - 0.1**8 - 0.9**8), rel=0.12)
 
 
 def test_predicted_prompts_need_fewer_groups():
@@ -140,7 +161,7 @@ def test_predicted_prompts_need_fewer_groups():
     args = {"per_device_train_batch_size": 32, "max_refill_rounds": 50}
     uniform = expected_refill(config(**args), rates, rows=300)
     predicted = expected_refill(config(**args, prompt_selection="predicted"), rates, rows=300)
-    assert predicted.factor < 0.8 * uniform.factor
+    assert predicted.sampled / predicted.filled < 0.8 * uniform.sampled / uniform.filled
 
 
 @pytest.mark.slow
@@ -174,7 +195,7 @@ def test_the_simulation_generates_what_a_run_generates(tiny_model, tmp_path):
     trainer.train()
     counts = trainer.sampling.counts
     found = expected_refill(args, {rate: 1.0}, rows=4000)
-    assert found.factor == pytest.approx(counts.sampled / (BATCHES * args.groups_per_rollout), rel=0.2)
+    assert found.sampled == pytest.approx(counts.sampled / BATCHES, rel=0.2)
 
 
 def metrics(folder, rows: list[dict]) -> str:
@@ -218,9 +239,18 @@ def test_windows_of_unequal_length_weigh_by_their_steps(tmp_path):
 def test_a_speed_explains_the_run_it_is_from(tmp_path):
     """Planned as it was, a run takes as long as it took."""
     found = read_run(metrics(tmp_path, [row(step) for step in (10, 20)]))
-    planned = schedule(updates=4, groups=5, group_size=1, completion_tokens=found.completion_tokens, refill=2.0)
+    planned = schedule(updates=4, groups=5, group_size=1, completion_tokens=found.completion_tokens, sampled=10)
     seconds = 4 * seconds_per_step(planned, found.speed, devices=1, iterations=1)
     assert seconds == pytest.approx(400 / 100 + 200 / 50)
+
+
+def test_a_run_of_another_model_or_on_a_cpu_does_not_calibrate(tmp_path):
+    (tmp_path / "config.yaml").write_text(f"model: {SHIPPED_MODEL}\nuse_cpu: true\n")
+    known = read_run(metrics(tmp_path, [row(10)]))
+    same, other = read_config(str(SHIPPED_MODEL)), read_config(str(ROOT / "configs/models/qwen2.5-0.5b.json"))
+    assert unlike(known, same, this_cpu()) == ""
+    assert "ran on a CPU, and this is on T4" in unlike(known, same, CARDS["T4"])
+    assert "has 828,672 weights, and this one 494,032,768" in unlike(known, other, this_cpu())
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1, "loss": 0.1}], [row(10, **{"ledger/trained_tokens": 0.0})]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from accelerate.utils import DistributedType
 from peft import PeftModel
 
@@ -178,8 +179,8 @@ def _batches(plan: Plan) -> list[str]:
         )
     if plan.args.filters_groups and schedule.groups < FEWEST_GROUPS:
         found.append(
-            f"a rollout batch has {schedule.groups} group(s), so a single one that is dropped or kept decides much. "
-            f"Raise steps_per_generation to {FEWEST_GROUPS} groups or more, or lower num_generations."
+            f"a rollout batch has fewer than {FEWEST_GROUPS} groups ({schedule.groups}), so a single one that is "
+            "dropped or kept decides much. Raise steps_per_generation, or lower num_generations."
         )
     rows = plan.task.rows
     if rows is not None and rows < schedule.groups:
@@ -198,15 +199,19 @@ def _batches(plan: Plan) -> list[str]:
 
 
 def _time(plan: Plan) -> list[str]:
-    args, steps, found = plan.args, plan.schedule.steps, []
-    if plan.schedule.warmup_steps >= steps:
+    args, steps, warmup, found = plan.args, plan.schedule.steps, plan.schedule.warmup_steps, []
+    if steps is not None and warmup is not None and warmup >= steps:
         found.append(
-            f"the warm-up of {plan.schedule.warmup_steps} steps is as long as the run of {steps}: the learning rate is "
-            "never reached. Lower warmup_steps."
+            f"the warm-up of {warmup} steps is as long as the run of {steps}: the learning rate is never reached. "
+            "Lower warmup_steps."
+        )
+    if plan.assumed.unlike:
+        found.append(
+            f"{plan.assumed.unlike}: nothing of that run is used, and the time is not known. Give --calibration a run "
+            "of this model on such a device."
         )
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
-    every = args.save_steps if args.save_steps >= 1 else args.save_steps * steps
-    if strategy == "no" or (strategy == "steps" and every > steps):
+    if strategy == "no" or (strategy == "steps" and steps is not None and args.save_steps > steps):
         why = "save_strategy is 'no'" if strategy == "no" else f"save_steps is {args.save_steps:g}, the run has {steps}"
         found.append(
             f"no checkpoint is written ({why}): an interrupted run cannot go on, unless it is stopped cleanly."
@@ -216,8 +221,12 @@ def _time(plan: Plan) -> list[str]:
 
 def _devices(plan: Plan) -> list[str]:
     args, found = plan.args, []
-    if args.bf16 and not args.card.bf16:
-        found.append(f"{args.card.name} does not compute in bfloat16. Set bf16 to false and fp16 to true.")
+    halves = plan.dtype == torch.bfloat16
+    if not args.card.bf16 and (args.bf16 or halves):
+        switches = ["bf16 to false", "fp16 to true"] if args.bf16 else []
+        other = "float16" if plan.run.lora_rank else "float32"  # a gradient in float16 cannot be unscaled
+        switches += [f"dtype in model_init_kwargs to {other}"] if halves else []
+        found.append(f"{args.card.name} does not compute in bfloat16. Set {' and '.join(switches)}.")
     if plan.vllm_shortage:
         found.append(
             f"vLLM's share of {args.vllm_gpu_memory_utilization:.0%} is too small for the model and one sequence of "

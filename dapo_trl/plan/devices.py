@@ -209,4 +209,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"accelerate's configuration file {path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"accelerate's configuration file {path} holds no `field: value` lines.")
+    if "distributed_type" not in values:
+        raise ConfigError(
+            f"accelerate's configuration file {path} has no distributed_type, which accelerate asks for: give the file "
+            "that accelerate launch --config_file takes (some are in configs/accelerate)."
+        )
     return values

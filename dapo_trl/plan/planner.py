@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedConfig
 
 from ..autobudget import SAFETY
 from ..errors import ConfigError
 from ..settings import RunConfig
 from .devices import PlannedConfig
-from .estimate import Estimate, pass_shape
+from .estimate import Estimate, init_kwargs, pass_shape
 from .memory import Memory
 from .refill import expected_refill
 from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
 from .task import Task
-from .weights import Weights
+from .weights import Weights, weight_dtype
 
 CPU_SHARE = 0.95
 """of a CPU's free memory that is planned for; of a GPU's it is that of ``microbatch_tokens: auto``"""
@@ -31,6 +33,8 @@ class Assumed:
     speed: Speed | None = None
     cut_off: float = 0.0
     """share of the completions that were cut off at the limit, in the run that the figures are from"""
+    unlike: str = ""
+    """how the run that was to calibrate differs, so that nothing of it is used"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Plan:
     def capacity(self) -> int:
         """Bytes of a device that are planned for."""
         return int(self.args.card.memory * (SAFETY if self.args.card.kind == "cuda" else CPU_SHARE))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights as they are loaded."""
+        return weight_dtype(self.config, init_kwargs(self.args))
 
     @property
     def longest(self) -> int:
@@ -74,7 +83,7 @@ def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, tas
     """Plan a run on the devices that ``args`` names.
 
     Raises:
-        ConfigError: its length is not known, or the model or its adapter cannot be built.
+        ConfigError: it has no end, or the model or its adapter cannot be built.
     """
     found = Estimate(run, args, config, task.prompt_longest)
     schedule = _schedule(args, task, assumed)
@@ -82,37 +91,36 @@ def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, tas
 
 
 def _schedule(args: PlannedConfig, task: Task, assumed: Assumed) -> Schedule:
-    try:
-        steps, epochs = optimizer_steps(
-            max_steps=args.max_steps,
-            epochs=args.num_train_epochs,
-            rows=task.rows,
-            groups=args.groups_per_rollout,
-            updates=args.updates_per_rollout,
-        )
-    except ValueError as error:
+    steps, epochs = optimizer_steps(
+        max_steps=args.max_steps,
+        epochs=args.num_train_epochs,
+        rows=task.rows,
+        groups=args.groups_per_rollout,
+        updates=args.updates_per_rollout,
+    )
+    if steps is None and task.endless:
         raise ConfigError(
-            f"max_steps is {args.max_steps} and the data have no known end ({task.note or 'they are endless'}): set "
-            "max_steps to the number of optimizer steps, or --rows to the number of prompts."
-        ) from error
+            f"max_steps is {args.max_steps} and the data are endless: set max_steps to the number of optimizer steps."
+        )
+    share = steps is None and 0 < args.warmup_steps < 1
     longest = task.prompt_longest + args.max_completion_length
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
     _, budget = pass_shape(args, longest)
     refill = expected_refill(args, assumed.pass_rates, rows=task.rows)
     return Schedule(
         steps=steps,
-        rollout_batches=-(-steps // args.updates_per_rollout),
+        rollout_batches=None if steps is None else -(-steps // args.updates_per_rollout),
         groups=args.groups_per_rollout,
         group_size=args.num_generations,
         updates=args.updates_per_rollout,
         completions_per_update=rows * args.world_size,
         passes=passes_per_update(rows, longest=longest, budget=budget),
         pass_tokens=budget,
-        warmup_steps=args.get_warmup_steps(steps),
+        warmup_steps=None if share else args.get_warmup_steps(steps or 0),
         epochs=epochs,
-        refill=refill.factor,
+        sampled=refill.sampled,
         rounds=refill.rounds,
         filled=refill.filled,
         prompt_tokens=task.prompt_mean,
-        completion_tokens=assumed.completion_tokens or float(args.max_completion_length),
+        completion_tokens=min(assumed.completion_tokens or math.inf, float(args.max_completion_length)),
     )

@@ -31,8 +31,8 @@ MOST_PROMPTS = 20_000
 class Refill:
     """Means over rollout batches."""
 
-    factor: float
-    """groups generated for each that is trained on; infinite when none is"""
+    sampled: float
+    """groups generated"""
     rounds: float
     filled: float
     """share of a full batch that is trained on"""
@@ -62,15 +62,16 @@ def expected_refill(args: DAPOConfig, rates: Mapping[float, float], *, rows: int
         rows: of the data; None: endless.
     """
     if not args.filters_groups:
-        return Refill(1.0, 1.0, 1.0)
+        return Refill(args.groups_per_rollout, 1.0, 1.0)
     simulation = _Simulation(args, rates, rows)
     for _ in range(WARM_UP):
         simulation.batch()
+    banked = len(simulation.bank.groups)
     found = np.array([simulation.batch() for _ in range(BATCHES)], dtype=float)
-    sampled, used, rounds = found.sum(axis=0)
-    target = BATCHES * args.groups_per_rollout
-    factor = float(sampled / used) if used else float("inf")
-    return Refill(factor, float(rounds / BATCHES), float(used / target))
+    sampled, used, rounds = found.sum(axis=0) / BATCHES
+    # What was in the bank before was generated for these batches, what is left in it was not.
+    sampled += (banked - len(simulation.bank.groups)) / BATCHES
+    return Refill(float(sampled), float(rounds), float(used / args.groups_per_rollout))
 
 
 class _Simulation:

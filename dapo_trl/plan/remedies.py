@@ -19,7 +19,9 @@ RANK = 32
 ADAPTER_RATE = 1e-5
 """ten times the paper's learning rate, as an adapter needs it"""
 MOST_DEVICES = 64
-FSDP2_FILE = "configs/accelerate/fsdp2.yaml"
+ACCELERATE_FILES = {"ddp": "configs/accelerate/ddp.yaml", "fsdp2": "configs/accelerate/fsdp2.yaml"}
+WORTH_IT = 0.02
+"""of what is missing: a change that saves less is no help"""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,12 @@ Replan = Callable[[Mapping[str, Any], Placement | None], Plan]
 
 def remedies(plan: Plan, replan: Replan, *, most: int = 3) -> list[Remedy]:
     """The changes that save the most bytes of the peak, each tried by itself; those that make the run fit come first.
-    If none does, the last one is all of them together."""
-    tried = [_tried(plan, replan, change) for change in _candidates(plan)]
-    useful = [remedy for remedy in tried if remedy is not None and (remedy.saves > 0 or remedy.fits)]
+    If none does, the last one is all of them together. Rows that are too long for the model have one remedy alone."""
+    changes = _of_the_context(plan) if plan.exceeds_context else _candidates(plan)
+    tried = [remedy for change in changes if (remedy := _tried(plan, replan, change)) is not None]
+    missing = max(plan.memory.peak - plan.capacity, 0)
+    saving = [remedy for remedy in tried if remedy.fits or (missing and remedy.saves > 0)]
+    useful = [remedy for remedy in saving if remedy.fits or remedy.saves >= WORTH_IT * missing] or saving
     best = sorted(useful, key=lambda remedy: (not remedy.fits, -remedy.saves))[:most]
     if len(best) > 1 and not any(remedy.fits for remedy in best):
         together = _tried(plan, replan, _all_of([remedy.change for remedy in best]))
@@ -78,10 +83,10 @@ def _tried(plan: Plan, replan: Replan, change: Change) -> Remedy | None:
 
 
 def _all_of(changes: Sequence[Change]) -> Change:
+    """Of several placements, the first is taken."""
     settings = {name: value for change in changes for name, value in change.settings.items()}
-    options = {name: value for change in changes for name, value in change.options.items()}
-    placements = [change.placement for change in changes if change.placement is not None]
-    return Change("all of them together", settings, placements[-1] if placements else None, options)
+    placed = next((change for change in changes if change.placement is not None), Change("", {}))
+    return Change("all of them together", settings, placed.placement, placed.options)
 
 
 def as_flag(value: Any) -> str:
@@ -98,6 +103,19 @@ def _candidates(plan: Plan) -> Iterator[Change]:
     yield from _of_the_batch(plan)
     yield from _of_vllm(plan)
     yield from _of_the_devices(plan)
+
+
+def _of_the_context(plan: Plan) -> Iterator[Change]:
+    room = (plan.context or 0) - plan.task.prompt_longest
+    if room > 0:
+        yield Change("the longest completions that the context holds", _shorter(plan, room))
+
+
+def _shorter(plan: Plan, length: int) -> dict[str, Any]:
+    """Completions of this length, with an overlong penalty that fits them."""
+    ends = plan.args.overlong_max_length or 0
+    penalty = {"overlong_max_length": None, "overlong_cache_length": None} if ends > length else {}
+    return {"max_completion_length": length, **penalty}
 
 
 def _of_training(plan: Plan) -> Iterator[Change]:
@@ -130,11 +148,7 @@ def _of_the_batch(plan: Plan) -> Iterator[Change]:
     if rows > 1:
         yield Change("passes of half the tokens", {"microbatch_tokens": plan.longest * (rows // 2)})
     if args.max_completion_length > 256:
-        half = args.max_completion_length // 2
-        shorter: dict[str, Any] = {"max_completion_length": half}
-        if args.overlong_max_length and args.overlong_max_length > half:
-            shorter |= {"overlong_max_length": None, "overlong_cache_length": None}
-        yield Change("completions of half the length", shorter)
+        yield Change("completions of half the length", _shorter(plan, args.max_completion_length // 2))
     steps, accumulation = args.micro_batches_per_rollout, args.gradient_accumulation_steps
     if not args.use_vllm and steps > accumulation and steps // 2 % accumulation == 0:
         fewer = {"steps_per_generation": steps // 2, "max_round_sequences": None}
@@ -155,15 +169,21 @@ def _of_vllm(plan: Plan) -> Iterator[Change]:
 
 def _of_the_devices(plan: Plan) -> Iterator[Change]:
     placement = plan.args.placement
-    if plan.args.card.kind != "cuda" or plan.run.quantization:
+    if plan.args.card.kind != "cuda":
         return
-    if placement.count > 1 and not placement.shards_weights:
-        sharded = Placement(placement.count, "fsdp2")
-        options = {"accelerate": FSDP2_FILE, "devices": placement.count}
-        yield Change("weights shared out by FSDP2", {}, sharded, options)
-    elif placement.shards_weights and 2 * placement.count <= MOST_DEVICES:
+    if placement.count > 1 and placement.sharding != "ddp":
+        yield _spread("the whole model on each device (DDP)", placement.count, "ddp")
+    if plan.run.quantization:
+        return
+    if placement.count > 1 and placement.sharding != "fsdp2":
+        yield _spread("weights shared out by FSDP2", placement.count, "fsdp2")
+    if placement.shards_weights and 2 * placement.count <= MOST_DEVICES:
         more = replace(placement, count=2 * placement.count)
         yield Change("twice as many devices", {}, more, {"devices": more.count})
-    elif placement.count == 1 and not plan.run.lora_rank:
-        options = {"accelerate": FSDP2_FILE, "devices": 8}
-        yield Change("weights shared out by FSDP2 over 8 devices", {}, Placement(8, "fsdp2"), options)
+    if placement.count == 1 and not plan.run.lora_rank:
+        yield _spread("weights shared out by FSDP2 over 8 devices", 8, "fsdp2")
+
+
+def _spread(name: str, count: int, sharding: str) -> Change:
+    """Another of accelerate's files."""
+    return Change(name, {}, Placement(count, sharding), {"accelerate": ACCELERATE_FILES[sharding], "devices": count})

@@ -22,9 +22,9 @@ class Speed:
 class Schedule:
     """Of all devices together. A completion counts as ``completion_tokens``."""
 
-    steps: int
-    """optimizer steps of the run"""
-    rollout_batches: int
+    steps: int | None
+    """optimizer steps of the run; None: not known, because the number of rows is not"""
+    rollout_batches: int | None
     groups: int
     """of a rollout batch"""
     group_size: int
@@ -35,11 +35,12 @@ class Schedule:
     """of each device in an optimizer step, when all completions have the longest length"""
     pass_tokens: int
     """prompts included"""
-    warmup_steps: int
+    warmup_steps: int | None
+    """None: a share of steps that are not known"""
     epochs: float | None
     """walks through the data; None: endless"""
-    refill: float
-    """groups generated for each that is trained on"""
+    sampled: float
+    """groups generated for a rollout batch"""
     rounds: float
     """of generation for a rollout batch"""
     filled: float
@@ -53,8 +54,13 @@ class Schedule:
         return self.groups * self.group_size
 
     @property
-    def warmup_batches(self) -> float:
-        return self.warmup_steps / self.updates
+    def warmup_batches(self) -> float | None:
+        return None if self.warmup_steps is None else self.warmup_steps / self.updates
+
+    @property
+    def refill(self) -> float:
+        """Groups generated for each that is trained on; infinite if nothing is ever informative."""
+        return self.sampled / (self.filled * self.groups) if self.filled else math.inf
 
     @property
     def trained_tokens(self) -> float:
@@ -63,28 +69,28 @@ class Schedule:
 
     @property
     def generated_tokens(self) -> float:
-        """Completion tokens generated for a rollout batch; infinite if nothing is ever informative."""
-        return self.refill * self.trained_tokens if self.filled else math.inf
+        """Completion tokens generated for a rollout batch."""
+        return self.sampled * self.group_size * self.completion_tokens
 
     @property
-    def total_tokens(self) -> float:
-        """Completion tokens generated in the run."""
-        return self.rollout_batches * self.generated_tokens
+    def total_tokens(self) -> float | None:
+        """Completion tokens generated in the run; None: its length is not known."""
+        return None if self.rollout_batches is None else self.rollout_batches * self.generated_tokens
 
 
 def optimizer_steps(
     *, max_steps: int, epochs: float, rows: int | None, groups: int, updates: int
-) -> tuple[int, float | None]:
+) -> tuple[int | None, float | None]:
     """Optimizer steps of a run and its walks through the data, as the trainer's clock counts them: an epoch has as many
     rollout batches as the rows make full ones, one at least.
 
-    Raises:
-        ValueError: the data are endless or unknown and ``max_steps`` is not set.
+    Args:
+        rows: of the data; None: endless, or not known, and then ``epochs`` of them are steps that are not known either.
     """
     if max_steps > 0:
         return max_steps, None if rows is None else max_steps / updates * groups / rows
     if rows is None:
-        raise ValueError("max_steps is not set and the number of rows is not known.")
+        return None, epochs
     return math.ceil(epochs * max(rows // groups, 1) * updates), epochs
 
 

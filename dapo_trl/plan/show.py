@@ -11,7 +11,7 @@ from typing import Any
 from .devices import GIB, MIB
 from .planner import Plan
 from .remedies import Remedy
-from .schedule import seconds_per_step
+from .schedule import Schedule, seconds_per_step
 
 WIDTH = 100
 """characters of a line"""
@@ -33,13 +33,14 @@ def as_dict(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> 
     s, weights, card, seconds = plan.schedule, plan.weights, plan.args.card, _seconds(plan)
     found = {
         **asdict(s),
+        "refill": s.refill,
         "completions": s.completions,
         "warmup_batches": s.warmup_batches,
         "generated_tokens": s.generated_tokens,
         "trained_tokens": s.trained_tokens,
         "total_tokens": s.total_tokens,
         "seconds_per_step": seconds,
-        "total_seconds": seconds * s.steps,
+        "total_seconds": None if s.steps is None else seconds * s.steps,
     }
     return {
         "model": plan.run.model,
@@ -98,37 +99,69 @@ def _memory(plan: Plan) -> list[str]:
 
 def _schedule(plan: Plan) -> list[str]:
     s, placement = plan.schedule, plan.args.placement
-    epochs = "" if s.epochs is None else f", {s.epochs:.2g} epochs"
     bound = "at most " if plan.assumed.completion_tokens is None else ""
     rates = ", ".join(f"{rate:g}" for rate in plan.assumed.pass_rates)
     lines = [
         "What the run does",
-        f"  {s.steps:,} optimizer steps on {s.rollout_batches:,} rollout batches{epochs}",
-        f"  a rollout batch: {s.groups} groups x {s.group_size} = {s.completions:,} completions, {s.updates} update(s)",
-        f"  an update: {s.completions_per_update:,} completions, {s.passes} pass(es) a device of at most "
-        f"{s.pass_tokens:,} tokens",
-        f"  warm-up: {s.warmup_steps} optimizer steps = {s.warmup_batches:g} rollout batches",
-        f"  prompts: {s.prompt_tokens:.0f} tokens on average, {plan.task.prompt_longest} at most of those seen",
+        f"  {_length(s)}",
+        f"  a rollout batch: {_count(s.groups, 'group')} x {s.group_size} = {s.completions:,} completions, "
+        f"{_count(s.updates, 'update')}",
+        f"  an update: {s.completions_per_update:,} completions, {_count(s.passes, 'pass', 'passes')} a device of at "
+        f"most {s.pass_tokens:,} tokens",
+        f"  warm-up: {_warmup(plan)}",
     ]
+    if plan.task.seen:
+        lines.append(
+            f"  prompts: {s.prompt_tokens:.0f} tokens on average, {plan.task.prompt_longest} at most of those seen"
+        )
     if plan.task.note:
         lines.append(f"  ({plan.task.note})")
+    each = f"{s.refill:.2f} groups generated for each trained on" if s.filled else f"{s.sampled:.0f} groups generated"
     lines += [
-        f"  at pass rate {rates}: {s.refill:.2f} groups generated for each trained on, {s.rounds:.1f} round(s),",
+        f"  at pass rate {rates}: {each}, {_count(s.rounds, 'round', form='.1f')},",
         f"  {s.filled:.0%} of a full rollout batch trained on",
         f"  tokens of a rollout batch: {bound}{s.generated_tokens:,.0f} generated, {s.trained_tokens:,.0f} trained on",
-        f"  tokens of the run: {bound}{s.total_tokens:,.0f} generated",
     ]
+    if s.total_tokens is not None:
+        lines.append(f"  tokens of the run: {bound}{s.total_tokens:,.0f} generated")
     speed = plan.assumed.speed
     if speed is None:
-        return [*lines, "  time: unknown; --calibration RUN_DIR takes the speed of an earlier run"]
-    each = _seconds(plan)
+        return [
+            *lines,
+            "  time: unknown; --calibration RUN_DIR takes the speed of a run of this model on such a device",
+        ]
+    seconds = _seconds(plan)
+    in_all = "" if s.steps is None else f", {_duration(seconds * s.steps)} in all"
     lines += [
-        f"  time: {each:,.2f} s a step, {_duration(each * s.steps)} in all, at the speed of {speed.source}",
+        f"  time: {seconds:,.2f} s a step{in_all}, at the speed of {speed.source}",
         f"  ({speed.generated:,.0f} tokens/s generated, {speed.trained:,.0f} trained on, a device)",
     ]
     if plan.args.use_vllm or placement.count > 1:
         lines.append("  (a lower bound: what devices tell each other is not in it)")
     return lines
+
+
+def _length(s: Schedule) -> str:
+    """How long the run is."""
+    epochs = "" if s.epochs is None else f"{s.epochs:.2g} epoch{'' if s.epochs == 1 else 's'}"
+    if s.steps is None or s.rollout_batches is None:
+        return f"{epochs}; optimizer steps are not known without the number of prompts: --rows N"
+    walks = f", {epochs}" if epochs else ""
+    return (
+        f"{_count(s.steps, 'optimizer step')} on {_count(s.rollout_batches, 'rollout batch', 'rollout batches')}{walks}"
+    )
+
+
+def _warmup(plan: Plan) -> str:
+    steps, batches = plan.schedule.warmup_steps, plan.schedule.warmup_batches
+    if steps is None or batches is None:
+        return f"{plan.args.warmup_steps:.2g} of the optimizer steps"
+    return f"{_count(steps, 'optimizer step')} = {_count(batches, 'rollout batch', 'rollout batches', form='g')}"
+
+
+def _count(number: float, one: str, many: str = "", *, form: str = ",") -> str:
+    """So many of something."""
+    return f"{number:{form}} {one if number == 1 else many or one + 's'}"
 
 
 def _seconds(plan: Plan) -> float:
@@ -139,8 +172,6 @@ def _seconds(plan: Plan) -> float:
 
 
 def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "forever"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -25,13 +25,17 @@ UNKNOWN_PROMPT = 512
 @dataclass(frozen=True)
 class Task:
     rows: int | None
-    """of the data; None: endless or unknown"""
+    """of the data; None: endless or not known"""
     prompt_mean: float
     """tokens"""
     prompt_longest: int
     """tokens"""
-    note: str
+    note: str = ""
     """how it is known, when it is not measured; may be empty"""
+    seen: int = 0
+    """prompts that were measured"""
+    endless: bool = False
+    """prompts without number"""
 
 
 def look_at_task(
@@ -55,9 +59,10 @@ def look_at_task(
         tokens = prompt_tokens or UNKNOWN_PROMPT
         return Task(rows, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
     size = row_count(env)
-    rows = rows or size
+    rows, endless = rows or size, size is None
     if prompt_tokens is not None:
-        return Task(rows, prompt_tokens, prompt_tokens, f"prompts are taken to be {prompt_tokens} tokens")
+        note = f"prompts are taken to be {prompt_tokens} tokens"
+        return Task(rows, prompt_tokens, prompt_tokens, note, endless=endless)
     tokenizer = _tokenizer(run.model)
     source = EnvironmentRows(env, tokenizer)
     prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
@@ -68,7 +73,7 @@ def look_at_task(
         template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
         dialect = Dialect(tokenizer, (), template)
         lengths, note = [len(dialect.prompt_ids(prompt)) for prompt in prompts], ""
-    return Task(rows, sum(lengths) / len(lengths), max(lengths), note)
+    return Task(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless)
 
 
 def _tokenizer(model: str) -> Any:

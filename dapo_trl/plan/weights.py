@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from ..errors import ConfigError, one_line
+from ..evaluation.loading import check_model_folder
 
 BLOCK, OUTER_BLOCK = 64, 256
 NF4_BYTES = (4 + 8 / BLOCK + 32 / (BLOCK * OUTER_BLOCK)) / 8
@@ -59,9 +60,9 @@ def read_config(model: str) -> PreTrainedConfig:
         ConfigError: there is none.
     """
     path = Path(model)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise ConfigError(f"model is {model}: the folder holds no config.json, so it is not a saved model.")
-    if path.suffix == ".json" and not path.is_file():
+    if path.suffix != ".json":
+        check_model_folder(path)
+    elif not path.is_file():
         raise ConfigError(f"model is {model}: there is no such file (looked from {Path.cwd()}).")
     try:
         return AutoConfig.from_pretrained(model)
