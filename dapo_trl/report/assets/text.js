@@ -62,8 +62,15 @@ function format(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+// One decimal, and two below 1 %, where shares like those of clipped tokens lie.
 function percent(value) {
-  return value === null || value === undefined ? "–" : `${Number((100 * value).toPrecision(3))} %`;
+  if (value === null || value === undefined) return "–";
+  return `${(100 * value).toFixed(value && Math.abs(value) < 0.01 ? 2 : 1)} %`;
+}
+
+// A round value, as on an axis.
+function tick(show, value) {
+  return show === percent ? `${Number((100 * value).toPrecision(3))} %` : show(value);
 }
 
 function signed(value, digits = 3) {
