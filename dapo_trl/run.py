@@ -144,7 +144,7 @@ def _carry_out(
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
             "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."
         )
-        status.end(STOPPED, f"By the alarm {trainer.alarms.stopped.name.replace('_', ' ')} (on_alarm is 'stop').")
+        status.end(STOPPED, f"By the alarm '{trainer.alarms.stopped.name.replace('_', ' ')}' (on_alarm is 'stop').")
         if trainer.accelerator.is_main_process:
             console.print(_report(folder), highlight=False)
         trainer.close()

@@ -119,7 +119,8 @@ def test_an_alarm_may_end_a_run(tmp_path):
     assert done.returncode == 1, done.stdout + done.stderr
     assert "alarm, nothing informative: 0.0% of the" in done.stdout and "--on_alarm warn" in done.stdout
     assert (tmp_path / "run" / "checkpoint-3").is_dir() and "Traceback" not in done.stderr
-    assert seen(tmp_path / "run", newest=None) == ("stopped", "By the alarm nothing informative (on_alarm is 'stop').")
+    why = "By the alarm 'nothing informative' (on_alarm is 'stop')."
+    assert seen(tmp_path / "run", newest=None) == ("stopped", why)
 
 
 def test_a_report_that_cannot_be_written_does_not_fail_the_run(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from dapo_trl.errors import NonFiniteError
+from dapo_trl.report import live
 from dapo_trl.report.reading import read_run
 from dapo_trl.status import QUIET, StatusFile, read, seen
 
@@ -55,7 +56,7 @@ def test_of_several_processes_the_first_to_fail_is_heard(tmp_path):
     assert read(tmp_path)["why"] == "the first"
 
 
-def test_a_run_that_was_killed_is_told_from_one_that_goes_on(tmp_path):
+def test_a_run_that_was_killed_is_told_from_one_that_goes_on(tmp_path, monkeypatch):
     make_run(tmp_path, [row(1, 10)])
     code = (
         "import pathlib, sys, time; from dapo_trl.status import StatusFile\n"
@@ -64,9 +65,13 @@ def test_a_run_that_was_killed_is_told_from_one_that_goes_on(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
         assert read_run(tmp_path).status == "running"
+        monkeypatch.setattr(live, "REST", 0.0)
+        watched = live.Watched([tmp_path])
+        tag, _ = watched.read()
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still listed
         assert read_run(tmp_path).status == "killed"
+        assert watched.read()[0] != tag  # though no file has changed
     assert "out of memory" in read_run(tmp_path).why
 
 

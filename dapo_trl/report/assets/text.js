@@ -58,7 +58,7 @@ function format(value, digits = 4) {
   if (size >= 1e9) return `${(value / 1e9).toPrecision(3)} G`;
   if (size >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
   if (size >= 1e4) return Math.round(value).toLocaleString("en");
-  if (size && size < 1e-3) return value.toExponential(2);
+  if (size && size < 1e-4) return value.toExponential(2);
   return String(Number(value.toPrecision(digits)));
 }
 
