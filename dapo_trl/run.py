@@ -89,8 +89,12 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     main = trainer.accelerator.is_main_process
     if main:
         _write_settings(folder, run, args)
-    with StatusFile(folder, main=main) as status:
-        return _carry_out(run, trainer, held_out, checkpoint, console, status)
+    stop = StopOnSignal(console, trainer.accelerator)
+    try:
+        with StatusFile(folder, main=main) as status:
+            return _carry_out(run, trainer, held_out, checkpoint, console, stop, status)
+    finally:
+        stop.restore()  # only now: the launcher's SIGTERM may follow an error at once
 
 
 def _carry_out(
@@ -99,13 +103,13 @@ def _carry_out(
     held_out: HeldOut | None,
     checkpoint: str | None,
     console: Console,
+    stop: StopOnSignal,
     status: StatusFile,
 ) -> int:
     """All that is done once the folder is the run's; returns the exit code."""
     args: DAPOConfig = trainer.args
     folder = Path(args.output_dir)
     progress = ConsoleCallback(console)
-    stop = StopOnSignal(console, trainer.accelerator)
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
     for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
@@ -130,7 +134,6 @@ def _carry_out(
         if trainer.recorder is not None:
             trainer.recorder.flush()
         progress.close()
-        stop.restore()
     if stop.requested:
         console.print(
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with the same command "
