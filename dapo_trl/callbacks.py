@@ -37,6 +37,8 @@ class MetricsFile(TrainerCallback):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.path) if row.get("step", 0) <= state.global_step]
+        if state.global_step:  # resumed: the seconds of the sessions add up
+            self._started -= max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
         self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     def on_log(self, args, state, control, logs=None, **kwargs):

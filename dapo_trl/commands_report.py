@@ -33,18 +33,28 @@ def add_parser(commands: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from .report.page import write_report  # with matplotlib, which takes a while
+    from .report.page import pictures, write_report  # with matplotlib, which takes a while
 
+    _check_distinct(args.runs)
     try:
         path = write_report(args.runs, args.output)
     except OSError as error:
         raise ConfigError(f"the report cannot be written: {error}") from error
-    Console(highlight=False).print(str(path), soft_wrap=True, markup=False)
+    for written in (path, *pictures(path, len(args.runs))):
+        Console(highlight=False).print(str(written), soft_wrap=True, markup=False)
     return 0
 
 
 def _watch(args: argparse.Namespace) -> int:
     from .report.live import serve
 
+    _check_distinct(args.runs)
     serve(args.runs, port=args.port, say=lambda line: Console(highlight=False).print(line, soft_wrap=True))
     return 0
+
+
+def _check_distinct(runs: list[Path]) -> None:
+    folders = [run.resolve() for run in runs]
+    for run, folder in zip(runs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ConfigError(f"run {run} is given twice: name each run once.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,13 @@ from .record import MOST_BYTES, RolloutRecorder
 from .report.page import write_report
 from .settings import RunConfig
 from .startup import check_folder, quieten, share_cores
+from .status import FILE as STATUS
+from .status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from .trainer import DAPOTrainer
 
-INTERRUPTED = 130
-STOPPED = 1
+EXIT_INTERRUPTED = 130
+EXIT_STOPPED = 1
+SETTINGS = "settings.json"
 OWN_FILES = (
     BEST,
     f"{BEST}-new",
@@ -54,6 +58,9 @@ OWN_FILES = (
     "non_finite_step_*.pt",
     "report.html",
     "rollouts-*.jsonl",
+    SETTINGS,
+    STATUS,
+    f"{STATUS}.new",
     "verdicts-*.jsonl",
 )
 """what a run leaves in its folder, and all that `overwrite` deletes there"""
@@ -79,8 +86,30 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     if checkpoint is None:
         described = {"train": describe(env), "held_out": None if held_out_env is None else describe(held_out_env)}
         _begin_folder(folder, asked, described, trainer.accelerator)
-    progress = ConsoleCallback(console)
+    main = trainer.accelerator.is_main_process
+    if main:
+        _write_settings(folder, run, args)
     stop = StopOnSignal(console, trainer.accelerator)
+    try:
+        with StatusFile(folder, main=main) as status:
+            return _carry_out(run, trainer, held_out, checkpoint, console, stop, status)
+    finally:
+        stop.restore()  # only now: the launcher's SIGTERM may follow an error at once
+
+
+def _carry_out(
+    run: RunConfig,
+    trainer: DAPOTrainer,
+    held_out: HeldOut | None,
+    checkpoint: str | None,
+    console: Console,
+    stop: StopOnSignal,
+    status: StatusFile,
+) -> int:
+    """All that is done once the folder is the run's; returns the exit code."""
+    args: DAPOConfig = trainer.args
+    folder = Path(args.output_dir)
+    progress = ConsoleCallback(console)
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
     for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
@@ -105,28 +134,31 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         if trainer.recorder is not None:
             trainer.recorder.flush()
         progress.close()
-        stop.restore()
     if stop.requested:
         console.print(
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with the same command "
             "and --resume_from_checkpoint latest."
         )
+        status.end(INTERRUPTED, "By Ctrl-C or SIGTERM, after an optimizer step and with a checkpoint.")
         trainer.close()
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     if trainer.alarms.stopped is not None:
         console.print(
             f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
             "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."
         )
+        status.end(STOPPED, f"By the alarm '{trainer.alarms.stopped.name.replace('_', ' ')}' (on_alarm is 'stop').")
         if trainer.accelerator.is_main_process:
             console.print(_report(folder), highlight=False)
         trainer.close()
-        return STOPPED
+        return EXIT_STOPPED
     trainer.save_model(str(folder / "model"))
     if held_out is not None:
         after = held_out.measure("after")
         if run.eval_without_adapter:
             held_out.measure("without_adapter")
+    early = trainer.state.global_step < trainer.state.max_steps
+    status.end(FINISHED, f"Before its last step: {trainer.sampling.solved.explain()}" if early else "")
     if trainer.accelerator.is_main_process:
         console.print(_conclusion(trainer, folder, before, after), highlight=False)
         if held_out is not None and held_out.best is not None:
@@ -230,6 +262,15 @@ def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any]
         except OSError as error:
             raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
     accelerator.wait_for_everyone()
+
+
+def _write_settings(folder: Path, run: RunConfig, args: DAPOConfig) -> None:
+    """Every setting as it is in force, those that were not asked for too; a resumed run may have others."""
+    text = json.dumps(_plain({**args.to_dict(), **asdict(run)}), indent=2)
+    try:
+        (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -118,7 +118,7 @@ Made by `python scripts/make_docs.py` from [`metrics.py`](../dapo_trl/metrics.py
 [`alarms.py`](../dapo_trl/alarms.py).
 
 A run writes one line of JSON per log into `metrics.jsonl`, under the names below, with `step` (optimizer steps) and
-`seconds` (since the command was started; a resumed run counts from 0 again). Between two logs, values are averaged
+`seconds` (since the command was started; a resumed run counts on). Between two logs, values are averaged
 (`logging_steps`); running totals are those of the last step. What no rollout batch was sampled for is left out of a
 log. In TensorBoard, trackio and Weights & Biases (`report_to`) a name with a group (`accuracy/sampled`) is the same
 and stands in that group; one without is found under `train/`, held-out figures (`eval_...`) under `eval/`.

@@ -17,6 +17,7 @@ import yaml
 
 from dapo_trl.cli import main
 from dapo_trl.run import _report
+from dapo_trl.status import seen
 
 from .conftest import ROOT, SHIPPED_MODEL
 
@@ -72,6 +73,8 @@ def test_a_run_leaves_everything_behind(tmp_path):
         )
         left, sign, right = re.search(r"Compute (\d+) ([+-]) (\d+)", line["prompt"]).groups()
         assert line["solution"].endswith(f"Answer: {int(left) + int(sign + right)}")
+    assert seen(run, newest=None) == ("finished", "")
+    assert json.loads((run / "settings.json").read_text())["epsilon"] == 0.2  # which was not asked for
     assert (run / "model" / "model.safetensors").is_file() and (run / "model" / "tokenizer.json").is_file()
     assert re.search(r"held-out accuracy before: [01]\.\d+  95 % interval", done.stdout)
     assert re.search(r"\d+ groups sampled: \d+ informative", done.stdout)
@@ -116,6 +119,8 @@ def test_an_alarm_may_end_a_run(tmp_path):
     assert done.returncode == 1, done.stdout + done.stderr
     assert "alarm, nothing informative: 0.0% of the" in done.stdout and "--on_alarm warn" in done.stdout
     assert (tmp_path / "run" / "checkpoint-3").is_dir() and "Traceback" not in done.stderr
+    why = "By the alarm 'nothing informative' (on_alarm is 'stop')."
+    assert seen(tmp_path / "run", newest=None) == ("stopped", why)
 
 
 def test_a_report_that_cannot_be_written_does_not_fail_the_run(tmp_path, monkeypatch):
@@ -147,11 +152,14 @@ def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
     checkpoint = max((tmp_path / "run").glob("checkpoint-*"))
     stopped = int(checkpoint.name.split("-")[1])
     assert 3 <= stopped < 200
+    assert (seen(tmp_path / "run", newest=None) or [""])[0] == "interrupted"
 
     done = command("train", "--config", path, "--resume_from_checkpoint", "latest", "--max_steps", str(stopped + 2))
     assert done.returncode == 0, done.stdout + done.stderr
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"loss"' in line]
     assert steps == list(range(1, stopped + 3))
+    seconds = [json.loads(line)["seconds"] for line in metrics.read_text().splitlines()]
+    assert seconds == sorted(seconds) and seen(tmp_path / "run", newest=None) == ("finished", "")
     assert max(Counter(line["batch"] for line in rollouts(tmp_path / "run")).values()) <= 8
 
 

@@ -18,6 +18,7 @@ from dapo_trl.adapters import merge_adapter
 from dapo_trl.checkpoint import problem
 from dapo_trl.errors import LostProcessError
 from dapo_trl.peers import losses_named
+from dapo_trl.status import seen
 
 from .conftest import ROOT, SHIPPED_MODEL
 from .test_cli import config_file
@@ -92,6 +93,8 @@ def test_a_process_that_fails_ends_the_run_with_one_line(tmp_path, where):
     assert where == "silence" or "exitcode  : -9" in done.stderr
     last = f"The last checkpoint is {tmp_path / 'run' / 'checkpoint-1'}: resume with"
     assert last in done.stdout and problem(tmp_path / "run" / "checkpoint-1") is None
+    state, why = seen(tmp_path / "run", newest=None) or ("", "")
+    assert state == "failed" and why in said[0]
 
 
 def test_only_the_loss_of_a_process_is_called_one(monkeypatch):

@@ -16,6 +16,8 @@ from .summary import held_out_points
 matplotlib.use("Agg")
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3366aa", "#dd8833", "#44996b", "#c0504d", "#8a8f98"
+HEADROOM = 1.25
+"""height of an axis in that of its curves: the legend stands above them"""
 
 
 def plot_curves(run: Run, path: Path, *, title: str) -> Path:
@@ -25,7 +27,7 @@ def plot_curves(run: Run, path: Path, *, title: str) -> Path:
     axes = figure.subplots(2, 3)
     _accuracy(axes[0, 0], rows, run)
     _lines(axes[0, 1], rows, "Reward of all completions sampled", {"reward/sampled": ("reward", BLUE)})
-    _groups(axes[0, 2], rows)
+    _groups(axes[0, 2], rows, filtered=run.setting("group_filter") != "none")
     _lines(axes[1, 0], rows, "Entropy per token (nats)", {"entropy": ("entropy", GREEN)}, floor=0)
     _length(axes[1, 1], rows)
     _lines(
@@ -39,14 +41,14 @@ def plot_curves(run: Run, path: Path, *, title: str) -> Path:
         factor=100,
         floor=0,
     )
-    for axis in axes.flat:
+    for place, axis in enumerate(axes.flat):
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if not axis.lines and not axis.collections and not axis.containers:
             axis.text(0.5, 0.5, "nothing was logged", ha="center", transform=axis.transAxes, color=GREY)
         if axis.get_legend_handles_labels()[1]:
-            axis.legend(frameon=False, fontsize=9)
+            axis.legend(frameon=False, fontsize=9, loc="best" if place < 3 else "upper right")
     figure.suptitle(title, fontsize=11, color=GREY, parse_math=False)
     figure.savefig(path, dpi=110)
     return path
@@ -81,7 +83,8 @@ def _lines(
             axis.plot(steps, factor * shown, color=colour, linewidth=0 if few else 1.8, label=label, marker=few)
     axis.set_title(title, fontsize=11)
     if floor is not None:
-        axis.set_ylim(bottom=floor)
+        height = max(axis.dataLim.y1 - floor, 0) if axis.lines else 0
+        axis.set_ylim(floor, floor + HEADROOM * (height or 1))
 
 
 def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Run) -> None:
@@ -115,9 +118,9 @@ def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Run) -> None:
     axis.set_ylim(0, 1.03)
 
 
-def _groups(axis: Axes, rows: list[dict[str, Any]]) -> None:
+def _groups(axis: Axes, rows: list[dict[str, Any]], *, filtered: bool) -> None:
     parts = {
-        "groups/kept": ("informative", GREEN),
+        "groups/kept": ("informative", GREEN) if filtered else ("kept (no filter)", GREY),
         "groups/all_right": ("dropped: all right", BLUE),
         "groups/all_wrong": ("dropped: all wrong", RED),
         "groups/constant": ("dropped: constant", ORANGE),
@@ -148,5 +151,5 @@ def _length(axis: Axes, rows: list[dict[str, Any]]) -> None:
         other = axis.twinx()
         other.plot(steps, 100 * truncated, color=RED, linewidth=1, alpha=0.6)
         other.set_ylabel("cut off at the limit (%)", color=RED, fontsize=9)
-        other.set_ylim(0, max(5.0, 110 * truncated.max()))
+        other.set_ylim(0, max(5.0, 100 * HEADROOM * truncated.max()))
         other.spines[["top"]].set_visible(False)

@@ -13,15 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, one_line
+from ..status import FILE, QUIET, seen
 from . import page, summary
-from .reading import RUNNING, read_run
+from .reading import read_run
 
 ADDRESS = "127.0.0.1"
 PORT = 8707
 PORTS_TRIED = 20
 REST = 5.0
 """times as long as reading took, for which a change is not read: a long run leaves the machine to its trainer"""
-WATCHED = ("metrics.jsonl", "config.yaml", "environment.json", "evaluation_*.json", "rollouts-*.jsonl", "model")
+METRICS = "metrics.jsonl"
+WATCHED = (
+    METRICS,
+    FILE,
+    "config.yaml",
+    "settings.json",
+    "environment.json",
+    "evaluation_*.json",
+    "rollouts-*.jsonl",
+    "model",
+)
 
 
 class Watched:
@@ -48,12 +59,14 @@ class Watched:
             return self._tag, self._data
 
     def _fingerprint(self) -> str:
-        found = []
+        found: list[Any] = []
         for folder in self.folders:
             for path in sorted(path for pattern in WATCHED for path in folder.glob(pattern)):
                 with contextlib.suppress(OSError):
                     state = path.stat()
-                    found.append((str(path), state.st_size, state.st_mtime_ns, time.time() - state.st_mtime < RUNNING))
+                    found.append((str(path), state.st_size, state.st_mtime_ns, time.time() - state.st_mtime < QUIET))
+                    if path.name == METRICS:
+                        found.append(seen(folder, newest=state.st_mtime))
         return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
 
 

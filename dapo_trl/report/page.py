@@ -44,10 +44,15 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     new = output.with_name(f"{output.name}.new")
     new.write_text(html, encoding="utf-8")
     new.replace(output)
-    for number, (run, label) in enumerate(zip(runs, labels, strict=True), 1):
-        name = "curves.png" if len(runs) == 1 else f"{output.stem}-{number}-curves.png"
-        plot_curves(run, output.with_name(name), title=label)
+    for run, label, picture in zip(runs, labels, pictures(output, len(runs)), strict=True):
+        plot_curves(run, picture, title=label)
     return output
+
+
+def pictures(page: Path, runs: int) -> list[Path]:
+    """The PNGs beside a page, one for each of its runs."""
+    names = ["curves.png"] if runs == 1 else [f"{page.stem}-{number}-curves.png" for number in range(1, runs + 1)]
+    return [page.with_name(name) for name in names]
 
 
 def data(runs: Sequence[Run], labels: Sequence[str]) -> bytes:

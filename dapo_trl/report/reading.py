@@ -17,19 +17,20 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..status import QUIET, seen
 
 MOST_ROWS = 200_000
 """logs that are kept in memory; of more every second, fourth, ... one is read"""
 MOST_LINE = 4 * 2**20
 """characters of a line; a longer one is none of ours"""
-RUNNING = 600.0
-"""seconds since the last log, within which a run that has not ended is taken to be running"""
 OLDER_NAMES = {
     "completion_length": "completions/mean_length",
     "clip_ratio": "clip_ratio/region_mean",
     "completions/clip_ratio": "completions/clipped_ratio",
 }
 """what earlier versions, of this project or of TRL, called a metric"""
+COUNT_ON = ("seconds", "ledger/tokens", "num_tokens")
+"""what counts on where a run was resumed, and what earlier versions may have counted from 0 again"""
 
 
 @dataclass
@@ -40,11 +41,16 @@ class Run:
     rows: list[dict[str, float]] = field(default_factory=list)
     """logs in order: finite numbers by name, each with its ``step``"""
     config: dict[str, Any] = field(default_factory=dict)
+    """the settings that were asked for"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """all settings as they were in force; empty for a run of an earlier version"""
     environment: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     """by name: "before", "after", ..."""
     status: str = "stopped"
-    """"finished", "running" or "stopped" """
+    """one of those of `dapo_trl.status`; of a run that says nothing "finished", "running" or "stopped" """
+    why: str = ""
+    """a sentence on the status"""
     notes: list[str] = field(default_factory=list)
     """what is missing or cannot be read, in sentences"""
 
@@ -52,6 +58,15 @@ class Run:
     def training(self) -> list[dict[str, float]]:
         """The logs of optimizer steps."""
         return [row for row in self.rows if "loss" in row]
+
+    def setting(self, name: str) -> Any:
+        """A setting as it was in force, or else as it was asked for; None where it is not known."""
+        return self.settings.get(name, self.config.get(name))
+
+    @property
+    def max_steps(self) -> int | None:
+        found = self.setting("max_steps")
+        return found if isinstance(found, int) and found > 0 else None
 
 
 def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
@@ -71,10 +86,12 @@ def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
     if source is None:
         run.notes.append("There is no metrics.jsonl: no curves.")
     else:
-        run.rows = _sorted_rows(_read_rows(source, run.notes), run.notes)
+        run.rows = _sorted_rows(_counted_on(_read_rows(source, run.notes)), run.notes)
         if not run.rows:
             run.notes.append(f"{source.name} holds no logs yet: no curves.")
     run.config = _mapping(folder / "config.yaml", run.notes)
+    if (folder / "settings.json").exists():
+        run.settings = _mapping(folder / "settings.json", run.notes)
     run.environment = _mapping(folder / "environment.json", run.notes)
     for path in sorted(folder.glob("evaluation_*.json")):
         run.evaluations[path.stem.removeprefix("evaluation_")] = _mapping(path, run.notes)
@@ -82,7 +99,8 @@ def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
         raise ConfigError(
             f"{folder} is not the folder of a run: it holds no metrics.jsonl, trainer_state.json or config.yaml."
         )
-    run.status = _status(run, source)
+    newest = source.stat().st_mtime if source is not None else None
+    run.status, run.why = seen(folder, newest=newest) or (_unsaid_status(run, newest), "")
     return run
 
 
@@ -159,6 +177,17 @@ def _numbers(content: dict[str, Any]) -> dict[str, float]:
     return row
 
 
+def _counted_on(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The same logs, with the sessions of a resumed run added up."""
+    for name in COUNT_ON:
+        before = last = 0.0
+        for row in rows:
+            if name in row:
+                before = last if row[name] + before < last else before
+                last = row[name] = row[name] + before
+    return rows
+
+
 def _sorted_rows(rows: list[dict[str, float]], notes: list[str]) -> list[dict[str, float]]:
     if any(later["step"] < row["step"] for row, later in itertools.pairwise(rows)):
         notes.append("The steps of the logs do not rise throughout: they are shown in order of their steps.")
@@ -183,9 +212,13 @@ def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
     return content
 
 
-def _status(run: Run, source: Path | None) -> str:
-    if any("train_runtime" in row for row in run.rows) or (run.folder / "model").is_dir():
+def _unsaid_status(run: Run, newest: float | None) -> str:
+    """Of a run without a ``status.json``, from how far it came."""
+    last = max((row["step"] for row in run.rows), default=0)
+    ended = next((name for row in reversed(run.rows) for name in ("train_runtime", "loss") if name in row), "")
+    complete = last >= run.max_steps if run.max_steps else ended == "train_runtime"
+    if complete or (run.folder / "model").is_dir():
         return "finished"
-    if source is not None and time.time() - source.stat().st_mtime < RUNNING:
+    if ended != "train_runtime" and newest is not None and time.time() - newest < QUIET:
         return "running"
     return "stopped"

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..alarms import alarms_in
+from ..diagnosis import why_nothing_is_learnt
 from ..history import HELD_OUT, held_out
 from ..ledger import FATES
 from ..metrics import INHERITED, METRICS
+from ..status import RUNNING
 from .reading import Run
 
 MOST_POINTS = 500
@@ -82,13 +84,15 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
     """All that the page shows of one run, but for its rollouts."""
     training = run.training
     newest = {name: value for row in training for name, value in row.items()}
-    asked = run.config.get("max_steps")
     return {
         "label": label,
         "folder": str(run.folder),
         "status": run.status,
+        "why": run.why,
+        "diagnosis": None if run.status == RUNNING else _diagnosis(run),
         "steps": int(newest.get("step", 0)),
-        "max_steps": asked if isinstance(asked, int) and asked > 0 else None,
+        "max_steps": run.max_steps,
+        "filtered": run.setting("group_filter") != "none",
         "seconds": newest.get("seconds"),
         "tokens": newest.get("ledger/tokens", newest.get("num_tokens")),
         "newest": {name: newest.get(name) for name in ("reward/sampled", "reward", "accuracy/sampled", "entropy")},
@@ -97,16 +101,35 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
         "held_out": held_out_points(run),
         "alarms": [
             {"name": alarm.name, "step": alarm.step, "cleared": alarm.cleared, "message": alarm.message}
-            for alarm in alarms_in(run.rows, run.config)
+            for alarm in alarms_in(run.rows, run.settings or run.config)
         ],
         "notes": run.notes,
     }
 
 
+def _diagnosis(run: Run) -> str | None:
+    """Why the run learnt nothing, as its console said."""
+    updates = [run.setting(name) for name in ("steps_per_generation", "num_iterations", "gradient_accumulation_steps")]
+    known = all(isinstance(value, int) and value > 0 for value in updates)
+    passes, iterations, accumulated = updates if known else (2, 1, 1)  # unknown: taken for enough
+    rows = [row for row in run.training if "groups/sampled" in row and "groups/kept" in row]
+    return why_nothing_is_learnt(rows, updates_per_rollout=max(passes // accumulated * iterations, 1))
+
+
 def settings_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The settings that were asked for, by name: those that differ between the runs first."""
-    shown = [{name: value for name, value in run.config.items() if name not in _NO_SETTINGS} for run in runs]
-    return _table([_flat(config) for config in shown])
+    """The settings that any of the runs was asked for, each as it was in force: those that differ come first.
+
+    Returns:
+        rows with "name", "values" (None: not known), "asked" (whether this run was asked for it) and "differs".
+    """
+    asked = [_flat({name: value for name, value in run.config.items() if name not in _NO_SETTINGS}) for run in runs]
+    in_force = [_flat(run.settings) for run in runs]
+    names = dict.fromkeys(name for column in asked for name in column)
+    columns = [
+        {name: found[name] for name in names if name in found}
+        for found in (wanted | known for wanted, known in zip(asked, in_force, strict=True))
+    ]
+    return [{**row, "asked": [row["name"] in column for column in asked]} for row in _table(columns)]
 
 
 def environment_table(runs: Sequence[Run]) -> list[dict[str, Any]]:

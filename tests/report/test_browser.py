@@ -121,7 +121,9 @@ def test_one_run(usual, opened, size, scheme):
     assert dark == (scheme == "dark")
     page.click("#theme")
     assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)") != dark
-    assert "45 % → 50 %" in page.inner_text("#overview") or "40 % → 50 %" in page.inner_text("#overview")
+    assert "40.0 % → 50.0 % (20.0 % to 60.0 %)" in page.inner_text("#overview")
+    clipped = "healthy: low: below 5 %; high: above 0, below 5 %"
+    assert page.inner_text("#chart-clipped .healthy") == clipped
     assert "math/Arithmetic-v0" in page.inner_text("#settings")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 
 import pytest
 
@@ -83,23 +81,24 @@ def test_other_files_in_any_state(name, text, tmp_path):
     assert len(data([run], ["run"])) > 1000
 
 
-def test_a_file_that_is_missing_is_said(tmp_path):
+def test_a_file_that_is_missing_is_said(tmp_path, capsys):
     folder = usual_run(tmp_path / "run")
     for path in folder.iterdir():
         if path.name != "metrics.jsonl":
             path.unlink()
     assert read_run(folder).notes == ["There is no config.yaml.", "There is no environment.json."]
     assert main(["report", str(folder)]) == 0 and (folder / "curves.png").is_file()
+    assert capsys.readouterr().out.split() == [str(folder / "report.html"), str(folder / "curves.png")]
+    for command in ("report", "watch"):
+        assert main([command, str(folder), str(folder / "..") + f"/{folder.name}"]) == 2
+        assert "is given twice" in capsys.readouterr().err
 
 
-def test_how_a_run_stands(tmp_path):
-    folder = usual_run(tmp_path / "run")
-    assert read_run(folder).status == "running"
-    before = time.time() - 3600
-    os.utime(folder / "metrics.jsonl", (before, before))
-    assert read_run(folder).status == "stopped"
-    (folder / "model").mkdir()
-    assert read_run(folder).status == "finished"
+def test_the_sessions_of_a_resumed_run_add_up(tmp_path):
+    rows = [{"step": 1, "loss": 0.1, "seconds": 10.0}, {"step": 2, "loss": 0.1, "seconds": 20.0}]
+    again = [{"step": 3, "loss": 0.1, "seconds": 4.0}, {"step": 4, "seconds": 5.0}, {"step": 5, "seconds": 3.0}]
+    run = read_run(make_run(tmp_path / "run", [*rows, *again]))
+    assert [found["seconds"] for found in run.rows] == [10, 20, 24, 25, 28]
 
 
 @pytest.mark.parametrize(

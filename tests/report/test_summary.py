@@ -44,13 +44,27 @@ def test_held_out_accuracy_comes_from_logs_and_files(tmp_path):
     ]
 
 
-def test_settings_that_differ_come_first():
-    first, second = Run(Path(), config={"a": 1, "b": {"c": [1], "d": 2}}), Run(Path(), config={"a": 1, "b": {"c": [2]}})
+def test_settings_are_compared_as_they_were_in_force():
+    asked = [{"a": 1, "b": {"c": [1], "d": 2}}, {"a": 1, "b": {"c": [2]}, "beta": 0.01, "scale": "group"}]
+    first, second = (Run(Path(), config=config) for config in asked)
+    first.settings = {**asked[0], "beta": 0.01, "scale": "none", "never asked for": 3}
     assert summary.settings_table([first, second]) == [
-        {"name": "b.c", "values": ["[1]", "[2]"], "differs": True},
-        {"name": "b.d", "values": ["2", None], "differs": True},
-        {"name": "a", "values": ["1", "1"], "differs": False},
+        {"name": "b.c", "values": ["[1]", "[2]"], "differs": True, "asked": [True, True]},
+        {"name": "b.d", "values": ["2", None], "differs": True, "asked": [True, False]},
+        {"name": "scale", "values": ["none", "group"], "differs": True, "asked": [False, True]},
+        {"name": "a", "values": ["1", "1"], "differs": False, "asked": [True, True]},
+        {"name": "beta", "values": ["0.01", "0.01"], "differs": False, "asked": [False, True]},
     ]
+
+
+def test_a_run_that_learnt_nothing_says_why():
+    wrong = {"loss": 0.0, "accuracy/sampled": 0.0, "groups/sampled": 8.0, "groups/kept": 0.0, "groups/all_wrong": 8.0}
+    run = Run(Path(), rows=[{"step": float(step), **wrong} for step in range(1, 9)])
+    assert "almost every group is all wrong" in summary.describe_run(run, "a")["diagnosis"]
+    run.status = "running"
+    assert summary.describe_run(run, "a")["diagnosis"] is None
+    run = Run(Path(), rows=[{"step": float(step), "loss": 0.0, "accuracy/sampled": 0.0} for step in range(9)])
+    assert summary.describe_run(run, "a")["diagnosis"] is None  # as plain TRL may have logged it
 
 
 def test_labels_are_as_short_as_they_can_be():

@@ -243,7 +243,7 @@ class ChartCard {
       scales: { x: { time: false }, y: { range: yRange(chart, chart.parts) } },
       axes: [
         { ...axis, size: 26, space: 60, values: (_, ticks) => ticks.map(xLabel.show) },
-        { ...axis, size: 54, space: 32, values: (_, ticks) => ticks.map((tick) => chart.show(Number(tick.toPrecision(10)))) },
+        { ...axis, size: 54, space: 24, values: (_, places) => places.map((place) => tick(chart.show, Number(place.toPrecision(10)))) },
       ],
       series: [{}, ...roles.map(seriesOf)],
       bands,

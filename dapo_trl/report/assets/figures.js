@@ -35,20 +35,10 @@ function colourOfVerdict(verdict) {
   return VERDICTS[verdict] ?? "slate";
 }
 
-// Seconds and tokens count on where a run was resumed.
-function rising(values) {
-  let offset = 0, last = 0;
-  return values?.map((value) => {
-    if (value === null || value === undefined) return null;
-    if (value + offset < last) offset = last - value;
-    return (last = value + offset);
-  });
-}
-
 function xOf(run, axis) {
   if (axis === "step") return run.curves.step;
   const values = axis === "time" ? run.curves.values.seconds : run.curves.values["ledger/tokens"] ?? run.curves.values.num_tokens;
-  return values?.some((value) => value !== null) ? rising(values) : null;
+  return values?.some((value) => value !== null) ? values : null;
 }
 
 // One curve of one run, without the points that have no place on the axis; null if there are none.
@@ -89,13 +79,16 @@ function runLegend(runs, curves) {
   return [...runs.map((run) => ({ label: run.label, colour: run.colour })), ...kinds];
 }
 
-function healthyOf(names, meanings) {
-  const found = names.map((name) => meanings[name]).find((meaning) => meaning && meaning.healthy !== "-");
-  return found ? `healthy: ${found.healthy}` : "";
+// What is healthy of each curve, in the unit of the axis.
+function healthyOf(curves, meanings, show) {
+  const unit = (text) => (show === percent ? text.replace(/\d*\.\d+/g, (share) => tick(percent, Number(share))) : text);
+  const found = curves.map(([name, what]) => [what, meanings[name]?.healthy ?? "-"]).filter(([, healthy]) => healthy !== "-");
+  const said = found.map(([what, healthy]) => (curves.length > 1 ? `${what.split(",")[0]}: ` : "") + unit(healthy));
+  return said.length ? `healthy: ${said.join("; ")}` : "";
 }
 
-function definitionOf(names, meanings) {
-  return names.filter((name) => meanings[name]).map((name) => `${name}: ${meanings[name].definition}, over ${meanings[name].over}`).join("\n");
+function definitionOf(curves, meanings) {
+  return curves.map(([name]) => name).filter((name) => meanings[name]).map((name) => `${name}: ${meanings[name].definition}, over ${meanings[name].over}`).join("\n");
 }
 
 function lineCharts(state, runs, axis) {
@@ -109,9 +102,9 @@ function lineCharts(state, runs, axis) {
         dash: several && i > 0,
       }));
     }).filter(Boolean);
-    const names = curves === "held_out" ? ["eval_accuracy"] : curves.map(([name]) => name);
+    const measured = curves === "held_out" ? [["eval_accuracy", "held out"]] : curves;
     const legend = several ? runLegend(runs, curves === "held_out" ? [] : curves) : null;
-    if (parts.length) charts.push({ id, title, show, parts, legend, healthy: healthyOf(names, state.meanings), definition: definitionOf(names, state.meanings), ...bounds });
+    if (parts.length) charts.push({ id, title, show, parts, legend, healthy: healthyOf(measured, state.meanings, show), definition: definitionOf(measured, state.meanings), ...bounds });
     else missing.push(title);
   }
   return { charts, missing };
@@ -130,9 +123,10 @@ function runCharts(state, run, axis) {
   const found = Object.keys(run.curves.values).filter((name) => name.startsWith("accuracy/level_"));
   found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   const levels = found.map((name, i) => partOf(run, name, axis, { label: `level ${name.slice(15)}`, colour: RUN_COLOURS[i % 8], dash: i >= 8 })).filter(Boolean);
+  const groups = run.filtered ? GROUPS : { ...GROUPS, "groups/kept": ["kept (no filter)", "slate"] };
   const verdicts = Object.fromEntries(Object.keys(VERDICTS).map((name) => [`verdicts/${name}`, [words(name), VERDICTS[name]]]));
   return [
-    stackChart(state, run, axis, { id: "groups", title: "Groups per rollout batch", table: GROUPS, show: format, healthy: "a third or more informative" }),
+    stackChart(state, run, axis, { id: "groups", title: "Groups per rollout batch", table: groups, show: format, healthy: run.filtered ? "healthy: a third or more informative" : "all are trained on, informative or not" }),
     stackChart(state, run, axis, { id: "difficulty", title: "Difficulty of the prompts", table: DIFFICULTIES, show: percent, healthy: "prompts by the share of their completions that are right" }),
     stackChart(state, run, axis, { id: "verdicts", title: "Verdicts", table: verdicts, show: percent, healthy: "share of completions sampled" }),
     levels.length ? { id: `levels-${run.number}`, title: "Accuracy by level", of: state.runs.length > 1 ? run.label : "", show: percent, floor: 0, top: 1, parts: levels, healthy: "before the filter" } : null,
@@ -161,7 +155,7 @@ function otherCharts(state, runs, axis) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves.values)))].filter(
     (name) => !usual.has(name) && !/^(ledger|verdicts|accuracy\/level_)/.test(name));
   return names.sort().map((name) => ({
-    id: `other-${name}`, title: name, show: format, healthy: healthyOf([name], state.meanings), definition: definitionOf([name], state.meanings),
+    id: `other-${name}`, title: name, show: format, healthy: healthyOf([[name]], state.meanings, format), definition: definitionOf([[name]], state.meanings),
     parts: runs.map((run) => partOf(run, name, axis, { label: state.runs.length > 1 ? run.label : name, colour: run.colour })).filter(Boolean),
   })).filter((chart) => chart.parts.length);
 }
@@ -182,7 +176,9 @@ function showRuns(state) {
     const rows = run.logs ? figures.map(([name, [value, more]]) => el("div", {}, el("dt", {}, name), el("dd", {}, value, el("small", {}, more)))) : [];
     return el("article", { class: "run", swatch: swatch(run.colour) },
       el("header", {}, el("h2", {}, visible(run.label)), el("span", { class: `status ${run.status}` }, run.status), el("span", { class: "note" }, visible(run.folder))),
-      run.logs ? el("dl", { class: "figures" }, rows) : el("p", { class: "note" }, "Nothing has been logged yet."),
+      run.why ? el("p", { class: `said ${run.status}` }, visible(run.why)) : null,
+      run.diagnosis ? el("p", { class: "said diagnosis" }, visible(run.diagnosis)) : null,
+      run.logs ? el("dl", { class: "figures" }, rows) : el("p", { class: "note" }, run.status === "running" ? "Nothing has been logged yet." : "Nothing was logged."),
       run.alarms.length ? el("ul", { class: "alarms", "aria-label": "Alarms" }, run.alarms.map((alarm) => el("li", {},
         el("b", {}, `${words(alarm.name)}, step ${alarm.step}${alarm.cleared ? ` to ${alarm.cleared}` : ""}: `), visible(alarm.message)))) : null,
       run.notes.length ? el("ul", { class: "notes", "aria-label": "What is missing" }, run.notes.map((note) => el("li", {}, visible(note)))) : null);
@@ -196,11 +192,11 @@ function showSettings(state) {
     if (!rows.length) return el("div", { class: "card" }, el("h3", {}, title), el("p", { class: "note" }, empty));
     const head = el("tr", {}, el("th", {}, "name"), state.runs.map((run) => el("th", {}, several ? visible(run.label) : "value")));
     const line = (row) => el("tr", { class: row.differs ? "differs" : null },
-      el("td", {}, visible(row.name)), row.values.map((value) => el("td", {}, value === null ? "–" : visible(value))));
+      el("td", {}, visible(row.name)), row.values.map((value, i) => el("td", { class: row.asked && !row.asked[i] ? "default" : null }, value === null ? "–" : visible(value))));
     const different = rows.filter((row) => row.differs), alike = rows.filter((row) => !row.differs);
     const part = (found) => el("div", { class: "scroll" }, el("table", {}, el("thead", {}, head.cloneNode(true)), el("tbody", {}, found.map(line))));
     return el("div", { class: "card" }, el("h3", {}, title),
-      several && different.length ? [part(different), el("p", { class: "note" }, "–: not asked for, so the default")] : null,
+      several && different.length ? [part(different), el("p", { class: "note" }, title.startsWith("Settings") ? "grey: not asked for, so the default; –: none, or not known" : "–: none")] : null,
       several && !different.length ? el("p", { class: "note" }, "The same in all runs.") : null,
       alike.length ? (several ? el("details", {}, el("summary", {}, `${alike.length} that are the same`), part(alike)) : part(alike)) : null);
   };

@@ -58,12 +58,19 @@ function format(value, digits = 4) {
   if (size >= 1e9) return `${(value / 1e9).toPrecision(3)} G`;
   if (size >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
   if (size >= 1e4) return Math.round(value).toLocaleString("en");
-  if (size && size < 1e-3) return value.toExponential(2);
+  if (size && size < 1e-4) return value.toExponential(2);
   return String(Number(value.toPrecision(digits)));
 }
 
+// One decimal, and two below 1 %, where shares like those of clipped tokens lie.
 function percent(value) {
-  return value === null || value === undefined ? "–" : `${Number((100 * value).toPrecision(3))} %`;
+  if (value === null || value === undefined) return "–";
+  return `${(100 * value).toFixed(value && Math.abs(value) < 0.01 ? 2 : 1)} %`;
+}
+
+// A round value, as on an axis.
+function tick(show, value) {
+  return show === percent ? `${Number((100 * value).toPrecision(3))} %` : show(value);
 }
 
 function signed(value, digits = 3) {
