@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -11,6 +13,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import pytest
 import torch
 
+from dapo_trl.console import ConsoleHandler
+
 from .tiny import save_tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +22,15 @@ SHIPPED_MODEL = ROOT / "models" / "arithmetic-0.8m"
 DATA = ROOT.parent / "shared" / "data"
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a command that ran in this process has made of the package's logger is undone."""
+    yield
+    logger = logging.getLogger("dapo_trl")
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, ConsoleHandler)]
+    logger.propagate = True
 
 
 @pytest.fixture(scope="session")

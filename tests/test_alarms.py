@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 
@@ -144,7 +143,6 @@ class Alarming:
 
 @pytest.mark.parametrize(("action", "steps"), [("warn", 12), ("checkpoint", 12), ("stop", 4)])
 def test_what_an_alarm_does(action, steps, tiny_model, tmp_path, caplog):
-    logging.getLogger("dapo_trl").propagate = True
     run = Alarming(tiny_model, tmp_path, on_alarm=action).run
     assert caplog.text.count("alarm, nothing informative") == 1
     assert run.state.global_step == steps
