@@ -81,6 +81,10 @@ class ConsoleCallback(TrainerCallback):
             self.progress.update(self._task, activity=activity)
 
     def on_train_begin(self, args, state, control, **kwargs):
+        if 0 < state.max_steps <= state.global_step:
+            done = f"step {state.global_step}, and max_steps is {state.max_steps}"
+            self.console.print(f"Nothing is left to train: the checkpoint is of {done}.", highlight=False)
+            return
         self.console.print(f"[dim]{LEGEND}[/dim]")
         self._task = self.progress.add_task("training", total=state.max_steps, completed=state.global_step, activity="")
         self.progress.start()

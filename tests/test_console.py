@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dapo_trl.console import COLUMNS, LEGEND, heading, step_line
+import pytest
+from rich.console import Console
+from transformers import TrainerState
+
+from dapo_trl.console import COLUMNS, LEGEND, ConsoleCallback, heading, step_line
 from dapo_trl.metrics import METRICS
 
 
@@ -20,3 +24,12 @@ def test_a_figure_that_was_not_logged_is_a_dash():
 
 def test_every_column_is_a_documented_metric():
     assert {metric for _, metric, _ in COLUMNS} <= set(METRICS)
+
+
+@pytest.mark.parametrize(("step", "said"), [(225, True), (7, False)])
+def test_a_checkpoint_beyond_the_last_step_is_named(step, said, capsys):
+    callback = ConsoleCallback(Console(width=200))
+    callback.on_train_begin(None, TrainerState(global_step=step, max_steps=8), None)
+    callback.close()
+    text = "Nothing is left to train: the checkpoint is of step 225, and max_steps is 8."
+    assert (text in capsys.readouterr().out) is said
