@@ -11,7 +11,7 @@ from .errors import ConfigError
 HELP = (
     "Measure a model: avg@k, pass@k and maj@k with their intervals, by level and by verdict, such as --model "
     "models/arithmetic-0.8m --env 'math/Arithmetic-v0: {split: test}' --k 8. Files are those of train; flags are "
-    "described in dapo_trl/eval_settings.py. --k, --problems, --temperature and --top_p are those of the measurement, "
+    "described in docs/configuration.md. --k, --problems, --temperature and --top_p are those of the measurement, "
     "and --env may be given several times. A killed evaluation goes on with the same command."
 )
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from dapo_trl.alarms import RULES
 from dapo_trl.config import DAPOConfig
+from dapo_trl.evaluation.settings import ALIASES, EvalConfig
 from dapo_trl.metrics import INHERITED, METRICS, Metric
 from dapo_trl.settings import RunConfig
 
@@ -49,6 +50,14 @@ Settings of `dapo-trl train` beside those of the trainer (`dapo_trl.settings.Run
 
 {trainer}
 
+## The evaluation
+
+Settings of `dapo-trl eval` (`dapo_trl.evaluation.settings.EvalConfig`). A training run's files serve for it too; what
+only training has is passed over. As flags some have short names:
+{short}.
+
+{evaluation}
+
 ## How many there are of what
 
 ```text
@@ -69,7 +78,11 @@ def configuration() -> str:
         if name in DAPOConfig.__annotations__
     ]
     run = [(name, _kind(annotation), default, text) for name, annotation, default, text in _fields(RunConfig)]
-    return CONFIGURATION.format(run=_table(run), trainer=_table(trainer))
+    evaluation = [(name, _kind(annotation), default, text) for name, annotation, default, text in _fields(EvalConfig)]
+    short = ", ".join(f"`--{name}` for `{long}`" for name, long in ALIASES.items())
+    return CONFIGURATION.format(
+        run=_table(run), trainer=_table(trainer), evaluation=_table(evaluation), short=textwrap.fill(short, 110)
+    )
 
 
 def _fields(owner: type) -> list[tuple[str, str, str, str]]:
@@ -101,6 +114,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _kind(annotation: str) -> str:
+    if annotation == "Any":
+        return "str or list"
     return annotation.replace("dict[str, Any]", "mapping").replace("list[Any]", "list").replace(" | ", " or ")
 
 
