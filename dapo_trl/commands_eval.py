@@ -49,9 +49,8 @@ def _eval(args: argparse.Namespace) -> int:
 
         compare(Path(args.compare[0]), Path(args.compare[1]), Console(soft_wrap=True, highlight=False))
         return 0
-    from .evaluation.command import (
-        run_evaluation,  # torch is imported here, after the arguments are known to be well-formed
-    )
+    # Torch is imported here, after the arguments are known to be well-formed.
+    from .evaluation.command import run_evaluation
     from .evaluation.settings import load_eval_settings
 
     return run_evaluation(load_eval_settings(args.config, args.settings))

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from rich.console import Console
 
 from ..errors import ConfigError
-from .estimators import avg_at_k, difference, maj_at_k, mean_of, pass_at_k
+from .estimators import avg_at_k, difference, maj_at_k, mean_of, pass_at_k, sizes, voted
 from .journal import PARQUET, RESULTS, differences
 from .table import figure, grid, span, title
 
@@ -133,10 +133,10 @@ def gains(first: Saved, second: Saved, places: tuple[int, int]) -> tuple[int, li
     before, after = (np.array([side[index].accuracy for index in shared], dtype=float) for side in (ours, theirs))
     votes = [np.array([side[index].answers for index in shared], dtype=object) for side in (ours, theirs)]
     most = min(before.shape[1], after.shape[1])
-    ks = [2**power for power in range(1, most.bit_length()) if 2**power < most] + ([most] if most > 1 else [])
+    ks = [k for k in sizes(most) if k > 1]
     figures = [(_average_name(before, after), avg_at_k(before), avg_at_k(after))]
     figures += [(f"pass@{k}", pass_at_k(before, k), pass_at_k(after, k)) for k in ks]
-    if ks and all((answers != None).any() for answers in votes):  # noqa: E711  # element by element
+    if ks and all(map(voted, votes)):
         one, other = (maj_at_k(*side, [most])[:, 0] for side in zip((before, after), votes, strict=True))
         figures.append((f"maj@{most}", one, other))
     return len(shared), [

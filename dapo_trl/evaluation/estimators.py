@@ -117,6 +117,16 @@ def _shifted(ways: np.ndarray, by: int) -> np.ndarray:
     return moved
 
 
+def sizes(samples: int) -> list[int]:
+    """The numbers of samples for which pass@k and maj@k are given: powers of two, and all."""
+    return [*(2**power for power in range(samples.bit_length()) if 2**power < samples), samples]
+
+
+def voted(answers: np.ndarray) -> bool:
+    """Whether there is an answer to vote on: None is none."""
+    return any(answer is not None for answer in answers.flat)
+
+
 def mean_of(scores: np.ndarray) -> float:
     """Mean over the problems that have a figure; NaN if none has."""
     known = scores[~np.isnan(scores)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .estimators import avg_at_k, interval, is_constant, maj_at_k, mean_of, pass_at_k
+from .estimators import avg_at_k, interval, is_constant, maj_at_k, mean_of, pass_at_k, sizes, voted
 
 _ARRAYS = ("accuracy", "lengths", "truncated", "verdicts", "answers")
 
@@ -61,8 +61,7 @@ class Evaluation:
     @property
     def ks(self) -> list[int]:
         """The numbers of samples for which pass@k and maj@k are given: powers of two, and all."""
-        samples = self.accuracy.shape[1]
-        return [*(2**power for power in range(samples.bit_length()) if 2**power < samples), samples]
+        return sizes(self.accuracy.shape[1])
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain data; beside each ``figure`` its ``figure_interval_95``, avg@k's in ``interval_95``."""
@@ -92,8 +91,7 @@ class Evaluation:
     def _by_k(self) -> list[dict[str, Any]]:
         """pass@k and maj@k; the latter is None where no answer was read: the environment names none, or the model never
         gave one."""
-        voted = any(answer is not None for answer in self.answers.flat)
-        majority = maj_at_k(self.accuracy, self.answers, self.ks) if voted else None
+        majority = maj_at_k(self.accuracy, self.answers, self.ks) if voted(self.answers) else None
         return [
             {
                 "k": k,

@@ -24,6 +24,11 @@ def init_kwargs(args: PlannedConfig) -> dict[str, Any]:
     return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
 
 
+def loaded_dtype(config: PreTrainedConfig, args: PlannedConfig) -> torch.dtype:
+    """Of the weights as they are loaded."""
+    return weight_dtype(config, init_kwargs(args))
+
+
 def pass_shape(args: PlannedConfig, longest: int) -> tuple[int, int]:
     """Rows of the fullest pass, and its budget in tokens; ``auto`` is taken as unset, because it fits by itself.
 
@@ -75,7 +80,7 @@ class Estimate:
     @property
     def _dtype(self) -> torch.dtype:
         """Of the weights as they are loaded."""
-        return weight_dtype(self.config, init_kwargs(self.args))
+        return loaded_dtype(self.config, self.args)
 
     @property
     def _half(self) -> torch.dtype | None:

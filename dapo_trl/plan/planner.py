@@ -12,12 +12,12 @@ from ..autobudget import SAFETY
 from ..errors import ConfigError
 from ..settings import RunConfig
 from .devices import PlannedConfig
-from .estimate import Estimate, init_kwargs, pass_shape
+from .estimate import Estimate, loaded_dtype, pass_shape
 from .memory import Memory
 from .refill import expected_refill
 from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
 from .task import Task
-from .weights import Weights, weight_dtype
+from .weights import Weights
 
 CPU_SHARE = 0.95
 """of a CPU's free memory that is planned for; of a GPU's it is that of ``microbatch_tokens: auto``"""
@@ -58,7 +58,7 @@ class Plan:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights as they are loaded."""
-        return weight_dtype(self.config, init_kwargs(self.args))
+        return loaded_dtype(self.config, self.args)
 
     @property
     def longest(self) -> int:
