@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,9 +44,29 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """What the figures were measured on, and with which sources."""
     versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "gpus": _gpus(), "system": platform.system(), "versions": versions}
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "gpus": _gpus(),
+        "system": platform.system(),
+        "versions": versions,
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """The commit that is checked out, with a plus if files differ from it; "unknown" outside a clone."""
+    command = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*command, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*command, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changed.stdout else "")
 
 
 def show(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,0 +1,140 @@
+"""The paper's ladder (arXiv 2503.14476, table 1) in small: one technique after another, and the whole without each.
+
+    python benchmarks/ladder.py                     # 5 seeds
+    python benchmarks/ladder.py --seeds 1           # the small table
+    python benchmarks/ladder.py --quick             # one seed of the arms that the claims are about
+    python benchmarks/ladder.py --show              # the table and the plot of the runs that are there
+
+Every run trains models/rambling-0.8m on math/Arithmetic-v0 with configs/ladder/base.yaml and the files of its
+techniques, on one core. It goes on until it has both taken STEPS optimizer steps and generated TOKENS completion
+tokens, so that it can be read at the same number of steps as the others and at the same budget of tokens. Finished runs
+are kept in a folder, one file each: what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ladder_table
+from common import console, finish, show
+from measured import ROOT, measure, quieten, side_by_side, write_runs
+
+RUNGS = ("overlong-filtering", "clip-higher", "soft-overlong", "token-level", "dynamic-sampling")
+"""The techniques in the order of the paper's table."""
+ARMS: dict[str, tuple[str, ...]] = {
+    "naive GRPO": (),
+    **{f"+ {name}": RUNGS[: count + 1] for count, name in enumerate(RUNGS)},
+    **{f"all but {name}": tuple(rung for rung in RUNGS if rung != name) for name in RUNGS[:-1]},
+}
+"""Techniques that are on; all but the last is the rung before it."""
+EVERY = 80
+"""Optimizer steps between two measurements."""
+PROBLEMS, SAMPLES = 150, 4
+KEPT = (
+    *("step", "entropy", "grad_norm", "clip_ratio/low_mean", "clip_ratio/high_mean", "frac_reward_zero_std"),
+    *("completions/mean_length", "completions/clipped_ratio", "groups/sampled", "groups/kept", "time/rollout"),
+)
+"""Logged metrics that are kept of a run."""
+CLAIMED = {
+    "full": list(ARMS)[len(RUNGS)],
+    "naive": "naive GRPO",
+    "before_clip": "+ overlong-filtering",
+    "with_clip": "+ clip-higher",
+}
+"""The arms that the claims compare."""
+
+
+def train(arm: str, seed: int, folder: Path) -> tuple[str, int]:
+    """Carry out one run and write its file."""
+    from transformers import PrinterCallback
+
+    from dapo_trl import DAPOTrainer
+    from dapo_trl.environments import make_env
+    from dapo_trl.settings import load_settings
+
+    quieten()
+    files = [ROOT / "configs" / "ladder" / f"{name}.yaml" for name in ("base", *ARMS[arm])]
+    with tempfile.TemporaryDirectory() as scratch:
+        flags = {"output_dir": scratch, "seed": seed, "max_steps": 100_000, "disable_tqdm": True, "report_to": "[]"}
+        run, args, _ = load_settings(
+            files, [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+        )
+        trainer = DAPOTrainer(model=str(ROOT / run.model), args=args, env=make_env(run.env, **run.env_kwargs))
+        trainer.remove_callback(PrinterCallback)
+        held_out = make_env(run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
+        sampling = trainer.sampling
+
+        def generated() -> tuple[int, int]:
+            return sampling.counts.sampled * args.num_generations, sampling.ledger.generated
+
+        measured = measure(
+            trainer,
+            held_out,
+            problems=PROBLEMS,
+            samples=SAMPLES,
+            every=EVERY,
+            generated=generated,
+            enough=lambda done: done[-1].step >= ladder_table.STEPS and done[-1].tokens >= ladder_table.TOKENS,
+        )
+        trainer.train()
+        found = {
+            "arm": arm,
+            "seed": seed,
+            "measured": [asdict(measurement) for measurement in measured],
+            "log": [{name: row[name] for name in KEPT} for row in trainer.state.log_history if "entropy" in row],
+        }
+    (folder / f"{arm.replace(' ', '_')}-{seed}.json").write_text(json.dumps(found) + "\n")
+    return arm, seed
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The finished runs in a folder, in the order of arms and seeds."""
+    runs = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    order = list(ARMS)
+    return sorted((run for run in runs if run["arm"] in ARMS), key=lambda run: (order.index(run["arm"]), run["seed"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each arm (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="one seed, and only the arms that the claims compare")
+    parser.add_argument("--show", action="store_true", help="run nothing")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ladder", help="where finished runs are kept")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and claims there, the runs beside it")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if not options.show:
+        there = {(run["arm"], run["seed"]) for run in read(options.folder)}
+        seeds = range(1 if options.quick else options.seeds)
+        arms = CLAIMED.values() if options.quick else ARMS
+        jobs = [(arm, seed, options.folder) for seed in seeds for arm in arms if (arm, seed) not in there]
+        for done, (arm, seed) in enumerate(side_by_side(train, jobs), 1):
+            console.print(f"{done} of {len(jobs)}: {arm}, seed {seed}")
+    runs = read(options.folder)
+    report(runs, options.json)
+
+
+def report(runs: list[dict[str, Any]], path: Path | None) -> None:
+    """Show the tables and the claims, and write them."""
+    for title, figures in (("Results", ladder_table.RESULTS), ("What acted", ladder_table.MECHANISMS)):
+        show(
+            f"{title} (mean and 95 % interval over seeds)",
+            ["", *figures],
+            ladder_table.table(runs, list(ARMS), figures),
+        )
+    if len({run["seed"] for run in runs}) > 1:
+        finish(ladder_table.claims(runs, **CLAIMED), path)
+    else:
+        console.print("The claims are intervals over seeds: run at least two.")
+    if path is not None:
+        write_runs(runs, path)
+        ladder_table.plot(runs, list(ARMS)[: len(RUNGS) + 1], path.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

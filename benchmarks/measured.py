@@ -1,0 +1,117 @@
+"""What the benchmarks that train share: runs that are measured on held-out problems as they go, side by side."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a run had cost, and what its model could do by then.
+
+    Attributes:
+        step: Optimizer steps.
+        completions: Completions generated for training, dropped ones included.
+        tokens: Their tokens.
+        seconds: Wall time of training, without that of measuring.
+        accuracy: Mean held-out accuracy (avg@k).
+        truncated: Share of the held-out completions that were cut off.
+    """
+
+    step: int
+    completions: int
+    tokens: int
+    seconds: float
+    accuracy: float
+    truncated: float
+
+
+def measure(
+    trainer: Any,
+    env: Any,
+    *,
+    problems: int,
+    samples: int,
+    every: int,
+    generated: Callable[[], tuple[int, int]],
+    enough: Callable[[Sequence[Measurement]], bool],
+) -> list[Measurement]:
+    """Let a trainer measure its model before the first step and then after every so many.
+
+    Args:
+        trainer: Ours or TRL's, not yet started.
+        env: The held-out environment.
+        problems: Its first so many rows are measured.
+        samples: Completions of each.
+        every: Optimizer steps between two measurements.
+        generated: Returns the completions and the tokens generated so far.
+        enough: Asked after every measurement whether training is to end.
+
+    Returns:
+        The measurements, a list that fills while the trainer trains.
+    """
+    from transformers import TrainerCallback
+
+    from dapo_trl.evaluation import Sampling, evaluate
+
+    measured: list[Measurement] = []
+
+    class Measure(TrainerCallback):
+        seconds = 0.0
+        since = 0.0
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.look(state)
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step % every == 0:
+                self.seconds += time.perf_counter() - self.since
+                self.look(state)
+                control.should_training_stop = control.should_training_stop or enough(measured)
+
+        def look(self, state):
+            length = trainer.args.max_completion_length
+            drawn = Sampling(temperature=1.0, top_p=1.0, max_completion_length=length, seed=state.global_step)
+            tokenizer = trainer.processing_class
+            found = evaluate(trainer.model, tokenizer, env, range(problems), k=samples, sampling=drawn)
+            cost = (state.global_step, *generated(), self.seconds)
+            measured.append(Measurement(*cost, found.mean, float(found.truncated.mean())))
+            self.since = time.perf_counter()
+
+    trainer.add_callback(Measure())
+    return measured
+
+
+def quieten() -> None:
+    """One thread, and none of the libraries' own output, in a process that runs beside others."""
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def side_by_side(work: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, workers: int | None = None) -> Iterator:
+    """Yield `work(*job)` of every job as it ends, each in a process of its own, as many at once as there are cores."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("spawn")
+    workers = workers or os.cpu_count() or 1
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+        for done in concurrent.futures.as_completed([pool.submit(work, *job) for job in jobs]):
+            yield done.result()
+
+
+def write_runs(runs: Sequence[Any], path: Path) -> None:
+    """The raw data of runs, a line each, beside the file of their claims."""
+    path.with_suffix(".runs.json").write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")

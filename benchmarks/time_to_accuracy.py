@@ -1,0 +1,124 @@
+"""Seconds and generated tokens to a held-out accuracy: DAPOTrainer beside TRL's GRPOTrainer with its own DAPO settings.
+
+    python benchmarks/time_to_accuracy.py            # 5 seeds
+    python benchmarks/time_to_accuracy.py --quick    # 1 seed
+
+Both train models/rambling-0.8m on math/Arithmetic-v0 with the same batch, learning rate, clip, token-level loss and
+soft overlong penalty: configs/ladder/base.yaml and all the techniques above it, of which TRL gets everything that
+GRPOConfig knows and its own penalty. Dynamic sampling is ours alone, and so is the way the batch is cut. The two sides
+of a seed run side by side, a core each, on the same machine at the same time; measuring does not count. "Reached" is
+the first time that the mean of three measurements on end is the goal; a run that does not get there counts with all it
+took.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import asdict
+from typing import Any
+
+import time_table
+from common import arguments, console, finish, show
+from ladder import RUNGS
+from measured import ROOT, measure, quieten, side_by_side, write_runs
+
+PATIENCE = 1600
+"""Optimizer steps after which a run is given up."""
+EVERY = 8
+PROBLEMS, SAMPLES = 100, 4
+PROMPTS = 20_000
+"""Rows of the data set that TRL is given; it needs one of a fixed size."""
+
+
+def train(side: str, seed: int) -> dict[str, Any]:
+    """One run to the goal."""
+    from transformers import PrinterCallback
+
+    from dapo_trl.environments import make_env
+    from dapo_trl.settings import load_settings
+
+    quieten()
+    with tempfile.TemporaryDirectory() as folder:
+        files = [ROOT / "configs" / "ladder" / f"{name}.yaml" for name in ("base", *RUNGS)]
+        flags = {"output_dir": folder, "seed": seed, "max_steps": PATIENCE, "disable_tqdm": True, "report_to": "[]"}
+        run, args, given = load_settings(files, [text for name in flags for text in (f"--{name}", str(flags[name]))])
+        env = make_env(run.env, **run.env_kwargs)
+        held_out = make_env(run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
+        trainer, generated = _ours(run, args, env) if side == "ours" else _theirs(run, args, given, env)
+        trainer.remove_callback(PrinterCallback)
+        measured = measure(
+            trainer,
+            held_out,
+            problems=PROBLEMS,
+            samples=SAMPLES,
+            every=EVERY,
+            generated=generated,
+            enough=lambda done: time_table.smooth([asdict(row) for row in done]) >= time_table.GOAL,
+        )
+        trainer.train()
+    return {"side": side, "seed": seed, "measured": [asdict(row) for row in measured]}
+
+
+def _ours(run: Any, args: Any, env: Any) -> tuple[Any, Any]:
+    from dapo_trl import DAPOTrainer
+
+    trainer = DAPOTrainer(model=str(ROOT / run.model), args=args, env=env)
+    sampling = trainer.sampling
+    return trainer, lambda: (sampling.counts.sampled * args.num_generations, sampling.ledger.generated)
+
+
+def _theirs(run: Any, args: Any, given: dict[str, Any], env: Any) -> tuple[Any, Any]:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+    from trl.rewards import get_soft_overlong_punishment
+
+    from envs import Completion
+
+    lengths: list[int] = []
+
+    def correctness(completions, completion_ids, index, **_) -> list[float]:
+        lengths.extend(map(len, completion_ids))
+        rewards = []
+        for messages, row in zip(completions, index, strict=True):
+            env.reset(options={"index": row})
+            rewards.append(float(env.step(Completion(messages[0]["content"]))[1]))
+        return rewards
+
+    prompts = [env.unwrapped.row(index)["prompt"] for index in range(PROMPTS)]
+    known = {field.name for field in dataclasses.fields(GRPOConfig)}
+    trainer = GRPOTrainer(
+        model=str(ROOT / run.model),
+        args=GRPOConfig(**{name: value for name, value in given.items() if name in known}),
+        reward_funcs=[
+            correctness,
+            get_soft_overlong_punishment(args.overlong_max_length, args.overlong_cache_length),
+        ],
+        train_dataset=Dataset.from_list(
+            [{"prompt": [{"role": "user", "content": text}], "index": index} for index, text in enumerate(prompts)]
+        ),
+    )
+    return trainer, lambda: (len(lengths), sum(lengths))
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    seeds = range(1 if options.quick else 5)
+    runs = []
+    for found in side_by_side(train, [(side, seed) for seed in seeds for side in time_table.SIDES]):
+        end = found["measured"][-1]
+        console.print(
+            f"{found['side']}, seed {found['seed']}: {end['accuracy']:.3f} after {end['step']} steps, "
+            f"{end['tokens']:,} tokens, {end['seconds']:.0f} s"
+        )
+        runs.append(found)
+    title = f"To {time_table.GOAL} held-out accuracy, {len(seeds)} seeds (mean, 95 % interval)"
+    show(title, time_table.HEADINGS, time_table.rows(runs))
+    finish(time_table.claims(runs), options.json)
+    if options.json is not None:
+        write_runs(sorted(runs, key=lambda run: (run["seed"], run["side"])), options.json)
+        time_table.plot(runs, options.json.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
