@@ -37,10 +37,15 @@ class Claim:
 
 def arguments(description: str) -> argparse.Namespace:
     """``--quick`` and ``--json FILE``, which every benchmark takes."""
-    parser = argparse.ArgumentParser(description=description)
+    return parser_of(description).parse_args()
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """A parser of what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the same claims on less data")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and claims there")
-    return parser.parse_args()
+    return parser
 
 
 def machine() -> dict[str, object]:

@@ -13,16 +13,14 @@ are kept in a folder, one file each: what is there is not run again.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ladder_table
-from common import console, finish, show
-from measured import ROOT, measure, quieten, side_by_side, write_runs
+from common import console, finish, parser_of, show
+from measured import ROOT, carry_out, kept, measure, quieten, write_runs
 
 RUNGS = ("overlong-filtering", "clip-higher", "soft-overlong", "token-level", "dynamic-sampling")
 """The techniques in the order of the paper's table."""
@@ -49,8 +47,8 @@ CLAIMED = {
 """The arms that the claims compare."""
 
 
-def train(arm: str, seed: int, folder: Path) -> tuple[str, int]:
-    """Carry out one run and write its file."""
+def train(arm: str, seed: int) -> dict[str, Any]:
+    """Carry out one run."""
     from transformers import PrinterCallback
 
     from dapo_trl import DAPOTrainer
@@ -82,39 +80,34 @@ def train(arm: str, seed: int, folder: Path) -> tuple[str, int]:
             enough=lambda done: done[-1].step >= ladder_table.STEPS and done[-1].tokens >= ladder_table.TOKENS,
         )
         trainer.train()
-        found = {
+        return {
             "arm": arm,
             "seed": seed,
             "measured": [asdict(measurement) for measurement in measured],
             "log": [{name: row[name] for name in KEPT} for row in trainer.state.log_history if "entropy" in row],
         }
-    (folder / f"{arm.replace(' ', '_')}-{seed}.json").write_text(json.dumps(found) + "\n")
-    return arm, seed
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The finished runs in a folder, in the order of arms and seeds."""
-    runs = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     order = list(ARMS)
-    return sorted((run for run in runs if run["arm"] in ARMS), key=lambda run: (order.index(run["arm"]), run["seed"]))
+    return sorted(
+        (run for run in kept(folder) if run["arm"] in ARMS), key=lambda run: (order.index(run["arm"]), run["seed"])
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each arm (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="one seed, and only the arms that the claims compare")
     parser.add_argument("--show", action="store_true", help="run nothing")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ladder", help="where finished runs are kept")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and claims there, the runs beside it")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     if not options.show:
-        there = {(run["arm"], run["seed"]) for run in read(options.folder)}
-        seeds = range(1 if options.quick else options.seeds)
         arms = CLAIMED.values() if options.quick else ARMS
-        jobs = [(arm, seed, options.folder) for seed in seeds for arm in arms if (arm, seed) not in there]
-        for done, (arm, seed) in enumerate(side_by_side(train, jobs), 1):
-            console.print(f"{done} of {len(jobs)}: {arm}, seed {seed}")
+        seeds = range(1 if options.quick else options.seeds)
+        jobs = {f"{arm.replace(' ', '_')}-{seed}": (arm, seed) for seed in seeds for arm in arms}
+        for name, _ in carry_out(train, jobs, options.folder):
+            console.print(name)
     runs = read(options.folder)
     report(runs, options.json)
 

@@ -13,7 +13,7 @@ from common import Claim
 
 STEPS = 320
 """Optimizer steps at which the arms are compared."""
-TOKENS = 120_000
+TOKENS = 65_000
 """Completion tokens generated at which the arms are compared."""
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 """0.975 quantile of Student's t with 1 to 15 degrees of freedom."""

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,31 @@ def quieten() -> None:
     logging.disable_progress_bar()
 
 
-def side_by_side(work: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, workers: int | None = None) -> Iterator:
-    """Yield `work(*job)` of every job as it ends, each in a process of its own, as many at once as there are cores."""
+def carry_out(work: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], folder: Path) -> Iterator[tuple[str, Any]]:
+    """Carry out runs side by side, each in a process of its own, as many at once as there are cores, and keep them.
+
+    Args:
+        work: Carries one out, and returns what is to be kept as JSON.
+        jobs: Its arguments, by the name of the run's file. A run whose file is there is not carried out again.
+        folder: Where the files are.
+
+    Yields:
+        Each run as it ends: its name and what `work` returned.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
+    folder.mkdir(parents=True, exist_ok=True)
+    left = {name: job for name, job in jobs.items() if not (folder / f"{name}.json").exists()}
     context = multiprocessing.get_context("spawn")
-    workers = workers or os.cpu_count() or 1
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        for done in concurrent.futures.as_completed([pool.submit(work, *job) for job in jobs]):
-            yield done.result()
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
+        names = {pool.submit(work, *job): name for name, job in left.items()}
+        for done in concurrent.futures.as_completed(names):
+            (folder / f"{names[done]}.json").write_text(json.dumps(done.result()) + "\n")
+            yield names[done], done.result()
+
+
+def kept(folder: Path) -> list[Any]:
+    """The runs that are in a folder."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
 def write_runs(runs: Sequence[Any], path: Path) -> None:

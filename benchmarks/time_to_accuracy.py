@@ -5,10 +5,10 @@
 
 Both train models/rambling-0.8m on math/Arithmetic-v0 with the same batch, learning rate, clip, token-level loss and
 soft overlong penalty: configs/ladder/base.yaml and all the techniques above it, of which TRL gets everything that
-GRPOConfig knows and its own penalty. Dynamic sampling is ours alone, and so is the way the batch is cut. The two sides
-of a seed run side by side, a core each, on the same machine at the same time; measuring does not count. "Reached" is
-the first time that the mean of three measurements on end is the goal; a run that does not get there counts with all it
-took.
+GRPOConfig knows and its own penalty. Dynamic sampling is ours alone, and so is the way the batch is cut. The runs of a
+seed go side by side, a core each; measuring does not count. Accuracy and cost are running means over four measurements;
+where they first come to a goal is found on the line between two of them. A run that does not get there counts with all
+that it took. Finished runs are kept in a folder, one file each: what is there is not run again.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import time_table
-from common import arguments, console, finish, show
+from common import console, finish, parser_of, show
 from ladder import RUNGS
-from measured import ROOT, measure, quieten, side_by_side, write_runs
+from measured import ROOT, carry_out, kept, measure, quieten, write_runs
+from sections import timed
 
-PATIENCE = 1600
+PATIENCE = 640
 """Optimizer steps after which a run is given up."""
-EVERY = 8
-PROBLEMS, SAMPLES = 100, 4
+EVERY = 16
+PROBLEMS, SAMPLES = 50, 4
 PROMPTS = 20_000
 """Rows of the data set that TRL is given; it needs one of a fixed size."""
 
@@ -54,10 +56,12 @@ def train(side: str, seed: int) -> dict[str, Any]:
             samples=SAMPLES,
             every=EVERY,
             generated=generated,
-            enough=lambda done: time_table.smooth([asdict(row) for row in done]) >= time_table.GOAL,
+            enough=lambda done: time_table.reached([asdict(row) for row in done], time_table.GOALS[-1]),
         )
-        trainer.train()
-    return {"side": side, "seed": seed, "measured": [asdict(row) for row in measured]}
+        with timed(trainer) as timers:
+            trainer.train()
+    sections = timers.by_section(measured[-1].seconds)
+    return {"side": side, "seed": seed, "measured": [asdict(row) for row in measured], "sections": sections}
 
 
 def _ours(run: Any, args: Any, env: Any) -> tuple[Any, Any]:
@@ -102,21 +106,21 @@ def _theirs(run: Any, args: Any, given: dict[str, Any], env: Any) -> tuple[Any, 
 
 
 def main() -> None:
-    options = arguments(__doc__ or "")
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "time_to_accuracy", help="of finished runs")
+    options = parser.parse_args()
     seeds = range(1 if options.quick else 5)
-    runs = []
-    for found in side_by_side(train, [(side, seed) for seed in seeds for side in time_table.SIDES]):
-        end = found["measured"][-1]
-        console.print(
-            f"{found['side']}, seed {found['seed']}: {end['accuracy']:.3f} after {end['step']} steps, "
-            f"{end['tokens']:,} tokens, {end['seconds']:.0f} s"
-        )
-        runs.append(found)
-    title = f"To {time_table.GOAL} held-out accuracy, {len(seeds)} seeds (mean, 95 % interval)"
+    jobs = {f"{side}-{seed}": (side, seed) for seed in seeds for side in time_table.SIDES}
+    for name, run in carry_out(train, jobs, options.folder):
+        end = run["measured"][-1]
+        console.print(f"{name}: {end['step']} steps, {end['tokens']:,} tokens, {end['seconds']:.0f} s")
+    runs = [run for run in kept(options.folder) if run["seed"] in seeds]
+    title = f"Cost of a held-out accuracy, {len(seeds)} seeds (means; ratios: median and range)"
     show(title, time_table.HEADINGS, time_table.rows(runs))
+    show("Where a step's seconds go", ["", *time_table.SIDES], time_table.sections(runs))
     finish(time_table.claims(runs), options.json)
     if options.json is not None:
-        write_runs(sorted(runs, key=lambda run: (run["seed"], run["side"])), options.json)
+        write_runs(runs, options.json)
         time_table.plot(runs, options.json.with_suffix(".png"))
 
 

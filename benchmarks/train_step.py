@@ -16,15 +16,12 @@ Runs on the GPU if there is one, in bfloat16 there, otherwise on one CPU thread.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
 import json
 import os
 import statistics
 import tempfile
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,12 +34,13 @@ import numpy as np
 import torch
 from common import Claim, arguments, console, finish, show
 from datasets import Dataset
+from sections import timed
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
-from dapo_trl import DAPOConfig, DAPOTrainer, passes
+from dapo_trl import DAPOConfig, DAPOTrainer
 from dapo_trl.environments import make_env
 from dapo_trl.settings import load_settings
 
@@ -51,7 +49,6 @@ SIDES = ("TRL", "ours")
 PROMPT, MEDIAN, SIGMA, CUT, FLAT = 64, 90.0, 0.8, 512, 120
 GROUP, UPDATES = 8, 2
 LEARNING_RATES = {"sgd": 1.0, "adamw_torch": 1e-3}
-SECTIONS = ("generation", "verification", "forward/backward", "log-probabilities", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -270,49 +267,8 @@ def peak(side: str, case: Case) -> int:
     return torch.cuda.max_memory_allocated() - started[0]
 
 
-class Timers(TrainerCallback):
-    """Seconds of a training run by section; what is timed within something timed counts once, for the outer."""
-
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-        self.total = 0.0
-        self._inside = False
-
-    @contextlib.contextmanager
-    def section(self, name: str):
-        if self._inside:
-            yield
-            return
-        self._inside, since = True, time.perf_counter()
-        try:
-            yield
-        finally:
-            self._inside = False
-            self.seconds[name] += time.perf_counter() - since
-
-    def wrap(self, owner: Any, attribute: str, name: str, counts=lambda: True) -> None:
-        inner = getattr(owner, attribute)
-
-        @functools.wraps(inner)
-        def timed(*args, **kwargs):
-            if not counts():
-                return inner(*args, **kwargs)
-            with self.section(name):
-                return inner(*args, **kwargs)
-
-        setattr(owner, attribute, timed)
-
-    def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
-        self.wrap(optimizer, "step", "optimizer")
-        self._since = time.perf_counter()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.total = time.perf_counter() - self._since
-
-
 def host_share(steps: int) -> tuple[dict[str, float], float]:
     """Seconds of the quick start by section, and the share of the whole that is none of them."""
-    timers, per_token = Timers(), passes.per_token
     with tempfile.TemporaryDirectory() as folder:
         flags = {"model": ROOT / "models" / "arithmetic-0.8m", "output_dir": folder, "max_steps": steps}
         flags |= {"disable_tqdm": True, "report_to": "[]"}
@@ -320,18 +276,9 @@ def host_share(steps: int) -> tuple[dict[str, float], float]:
         run, args, _ = load_settings([ROOT / "configs" / "quickstart.yaml"], given)
         trainer = DAPOTrainer(model=run.model, args=args, env=make_env(run.env, **run.env_kwargs))
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(timers)
-        timers.wrap(trainer, "_generate", "generation", counts=lambda: trainer.replay is None)
-        timers.wrap(trainer, "_calculate_rewards", "verification", counts=lambda: trainer.replay is None)
-        timers.wrap(trainer, "one_pass", "forward/backward")
-        timers.wrap(trainer.accelerator, "clip_grad_norm_", "optimizer")
-        timers.wrap(passes, "per_token", "log-probabilities")
-        try:
+        with timed(trainer) as timers:
             trainer.train()
-        finally:
-            passes.per_token = per_token
-    found = {name: timers.seconds[name] for name in SECTIONS}
-    found["everything else"] = timers.total - sum(found.values())
+    found = timers.by_section(timers.total)
     return found, found["everything else"] / timers.total
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer
 
-from . import batching, forward, objective
+from . import batching, compaction, forward, objective
 from .assembly import Assembled, assemble
 from .callbacks import NothingLearnt, SoundAlarms
 from .collect import RolloutCollector
@@ -215,6 +215,10 @@ class DAPOTrainer(ResumableTrainer):
 
     def _generate(self, prompts):
         return super()._generate(prompts) if self.replay is None else self.replay.generated()
+
+    def _generate_single_turn(self, *args, **kwargs):
+        with compaction.compacting(self.accelerator.unwrap_model(self.model_wrapped)):
+            return super()._generate_single_turn(*args, **kwargs)
 
     def _tokenize_prompts(self, prompts):
         found = super()._tokenize_prompts(prompts)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from .. import compaction
 from ..dialect import Dialect
 
 _BELOW_ONE = 1.0 - 2.0**-40
@@ -68,6 +69,9 @@ class _Drawn(LogitsProcessor):
         drawn = draw_tokens(scores, self.numbers[:, input_ids.shape[1] - self.width], **self.shape)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn.unsqueeze(1), 0.0)
 
+    def keep(self, rows: Tensor) -> None:
+        self.numbers = self.numbers[rows]
+
 
 def generate(
     model: Any,
@@ -90,9 +94,8 @@ def generate(
     mask = torch.tensor([[0] * (width - len(tokens)) + [1] * len(tokens) for tokens in contexts], device=model.device)
     drawn = _Drawn(torch.from_numpy(numbers).to(model.device), width, temperature=temperature, top_p=top_p)
     settings = GenerationConfig(max_new_tokens=numbers.shape[1], eos_token_id=stop_ids, pad_token_id=pad, **_PLAIN)
-    sampled = model.generate(
-        input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=LogitsProcessorList([drawn])
-    )
+    processors = LogitsProcessorList([drawn])
+    sampled = compaction.generate(model, ids, mask, settings, going_on=drawn.keep, logits_processor=processors)
     return [_up_to_stop(row, stop_ids) for row in sampled[:, width:].tolist()]
 
 
