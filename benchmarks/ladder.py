@@ -1,9 +1,10 @@
 """The paper's ladder (arXiv 2503.14476, table 1) in small: one technique after another, and the whole without each.
 
-    python benchmarks/ladder.py                     # 5 seeds
-    python benchmarks/ladder.py --seeds 1           # the small table
-    python benchmarks/ladder.py --quick             # one seed of the arms that the claims are about
-    python benchmarks/ladder.py --show              # the table and the plot of the runs that are there
+    python benchmarks/ladder.py                            # 5 seeds
+    python benchmarks/ladder.py --seeds 1                  # the small table
+    python benchmarks/ladder.py --seeds 10 --claims-only   # more seeds of the arms that the claims compare
+    python benchmarks/ladder.py --quick                    # one seed of those
+    python benchmarks/ladder.py --show                     # the table and the plot of the runs that are there
 
 Every run trains models/rambling-0.8m on math/Arithmetic-v0 with configs/ladder/base.yaml and the files of its
 techniques, on one core. It goes on until it has both taken STEPS optimizer steps and generated TOKENS completion
@@ -99,17 +100,20 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = parser_of(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each arm (default: 5)")
+    parser.add_argument("--claims-only", action="store_true", help="only the arms that the claims compare")
     parser.add_argument("--show", action="store_true", help="run nothing")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ladder", help="where finished runs are kept")
     options = parser.parse_args()
     if not options.show:
-        arms = CLAIMED.values() if options.quick else ARMS
+        arms = CLAIMED.values() if options.quick or options.claims_only else ARMS
         seeds = range(1 if options.quick else options.seeds)
         jobs = {f"{arm.replace(' ', '_')}-{seed}": (arm, seed) for seed in seeds for arm in arms}
         for name, _ in carry_out(train, jobs, options.folder):
             console.print(name)
     runs = read(options.folder)
     report(runs, options.json)
+    ladder_table.plot(runs, list(ARMS)[: len(RUNGS) + 1], options.folder / "ladder.png")
+    console.print(f"plot: {options.folder / 'ladder.png'}")
 
 
 def report(runs: list[dict[str, Any]], path: Path | None) -> None:
@@ -126,7 +130,6 @@ def report(runs: list[dict[str, Any]], path: Path | None) -> None:
         console.print("The claims are intervals over seeds: run at least two.")
     if path is not None:
         write_runs(runs, path)
-        ladder_table.plot(runs, list(ARMS)[: len(RUNGS) + 1], path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ def main() -> None:
     finish(time_table.claims(runs), options.json)
     if options.json is not None:
         write_runs(runs, options.json)
-        time_table.plot(runs, options.json.with_suffix(".png"))
+    time_table.plot(runs, options.folder / "time_to_accuracy.png")
+    console.print(f"plot: {options.folder / 'time_to_accuracy.png'}")
 
 
 if __name__ == "__main__":
