@@ -18,7 +18,7 @@ help:
 	@echo "make test         run the tests"
 	@echo "make lint         ruff and mypy"
 	@echo "make docs         build the documentation into site/"
-	@echo "make ladder       the paper's ladder in small (SEEDS=1: a quarter of an hour on 2 cores)"
+	@echo "make ladder       the paper's ladder in small (SEEDS=1: ten minutes on 2 cores)"
 	@echo "make base-model   make the shipped models again"
 
 setup: $(STAMP)

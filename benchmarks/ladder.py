@@ -2,8 +2,8 @@
 
     python benchmarks/ladder.py                            # 5 seeds
     python benchmarks/ladder.py --seeds 1                  # the small table
-    python benchmarks/ladder.py --seeds 10 --claims-only   # more seeds of the arms that the claims compare
-    python benchmarks/ladder.py --quick                    # one seed of those
+    python benchmarks/ladder.py --quick                    # one seed of the arms that the claims compare
+    python benchmarks/ladder.py --seeds 10 --arms "naive GRPO" "+ dynamic-sampling"    # more seeds of some
     python benchmarks/ladder.py --show                     # the table and the plot of the runs that are there
 
 Every run trains models/rambling-0.8m on math/Arithmetic-v0 with configs/ladder/base.yaml and the files of its
@@ -100,12 +100,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = parser_of(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=5, help="runs of each arm (default: 5)")
-    parser.add_argument("--claims-only", action="store_true", help="only the arms that the claims compare")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, metavar="ARM", help=f"only these; of {', '.join(ARMS)}")
     parser.add_argument("--show", action="store_true", help="run nothing")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ladder", help="where finished runs are kept")
     options = parser.parse_args()
     if not options.show:
-        arms = CLAIMED.values() if options.quick or options.claims_only else ARMS
+        arms = options.arms or (CLAIMED.values() if options.quick else ARMS)
         seeds = range(1 if options.quick else options.seeds)
         jobs = {f"{arm.replace(' ', '_')}-{seed}": (arm, seed) for seed in seeds for arm in arms}
         for name, _ in carry_out(train, jobs, options.folder):

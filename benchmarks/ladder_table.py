@@ -66,7 +66,7 @@ MECHANISMS: dict[str, Figure] = {
     "cut off": logged("completions/clipped_ratio"),
     "length": logged("completions/mean_length"),
     "groups dropped": dropped,
-    "trained groups without signal": logged("frac_reward_zero_std"),
+    "no signal": logged("frac_reward_zero_std"),
     "gradient norm": logged("grad_norm"),
 }
 
@@ -92,7 +92,8 @@ def difference(runs: Sequence[Run], arm: str, other: str, figure: Figure) -> tup
 
 def shown(mean: float, half: float) -> str:
     """A figure with its interval, as precise as its size asks for."""
-    digits = 0 if abs(mean) >= 100 else 3 if abs(mean) >= 0.01 or mean == 0 else 4
+    size = abs(mean)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 3 if size >= 0.01 or mean == 0 else 4
     return f"{mean:,.{digits}f}" + ("" if math.isnan(half) else f" ± {half:,.{digits}f}")
 
 
@@ -138,7 +139,7 @@ def plot(runs: Sequence[Run], arms: Sequence[str], path: Path) -> None:
         entropy.plot(*_entropy(mine), **style)
     for axes, label in ((by_steps, "optimizer steps"), (by_tokens, "tokens generated, thousands")):
         axes.set(xlabel=label, ylabel="held-out accuracy")
-    entropy.set(xlabel="optimizer steps", ylabel="entropy, nats", yscale="log")
+    entropy.set(xlabel="optimizer steps", ylabel="entropy, nats", ylim=(0, None))
     by_steps.legend(fontsize=8)
     for axes in (by_steps, by_tokens, entropy):
         axes.grid(alpha=0.3)

@@ -1,0 +1,135 @@
+"""Fill the tables of docs/results.md and README.md, and draw its plots, from the raw files in benchmarks/results.
+
+python scripts/make_results.py            # write them
+python scripts/make_results.py --check    # exit code 1 if a table is not what the raw files say
+
+A table stands between `<!-- made: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import ladder_table  # noqa: E402
+import time_table  # noqa: E402
+from ladder import ARMS, RUNGS  # noqa: E402
+
+PAPER = (30, 36, 38, 41, 42, 50)
+"""Table 1 of the paper: avg@32 on AIME 2024, in percent, of the rungs in order."""
+
+
+def runs(name: str) -> list[dict[str, Any]]:
+    return json.loads((RESULTS / f"{name}.runs.json").read_text(encoding="utf-8"))
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def rungs(figures: Sequence[str]) -> str:
+    """The rungs beside the paper's."""
+    chosen = {name: ladder_table.RESULTS[name] for name in figures}
+    rows = ladder_table.table(runs("ladder"), list(ARMS)[: len(RUNGS) + 1], chosen)
+    return markdown(
+        ["", "paper, AIME 2024", *figures],
+        [[row[0], str(score), *row[1:]] for row, score in zip(rows, PAPER, strict=True)],
+    )
+
+
+def arms(names: Sequence[str], figures: dict[str, ladder_table.Figure]) -> str:
+    return markdown(["", *figures], ladder_table.table(runs("ladder"), names, figures))
+
+
+def steps_of_the_ladder() -> str:
+    """What each technique changes when it is added, and when it alone is left out of the whole."""
+    found = runs("ladder")
+    names = list(ARMS)[: len(RUNGS) + 1]
+    full = names[-1]
+    rows = []
+    for number, rung in enumerate(RUNGS):
+        without = names[number] if number == len(RUNGS) - 1 else f"all but {rung}"
+        pairs = ((names[number + 1], names[number]), (full, without))
+        figures = [ladder_table.RESULTS[f"accuracy, same {kind}"] for kind in ("steps", "tokens")]
+        cells = [
+            ladder_table.shown(*ladder_table.difference(found, *pair, figure)) for pair in pairs for figure in figures
+        ]
+        rows.append([rung, *cells])
+    kinds = ("same steps", "same tokens")
+    return markdown(["", *(f"{what}, {kind}" for what in ("added", "in the whole") for kind in kinds)], rows)
+
+
+def claims() -> str:
+    """Every claim of every benchmark."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        if path.name.endswith(".runs.json"):
+            continue
+        for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
+            at_least = claim["higher_is_better"]
+            holds = claim["value"] >= claim["bar"] if at_least else claim["value"] <= claim["bar"]
+            bar = f"{'at least' if at_least else 'at most'} {claim['bar']:g}"
+            rows.append([f"`{path.stem}`", claim["name"], f"{claim['value']:.4g}", bar, "yes" if holds else "**no**"])
+    return markdown(["benchmark", "claim", "measured", "bar", "holds"], rows)
+
+
+def machines() -> str:
+    """What each benchmark was measured on."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        if not path.name.endswith(".runs.json"):
+            machine = json.loads(path.read_text(encoding="utf-8"))["machine"]
+            versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+            where = f"{machine['cpu']}, {machine['cores']} cores"
+            rows.append([f"`{path.stem}`", f"`{machine['commit']}`", where, versions])
+    return markdown(["benchmark", "commit", "machine", "versions"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "rungs": lambda: rungs(list(ladder_table.RESULTS)),
+    "rungs, short": lambda: rungs(["accuracy, same steps", "accuracy, same tokens", "entropy at the end"]),
+    "left out": lambda: arms(list(ARMS)[len(RUNGS) :], ladder_table.RESULTS),
+    "mechanisms": lambda: arms(list(ARMS), ladder_table.MECHANISMS),
+    "techniques": steps_of_the_ladder,
+    "time to accuracy": lambda: markdown(time_table.HEADINGS, time_table.rows(runs("time_to_accuracy"))),
+    "sections": lambda: markdown(["", *time_table.SIDES], time_table.sections(runs("time_to_accuracy"))),
+    "claims": claims,
+    "machines": machines,
+}
+BLOCK = re.compile(r"(<!-- made: ([\w, ]+) -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the raw files have them."""
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is out of date")
+    options = parser.parse_args()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if filled(text) == text:
+            continue
+        if options.check:
+            sys.exit(f"a table of {page.name} is not what benchmarks/results says: run python scripts/make_results.py")
+        page.write_text(filled(text), encoding="utf-8")
+    if not options.check:
+        ladder_table.plot(runs("ladder"), list(ARMS)[: len(RUNGS) + 1], ROOT / "docs" / "ladder.png")
+        time_table.plot(runs("time_to_accuracy"), ROOT / "docs" / "time-to-accuracy.png")
+
+
+if __name__ == "__main__":
+    main()
