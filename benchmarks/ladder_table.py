@@ -92,7 +92,7 @@ def difference(runs: Sequence[Run], arm: str, other: str, figure: Figure) -> tup
 
 def shown(mean: float, half: float) -> str:
     """A figure with its interval, as precise as its size asks for."""
-    size = abs(mean)
+    size = max(abs(mean), 0.0 if math.isnan(half) else half)
     digits = 0 if size >= 100 else 1 if size >= 10 else 3 if size >= 0.01 or mean == 0 else 4
     return f"{mean:,.{digits}f}" + ("" if math.isnan(half) else f" ± {half:,.{digits}f}")
 
