@@ -85,8 +85,8 @@ FAULTS = [
     (faulty.SeedsNumPy, "contract", r"reset\(\) changes the global generator of numpy\.random,"),
     # what is shown
     (faulty.AnotherPromptEachTime, "rows", r"row 0 shows .* instead of .* when it is asked again .*: reset\(opt"),
-    (faulty.AnotherPromptInEachProcess, "rows", r"row 0 shows .* instead of .* in another process"),
-    (faulty.IgnoresTheSeed, "rows", r"seed 0 shows .* instead of .* in another process"),
+    (faulty.AnotherPromptInEachProcess, "rows", r"row \d+ shows .* instead of .* in another process"),
+    (faulty.IgnoresTheSeed, "rows", r"seed \d+ shows .* instead of .* in another process"),
     (faulty.AnswerAtTheEnd, "copying", r"the last number of the prompt is right in 8 of 8 rows: take the answer out"),
     (faulty.AnswerInTheMiddle, "copying", r"number 2 of the prompt is right in 8 of 8 rows: take the answer out"),
     (faulty.SolutionInThePrompt, "leak", r"the prompt holds the solution \(and 7 more of 8\): take it out"),
