@@ -14,14 +14,15 @@ are kept in a folder, one file each: what is there is not run again.
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ladder_table
 from common import console, finish, parser_of, show
-from measured import ROOT, carry_out, kept, measure, quieten, write_runs
+from measured import ROOT, carry_out, kept, measure, ours, quieten, settings_of, write_runs
 
 RUNGS = ("overlong-filtering", "clip-higher", "soft-overlong", "token-level", "dynamic-sampling")
 """The techniques in the order of the paper's table."""
@@ -48,32 +49,19 @@ CLAIMED = {
 """The arms that the claims compare."""
 
 
+def settings(techniques: Iterable[str], **flags: Any) -> AbstractContextManager[tuple[Any, Any, dict[str, Any]]]:
+    """Those of a run with some techniques on."""
+    return settings_of([ROOT / "configs" / "ladder" / f"{name}.yaml" for name in ("base", *techniques)], **flags)
+
+
 def train(arm: str, seed: int) -> dict[str, Any]:
     """Carry out one run."""
-    from transformers import PrinterCallback
-
-    from dapo_trl import DAPOTrainer
-    from dapo_trl.environments import make_env
-    from dapo_trl.settings import load_settings
-
     quieten()
-    files = [ROOT / "configs" / "ladder" / f"{name}.yaml" for name in ("base", *ARMS[arm])]
-    with tempfile.TemporaryDirectory() as scratch:
-        flags = {"output_dir": scratch, "seed": seed, "max_steps": 100_000, "disable_tqdm": True, "report_to": "[]"}
-        run, args, _ = load_settings(
-            files, [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-        )
-        trainer = DAPOTrainer(model=str(ROOT / run.model), args=args, env=make_env(run.env, **run.env_kwargs))
-        trainer.remove_callback(PrinterCallback)
-        held_out = make_env(run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
-        sampling = trainer.sampling
-
-        def generated() -> tuple[int, int]:
-            return sampling.counts.sampled * args.num_generations, sampling.ledger.generated
-
+    with settings(ARMS[arm], seed=seed, max_steps=100_000) as (run, args, _):
+        trainer, generated = ours(run, args)
         measured = measure(
             trainer,
-            held_out,
+            run,
             problems=PROBLEMS,
             samples=SAMPLES,
             every=EVERY,
@@ -81,12 +69,12 @@ def train(arm: str, seed: int) -> dict[str, Any]:
             enough=lambda done: done[-1].step >= ladder_table.STEPS and done[-1].tokens >= ladder_table.TOKENS,
         )
         trainer.train()
-        return {
-            "arm": arm,
-            "seed": seed,
-            "measured": [asdict(measurement) for measurement in measured],
-            "log": [{name: row[name] for name in KEPT} for row in trainer.state.log_history if "entropy" in row],
-        }
+    return {
+        "arm": arm,
+        "seed": seed,
+        "measured": [asdict(measurement) for measurement in measured],
+        "log": [{name: row[name] for name in KEPT} for row in trainer.state.log_history if "entropy" in row],
+    }
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from common import Claim, arguments, finish, show
-from planner import ALLOCATORS, SMALL, Case, in_a_process, new_model, quiet
+from measured import quieten
+from planner import ALLOCATORS, SMALL, Case, in_a_process, new_model
 
 SETTINGS = SMALL | {"num_generations": 4, "per_device_train_batch_size": 4, "beta": 0.01}
 WAYS = {"all weights": {}, "LoRA, rank 16": {"lora_rank": 16}, "LoRA, rank 16, checkpointing": {
@@ -23,7 +24,7 @@ WAYS = {"all weights": {}, "LoRA, rank 16": {"lora_rank": 16}, "LoRA, rank 16, c
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    quiet()
+    quieten()
     shape = "30M" if options.quick else "100M"
     with tempfile.TemporaryDirectory() as folder:
         model = new_model(shape, Path(folder))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +38,29 @@ class Measurement:
     truncated: float
 
 
+@contextlib.contextmanager
+def settings_of(files: Sequence[Path], **flags: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+    """What `load_settings` makes of configuration files and flags, for a silent run in a folder that does not stay."""
+    from dapo_trl.settings import load_settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"output_dir": folder, "disable_tqdm": True, "report_to": "[]", **flags}
+        yield load_settings(files, [text for name, value in given.items() for text in (f"--{name}", str(value))])
+
+
+def ours(run: Any, args: Any) -> tuple[Any, Callable[[], tuple[int, int]]]:
+    """A `DAPOTrainer` of such settings, and what tells the completions and the tokens that it has generated."""
+    from dapo_trl import DAPOTrainer
+    from dapo_trl.environments import make_env
+
+    trainer = DAPOTrainer(model=str(ROOT / run.model), args=args, env=make_env(run.env, **run.env_kwargs))
+    sampling = trainer.sampling
+    return trainer, lambda: (sampling.counts.sampled * args.num_generations, sampling.ledger.generated)
+
+
 def measure(
     trainer: Any,
-    env: Any,
+    run: Any,
     *,
     problems: int,
     samples: int,
@@ -46,11 +68,11 @@ def measure(
     generated: Callable[[], tuple[int, int]],
     enough: Callable[[Sequence[Measurement]], bool],
 ) -> list[Measurement]:
-    """Let a trainer measure its model before the first step and then after every so many.
+    """Let a trainer measure its model before the first step and then after every so many, and print nothing.
 
     Args:
         trainer: Ours or TRL's, not yet started.
-        env: The held-out environment.
+        run: The settings that name the held-out environment.
         problems: Its first so many rows are measured.
         samples: Completions of each.
         every: Optimizer steps between two measurements.
@@ -60,10 +82,12 @@ def measure(
     Returns:
         The measurements, a list that fills while the trainer trains.
     """
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
+    from dapo_trl.environments import make_env
     from dapo_trl.evaluation import Sampling, evaluate
 
+    env = make_env(run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
     measured: list[Measurement] = []
 
     class Measure(TrainerCallback):
@@ -88,6 +112,7 @@ def measure(
             measured.append(Measurement(*cost, found.mean, float(found.truncated.mean())))
             self.since = time.perf_counter()
 
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Measure())
     return measured
 

@@ -34,8 +34,8 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import gymnasium
 import torch
 from common import Claim, arguments, finish, show
+from measured import ROOT, quieten
 from transformers import AutoTokenizer, PrinterCallback, Qwen2Config, Qwen2ForCausalLM
-from transformers.utils import logging
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.adapters import peft_config
@@ -48,7 +48,6 @@ from dapo_trl.plan.weights import read_config
 from dapo_trl.settings import load_settings
 from envs import TaskEnv
 
-ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "models" / "arithmetic-0.8m"
 SHAPES = {  # hidden, intermediate, layers, heads, key and value heads; 29 and 95 million weights
     "30M": (512, 1408, 8, 8, 4),
@@ -152,7 +151,7 @@ def train(case: Case, model: str) -> dict[str, float]:
 
 def measure(case: Case, model: str) -> dict[str, float]:
     """In a process of its own: peak and baseline of the resident memory, in bytes."""
-    quiet()
+    quieten()
     train(
         Case("", "shipped", {"per_device_train_batch_size": 8, "num_iterations": 1}, batches=1, length=8), str(SHIPPED)
     )
@@ -165,12 +164,6 @@ def measure(case: Case, model: str) -> dict[str, float]:
 def resident(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) * 1024
-
-
-def quiet() -> None:
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def new_model(shape: str, folder: Path) -> str:
@@ -262,7 +255,7 @@ def main() -> None:
         print(json.dumps(measure(Case(**json.loads(given)), model)))
         return
     options = arguments(__doc__ or "")
-    quiet()
+    quieten()
     cases = CASES[:3] if options.quick else CASES
     with tempfile.TemporaryDirectory() as folder:
         models = {"shipped": str(SHIPPED)}

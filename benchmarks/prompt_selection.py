@@ -14,15 +14,13 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from common import Claim, arguments, console, finish, show
+from measured import ROOT, quieten, settings_of
 
-ROOT = Path(__file__).resolve().parent.parent
 ARMS: dict[str, dict[str, Any]] = {
     "no dynamic sampling": {"group_filter": "none"},
     "uniform": {"prompt_selection": "uniform"},
@@ -34,23 +32,16 @@ SMOOTHING = 3
 
 def train(arm: str, seed: int, steps: int) -> dict[str, Any]:
     """One run; its measurements as (completions generated, held-out accuracy)."""
-    import torch
     from transformers import PrinterCallback, TrainerCallback
-    from transformers.utils import logging
 
     from dapo_trl import DAPOTrainer
     from dapo_trl.environments import make_env
     from dapo_trl.evaluation import Sampling, evaluate
-    from dapo_trl.settings import load_settings
 
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder:
-        flags = {"model": ROOT / "models" / "arithmetic-0.8m", "output_dir": folder, "seed": seed, "max_steps": steps}
-        flags |= {"disable_tqdm": True, "report_to": "[]", **ARMS[arm]}
-        given = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-        run, args, _ = load_settings([ROOT / "configs" / "quickstart.yaml"], given)
+    quieten()
+    shipped = ROOT / "models" / "arithmetic-0.8m"
+    files = [ROOT / "configs" / "quickstart.yaml"]
+    with settings_of(files, model=shipped, seed=seed, max_steps=steps, **ARMS[arm]) as (run, args, _):
         trainer = DAPOTrainer(model=run.model, args=args, env=make_env(run.env, **run.env_kwargs))
         held_out = make_env(run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
         measured: list[tuple[int, float]] = []

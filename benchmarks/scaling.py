@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from common import Claim, arguments, finish, show
-from train_step import CUT, MEDIAN, PROMPT, Case, compare, median, quiet
+from measured import quieten
+from train_step import CUT, MEDIAN, PROMPT, Case, compare, median
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "performance.png"
 COLOURS = {"theirs_s": "tab:gray", "ours_s": "tab:blue"}
@@ -81,7 +82,7 @@ def draw(lengths: list[dict[str, float]], batches: list[dict[str, float]]) -> No
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    quiet()
+    quieten()
     repetitions, rows = (1, 16) if options.quick else (2, 32)
     middles = (22.5, 90.0) if options.quick else (22.5, 45.0, 90.0, 180.0)
     sizes = (16, 32) if options.quick else (16, 32, 64, 128)

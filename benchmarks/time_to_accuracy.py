@@ -14,15 +14,14 @@ that it took. Finished runs are kept in a folder, one file each: what is there i
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import time_table
 from common import console, finish, parser_of, show
-from ladder import RUNGS
-from measured import ROOT, carry_out, kept, measure, quieten, write_runs
+from ladder import RUNGS, settings
+from measured import ROOT, carry_out, kept, measure, ours, quieten, write_runs
 from sections import timed
 
 PATIENCE = 640
@@ -35,23 +34,12 @@ PROMPTS = 20_000
 
 def train(side: str, seed: int) -> dict[str, Any]:
     """One run to the goal."""
-    from transformers import PrinterCallback
-
-    from dapo_trl.environments import make_env
-    from dapo_trl.settings import load_settings
-
     quieten()
-    with tempfile.TemporaryDirectory() as folder:
-        files = [ROOT / "configs" / "ladder" / f"{name}.yaml" for name in ("base", *RUNGS)]
-        flags = {"output_dir": folder, "seed": seed, "max_steps": PATIENCE, "disable_tqdm": True, "report_to": "[]"}
-        run, args, given = load_settings(files, [text for name in flags for text in (f"--{name}", str(flags[name]))])
-        env = make_env(run.env, **run.env_kwargs)
-        held_out = make_env(run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
-        trainer, generated = _ours(run, args, env) if side == "ours" else _theirs(run, args, given, env)
-        trainer.remove_callback(PrinterCallback)
+    with settings(RUNGS, seed=seed, max_steps=PATIENCE) as (run, args, given):
+        trainer, generated = ours(run, args) if side == "ours" else _theirs(run, args, given)
         measured = measure(
             trainer,
-            held_out,
+            run,
             problems=PROBLEMS,
             samples=SAMPLES,
             every=EVERY,
@@ -64,21 +52,15 @@ def train(side: str, seed: int) -> dict[str, Any]:
     return {"side": side, "seed": seed, "measured": [asdict(row) for row in measured], "sections": sections}
 
 
-def _ours(run: Any, args: Any, env: Any) -> tuple[Any, Any]:
-    from dapo_trl import DAPOTrainer
-
-    trainer = DAPOTrainer(model=str(ROOT / run.model), args=args, env=env)
-    sampling = trainer.sampling
-    return trainer, lambda: (sampling.counts.sampled * args.num_generations, sampling.ledger.generated)
-
-
-def _theirs(run: Any, args: Any, given: dict[str, Any], env: Any) -> tuple[Any, Any]:
+def _theirs(run: Any, args: Any, given: dict[str, Any]) -> tuple[Any, Any]:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
     from trl.rewards import get_soft_overlong_punishment
 
+    from dapo_trl.environments import make_env
     from envs import Completion
 
+    env = make_env(run.env, **run.env_kwargs)
     lengths: list[int] = []
 
     def correctness(completions, completion_ids, index, **_) -> list[float]:

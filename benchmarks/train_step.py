@@ -23,7 +23,6 @@ import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,17 +33,15 @@ import numpy as np
 import torch
 from common import Claim, arguments, console, finish, show
 from datasets import Dataset
+from measured import ROOT, quieten, settings_of
 from sections import timed
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
-from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOConfig, DAPOTrainer
 from dapo_trl.environments import make_env
-from dapo_trl.settings import load_settings
 
-ROOT = Path(__file__).resolve().parent.parent
 SIDES = ("TRL", "ours")
 PROMPT, MEDIAN, SIGMA, CUT, FLAT = 64, 90.0, 0.8, 512, 120
 GROUP, UPDATES = 8, 2
@@ -269,23 +266,14 @@ def peak(side: str, case: Case) -> int:
 
 def host_share(steps: int) -> tuple[dict[str, float], float]:
     """Seconds of the quick start by section, and the share of the whole that is none of them."""
-    with tempfile.TemporaryDirectory() as folder:
-        flags = {"model": ROOT / "models" / "arithmetic-0.8m", "output_dir": folder, "max_steps": steps}
-        flags |= {"disable_tqdm": True, "report_to": "[]"}
-        given = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-        run, args, _ = load_settings([ROOT / "configs" / "quickstart.yaml"], given)
+    shipped, files = ROOT / "models" / "arithmetic-0.8m", [ROOT / "configs" / "quickstart.yaml"]
+    with settings_of(files, model=shipped, max_steps=steps) as (run, args, _):
         trainer = DAPOTrainer(model=run.model, args=args, env=make_env(run.env, **run.env_kwargs))
         trainer.remove_callback(PrinterCallback)
         with timed(trainer) as timers:
             trainer.train()
     found = timers.by_section(timers.total)
     return found, found["everything else"] / timers.total
-
-
-def quiet() -> None:
-    torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def median(found: list[dict[str, float]], name: str) -> float:
@@ -317,7 +305,7 @@ def show_steps(found: dict[str, list[dict[str, float]]], title: str) -> None:
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    quiet()
+    quieten()
     case = Case(rows=32) if options.quick else Case()
     repetitions = 2 if options.quick else 5
     flat = Case(rows=case.rows, flat=FLAT)
