@@ -1,4 +1,4 @@
-"""transformers' `generate` as it comes, and with rows that have ended leaving the batch (`dapo_trl/compaction.py`).
+"""transformers' `generate` as it comes, and with rows that have ended leaving the batch.
 
     python benchmarks/generation.py            # a minute on one core
     python benchmarks/generation.py --quick
@@ -21,8 +21,8 @@ from common import Claim, arguments, console, finish, show
 from measured import ROOT, quieten
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from dapo_trl import compaction
-from dapo_trl.environments import make_env
+from dapo_trl.generation import transformers as compaction
+from dapo_trl.rollout.environments import make_env
 
 GROUPS, GROUP = 8, 8
 LIMITS = (128, 512)

@@ -41,7 +41,7 @@ class Measurement:
 @contextlib.contextmanager
 def settings_of(files: Sequence[Path], **flags: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
     """What `load_settings` makes of configuration files and flags, for a silent run in a folder that does not stay."""
-    from dapo_trl.settings import load_settings
+    from dapo_trl.run.settings import load_settings
 
     with tempfile.TemporaryDirectory() as folder:
         given = {"output_dir": folder, "disable_tqdm": True, "report_to": "[]", **flags}
@@ -51,7 +51,7 @@ def settings_of(files: Sequence[Path], **flags: Any) -> Iterator[tuple[Any, Any,
 def ours(run: Any, args: Any) -> tuple[Any, Callable[[], tuple[int, int]]]:
     """A `DAPOTrainer` of such settings, and what tells the completions and the tokens that it has generated."""
     from dapo_trl import DAPOTrainer
-    from dapo_trl.environments import make_env
+    from dapo_trl.rollout.environments import make_env
 
     trainer = DAPOTrainer(model=str(ROOT / run.model), args=args, env=make_env(run.env, **run.env_kwargs))
     sampling = trainer.sampling
@@ -84,8 +84,8 @@ def measure(
     """
     from transformers import PrinterCallback, TrainerCallback
 
-    from dapo_trl.environments import make_env
     from dapo_trl.evaluation import Sampling, evaluate
+    from dapo_trl.rollout.environments import make_env
 
     env = make_env(run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
     measured: list[Measurement] = []

@@ -38,14 +38,14 @@ from measured import ROOT, quieten
 from transformers import AutoTokenizer, PrinterCallback, Qwen2Config, Qwen2ForCausalLM
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.adapters import peft_config
-from dapo_trl.environments import make_env
 from dapo_trl.plan import memory
 from dapo_trl.plan.devices import Placement, planned_config
 from dapo_trl.plan.planner import Assumed, make_plan
 from dapo_trl.plan.task import look_at_task
 from dapo_trl.plan.weights import read_config
-from dapo_trl.settings import load_settings
+from dapo_trl.rollout.environments import make_env
+from dapo_trl.run.lora import peft_config
+from dapo_trl.run.settings import load_settings
 from envs import TaskEnv
 
 SHIPPED = ROOT / "models" / "arithmetic-0.8m"

@@ -35,8 +35,8 @@ def train(arm: str, seed: int, steps: int) -> dict[str, Any]:
     from transformers import PrinterCallback, TrainerCallback
 
     from dapo_trl import DAPOTrainer
-    from dapo_trl.environments import make_env
     from dapo_trl.evaluation import Sampling, evaluate
+    from dapo_trl.rollout.environments import make_env
 
     quieten()
     shipped = ROOT / "models" / "arithmetic-0.8m"

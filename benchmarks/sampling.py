@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from common import Claim, arguments, console, finish, show
 
-from dapo_trl.bank import BankedGroup, SurplusBank
 from dapo_trl.config import REFILL_SIGMAS
-from dapo_trl.data import PromptStream
-from dapo_trl.difficulty import Difficulty
-from dapo_trl.ledger import Ledger
-from dapo_trl.sampling import DynamicSampler
-from dapo_trl.selection import RAREST_DRAW, PromptSelector
+from dapo_trl.prompts.difficulty import Difficulty
+from dapo_trl.prompts.selector import RAREST_DRAW, PromptSelector
+from dapo_trl.prompts.stream import PromptStream
+from dapo_trl.sampling.group_filter import DynamicSampler
+from dapo_trl.sampling.surplus import BankedGroup, SurplusBank
+from dapo_trl.sampling.token_ledger import Ledger
 
 NEVER, ALWAYS, LEARNABLE, WOKEN = range(4)
 KINDS = ("never right", "always right", "learnable")

@@ -49,8 +49,8 @@ from common import Claim, arguments, console, finish, show
 
 from envs.rows import read_file
 from envs.sandbox import Program
-from envs.verifiers.code import Grading, judge, sandbox_of
-from envs.verifiers.program_tests import AssertTests, Tests, read_tests
+from envs.verifiers.code.judge import Grading, judge, sandbox_of
+from envs.verifiers.code.tests import AssertTests, Tests, read_tests
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30.0

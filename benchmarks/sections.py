@@ -11,7 +11,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from dapo_trl import DAPOTrainer, passes
+from dapo_trl import DAPOTrainer
+from dapo_trl.update import microbatches as passes
 
 SECTIONS = ("generation", "verification", "forward/backward", "log-probabilities", "optimizer")
 

@@ -57,7 +57,7 @@ def _theirs(run: Any, args: Any, given: dict[str, Any]) -> tuple[Any, Any]:
     from trl import GRPOConfig, GRPOTrainer
     from trl.rewards import get_soft_overlong_punishment
 
-    from dapo_trl.environments import make_env
+    from dapo_trl.rollout.environments import make_env
     from envs import Completion
 
     env = make_env(run.env, **run.env_kwargs)

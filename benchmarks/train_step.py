@@ -40,7 +40,7 @@ from transformers import AutoTokenizer, PrinterCallback, Qwen3Config, Qwen3ForCa
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOConfig, DAPOTrainer
-from dapo_trl.environments import make_env
+from dapo_trl.rollout.environments import make_env
 
 SIDES = ("TRL", "ours")
 PROMPT, MEDIAN, SIGMA, CUT, FLAT = 64, 90.0, 0.8, 512, 120

@@ -98,7 +98,7 @@ def prepare(core: int | None) -> None:
 
 def ours(given: Input) -> bool:
     from envs.math.answers import ANSWER_STYLES
-    from envs.verifiers.math import judge
+    from envs.verifiers.math.judge import judge
 
     return ANSWER_STYLES["auto"].judge(given.completion, given.gold, judge).accuracy == 1.0
 

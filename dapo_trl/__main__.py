@@ -2,7 +2,7 @@
 
 import sys
 
-from dapo_trl.cli import main
+from dapo_trl.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

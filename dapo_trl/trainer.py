@@ -20,29 +20,32 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer
 
-from . import batching, compaction, forward, objective
-from .assembly import Assembled, assemble
-from .callbacks import NothingLearnt, SoundAlarms
-from .collect import RolloutCollector
+from .checkpoint.resumable_trainer import ResumableTrainer
+from .checks import NO_VISION, check_context, check_request
 from .config import DAPOConfig
-from .conversation import Outcome
-from .data import PromptStream, StreamedPrompts, prompt_stream
-from .dialect import Dialect
-from .environments import has_overlong_penalty, make_env
+from .distributed import keep_together
 from .errors import ConfigError
-from .guard import stop_at_non_finite
-from .means import TokenMeans
-from .passes import Passes, Update, update_from_state, update_state
-from .peers import keep_together
+from .generation import transformers as compaction
+from .monitor.callbacks import NothingLearnt, SoundAlarms
+from .monitor.rollout_recorder import RolloutRecorder
+from .monitor.trackers import grouped_names
 from .plan.cautions import cautions_at_start
-from .record import RolloutRecorder
-from .replay import Replay
-from .request import NO_VISION, check_context, check_request
-from .resume import ResumableTrainer
-from .rewards import OverlongReward, RewardColumns, checked
-from .rollout import EnvironmentReward, EnvironmentRollout, EnvironmentRows, clock_rows
-from .state import SamplingState
-from .trackers import grouped_names
+from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
+from .rollout.chat_format import Dialect
+from .rollout.environments import has_overlong_penalty, make_env
+from .rollout.episode import Outcome
+from .rollout.rewards import OverlongReward, RewardColumns, checked
+from .rollout.trl_bridge import EnvironmentReward, EnvironmentRollout, EnvironmentRows, clock_rows
+from .sampling.collector import RolloutCollector
+from .sampling.state import SamplingState
+from .update import batching
+from .update import logprobs as forward
+from .update import loss as objective
+from .update.guard import stop_at_non_finite
+from .update.microbatches import Passes, Update, update_from_state, update_state
+from .update.schedule import Assembled, assemble
+from .update.token_means import TokenMeans
+from .update.trl_replay import Replay
 
 
 class DAPOTrainer(ResumableTrainer):

@@ -3,11 +3,11 @@
 from gymnasium import register
 
 from .base import Completion, Judgement, TaskEnv, Verdict
-from .checker import check_reward_env
 from .code.datasets import DATASETS as _CODE_DATASETS
 from .math.datasets import DATASETS
 from .plugins import load_plugins
 from .reasoning_gym_tasks import register_tasks
+from .reward_check.check import check_reward_env
 from .spaces import UnicodeText
 from .wrappers import (
     FormatReward,

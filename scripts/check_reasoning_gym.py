@@ -22,8 +22,8 @@ import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
 from envs import reasoning_gym_tasks
-from envs.checker import Report, reward_report
 from envs.reasoning_gym_tasks import ReasoningGymEnv
+from envs.reward_check.check import Report, reward_report
 
 RESULT = Path(reasoning_gym_tasks.__file__).with_suffix(".json")
 

@@ -18,7 +18,7 @@ from dapo_trl.plan.devices import GIB, placement, planned_config
 from dapo_trl.plan.planner import Assumed, Plan, make_plan
 from dapo_trl.plan.task import Task
 from dapo_trl.plan.weights import read_config
-from dapo_trl.settings import load_settings
+from dapo_trl.run.settings import load_settings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 ROWS, PROMPT = 7473, 256

@@ -16,11 +16,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from dapo_trl.alarms import RULES
 from dapo_trl.config import DAPOConfig
 from dapo_trl.evaluation.settings import ALIASES, EvalConfig
-from dapo_trl.metrics import INHERITED, METRICS, Metric
-from dapo_trl.settings import RunConfig
+from dapo_trl.monitor.alarms import RULES
+from dapo_trl.monitor.metrics import INHERITED, METRICS, Metric
+from dapo_trl.run.settings import RunConfig
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -37,7 +37,7 @@ Lengths are in tokens. G is the group size, the completions of one prompt.
 
 ## The run
 
-Settings of `dapo-trl train` beside those of the trainer (`dapo_trl.settings.RunConfig`).
+Settings of `dapo-trl train` beside those of the trainer (`dapo_trl.run.settings.RunConfig`).
 
 {run}
 
@@ -129,8 +129,8 @@ def _table(fields: list[tuple[str, str, str, str]]) -> str:
 
 METRICS_PAGE = """# Metrics
 
-Made by `python scripts/make_docs.py` from [`metrics.py`](../dapo_trl/metrics.py) and
-[`alarms.py`](../dapo_trl/alarms.py).
+Made by `python scripts/make_docs.py` from [`metrics.py`](../dapo_trl/monitor/metrics.py) and
+[`alarms.py`](../dapo_trl/monitor/alarms.py).
 
 A run writes one line of JSON per log into `metrics.jsonl`, under the names below, with `step` (optimizer steps) and
 `seconds` (since the command was started; a resumed run counts on). Between two logs, values are averaged

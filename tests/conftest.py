@@ -13,9 +13,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import pytest
 import torch
 
-from dapo_trl.console import ConsoleHandler
+from dapo_trl.monitor.console import ConsoleHandler
 
-from .tiny import save_tiny_model
+from .support.tiny import save_tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED_MODEL = ROOT / "models" / "arithmetic-0.8m"

@@ -10,12 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.environments import make_env
+from dapo_trl.rollout.environments import make_env
 from envs import RecordVerdicts
 from envs.sandbox import SandboxUnavailable, open_sandbox
 
-from .envs.sandbox.processes import descendants, gone
-from .recorded import config
+from .support.processes import descendants, gone
+from .support.recorded import config
 
 ROWS = [
     {"prompt": task, "tests": {"kind": "stdin", "inputs": ["3", "-1", "20"], "outputs": outputs}}

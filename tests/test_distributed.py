@@ -14,14 +14,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from dapo_trl.adapters import merge_adapter
-from dapo_trl.checkpoint import problem
+from dapo_trl.checkpoint.files import problem
+from dapo_trl.distributed import losses_named
 from dapo_trl.errors import LostProcessError
-from dapo_trl.peers import losses_named
-from dapo_trl.status import seen
+from dapo_trl.monitor.status import seen
+from dapo_trl.run.lora import merge_adapter
 
+from .cli.test_main import config_file
 from .conftest import ROOT, SHIPPED_MODEL
-from .test_cli import config_file
 
 TIMEOUT_SECONDS = 240
 IDS = torch.arange(6)[None]
@@ -43,7 +43,7 @@ def test_a_sharded_model_from_training_to_plain_transformers(tmp_path, rank):
         save_steps=2, env_kwargs={"levels": [3], "split": "train"}, per_device_train_batch_size=4,
         max_completion_length=56, eval_problems=5, eval_samples=4,
     )  # fmt: skip
-    done = launched("tests/fsdp2-cpu-2.yaml", "tests.sharded_run", "train", "--config", path)
+    done = launched("tests/support/fsdp2-cpu-2.yaml", "tests.support.sharded_run", "train", "--config", path)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "run"
     logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -72,7 +72,7 @@ def test_a_sharded_model_from_training_to_plain_transformers(tmp_path, rank):
         shutil.rmtree(run / left)
     assert problem(run / "checkpoint-2") is None
     resume = ["--config", path, "--resume_from_checkpoint", "latest", "--eval_problems", "0"]
-    done = launched("tests/fsdp2-cpu-2.yaml", "tests.sharded_run", "train", *resume)
+    done = launched("tests/support/fsdp2-cpu-2.yaml", "tests.support.sharded_run", "train", *resume)
     assert done.returncode == 0, done.stderr[-3000:]
     again = load_file(run / "model" / file)
     assert again.keys() == saved.keys() and all(torch.equal(again[name], value) for name, value in saved.items())
@@ -83,7 +83,7 @@ def test_a_sharded_model_from_training_to_plain_transformers(tmp_path, rank):
 def test_a_process_that_fails_ends_the_run_with_one_line(tmp_path, where):
     """Killed, it is noticed at once; one that is silent, after ``ddp_timeout``."""
     path = config_file(tmp_path, steps_per_generation=1, save_strategy="steps", save_steps=1, ddp_timeout=5)
-    done = launched("configs/accelerate/cpu-2.yaml", "tests.mortal_run", where, "train", "--config", path)
+    done = launched("configs/accelerate/cpu-2.yaml", "tests.support.mortal_run", where, "train", "--config", path)
     after = time.time() - (tmp_path / "run" / "metrics.jsonl").stat().st_mtime  # seconds since the step before
     assert after < 60
     assert done.returncode == 1

@@ -13,8 +13,8 @@ from gymnasium.utils.env_checker import check_env
 
 import envs
 from dapo_trl import DAPOConfig, algorithm
-from dapo_trl.metrics import METRICS
-from dapo_trl.settings import RunConfig
+from dapo_trl.monitor.metrics import METRICS
+from dapo_trl.run.settings import RunConfig
 
 from .conftest import ROOT
 

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError
 
-from . import recorded
-from .recorded import config, prompts_of, trainer, weights
-from .tiny import save_tiny_model
+from .support import recorded
+from .support.recorded import config, prompts_of, trainer, weights
+from .support.tiny import save_tiny_model
 
 
 def run(model, folder, reward, kinds=("mixed",) * 4, **changes):

@@ -12,9 +12,9 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from trl.scripts.vllm_serve import ScriptArguments, build_command
 
-from dapo_trl.cli import main
+from dapo_trl.cli.main import main
 from dapo_trl.plan.devices import placement, planned_config
-from dapo_trl.settings import load_settings
+from dapo_trl.run.settings import load_settings
 
 from .conftest import ROOT
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.environments import make_env
 from dapo_trl.evaluation import Sampling, evaluate
+from dapo_trl.rollout.environments import make_env
 
 from .conftest import SHIPPED_MODEL
-from .recorded import config
+from .support.recorded import config
 
 
 def test_accuracy_rises_on_problems_that_were_never_trained_on(tmp_path):

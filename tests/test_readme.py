@@ -65,7 +65,7 @@ def test_command(command, checkout):
     if words[0] == "make":
         if not (BIN.parent / ".installed").exists():
             pytest.skip("not running in the environment that the Makefile makes")
-        arguments = {"quickstart": SHORT, "test": "tests/test_console.py -n 0"}[words[1]]
+        arguments = {"quickstart": SHORT, "test": "tests/monitor/test_console.py -n 0"}[words[1]]
         words += [f"VENV={BIN.parent}", f"ARGS={arguments}", "-o", str(BIN.parent / ".installed")]
     elif "train" in words:
         words += shlex.split(SHORT)

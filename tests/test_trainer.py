@@ -16,12 +16,12 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOConfig, DAPOTrainer
-from dapo_trl.checkpoint import load_state, save_state
+from dapo_trl.checkpoint.files import load_state, save_state
 from dapo_trl.errors import ConfigError, NonFiniteError, RefillLimitError, RewardError
-from dapo_trl.metrics import METRICS
+from dapo_trl.monitor.metrics import METRICS
 
-from . import recorded
-from .recorded import config, one_step, prompts_of, trainer, weights
+from .support import recorded
+from .support.recorded import config, one_step, prompts_of, trainer, weights
 
 
 def gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -132,10 +132,10 @@ class TestTheUpdateDoesNotDependOnTheSplit:
         alone = one_step(tiny_model, tmp_path, 2, max_refill_rounds=refills)
         command = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
 
-        command += ["-m", "tests.recorded", tiny_model, str(tmp_path), "2", str(refills)]
+        command += ["-m", "tests.support.recorded", tiny_model, str(tmp_path), "2", str(refills)]
         done = subprocess.run(
             [sys.executable, *command],
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=Path(__file__).resolve().parents[1],
             capture_output=True,
             text=True,
             timeout=300,

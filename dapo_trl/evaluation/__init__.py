@@ -13,7 +13,7 @@ table.py        its tables
 comparison.py   the difference of two evaluations
 """
 
-from .examiner import BATCH_TOKENS, Examiner, Problem, Sample, Sampling, collect, evaluate, evaluated_at_once
+from .evaluator import BATCH_TOKENS, Examiner, Problem, Sample, Sampling, collect, evaluate, evaluated_at_once
 from .figures import Evaluation
 
 __all__ = [

@@ -13,14 +13,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
-from envs.saved import describe
+from envs.description import describe
 
-from ..console import progress_bar
-from ..env_wrappers import wrap_env
-from ..environments import make_env, row_count
 from ..errors import ConfigError
-from ..startup import quieten, share_cores
-from .examiner import Examiner, Problem, collect
+from ..monitor.console import progress_bar
+from ..rollout.env_wrappers import wrap_env
+from ..rollout.environments import make_env, row_count
+from ..run.startup import quieten, share_cores
+from .evaluator import Examiner, Problem, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
 from .settings import ENDLESS_PROBLEMS, EvalConfig

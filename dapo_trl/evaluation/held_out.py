@@ -15,12 +15,12 @@ from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerState
 
-from ..console import progress_bar
-from ..peers import in_step
-from ..settings import RunConfig
+from ..distributed import in_step
+from ..monitor.console import progress_bar
+from ..run.settings import RunConfig
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
-from .examiner import Sampling, evaluate, evaluated_at_once
+from .evaluator import Sampling, evaluate, evaluated_at_once
 from .figures import Evaluation, merge
 from .journal import write
 

@@ -21,7 +21,7 @@ import pyarrow
 import pyarrow.parquet
 
 from ..errors import ConfigError
-from .examiner import Problem, Sample
+from .evaluator import Problem, Sample
 from .figures import plain
 from .table import title
 

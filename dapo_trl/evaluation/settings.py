@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..env_wrappers import wrapper_settings
 from ..errors import ConfigError
-from ..settings import OWNERS, read_files, read_flags
-from .examiner import BATCH_TOKENS, Sampling
+from ..rollout.env_wrappers import wrapper_settings
+from ..run.settings import OWNERS, read_files, read_flags
+from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 
 ALIASES = {

@@ -11,8 +11,8 @@ import torch
 import yaml
 from transformers import PreTrainedConfig
 
-from ..callbacks import read_metrics
 from ..errors import ConfigError
+from ..monitor.callbacks import read_metrics
 from .devices import Card
 from .schedule import Speed
 from .weights import count_weights, read_config

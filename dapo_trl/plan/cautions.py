@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from peft import PeftModel
 
 from ..config import DAPOConfig
-from ..settings import RunConfig
+from ..run.settings import RunConfig
 
 if TYPE_CHECKING:
     from .planner import Plan

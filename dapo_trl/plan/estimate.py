@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedConfig
 
-from ..adapters import peft_config
 from ..evaluation import evaluated_at_once
-from ..settings import RunConfig
+from ..run.lora import peft_config
+from ..run.settings import RunConfig
 from . import memory
 from .devices import PlannedConfig
 from .memory import Memory

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
-from ..autobudget import SAFETY
 from ..errors import ConfigError
-from ..settings import RunConfig
+from ..run.settings import RunConfig
+from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
 from .estimate import Estimate, loaded_dtype, pass_shape
 from .memory import Memory

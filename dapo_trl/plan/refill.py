@@ -13,13 +13,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..bank import BankedGroup, SurplusBank
 from ..config import DAPOConfig
-from ..data import PromptStream
-from ..difficulty import Difficulty
 from ..errors import ConfigError
-from ..sampling import DynamicSampler
-from ..selection import PromptSelector
+from ..prompts.difficulty import Difficulty
+from ..prompts.selector import PromptSelector
+from ..prompts.stream import PromptStream
+from ..sampling.group_filter import DynamicSampler
+from ..sampling.surplus import BankedGroup, SurplusBank
 
 WARM_UP, BATCHES = 4, 40
 """Rollout batches until predictions have settled, and those that are counted."""

@@ -8,11 +8,11 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from ..config import DAPOConfig
-from ..dialect import Dialect
-from ..environments import make_env, row_count
 from ..errors import ConfigError
-from ..rollout import EnvironmentRows
-from ..settings import RunConfig
+from ..rollout.chat_format import Dialect
+from ..rollout.environments import make_env, row_count
+from ..rollout.trl_bridge import EnvironmentRows
+from ..run.settings import RunConfig
 
 LOOKED_AT = 64
 """prompts"""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, one_line
-from ..status import FILE, QUIET, seen
+from ..monitor.status import FILE, QUIET, seen
 from . import page, summary
 from .reading import read_run
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
-from ..status import QUIET, seen
+from ..monitor.status import QUIET, seen
 
 MOST_ROWS = 200_000
 """logs that are kept in memory; of more every second, fourth, ... one is read"""

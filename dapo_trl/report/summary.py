@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..alarms import alarms_in
-from ..diagnosis import why_nothing_is_learnt
-from ..history import HELD_OUT, held_out
-from ..ledger import FATES
-from ..metrics import INHERITED, METRICS
-from ..status import RUNNING
+from ..monitor.alarms import alarms_in
+from ..monitor.diagnosis import why_nothing_is_learnt
+from ..monitor.history import HELD_OUT, held_out
+from ..monitor.metrics import INHERITED, METRICS
+from ..monitor.status import RUNNING
+from ..sampling.token_ledger import FATES
 from .reading import Run
 
 MOST_POINTS = 500

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from ..rows import column, text_of, user_text
-from ..verifiers.program_tests import CallTests, Tests, read_tests
+from ..verifiers.code.tests import CallTests, Tests, read_tests
 from .packed import unpack
 from .problems import Problem
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..rows import read_dataset, read_file
-from ..verifiers.program_tests import Tests
+from ..verifiers.code.tests import Tests
 
 BadRows = Literal["raise", "skip"]
 

@@ -11,8 +11,8 @@ from typing import Any, get_args
 from ..base import Judgement, TaskEnv, Verdict
 from ..rows import one_source, published_split
 from ..sandbox import Limits
-from ..verifiers.code import Grading, RewardKind, judgement_of, outcome_of, sandbox_of
-from ..verifiers.running import Outcome
+from ..verifiers.code.judge import Grading, RewardKind, judgement_of, outcome_of, sandbox_of
+from ..verifiers.code.run_tests import Outcome
 from .formats import FORMATS, Rows
 from .problems import BadRows, Problem, problems_of_dataset, problems_of_file, read_problems
 from .prompts import STYLES

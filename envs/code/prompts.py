@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..verifiers.program_tests import CallTests, StdinTests
-from ..verifiers.program_text import completed_function, fenced_program, with_preamble
+from ..verifiers.code.tests import CallTests, StdinTests
+from ..verifiers.program_extraction import completed_function, fenced_program, with_preamble
 from .problems import Problem
 
 _FENCED = "Give the whole program in one block of this form:\n\n```python\n# the program\n```"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..base import Judgement, Verdict
-from ..verifiers.extraction import after_thinking, answer_line, boxes, hash_line
+from ..verifiers.answer_extraction import after_thinking, answer_line, boxes, hash_line
 
 _QUESTION = "{question}"
 _MOST_OF_AN_ANSWER = 1_000  # characters that are kept of it

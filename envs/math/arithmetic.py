@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..base import Judgement
-from ..verifiers.extraction import answer_line
+from ..verifiers.answer_extraction import answer_line
 from .answers import AnswerStyle
 from .procedural import ProceduralEnv, Split, entropy, same_integer, split_of
 from .worked import Operation, worked_solution

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from ..base import Judgement
-from ..verifiers.extraction import after_thinking, answer_line
+from ..verifiers.answer_extraction import after_thinking, answer_line
 from .answers import AnswerStyle
 from .procedural import ProceduralEnv, Split, draws, same_integer, split_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..base import Judgement
-from ..verifiers.extraction import answer_line
+from ..verifiers.answer_extraction import answer_line
 from .answers import AnswerStyle
 from .procedural import ProceduralEnv, Split, draws, same_integer, split_of
 

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from ..base import Judgement
-from ..verifiers.extraction import answer_line, boxes
+from ..verifiers.answer_extraction import answer_line, boxes
 from .answers import AnswerStyle
 from .expression import ExpressionError, parse_expression
 from .procedural import ProceduralEnv, Split, draws, split_of

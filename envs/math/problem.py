@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv
 from ..rows import one_source, published_split
-from ..verifiers.math import judge
+from ..verifiers.math.judge import judge
 from .answers import ANSWER_STYLES
 from .questions import BadRows, Question, Reading, questions_of_dataset, questions_of_file, questions_of_rows
 

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 from ..base import Judgement, TaskEnv
-from ..verifiers.extraction import boxes
+from ..verifiers.answer_extraction import boxes
 
 Split = Literal["train", "test"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..rows import column, read_dataset, read_file, text_of, user_text
-from ..verifiers.math import check_gold
-from ..verifiers.symbolic import SymbolicTimeout
+from ..verifiers.math.judge import check_gold
+from ..verifiers.math.sympy_pool import SymbolicTimeout
 from .answers import bare_question, gold_answer
 
 BadRows = Literal["raise", "skip"]

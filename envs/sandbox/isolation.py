@@ -11,9 +11,9 @@ import sysconfig
 from enum import StrEnum
 from pathlib import Path
 
-from .process import Launch
-from .syscalls import filter_code
+from .seccomp_filter import filter_code
 from .types import SandboxUnavailable
+from .zygote_client import Launch
 
 _INSIDE = Path(__file__).with_name("inside")
 _SITE_DIRECTORIES = ("site-packages", "dist-packages")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from .fusion import SCHEME, FusionSandbox
+from .fusion.sandbox import SCHEME, FusionSandbox
 from .sandbox import shared_sandbox
 from .types import Limits, Program, Result, Status, Stop
 

@@ -12,11 +12,11 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
-from .exchange import Task
+from .escape_tests import escapes
 from .isolation import Isolation, launch
-from .probes import escapes
-from .process import Channel, Zygote, ZygoteFailure
+from .task import Task
 from .types import Limits, Program, Result, SandboxUnavailable, Status, Stop
+from .zygote_client import Channel, Zygote, ZygoteFailure
 
 log = logging.getLogger("envs.sandbox")
 

@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 
 from ..math.answers import ANSWER_STYLES
-from ..verifiers.extraction import after_thinking
+from ..verifiers.answer_extraction import after_thinking
 from .shaping import RewardShaping
 
 Check = Callable[[str], float]

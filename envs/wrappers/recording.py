@@ -15,7 +15,7 @@ import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
 from ..base import Completion
-from ..saved import describe
+from ..description import describe
 
 
 @dataclass(frozen=True)

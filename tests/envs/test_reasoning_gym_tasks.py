@@ -14,8 +14,8 @@ import pytest
 
 import envs
 from envs import reasoning_gym_tasks
-from envs.checker import reward_report
 from envs.reasoning_gym_tasks import STYLE, Checked, ReasoningGymEnv, answer_tag, checked
+from envs.reward_check.check import reward_report
 
 INSTALLED = importlib.util.find_spec("reasoning_gym") is not None
 needs_reasoning_gym = pytest.mark.skipif(not INSTALLED, reason="pip install 'dapo-trl[reasoning-gym]'")

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from dapo_trl.cli import main
+from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
 from dapo_trl.report import live
 from dapo_trl.report.page import write_report
 
-from .made import make_run, rollout, row, usual_run
+from ..support.run_folder import make_run, rollout, row, usual_run
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 900}

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from dapo_trl.cli import main
+from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
 from dapo_trl.report import reading
 from dapo_trl.report.curves import plot_curves
 from dapo_trl.report.page import data
 from dapo_trl.report.reading import read_metrics, read_run
 
-from .made import make_run, row, usual_run
+from ..support.run_folder import make_run, row, usual_run
 
 ROWS = [row(step, 8) for step in range(1, 9)]
 TEXT = "".join(json.dumps(found) + "\n" for found in ROWS)

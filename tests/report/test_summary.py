@@ -14,7 +14,7 @@ import pytest
 from dapo_trl.report import page, rollouts, summary
 from dapo_trl.report.reading import Run, read_run
 
-from .made import make_run, rollout, row, usual_run
+from ..support.run_folder import make_run, rollout, row, usual_run
 
 
 def test_many_logs_become_few_points_with_their_range():

@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from . import frames, kernel, worker
-from .process import FIRST_FILE, NotWanted, Wall, Worker
+from .confined_process import FIRST_FILE, NotWanted, Wall, Worker
 
 _CAUSE_BYTES = 4000  # of what a program says about its end
 _KINDS = {b"c": "crash", b"i": "invalid_value", b"o": "output_limit", b"m": "memory", b"v": "ok", b"l": "loaded"}

@@ -23,7 +23,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from . import confine, process, supervisor
+from . import confine, supervisor
+from . import confined_process as process
 
 _STANDARD_MODULES = """
     abc array ast binascii bisect collections collections.abc contextlib copy dataclasses datetime decimal enum

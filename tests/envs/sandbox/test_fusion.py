@@ -16,13 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from envs.sandbox import Limits, Program, Sandbox, SandboxUnavailable, Status, fusion, servers
-from envs.sandbox.fusion import FusionSandbox
+from envs.sandbox import Limits, Program, Sandbox, SandboxUnavailable, Status
+from envs.sandbox.fusion import sandbox as fusion
+from envs.sandbox.fusion import servers
+from envs.sandbox.fusion.sandbox import FusionSandbox
 from envs.sandbox.inside import frames
 from envs.sandbox.open import open_sandbox
-from envs.verifiers.running import run_tests
+from envs.verifiers.code.run_tests import run_tests
 
-from .fusion_server import run_code, serving
+from ...support.fusion_server import run_code, serving
 
 REAL = os.environ.get("DAPO_TRL_TEST_FUSION", "")
 DOUBLE = Program("def f(x): return x * 2", "call", "f")
@@ -320,7 +322,7 @@ def test_a_huge_answer_is_not_read_to_its_end(small, server, monkeypatch):
 def test_values_that_are_too_much_together(server, monkeypatch):
     """The far end bounds what it sends; each value alone is within its limit."""
     far_end = {name: base64.b64decode(text) for name, text in fusion._far_end().items()}
-    name = "far_end/remote.py"
+    name = "far_end/fusion/far_end.py"
     assert far_end[name].count(b"MAX_REPORTS = 1 << 26") == 1
     far_end[name] = far_end[name].replace(b"MAX_REPORTS = 1 << 26", b"MAX_REPORTS = 5000")
     small_end = {name: base64.b64encode(text).decode() for name, text in far_end.items()}

@@ -18,10 +18,10 @@ import pytest
 import envs.sandbox.isolation
 import envs.sandbox.sandbox
 from envs.sandbox import Isolation, Limits, Program, Sandbox, SandboxUnavailable, Status, shared_sandbox
+from envs.sandbox.escape_tests import escapes
 from envs.sandbox.inside import kernel
-from envs.sandbox.probes import escapes
 
-from .processes import descendants, gone, kill, processes
+from ...support.processes import descendants, gone, kill, processes
 
 ROOT = Path(__file__).resolve().parents[3]
 DOUBLE = Program("def f(x): return x * 2", "call", "f")
@@ -226,7 +226,7 @@ def test_the_probes_find_what_is_not_prevented():
 
 
 def test_a_sandbox_that_leaks_is_refused(monkeypatch, any_sandbox):
-    from envs.sandbox.syscalls import filter_code
+    from envs.sandbox.seccomp_filter import filter_code
 
     allow_everything = bytes.fromhex("0600000000000fff7f"[:8] + "0000ff7f")
     assert len(filter_code()) % 8 == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from envs.sandbox import Limits, Program, Sandbox
 
-from ..code_attacks import ATTACKS
-from .processes import descendants, gone, kill, processes
+from ...support.code_attacks import ATTACKS
+from ...support.processes import descendants, gone, kill, processes
 
 PROGRAMS = int(os.environ.get("DAPO_TRL_TEST_SOAK", "200"))
 WORKERS = 2

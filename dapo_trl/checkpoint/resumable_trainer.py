@@ -1,0 +1,133 @@
+"""A trainer whose checkpoints are complete or not used at all."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import nn
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from trl import GRPOTrainer
+
+from ..distributed import losses_named
+from ..errors import ConfigError
+from .files import begin, choose, finish, load_state, remove_torn, save_state, signature
+
+logger = logging.getLogger("dapo_trl")
+
+
+class ResumableTrainer(GRPOTrainer):
+    """Adds to each checkpoint what `GRPOTrainer` leaves out, and never resumes from one torn in mid-write.
+
+    A subclass says what that is: `rollout_shape`, `own_state`, `everyones_state` and `load_states`.
+    """
+
+    def rollout_shape(self) -> dict[str, int]:
+        """The numbers that must be the same when the run is resumed."""
+        raise NotImplementedError
+
+    def own_state(self) -> dict[str, Any]:
+        """What this process alone knows."""
+        raise NotImplementedError
+
+    def everyones_state(self) -> dict[str, Any]:
+        """What all processes know alike; the main process's is saved."""
+        raise NotImplementedError
+
+    def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def warn(self, line: str) -> None:
+        """Log a warning once, not on every process."""
+        if self.accelerator.is_main_process:
+            logger.warning(line)
+
+    def close(self) -> None:
+        """Leave the process group, at the end of a script on several processes: first what uses it, all together."""
+        self.model_wrapped = cast(nn.Module, self.model)
+        self.accelerator.free_memory()
+        vars(self).pop("vllm_generation", None)  # its engine leaves groups of its own, while they can be left
+        self.accelerator.wait_for_everyone()
+        gc.collect()
+        self.accelerator.end_training()
+
+    def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
+        """Train, as any Hugging Face trainer does; a torn checkpoint is never resumed from.
+
+        Args:
+            resume_from_checkpoint: ``True`` or ``"latest"`` for the newest complete checkpoint in ``output_dir``, or a
+                checkpoint's path. For each torn one that is passed over a warning says which is used in its place.
+
+        Raises:
+            ConfigError: there is no complete checkpoint to resume from.
+            LostProcessError: another process ended, or did not answer within ``ddp_timeout``.
+        """
+        if resume_from_checkpoint is not None and resume_from_checkpoint is not False:
+            resume_from_checkpoint = self._choose_checkpoint(resume_from_checkpoint)
+        with losses_named():
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _choose_checkpoint(self, wanted: str | Path | bool) -> str:
+        """The main process looks, so that all resume from the same checkpoint."""
+        answer: list[tuple[str, list[str]] | ConfigError | None] = [None]
+        if self.accelerator.is_main_process:
+            try:
+                answer = [choose(wanted, str(self.args.output_dir))]
+            except ConfigError as error:
+                answer = [error]
+        [found] = broadcast_object_list(answer)
+        if isinstance(found, ConfigError):
+            raise found
+        path, lines = found
+        for line in lines:
+            self.warn(line)
+        return path
+
+    def _save_checkpoint(self, model, trial):
+        """Nothing is deleted or pushed before the new checkpoint is complete."""
+        run_dir = self._get_output_dir(trial=trial)
+        folder = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            begin(folder)
+        self.accelerator.wait_for_everyone()
+        self.state.stateful_callbacks.update(signature(self.state.global_step))  # type: ignore[union-attr]
+        limit, push = self.args.save_total_limit, self.args.push_to_hub
+        self.args.save_total_limit, self.args.push_to_hub = None, False
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit, self.args.push_to_hub = limit, push
+        state = {"shape": self.rollout_shape(), **self.own_state()}
+        if self.accelerator.is_main_process:
+            state["everyones"] = self.everyones_state()
+        save_state(folder, self.accelerator.process_index, state)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            torch.save(self.args, folder / TRAINING_ARGS_NAME)  # with the limit and the push as they are
+            finish(folder)
+        if push:
+            self._push_from_checkpoint(str(folder))
+        if self.args.should_save and limit is not None and limit > 0:
+            remove_torn(run_dir)
+            rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        own = load_state(checkpoint, self.accelerator.process_index, shape=self.rollout_shape())
+        [everyones] = broadcast_object_list([own and own.get("everyones")])
+        if everyones is None:
+            self.warn(f"{checkpoint} does not say where the prompt stream stood: prompts start from the first again.")
+        elif own is None:
+            raise ConfigError(
+                f"{checkpoint} holds no state of process {self.accelerator.process_index}: all processes must see the "
+                "same folder, or save_on_each_node must be on."
+            )
+        else:
+            self.load_states(own, everyones)

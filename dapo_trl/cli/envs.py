@@ -1,0 +1,224 @@
+"""``dapo-trl envs list | show | check | replay``: what there is to train on, what it looks like, whether its reward can
+be trusted, and whether it has changed since a run.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import gymnasium
+import yaml
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from envs.rejudge import replay
+from envs.reward_check.check import DEFAULT_ROWS, reward_report
+from envs.reward_check.checks import CHECKS
+from envs.reward_check.episode import Fault, answer, present
+
+from ..errors import ConfigError, RewardError, one_line
+from ..rollout.environments import make_env, row_count
+
+_MOST_ALIKE = 12  # environments of one namespace and class that are listed apart
+_COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checked": "dim"}
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``envs`` and its own commands."""
+    envs = commands.add_parser("envs", help="list, show and check environments")
+    own = envs.add_subparsers(dest="action", required=True, metavar="list|show|check|replay")
+
+    every = own.add_parser("list", help="the environments of this package, of plug-ins, and of your modules")
+    every.add_argument("modules", nargs="*", metavar="MODULE", help="modules of your own that register environments")
+    every.set_defaults(run=_list)
+
+    show = own.add_parser("show", help="one row: the prompt, the solution, and what they earn")
+    _add_env(show)
+    show.add_argument("--index", type=int, default=0, help="which row (default: 0)")
+    show.set_defaults(run=_show)
+
+    check = own.add_parser("check", help="whether the reward is paid for right answers and for nothing else")
+    _add_env(check)
+    check.add_argument("--rows", type=int, default=DEFAULT_ROWS, help=f"rows to look at (default: {DEFAULT_ROWS})")
+    check.add_argument("--seed", type=int, default=0, help="decides which rows (default: 0)")
+    check.add_argument(
+        "--time_limit",
+        type=float,
+        help="seconds that judging one answer may take (default: what the environment says of itself, or 5)",
+    )
+    check.add_argument("--skip", nargs="+", default=[], metavar="CHECK", help=f"leave out any of {', '.join(CHECKS)}")
+    check.add_argument("--strict", action="store_true", help="count advice as a failure")
+    check.set_defaults(run=_check)
+
+    again = own.add_parser("replay", help="judge the recorded verdicts of a run again, and name those that differ")
+    again.add_argument("path", metavar="RUN", help="a run's folder, or a file that RecordVerdicts wrote")
+    again.set_defaults(run=_replay)
+
+
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("env", metavar="ID", help="such as math/Arithmetic-v0, or your_module:your/Task-v0")
+    parser.add_argument(
+        "--env_kwargs", type=_mapping, default={}, metavar="YAML", help="its arguments, such as '{levels: [1, 2]}'"
+    )
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be read: {one_line(error)}") from error
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a mapping, such as '{{levels: [1, 2]}}'")
+    return value
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of the list."""
+
+    name: str
+    rows: str
+    rewards: str
+    description: str
+
+
+def _list(args: argparse.Namespace) -> int:
+    for module in args.modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the author's code raises
+            raise ConfigError(f"module {module!r} cannot be imported: {one_line(error)}.") from error
+    table = Table("id", "rows", "rewards", "task", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    for entry in _entries(spec for spec in gymnasium.registry.values() if _root(spec) != "gymnasium"):
+        table.add_row(*map(Text, (entry.name, entry.rows, entry.rewards, entry.description)))
+    console = Console()
+    console.print(table)
+    console.print(
+        "\nrows: how many problems; rewards: of a right and of a wrong answer. More: dapo-trl envs show ID",
+        style="dim",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _entries(specs: Iterable[EnvSpec]) -> list[_Entry]:
+    """A line for each environment; many of one namespace and class, such as those of a library, share one."""
+    found = []
+    for _, group in groupby(sorted(specs, key=_kind), key=_kind):
+        alike = list(group)
+        if len(alike) <= _MOST_ALIKE:
+            found += [_entry(spec, spec.id) for spec in alike]
+        else:
+            entry = _entry(alike[0], f"{alike[0].namespace}/...")
+            names = ", ".join(sorted(str(spec.name) for spec in alike))
+            found.append(
+                _Entry(entry.name, entry.rows, entry.rewards, f"{entry.description} {len(alike)} of them: {names}")
+            )
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _kind(spec: EnvSpec) -> tuple[str, str]:
+    return str(spec.namespace), str(spec.entry_point)
+
+
+def _root(spec: EnvSpec) -> str:
+    point = spec.entry_point
+    module = point if isinstance(point, str) else getattr(point, "__module__", None)
+    return str(module).partition(":")[0].partition(".")[0]
+
+
+def _entry(spec: EnvSpec, name: str) -> _Entry:
+    try:
+        make = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+    except Exception as error:
+        return _Entry(name, "?", "?", f"cannot be loaded: {one_line(error)}")
+    count = getattr(make, "num_rows", "of its arguments")
+    rows = "endless" if count is None else f"{count:,}" if isinstance(count, int) else str(count)
+    parameters = inspect.signature(make).parameters
+    rewards = [
+        spec.kwargs.get(reward, parameters[reward].default)
+        for reward in ("correct_reward", "wrong_reward")
+        if reward in parameters
+    ]
+    description = (inspect.getdoc(make) or "").partition("\n")[0]
+    if hub := spec.kwargs.get("hub"):
+        rows, description = "of the data set", f"{description} Data set: {hub['dataset']}."
+    return _Entry(name, rows, " / ".join(f"{reward:g}" for reward in rewards) or "?", description)
+
+
+def _show(args: argparse.Namespace) -> int:
+    env = make_env(args.env, **args.env_kwargs)
+    size = row_count(env)
+    if args.index < 0 or (size is not None and args.index >= size):
+        last = "0 or more" if size is None else f"from 0 to {size - 1}"
+        raise ConfigError(f"index is {args.index}: {args.env} has rows {last}.")
+    console = Console(highlight=False)
+
+    def heading(text: str) -> None:
+        console.print(f"\n{text}", style="bold")
+
+    try:
+        prompt = present(env, index=args.index)
+        heading(f"prompt of row {args.index}" + (f" of {size:,}" if size else ""))
+        console.print(Text(prompt.text), soft_wrap=True)
+        heading("info")
+        console.print(Text(str(prompt.info)), soft_wrap=True)
+        solution = getattr(env.unwrapped, "solution", lambda _: None)(args.index)
+        heading("solution")
+        console.print(Text("none is known" if solution is None else solution), soft_wrap=True)
+        heading("rewards")
+        for name, text in (("the solution", solution), ("an empty answer", "")):
+            if text is not None:
+                present(env, index=args.index)
+                outcome, _ = answer(env, text)
+                why = ", ".join(filter(None, (outcome.verdict, outcome.cause)))
+                console.print(Text(f"{name}: {outcome.reward:g}{f' ({why})' if why else ''}"), soft_wrap=True)
+    except Fault as fault:
+        raise RewardError(f"env {args.env}, index {args.index}: {fault}.") from fault
+    finally:
+        env.close()
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    make_env(args.env, **args.env_kwargs).close()  # a mistake in the request is told apart from one in the environment
+    try:
+        report = reward_report(
+            args.env,
+            env_kwargs=args.env_kwargs,
+            rows=args.rows,
+            seed=args.seed,
+            time_limit=args.time_limit,
+            skip=args.skip,
+            strict=args.strict,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{one_line(error).removeprefix('check_reward_env: ')}.") from error
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in report.checks:
+        table.add_row(check.name, Text(check.status, style=_COLOURS[check.status]), Text(check.message))
+    console.print(table)
+    failures = ", ".join(check.name for check in report.failures)
+    console.print(f"\n{report.env}: {f'failed ({failures})' if failures else 'ok'}", style="bold", soft_wrap=True)
+    return 0 if report.ok else 1
+
+
+def _replay(args: argparse.Namespace) -> int:
+    try:
+        found = replay(args.path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{one_line(error).rstrip('.')}.") from error
+    Console(highlight=False).print(Text(str(found)), soft_wrap=True)
+    return 1 if found.differences else 0

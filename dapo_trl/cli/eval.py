@@ -1,0 +1,56 @@
+"""``dapo-trl eval``: measure a model, or compare two measurements."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+HELP = (
+    "Measure a model: avg@k, pass@k and maj@k with their intervals, by level and by verdict, such as --model "
+    "models/arithmetic-0.8m --env 'math/Arithmetic-v0: {split: test}' --k 8. Files are those of train; flags are "
+    "described in docs/configuration.md. --k, --problems, --temperature and --top_p are those of the measurement, "
+    "and --env may be given several times. A killed evaluation goes on with the same command."
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``eval``."""
+    parser = commands.add_parser(
+        "eval",
+        help="measure a model on an environment, or compare two measurements",
+        description=HELP,
+        usage="dapo-trl eval --model DIR --env ID [--k 32] [--config FILE ...] [--field value ...]\n"
+        "       dapo-trl eval --compare A B",
+    )
+    parser.add_argument(
+        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files, as for train"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="folders of two evaluations: how much higher B is, and how surely",
+    )
+    parser.set_defaults(run=_eval, takes_settings=True)
+
+
+def _eval(args: argparse.Namespace) -> int:
+    if args.compare:
+        if args.config or args.settings:
+            raise ConfigError(
+                f"--compare takes two folders and nothing else, not {(args.config + args.settings)[0]!r}."
+            )
+        from rich.console import Console
+
+        from ..evaluation.comparison import compare
+
+        compare(Path(args.compare[0]), Path(args.compare[1]), Console(soft_wrap=True, highlight=False))
+        return 0
+    # Torch is imported here, after the arguments are known to be well-formed.
+    from ..evaluation.command import run_evaluation
+    from ..evaluation.settings import load_eval_settings
+
+    return run_evaluation(load_eval_settings(args.config, args.settings))

@@ -1,0 +1,62 @@
+"""The command line: ``dapo-trl COMMAND ...``.
+
+``accelerate launch -m dapo_trl train ...`` is the same as ``dapo-trl train ...`` on many devices. Exit codes: 0 the
+command did what was asked; 1 it had to stop, or what it looked at is not in order; 2 the request was wrong; 130 it was
+interrupted (and a run can be resumed).
+
+A command is a function that adds its parser to the others. The parser's default ``run`` takes the parsed arguments,
+and in ``settings`` the flags that it does not know if ``takes_settings`` is set, and returns the exit code. What it
+needs is imported when it runs: the command line answers ``--help`` without waiting for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..errors import ConfigError, DapoError
+from . import envs, eval, merge, plan, report, train
+
+DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for command in (train, eval, plan, report, merge, envs):
+        command.add_parser(commands)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
+    if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
+        sys.path.append(os.getcwd())
+    try:
+        args, settings = parser.parse_known_args(argv)
+        args.settings = settings
+        if settings and not getattr(args, "takes_settings", False):
+            parser.error(f"unrecognized arguments: {' '.join(settings)}")
+        return args.run(args)
+    except ConfigError as error:
+        return _fail(error, 2)
+    except DapoError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help).")
+
+
+def _fail(error: Exception, code: int) -> int:
+    """Print one line. A wrong request is the same on all processes, so the first speaks; what stops one process while
+    it runs may be known to that one alone."""
+    process = int(os.environ.get("RANK", 0))
+    if process == 0 or code == 1:
+        print(f"error{f' (process {process})' if process else ''}: {error}", file=sys.stderr)
+    return code

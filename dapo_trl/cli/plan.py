@@ -1,0 +1,112 @@
+"""``dapo-trl plan``: what a run will do and whether it fits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ..errors import ConfigError, one_line
+
+if TYPE_CHECKING:
+    from ..plan.devices import Placement
+    from ..plan.planner import Plan
+
+HELP = (
+    "Takes what train takes and loads no weights: parameters, memory of each device, rollouts, tokens and time, and "
+    "what will go wrong. Exits with 1 if it does not fit, and says which changes would help most."
+)
+DOES_NOT_FIT = 1
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to those of ``dapo-trl``."""
+    plan = commands.add_parser(
+        "plan",
+        help="say what a run will do and whether it fits",
+        description=HELP,
+        usage="dapo-trl plan --config FILE [FILE ...] [--field value ...] [--card NAME] [--json]",
+        allow_abbrev=False,
+    )
+    add = plan.add_argument
+    own = [
+        add("--config", nargs="+", action="extend", default=[], metavar="FILE", help="as for train"),
+        add("--card", metavar="NAME", help="a GPU: RTX 4090, A100 80GB, ...; default: the one here, or this CPU"),
+        add("--devices", type=int, metavar="N", help="how many of them; default: those of --accelerate, or 1"),
+        add("--accelerate", metavar="FILE", help="the file that accelerate launch will be given"),
+        add("--pass_rate", default="0.5", metavar="RATE", help="of the prompts: 0.3, or {0: 3, 0.5: 7}"),
+        add("--completion_tokens", type=float, metavar="N", help="mean length; default: the limit"),
+        add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured"),
+        add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's"),
+        add("--calibration", metavar="RUN_DIR", help="an earlier run of this model, for tokens per second"),
+        add("--json", action="store_true", help="print the plan as JSON"),
+    ]
+    plan.set_defaults(run=_plan, takes_settings=True, own=[action.dest for action in own])
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """Carry out the command; returns the exit code: 0 it fits, 1 it does not."""
+    # Torch is imported here, after the arguments are known to be well-formed.
+    from ..plan.calibration import read_run, unlike
+    from ..plan.cautions import cautions
+    from ..plan.devices import placement, planned_config
+    from ..plan.planner import Assumed, make_plan
+    from ..plan.refill import read_rates
+    from ..plan.remedies import as_flag, remedies
+    from ..plan.show import as_dict, as_text
+    from ..plan.task import look_at_task
+    from ..plan.weights import read_config
+    from ..run.settings import load_settings
+
+    for name in ("completion_tokens", "prompt_tokens", "rows", "devices"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} is {value:g}: it must be above 0.")
+    warnings.simplefilter("ignore")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    assumed = Assumed(read_rates(_value("pass_rate", options.pass_rate)), options.completion_tokens)
+    where = placement(options.accelerate, options.devices)
+
+    def settings(changed: Mapping[str, Any], on: Placement) -> Any:
+        flags = [text for name, value in changed.items() for text in (f"--{name}", as_flag(value))]
+        given = [*options.settings, *flags]
+        return load_settings(options.config, given, make=planned_config(options.card, on), options=options.own)
+
+    run, args, _ = settings({}, where)
+    if options.completion_tokens and options.completion_tokens > args.max_completion_length:
+        raise ConfigError(
+            f"completion_tokens is {options.completion_tokens:g}, and no completion is longer than "
+            f"max_completion_length {args.max_completion_length}: lower the first or raise the second."
+        )
+    config = read_config(run.model)
+    if options.calibration:
+        known = read_run(options.calibration)
+        if other := unlike(known, config, args.card):
+            assumed = replace(assumed, unlike=other)
+        else:
+            mean = options.completion_tokens or known.completion_tokens
+            assumed = replace(assumed, completion_tokens=mean, speed=known.speed, cut_off=known.cut_off)
+    task = look_at_task(run, args, prompt_tokens=options.prompt_tokens, rows=options.rows)
+
+    def replan(changed: Mapping[str, Any], on: Placement | None) -> Plan:
+        run, args, _ = settings(changed, on or where)
+        return make_plan(run, args, config, task, assumed)
+
+    plan = replan({}, None)
+    changes = [] if plan.fits else remedies(plan, replan)
+    show = (lambda *parts: json.dumps(as_dict(*parts), indent=2)) if options.json else as_text
+    print(show(plan, cautions(plan), changes))
+    return 0 if plan.fits else DOES_NOT_FIT
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{name} {text!r} cannot be read: {one_line(error)}") from error

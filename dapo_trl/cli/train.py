@@ -1,0 +1,33 @@
+"""``dapo-trl train``: train a model on an environment."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = (
+    "Files merge from left to right, flags win. A flag is any setting of DAPOConfig (TRL's GRPOConfig included) or of "
+    "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'. They are "
+    "described in docs/configuration.md; a first run: --config configs/quickstart.yaml."
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``train``."""
+    train = commands.add_parser(
+        "train",
+        help="train a model on an environment",
+        description=HELP,
+        usage="dapo-trl train --config FILE [FILE ...] [--field value ...]",
+    )
+    train.add_argument(
+        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files of `field: value` lines"
+    )
+    train.set_defaults(run=_train, takes_settings=True)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ..run.settings import load_settings  # torch is imported here, after the arguments are known to be well-formed
+    from ..run.train import train
+
+    return train(*load_settings(args.config, args.settings))

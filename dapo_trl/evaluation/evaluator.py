@@ -1,0 +1,310 @@
+"""A model measured in an environment: samples of problems, each judged, and what they come to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import torch
+
+from ..config import DAPOConfig
+from ..errors import ConfigError
+from ..generation.seeded import generate, random_numbers, stop_ids
+from ..rollout.chat_format import Dialect
+from ..rollout.environments import env_name
+from ..rollout.episode import Conversation
+from ..rollout.episode_runner import Agree, Transcript, play
+from ..rollout.judging import Judges
+from ..rollout.trl_bridge import EnvironmentRows, shown_text
+from .estimators import MOST_SAMPLES
+from .figures import Evaluation
+
+BATCH_TOKENS = 2**18
+MOST_ROWS = 256
+"""of a batch: beyond, generation gets no faster"""
+
+Job = tuple[int, int]
+"""a problem, by its place, and the number of one of its samples"""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn for a measurement."""
+
+    temperature: float = 1.0
+    """0: the most probable token, always"""
+    top_p: float = 0.7
+    """tokens are drawn from the smallest set of most probable ones whose probability reaches it; as in the paper"""
+    max_completion_length: int = 512
+    """in tokens, an environment's replies included"""
+    seed: int = 42
+
+    def check(self, k: int, *, prefix: str = "") -> None:
+        """Refuse what cannot be drawn.
+
+        Args:
+            k: samples of each problem.
+            prefix: of the settings' names, for messages.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        samples = f"{prefix}samples" if prefix else "k"
+        if not 1 <= k <= MOST_SAMPLES:
+            raise ConfigError(f"{samples} is {k}: it must be from 1 to {MOST_SAMPLES} completions of each problem.")
+        if self.temperature < 0:
+            raise ConfigError(f"{prefix}temperature is {self.temperature}: it must be 0 or more.")
+        if self.temperature == 0 and k > 1:
+            raise ConfigError(
+                f"{prefix}temperature is 0 and {samples} is {k}: all completions of a problem would be the same. Set "
+                f"{samples} to 1, or a temperature above 0."
+            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"{prefix}top_p is {self.top_p}: it must lie in (0, 1].")
+        if self.max_completion_length < 1:
+            raise ConfigError(f"max_completion_length is {self.max_completion_length}: it must be 1 or more tokens.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row of an environment, as the model is shown it."""
+
+    index: int
+    prompt: str
+    ids: list[int]
+    """the prompt's tokens, those of the chat template included"""
+    level: Any
+
+    @property
+    def digest(self) -> str:
+        """The same for the same tokens."""
+        return hashlib.blake2b(json.dumps(self.ids).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion of a problem, judged."""
+
+    index: int
+    """the problem's row in its environment"""
+    number: int
+    """which of its samples"""
+    verdict: str
+    accuracy: float
+    """NaN if it could not be scored"""
+    answer: str | None
+    """what was read as the model's answer, None if the environment names none"""
+    cause: str
+    length: int
+    """tokens of the model's own"""
+    truncated: bool
+    """cut off at the length limit"""
+    completion: str
+    """all that follows the prompt, the environment's replies included"""
+
+
+class Examiner:
+    """A model at work on the problems of one environment.
+
+    Args:
+        model: a causal language model with ``generate``.
+        env: the held-out environment; see `environments.make_env`.
+        batch_tokens: most tokens of a batch, prompts and room for completions together: what bounds the memory.
+        most_rows: most completions of a batch.
+        chat_template_kwargs: what the chat template is to be told, as in training.
+        agree: for processes that hold the model in parts and must generate all together; see `episodes.play`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        env: gymnasium.Env,
+        sampling: Sampling,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        most_rows: int = MOST_ROWS,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        agree: Agree | None = None,
+    ):
+        self.model, self.env, self.sampling = model, env, sampling
+        self.batch_tokens, self.most_rows, self._agree = batch_tokens, most_rows, agree
+        self.dialect = Dialect(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
+        self._judges = Judges(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+    def problems(self, indices: Sequence[int]) -> list[Problem]:
+        """The rows of these indices.
+
+        Raises:
+            ConfigError: one leaves no room for a completion in the model's context.
+        """
+        rows, found = EnvironmentRows(self.env, self.dialect.tokenizer), []
+        for index in indices:
+            prompt, info = rows.show(index)
+            found.append(Problem(index, shown_text(prompt), self.dialect.prompt_ids(prompt), info.get("level")))
+        room = self.sampling.max_completion_length
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = max((len(problem.ids) for problem in found), default=0)
+        if limit is not None and longest + room > limit:
+            raise ConfigError(
+                f"a prompt of {env_name(self.env)} has {longest} tokens, with max_completion_length {room} that is "
+                f"{longest + room}, but the model's context holds {limit} tokens. Lower max_completion_length."
+            )
+        return found
+
+    def samples(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:
+        """Draw and judge samples, batch by batch, those of the longest prompts first: should memory not suffice, that
+        shows at once, and the time left is rather over- than underestimated.
+
+        Nothing is filtered and no length penalty enters. The model's training mode is restored after each batch, and no
+        global random state is touched.
+        """
+        waiting = self._batches(problems, jobs)
+        if self._agree is not None:  # one with fewer batches than another generates along with it
+            waiting = [[]] * (self._agree(len(waiting), 0)[0] - len(waiting)) + waiting
+        while waiting:
+            batch = waiting.pop()
+            try:
+                done = self._play(problems, batch)
+            except torch.OutOfMemoryError:
+                if self._agree is not None:
+                    raise ConfigError(
+                        f"memory ran out on a batch of {len(batch)} completions: set eval_batch_tokens (now "
+                        f"{self.batch_tokens}) to half of that."
+                    ) from None
+                if len(batch) == 1:
+                    raise ConfigError(
+                        f"memory ran out on a single completion of up to {self.sampling.max_completion_length} tokens: "
+                        "lower max_completion_length, or use a larger device."
+                    ) from None
+                done = None  # what the failed batch holds is free once this block is left
+            if done is None:
+                torch.cuda.empty_cache()
+                waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+            else:
+                yield done
+
+    def _batches(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> list[list[Job]]:
+        """Jobs with prompts of similar length, the longest in the last batch."""
+        room, batches = self.sampling.max_completion_length, list[list[Job]]()
+        for job in sorted(jobs, key=lambda job: (len(problems[job[0]].ids), job)):
+            width = len(problems[job[0]].ids) + room
+            rows = max(1, min(self.most_rows, self.batch_tokens // width))
+            if not batches or len(batches[-1]) >= rows:
+                batches.append([])
+            batches[-1].append(job)
+        return batches
+
+    @torch.no_grad()
+    def _play(self, problems: Sequence[Problem], batch: Sequence[Job]) -> list[Sample]:
+        sampling, limit = self.sampling, self.sampling.max_completion_length
+        prompts = [problems[place].ids for place, _ in batch]
+        conversations = [Conversation(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
+        numbers = [random_numbers(sampling.seed, problems[place].index, number, limit) for place, number in batch]
+
+        def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+            ours = np.zeros((len(contexts), room))
+            speaking = [row for row, conversation in enumerate(conversations) if not conversation.over]
+            for place, row in enumerate(speaking):
+                left = numbers[row][len(contexts[place]) - len(prompts[row]) :][:room]
+                ours[place, : len(left)] = left
+            shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            return generate(self.model, self.dialect, contexts, ours, **shape), None
+
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            transcripts = play(
+                conversations,
+                prompts or [[self.dialect.tokenizer.eos_token_id]],
+                speak,
+                dialect=self.dialect,
+                limit=limit,
+                hear=self._judges.hear,
+                agree=self._agree or _alone,
+            )
+        finally:
+            self.model.train(was_training)
+        return [self._judged(*row) for row in zip(batch, conversations, transcripts, strict=True)]
+
+    def _judged(self, job: Job, conversation: Conversation, transcript: Transcript) -> Sample:
+        outcome = conversation.outcome
+        return Sample(
+            index=conversation.index,
+            number=job[1],
+            verdict=outcome.verdict,
+            accuracy=outcome.accuracy,
+            answer=outcome.answer,
+            cause=outcome.cause,
+            length=transcript.own,
+            truncated=transcript.cut,
+            completion=self.dialect.tokenizer.decode(transcript.ids, skip_special_tokens=True),
+        )
+
+
+def _alone(active: int, room: int) -> tuple[int, int]:
+    return active, room
+
+
+def evaluated_at_once(args: DAPOConfig) -> int:
+    """Completions that a process generates at once when a run measures its model: no more than when it trains."""
+    return min(MOST_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
+
+
+def collect(problems: Sequence[Problem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int) -> Evaluation:
+    """``k`` samples of each problem side by side.
+
+    Args:
+        samples: by the problem's index and the sample's number; all of them must be there.
+        room: tokens that a completion may have.
+    """
+    table = [[samples[problem.index, number] for number in range(k)] for problem in problems]
+
+    def column(name: str, kind: Any) -> np.ndarray:
+        return np.array([[getattr(sample, name) for sample in row] for row in table], dtype=kind).reshape(-1, k)
+
+    return Evaluation(
+        accuracy=column("accuracy", float),
+        lengths=column("length", float),
+        truncated=column("truncated", bool),
+        verdicts=column("verdict", object),
+        answers=column("answer", object),
+        levels=[problem.level for problem in problems],
+        room=room,
+    )
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    env: gymnasium.Env,
+    indices: Sequence[int],
+    *,
+    k: int = 8,
+    sampling: Sampling | None = None,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+    **examiner: Any,
+) -> Evaluation:
+    """Sample ``k`` completions of each row in ``indices`` and let the environment judge them.
+
+    Args:
+        sampling: how they are drawn; None: the defaults of `Sampling`.
+        on_batch: called with (completions done, completions in all) after each batch.
+        examiner: further arguments of `Examiner`.
+    """
+    sampling = sampling or Sampling()
+    sampling.check(k)
+    at_work = Examiner(model, tokenizer, env, sampling, **examiner)
+    problems = at_work.problems(indices)
+    found: dict[tuple[int, int], Sample] = {}
+    jobs = [(place, number) for place in range(len(problems)) for number in range(k)]
+    for batch in at_work.samples(problems, jobs):
+        found |= {(sample.index, sample.number): sample for sample in batch}
+        on_batch(len(found), len(jobs))
+    return collect(problems, found, k=k, room=sampling.max_completion_length)

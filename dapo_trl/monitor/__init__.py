@@ -1,0 +1,1 @@
+"""What a person learns of a run while it goes on."""

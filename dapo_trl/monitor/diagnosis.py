@@ -1,0 +1,88 @@
+"""Why a run learns nothing, in one sentence, from what it logged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ConfigError
+from .history import Row, rises, series, trend
+
+FEWEST_LOGS = 6
+"""logs that sampled a rollout batch; with fewer a trend is no more than luck"""
+SOLVED = 0.95
+"""mean accuracy from the start, above which nothing is left to learn"""
+RARELY_INFORMATIVE = 0.05
+MOSTLY_TRUNCATED = 0.5
+COLLAPSED = 0.1
+"""share of its first entropy"""
+
+ADVICE = {
+    "all_wrong": (
+        "almost every group is all wrong: the task is too hard for this model, or its answers are not recognised; look "
+        "at some completions, use easier problems or a warm-started model, raise num_generations"
+    ),
+    "all_right": "almost every group is all right: the task is solved at this difficulty; use harder problems",
+    "constant": "the scores within a group do not vary: filter on a finer score with filter_key, or raise temperature",
+    "unscorable": "almost nothing can be scored: look at the reward function or the environment's infra_failure",
+}
+"""by the commonest reason why groups are dropped"""
+
+
+def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_rollout: int) -> str | None:
+    """One sentence on a run whose accuracy does not rise; None for one that learns, or is too short to tell.
+
+    Args:
+        history: what was logged, in order (``trainer.state.log_history`` or the rows of ``metrics.jsonl``).
+        updates_per_rollout: optimizer steps on each rollout batch.
+
+    Raises:
+        ConfigError: ``updates_per_rollout`` is less than 1.
+    """
+    if updates_per_rollout < 1:
+        raise ConfigError(f"updates_per_rollout is {updates_per_rollout}: it must be 1 or more.")
+    rows = [row for row in history if row.get("accuracy/sampled") is not None]
+    sampled = sum(row["groups/sampled"] for row in rows)
+    if not sampled or (len(rows) < FEWEST_LOGS and any(row["groups/kept"] for row in rows)):
+        return None
+    first, last = trend(rows, "accuracy/sampled")
+    if rises(series(rows, "accuracy/sampled")) or first >= SOLVED:
+        return None
+    return (
+        f"Nothing was learnt (accuracy {first:.3f} at first, {last:.3f} at last): {_cause(rows, updates_per_rollout)}."
+    )
+
+
+def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
+    truncated = trend(rows, "completions/clipped_ratio")[1]
+    if truncated >= MOSTLY_TRUNCATED:
+        return f"{truncated:.0%} of the completions are cut off before they end; raise max_completion_length"
+    sampled = sum(row["groups/sampled"] for row in rows)
+    if sum(row["groups/kept"] for row in rows) < RARELY_INFORMATIVE * sampled:
+        return why_uninformative(rows)
+    if rises(series(rows, "reward/sampled")):
+        first, last = trend(rows, "reward/sampled")
+        return (
+            f"only the length penalty is: the reward rose from {first:.3f} to {last:.3f} by shorter completions; start "
+            "the penalty later (overlong_max_length) or weaken it"
+        )
+    if any("entropy" in row for row in rows):
+        first, last = trend(rows, "entropy")
+        if last < COLLAPSED * first:
+            return (
+                f"the entropy collapsed from {first:.3g} to {last:.3g} nats, so nothing new is tried; raise "
+                "epsilon_high or beta, lower learning_rate"
+            )
+    if updates_per_rollout < 2:
+        return (
+            "clip-higher is inert and each rollout batch gets a single small update; raise steps_per_generation or "
+            "num_iterations, or learning_rate"
+        )
+    if rises(series(rows, "accuracy/sampled")[::-1]):
+        return "the updates do harm, it fell; lower learning_rate, or raise beta"
+    return "groups are informative and updates are made; raise learning_rate, or train for longer"
+
+
+def why_uninformative(rows: Sequence[Row]) -> str:
+    """Why the groups of these logs were dropped, most of them, and what to do about it."""
+    return ADVICE[max(ADVICE, key=lambda name: sum(row.get(f"groups/{name}") or 0 for row in rows))]

@@ -1,0 +1,216 @@
+"""A sample of the rollouts, kept with their tokens, for a person to look at: ``rollouts-*.jsonl``.
+
+Of each rollout batch some completions are kept: the best and the worst of a few groups that are trained on, and one of
+each of a few groups that were dropped. Each process writes those that it trains on, or dropped. What is kept says for
+every token how its log-probability changed from the moment it was sampled to the last pass over its completion: the
+figure comes from that pass, so it costs nothing, and does not show that pass's own update. Nothing here enters the
+training, and no random number is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, tensor
+
+from ..rollout.trl_bridge import Rollout
+from ..update.batching import Batch, Row
+from .text import pieces, shortened
+
+logger = logging.getLogger("dapo_trl")
+
+SCHEMA = 1
+"""of a line; a later one may have more fields"""
+MOST_BYTES = 64 * 2**20
+"""of the files of all processes together; at the limit every second rollout batch is deleted, and skipped from then"""
+MOST_TOKENS = 4096
+"""of a completion: of a longer one the beginning and the end are kept"""
+LAST_TOKENS = 1024
+MOST_CHARACTERS = 20_000
+"""of a prompt or a solution"""
+DROPPED_SHARE = 4
+"""a quarter of what is kept, at most, is of groups that were dropped"""
+
+
+@dataclass
+class _Sample:
+    rollout: Rollout
+    advantage: float
+    before: Tensor | None = None
+    """``[T]`` log-probabilities when it was sampled"""
+    change: Tensor | None = None
+    """``[T]``"""
+    updates: int = 0
+    """optimizer steps between the two"""
+
+
+class RolloutRecorder:
+    """Keeps ``count`` completions of each rollout batch; the same choice on every process.
+
+    Args:
+        path: of this process's file.
+        env: the environment trained on, for its solutions; None without one.
+        most_bytes: of this process's file.
+    """
+
+    def __init__(self, path: Path, tokenizer: Any, *, count: int, names: Sequence[str], env: Any, most_bytes: int):
+        self.path = path
+        self.tokenizer = tokenizer
+        self.count = count
+        self.names = names
+        """of the reward functions"""
+        self.env = env
+        self.most_bytes = most_bytes
+        self._samples: list[_Sample] = []
+        self._dropped = 0
+        self._batch: int | None = None
+        self._step = 0
+        self._every = 1
+        """rollout batches"""
+        self._failed = False
+
+    def begin(self, batch: int, step: int) -> None:
+        """A new rollout batch, the number ``batch``, after ``step`` optimizer steps: the one before is written."""
+        if self._batch is None:
+            self._keep(lambda line: line.get("batch", 0) < batch)  # a resumed run samples the later ones again
+        self.flush()
+        self._batch, self._step = batch, step
+        self._samples, self._dropped = [], 0
+
+    def wanted_dropped(self, names: Sequence[str]) -> list[int]:
+        """Which groups of a round to look at, of those that the filter dropped.
+
+        Args:
+            names: what the filter said of each group.
+        """
+        room = self.count // DROPPED_SHARE - self._dropped
+        found = [group for group, name in enumerate(names) if name != "kept"][: max(room, 0)]
+        self._dropped += len(found)
+        return found
+
+    def add_dropped(self, rollout: Rollout) -> None:
+        """A completion of a dropped group, on the process that sampled it."""
+        self._samples.append(_Sample(rollout, advantage=0.0))
+
+    def mark(
+        self, updates: list[list[Row]], plan: list[list[int]], fresh: list[Rollout], advantages: Tensor, size: int
+    ) -> None:
+        """Choose among the completions that are trained on, and mark this process's rows of them.
+
+        Args:
+            updates: the rows of each optimizer step.
+            plan: their numbers; the last ``len(fresh)`` are those of ``fresh``, groups of ``size`` side by side.
+            advantages: ``[rows of all processes]``.
+        """
+        first, worth = len(advantages) - len(fresh), advantages.tolist()
+        chosen = {first + i for i in choose(worth[first:], size, self.count - self._dropped)}
+        for rows, numbers in zip(updates, plan, strict=True):
+            for row, number in zip(rows, numbers, strict=True):
+                row["recorded"] = tensor(len(self._samples) if number in chosen else -1)
+                if number in chosen:
+                    self._samples.append(_Sample(fresh[number - first], worth[number]))
+
+    def see(self, batch: Batch, logps: Tensor, step: int) -> None:
+        """A pass over some rows: their log-probabilities ``[N, T]`` under the policy after ``step`` optimizer steps."""
+        old = batch.get("old_per_token_logps")
+        for row, number in enumerate(batch["recorded"].tolist()):
+            if old is None or not 0 <= number < len(self._samples):
+                continue
+            sample = self._samples[number]
+            if sample.rollout.fate == "trained":
+                length = len(sample.rollout.completion_ids)
+                sample.before = old[row, :length].detach().clone()
+                sample.change = (logps[row, :length] - old[row, :length]).detach()
+                sample.updates = step - self._step
+
+    def flush(self) -> None:
+        """Write what there is of the rollout batch. What cannot be written is left out, and said once."""
+        samples, self._samples = self._samples, []
+        if not samples or self._failed or (self._batch or 0) % self._every:
+            return
+        text = "".join(json.dumps(self._line(sample)) + "\n" for sample in samples)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+            while self.path.stat().st_size > self.most_bytes and self._every < 2**30:
+                self._every *= 2
+                self._keep(lambda line: line.get("batch", 0) % self._every == 0)
+        except OSError as error:
+            self._failed = True
+            logger.warning(f"{self.path} cannot be written ({error}): no more rollouts are recorded.")
+
+    def _keep(self, wanted: Any) -> None:
+        """Rewrite the file with the lines that are wanted; torn ones go."""
+        if not self.path.is_file():
+            return
+        new = self.path.with_suffix(".new")
+        with self.path.open(encoding="utf-8", errors="replace") as lines, new.open("w", encoding="utf-8") as kept:
+            for line in lines:
+                try:
+                    if line.endswith("\n") and wanted(json.loads(line)):
+                        kept.write(line)
+                except (ValueError, AttributeError, TypeError):
+                    continue
+        new.replace(self.path)
+
+    def _line(self, sample: _Sample) -> dict[str, Any]:
+        rollout, outcome = sample.rollout, sample.rollout.outcome
+        length = len(rollout.completion_ids)
+        cut = (MOST_TOKENS - LAST_TOKENS, length - LAST_TOKENS) if length > MOST_TOKENS else (length, length)
+
+        def part(values: Any) -> list:
+            return [*values[: cut[0]], *values[cut[1] :]]
+
+        index = rollout.row.get("index")
+        rewards = {name: _number(value) for name, value in zip(self.names, rollout.rewards, strict=True)}
+        line = {
+            "schema": SCHEMA,
+            "batch": self._batch,
+            "step": self._step,
+            "index": index,
+            "level": rollout.row.get("level"),
+            "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MOST_CHARACTERS),
+            "pieces": pieces(self.tokenizer, part(rollout.completion_ids.tolist())),
+            "tokens": rollout.tokens,
+            "left_out": [cut[0], cut[1] - cut[0]],
+            "own": None if rollout.loss_mask is None else part(rollout.loss_mask),
+            "fate": rollout.fate,
+            "verdict": None if outcome is None else outcome.verdict,
+            "accuracy": None if outcome is None else _number(outcome.accuracy),
+            "rewards": rewards,
+            "components": {} if outcome is None else {k: _number(v) for k, v in outcome.components.items()},
+            "advantage": _number(sample.advantage),
+            "solution": self._solution(index),
+            "updates": sample.updates,
+        }
+        if sample.change is not None and sample.before is not None:
+            line["before"] = [_number(value) for value in part(sample.before.tolist())]
+            line["change"] = [_number(value) for value in part(sample.change.tolist())]
+        return line
+
+    def _solution(self, index: Any) -> str | None:
+        """What the environment gives as a right answer; for display alone, so that what fails is left out."""
+        try:
+            return shortened(self.env.unwrapped.solution(index), MOST_CHARACTERS)
+        except Exception:
+            return None
+
+
+def choose(advantages: Sequence[float], size: int, count: int) -> list[int]:
+    """``count`` rows of groups of ``size``: the best and the worst of each of the first groups, then the next ones."""
+    groups = [range(first, first + size) for first in range(0, len(advantages), size)]
+    orders = [sorted(group, key=lambda row: -advantages[row]) for group in groups]
+    outside_in = [[order[i // 2 if i % 2 == 0 else -1 - i // 2] for i in range(size)] for order in orders]
+    pairs = [order[i : i + 2] for i in range(0, size, 2) for order in outside_in]
+    return [row for pair in pairs for row in pair][: max(count, 0)]
+
+
+def _number(value: float) -> float | None:
+    """To five digits; JSON has no NaN or infinity."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -1,0 +1,127 @@
+"""How a run stands, in a small file of its folder: what goes on is told from what ended, and how it ended from that.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from ..errors import DapoError, one_line
+
+FILE = "status.json"
+RUNNING, FINISHED, INTERRUPTED, STOPPED, FAILED = "running", "finished", "interrupted", "stopped", "failed"
+"""what a run says of itself; stopped: by an alarm"""
+KILLED, SILENT = "killed", "silent"
+"""what is made of "running" when its process is gone, or on another machine and without news"""
+QUIET = 600.0
+"""seconds since the last log, within which a run that cannot be seen is taken to be running"""
+SAME_START = 60.0
+"""seconds by which two readings of when a process began may differ: clocks are set"""
+
+
+class StatusFile:
+    """Keeps ``status.json`` true while the run is within its ``with`` block; an exception is written down on its way.
+
+    Args:
+        main: whether this is the main process; the others write only that they failed, if nothing else has.
+    """
+
+    def __init__(self, folder: Path, *, main: bool):
+        self.path = folder / FILE
+        self.main = main
+
+    def __enter__(self) -> StatusFile:
+        self.end(RUNNING)
+        return self
+
+    def end(self, state: str, why: str = "") -> None:
+        """Say how the run ends."""
+        if self.main:
+            self._write(state, why)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None or read(self.path.parent).get("state") != RUNNING:
+            return
+        if isinstance(error, KeyboardInterrupt):
+            self._write(INTERRUPTED, "By Ctrl-C, at once: without a checkpoint of the step in progress.")
+        elif isinstance(error, Exception):
+            what = one_line(error)
+            self._write(FAILED, what if isinstance(error, DapoError) else f"{type(error).__name__}: {what}")
+
+    def _write(self, state: str, why: str) -> None:
+        process = psutil.Process()
+        content = {
+            "state": state,
+            "why": why,
+            "machine": _machine(),
+            "process": process.pid,
+            "process_started": process.create_time(),
+        }
+        new = self.path.with_name(f"{FILE}.new")
+        with contextlib.suppress(OSError):  # a run does not fail over it, nor hide what it failed of
+            new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            new.replace(self.path)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The file as it is; empty where there is none that can be read."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("state"), str) else {}
+
+
+def seen(folder: Path, *, newest: float | None) -> tuple[str, str] | None:
+    """How the run of a folder stands, as far as it can be seen from here.
+
+    Args:
+        newest: when the run logged last, in seconds since 1970.
+
+    Returns:
+        the state, and a sentence on it or nothing; None where the run does not say.
+    """
+    content = read(folder)
+    if not content:
+        return None
+    state, why = content["state"], content.get("why")
+    if state != RUNNING:
+        return state, why if isinstance(why, str) else ""
+    goes_on = _goes_on(content)
+    quiet = time.time() - newest if newest is not None else 0.0
+    if goes_on is False:
+        return KILLED, "Its process is gone and left no word: out of memory, most often, or the machine went down."
+    if goes_on is None and quiet > QUIET:
+        return SILENT, f"Nothing new for {quiet / 60:.0f} minutes. It ran on another machine: look there."
+    return RUNNING, ""
+
+
+def _goes_on(content: dict[str, Any]) -> bool | None:
+    """Whether the process that wrote this is there; None where that cannot be seen."""
+    number, started = content.get("process"), content.get("process_started")
+    if content.get("machine") != _machine() or not isinstance(number, int) or not isinstance(started, int | float):
+        return None
+    try:
+        process = psutil.Process(number)
+        return abs(process.create_time() - started) < SAME_START and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
+        return False
+    except psutil.AccessDenied:
+        return None
+
+
+def _machine() -> str:
+    """The host, and on Linux whose process numbers these are: a container has numbers of its own."""
+    with contextlib.suppress(OSError):
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    return platform.node()

@@ -1,0 +1,1 @@
+"""Step 2b: a prompt becomes judged completions."""

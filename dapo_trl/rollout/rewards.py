@@ -1,0 +1,126 @@
+"""Reward functions around a rollout: a user's checked, the overlong penalty, and the columns they fill together."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl.trainer.utils import get_callable_name, is_async_callable
+
+from envs import overlong_penalty
+
+from ..algorithm import decoupled_advantages, group_advantages
+from ..errors import ConfigError, RewardError
+
+
+@dataclass(frozen=True)
+class RewardColumns:
+    """How the reward functions' columns make up the reward and what the group filter looks at.
+
+    ``rewards`` is ``[N, F]`` throughout, NaN where a function does not apply.
+    """
+
+    names: Sequence[str]
+    """``F`` reward functions; the overlong penalty, if any, is the last"""
+    weights: Tensor
+    """``[F]``"""
+    task: int
+    """number of columns before the overlong penalty's"""
+
+    def total(self, rewards: Tensor) -> Tensor:
+        """The reward: ``[N]``; NaN where no function applies."""
+        return self._sum(rewards, len(self.names))
+
+    def unshaped(self, rewards: Tensor) -> Tensor:
+        """The reward before the overlong penalty."""
+        return self._sum(rewards, self.task)
+
+    def scores(self, rewards: Tensor, accuracy: Tensor, key: str) -> Tensor:
+        """What the filter named ``key`` looks at: ``[N]``, never the overlong penalty."""
+        if key == "accuracy":
+            return accuracy
+        return self.unshaped(rewards) if key == "reward" else rewards[:, self.names.index(key)]
+
+    def advantages(self, rewards: Tensor, group_size: int, *, scale: str, aggregation: str) -> Tensor:
+        """``[N]`` advantages, groups side by side; scales and aggregations as in `DAPOConfig`."""
+        if aggregation == "sum_then_normalize":
+            return group_advantages(self.total(rewards), group_size, scale=scale)
+        return decoupled_advantages(rewards, self.weights.to(rewards.device), group_size)
+
+    def check_key(self, key: str) -> None:
+        """Refuse a ``filter_key`` that names nothing here."""
+        allowed = ["accuracy", "reward", *self.names[: self.task]]
+        if key not in allowed:
+            raise ConfigError(
+                f"filter_key is {key!r}: it must be one of {', '.join(allowed)} (after the first two: the reward "
+                "functions of this run)."
+            )
+
+    def _sum(self, rewards: Tensor, columns: int) -> Tensor:
+        rewards = rewards[:, :columns]
+        total = (rewards * self.weights[:columns].to(rewards.device)).nansum(dim=1)
+        return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, or NaN, of any library; infinity is none, and text is none either."""
+    try:
+        return not isinstance(value, str) and not math.isinf(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+class OverlongReward:
+    """The overlong penalty as a TRL reward function, for rewards that do not come from an environment wrapper."""
+
+    __name__ = "overlong"
+
+    def __init__(self, **settings: Any):
+        """Settings are those of `envs.overlong_penalty`."""
+        self.settings = settings
+
+    def __call__(self, completion_ids: list[list[int]], own_tokens: list[int] | None = None, **_: Any) -> list[float]:
+        """``own_tokens`` are the lengths without an environment's replies; None: there are no replies."""
+        lengths = [len(ids) for ids in completion_ids] if own_tokens is None else own_tokens
+        return [overlong_penalty(length, **self.settings) for length in lengths]
+
+
+def checked(function: Any) -> Any:
+    """A user's reward function that fails with one clear message when what it returns is not rewards.
+
+    Reward models (a path or a module) and coroutines are TRL's business and pass through.
+    """
+    if not callable(function) or isinstance(function, nn.Module) or is_async_callable(function):
+        return function
+    name = get_callable_name(function)
+
+    @functools.wraps(function, updated=())
+    def call(prompts: list, **kwargs: Any) -> list[float | None]:
+        rewards = function(prompts=prompts, **kwargs)
+        try:
+            values = list(rewards)
+        except TypeError:
+            raise RewardError(
+                f"reward function {name!r} returned {rewards!r}: it must return a list of {len(prompts)} floats, one "
+                "per completion (None for a completion it does not apply to)."
+            ) from None
+        if len(values) != len(prompts):
+            raise RewardError(
+                f"reward function {name!r} returned {len(values)} rewards for {len(prompts)} completions: it must "
+                "return one per completion."
+            )
+        for i, value in enumerate(values):
+            if value is not None and not is_number(value):
+                raise RewardError(
+                    f"reward function {name!r} returned {value!r} for completion {i}: it must be a finite number, or "
+                    "None (or NaN) for a completion that cannot be scored."
+                )
+        return [None if value is None else float(value) for value in values]
+
+    call.__name__ = name
+    return call

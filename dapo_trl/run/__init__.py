@@ -1,0 +1,1 @@
+"""One `dapo-trl train`, from settings to results."""

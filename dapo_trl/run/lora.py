@@ -1,0 +1,107 @@
+"""LoRA and QLoRA: from the settings of a run to an adapter, and from a saved adapter to a full model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel
+from peft.utils import CONFIG_NAME
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+
+from ..errors import ConfigError, one_line
+from .settings import RunConfig
+from .startup import check_folder
+
+
+def peft_config(run: RunConfig) -> LoraConfig | None:
+    """The adapter that a run trains; None: it trains all weights."""
+    if not run.lora_rank:
+        return None
+    return LoraConfig(
+        r=run.lora_rank,
+        lora_alpha=run.lora_alpha if run.lora_alpha is not None else 2 * run.lora_rank,
+        lora_dropout=run.lora_dropout,
+        target_modules=run.lora_targets,
+        use_rslora=run.lora_rslora,
+        use_dora=run.lora_dora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def has_bitsandbytes() -> bool:
+    return find_spec("bitsandbytes") is not None
+
+
+def quantization_config(run: RunConfig, *, fp16: bool = False) -> BitsAndBytesConfig | None:
+    """How the frozen weights are stored; None: as they are loaded.
+
+    Args:
+        fp16: products are computed in float16, for a GPU without bfloat16.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed.
+    """
+    if run.quantization is None:
+        return None
+    if not has_bitsandbytes():
+        raise ConfigError(
+            "quantization is '4bit' and bitsandbytes is not installed: pip install 'dapo-trl[quant]', or set "
+            "quantization to null."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float16 if fp16 else torch.bfloat16,
+    )
+
+
+def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype: str = "auto") -> PreTrainedModel:
+    """Write a full model, the base with the adapter merged into its weights, which needs no PEFT to load.
+
+    Args:
+        adapter: a folder with a saved adapter, a run's ``model`` or one of its checkpoints.
+        output: a folder that does not exist yet, or is empty.
+        base: folder or Hub name of the base model; None: the one that the adapter names.
+        dtype: the precision that the sum is rounded to; "auto": the base model's. A small update is partly lost in a
+            half precision; "float32" keeps it all.
+
+    Raises:
+        ConfigError: one of the three cannot be what it is to be.
+    """
+    if not adapter.is_dir():
+        raise ConfigError(f"adapter is {adapter}: there is no such folder (looked from {Path.cwd()}).")
+    if not (adapter / CONFIG_NAME).is_file():
+        raise ConfigError(
+            f"adapter is {adapter}: there is no {CONFIG_NAME} in it, so it is not a saved adapter. A run with "
+            "lora_rank saves one in its folder's model, and in each checkpoint."
+        )
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise ConfigError(f"output is {output}: it exists already. Name a folder that does not.")
+    check_folder("output", output)
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"adapter is {adapter}: its {CONFIG_NAME} cannot be read: {one_line(error)}") from error
+    if config.is_prompt_learning:
+        raise ConfigError(
+            f"adapter is {adapter}, a {config.peft_type.value}: it has no weights to merge, as LoRA's has."
+        )
+    name = base or config.base_model_name_or_path
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"base is {name!r} and cannot be loaded: {first} Name the base model with --base.") from error
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError) as error:  # layers that it has not, layers of another shape
+        raise ConfigError(
+            f"adapter {adapter} does not fit base {name!r}: it was trained on another model. Name that with --base."
+        ) from error
+    merged.save_pretrained(output)
+    own = (adapter / "tokenizer_config.json").is_file()
+    AutoTokenizer.from_pretrained(str(adapter if own else name)).save_pretrained(output)
+    return merged

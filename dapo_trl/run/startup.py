@@ -1,0 +1,49 @@
+"""What a command settles before it begins: quiet libraries, threads for the cores, a folder that it can write to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from ..errors import ConfigError
+from ..monitor.console import ConsoleHandler
+
+
+def quieten(console: Console) -> None:
+    """Libraries' own bars and notices would tear the output apart; warnings of ours stay."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logger = logging.getLogger("dapo_trl")
+    logger.handlers, logger.propagate = [ConsoleHandler(console)], False
+
+
+def share_cores(device: torch.device, processes: int) -> None:
+    """Give each process of a machine without a GPU its share of the cores, unless OMP_NUM_THREADS says otherwise."""
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max((os.cpu_count() or 1) // processes, 1))
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to; nothing is left behind.
+
+    Args:
+        name: of the setting.
+
+    Raises:
+        ConfigError: it is a file, lies below one, or writing is denied.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{name} {folder} is a file: it must be a folder, or not exist yet.")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{name} is {folder}: {there} is a file, so there can be no folder below it.")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ConfigError(f"{name} is {folder}: {there} cannot be written to ({error.strerror}).") from error

@@ -1,0 +1,327 @@
+"""One training run from settings to results: measure, train, save, measure again, write the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import yaml
+from accelerate import Accelerator
+from peft import PeftModel
+from rich.console import Console
+from transformers import PrinterCallback, ProgressCallback
+
+from envs import RecordVerdicts
+from envs.description import describe
+
+from ..checkpoint.files import choose, last_complete
+from ..config import DAPOConfig
+from ..distributed import losses_named
+from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
+from ..evaluation.figures import Evaluation
+from ..evaluation.held_out import BEST, HeldOut, figure, gain
+from ..evaluation.loading import check_model_folder
+from ..monitor.callbacks import MetricsFile, StopOnSignal
+from ..monitor.console import ConsoleCallback
+from ..monitor.rollout_recorder import MOST_BYTES, RolloutRecorder
+from ..monitor.status import FILE as STATUS
+from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
+from ..plan.cautions import idle_adapter_settings
+from ..report.page import write_report
+from ..rollout.env_wrappers import wrap_env
+from ..rollout.environments import make_env, row_count
+from ..trainer import DAPOTrainer
+from .lora import peft_config, quantization_config
+from .settings import RunConfig
+from .startup import check_folder, quieten, share_cores
+
+EXIT_INTERRUPTED = 130
+EXIT_STOPPED = 1
+SETTINGS = "settings.json"
+OWN_FILES = (
+    BEST,
+    f"{BEST}-new",
+    f"{BEST}-old",
+    "checkpoint-*",
+    "completions",
+    "config.yaml",
+    "curves.png",
+    "environment.json",
+    "evaluation_*.json",
+    "metrics.jsonl",
+    "model",
+    "non_finite_step_*.pt",
+    "report.html",
+    "rollouts-*.jsonl",
+    SETTINGS,
+    STATUS,
+    f"{STATUS}.new",
+    "verdicts-*.jsonl",
+)
+"""what a run leaves in its folder, and all that `overwrite` deletes there"""
+
+
+@losses_named()
+def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
+    """Carry out `dapo-trl train`; returns the exit code.
+
+    Args:
+        asked: the settings as they were given, kept in the run's folder.
+    """
+    folder = Path(args.output_dir)
+    checkpoint = _find_checkpoint(folder, run, args)
+    console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
+    quieten(console)
+    share_cores(args.device, args.world_size)
+    env, held_out_env = _environments(run)
+    trainer = _prepare(run, args, env)
+    for sentence in idle_adapter_settings(run):
+        trainer.warn(sentence)
+    held_out = None if held_out_env is None else HeldOut(trainer, held_out_env, run, console)
+    if checkpoint is None:
+        described = {"train": describe(env), "held_out": None if held_out_env is None else describe(held_out_env)}
+        _begin_folder(folder, asked, described, trainer.accelerator)
+    main = trainer.accelerator.is_main_process
+    if main:
+        _write_settings(folder, run, args)
+    stop = StopOnSignal(console, trainer.accelerator)
+    try:
+        with StatusFile(folder, main=main) as status:
+            return _carry_out(run, trainer, held_out, checkpoint, console, stop, status)
+    finally:
+        stop.restore()  # only now: the launcher's SIGTERM may follow an error at once
+
+
+def _carry_out(
+    run: RunConfig,
+    trainer: DAPOTrainer,
+    held_out: HeldOut | None,
+    checkpoint: str | None,
+    console: Console,
+    stop: StopOnSignal,
+    status: StatusFile,
+) -> int:
+    """All that is done once the folder is the run's; returns the exit code."""
+    args: DAPOConfig = trainer.args
+    folder = Path(args.output_dir)
+    progress = ConsoleCallback(console)
+    for default in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(default)
+    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
+        if callback is not None:
+            trainer.add_callback(callback)
+    trainer.remove_callback(trainer.alarms)
+    trainer.add_callback(trainer.alarms)  # what they say stands below the step's line
+    trainer.on_activity = progress.describe
+    console.print(_headline(run, args, trainer), highlight=False)
+
+    before = after = None
+    if held_out is not None and checkpoint is None:
+        before = held_out.measure("before")
+    if run.record_rollouts:
+        trainer.recorder = _recorder(trainer, folder, run.record_rollouts)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (NonFiniteError, LostProcessError, KeyboardInterrupt):
+        _say_last_checkpoint(console, folder)
+        raise
+    finally:
+        if trainer.recorder is not None:
+            trainer.recorder.flush()
+        progress.close()
+    if stop.requested:
+        console.print(
+            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with the same command "
+            "and --resume_from_checkpoint latest."
+        )
+        status.end(INTERRUPTED, "By Ctrl-C or SIGTERM, after an optimizer step and with a checkpoint.")
+        trainer.close()
+        return EXIT_INTERRUPTED
+    if trainer.alarms.stopped is not None:
+        console.print(
+            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
+            "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."
+        )
+        status.end(STOPPED, f"By the alarm '{trainer.alarms.stopped.name.replace('_', ' ')}' (on_alarm is 'stop').")
+        if trainer.accelerator.is_main_process:
+            console.print(_report(folder), highlight=False)
+        trainer.close()
+        return EXIT_STOPPED
+    trainer.save_model(str(folder / "model"))
+    if held_out is not None:
+        after = held_out.measure("after")
+        if run.eval_without_adapter:
+            held_out.measure("without_adapter")
+    early = trainer.state.global_step < trainer.state.max_steps
+    status.end(FINISHED, f"Before its last step: {trainer.sampling.solved.explain()}" if early else "")
+    if trainer.accelerator.is_main_process:
+        console.print(_conclusion(trainer, folder, before, after), highlight=False)
+        if held_out is not None and held_out.best is not None:
+            console.print(held_out.best.told(folder), highlight=False)
+        console.print(_report(folder), highlight=False)
+    trainer.close()
+    return 0
+
+
+def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder:
+    accelerator: Accelerator = trainer.accelerator
+    return RolloutRecorder(
+        folder / f"rollouts-{accelerator.process_index}.jsonl",
+        trainer.processing_class,
+        count=count,
+        names=trainer.reward_func_names,
+        env=trainer.env,
+        most_bytes=MOST_BYTES // accelerator.num_processes,
+    )
+
+
+def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
+    """What to resume from, a checkpoint or "latest"; None for a new run, whose folder must not hold another run."""
+    wanted = str(args.resume_from_checkpoint)
+    if wanted.lower() not in ("none", "no", "false"):
+        choose(wanted, folder)  # an early error; the trainer looks again, for all processes
+        return wanted
+    check_folder("output_dir", folder)
+    found = _own_files(folder)
+    if found and not (folder / "metrics.jsonl").exists():
+        raise ConfigError(
+            f"output_dir {folder} holds {found[0].name}, which the run would replace, and it is not the folder of a "
+            "run: choose another --output_dir."
+        )
+    if found and not run.overwrite:
+        raise ConfigError(
+            f"output_dir {folder} holds a run already: continue it with --resume_from_checkpoint latest, choose "
+            "another --output_dir, or replace it with --overwrite true."
+        )
+    return None
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """What a run has left in its folder."""
+    return sorted(path for pattern in OWN_FILES for path in folder.glob(pattern))
+
+
+def _environments(run: RunConfig) -> tuple[gymnasium.Env, gymnasium.Env | None]:
+    """The environment to train on, and the held-out one: the same task, its reward not shaped."""
+    assert run.env is not None
+    env, held_out = wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers), None
+    if run.eval_problems:
+        held_out = make_env(run.eval_env or run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
+        held_out = wrap_env(held_out, run.env_wrappers, training=False)
+        size = row_count(held_out)
+        if size is not None and size < run.eval_problems:
+            raise ConfigError(f"eval_problems is {run.eval_problems}, but the held-out environment has {size} rows.")
+    return env, held_out
+
+
+def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTrainer:
+    """The trainer, with every mistake found before anything is written."""
+    assert run.model is not None
+    if run.record_verdicts:
+        env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
+    check_model_folder(Path(run.model))
+    try:
+        return DAPOTrainer(
+            model=run.model,
+            args=args,
+            env=env,
+            peft_config=peft_config(run),
+            quantization_config=quantization_config(run, fp16=args.fp16),
+        )
+    except ConfigError:
+        raise
+    except (ConnectionError, RuntimeError) as error:
+        if not args.use_vllm:
+            raise
+        raise ConfigError(f"vLLM cannot be used: {one_line(error)}") from error
+    except OSError as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model is {run.model!r} and cannot be loaded: {first} (There is no such folder in {Path.cwd()} either.)"
+        ) from error
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise ConfigError(one_line(error)) from error
+
+
+def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], accelerator: Accelerator) -> None:
+    """Clear away what an earlier run left there, and nothing else; write the settings and the environments."""
+    accelerator.wait_for_everyone()  # all have looked at the folder as it was
+    if accelerator.is_main_process:
+        try:
+            for path in _own_files(folder):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.jsonl").touch()  # from now on this is the folder of a run
+            (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asked), sort_keys=False), encoding="utf-8")
+            (folder / "environment.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
+    accelerator.wait_for_everyone()
+
+
+def _write_settings(folder: Path, run: RunConfig, args: DAPOConfig) -> None:
+    """Every setting as it is in force, those that were not asked for too; a resumed run may have others."""
+    text = json.dumps(_plain({**args.to_dict(), **asdict(run)}), indent=2)
+    try:
+        (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
+    model = trainer.model
+    size = f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M weights"
+    if isinstance(model, PeftModel):
+        trained, weights = model.get_nb_trainable_parameters()
+        size = f"{(weights - trained) / 1e6:,.1f} M weights, an adapter of {trained / 1e6:,.2f} M trained"
+    return (
+        f"{run.model} ({size}) on {run.env}, {trainer.accelerator.num_processes} process(es) "
+        f"on {trainer.accelerator.device.type}: {args.groups_per_rollout} groups of {args.num_generations} per rollout "
+        f"batch, {args.updates_per_rollout} update(s) on each."
+    )
+
+
+def _report(folder: Path) -> str:
+    """Write the report; what is wrong with it is no fault of the run."""
+    try:
+        return f"report: {write_report([folder])}   (dapo-trl report {folder} writes it again)"
+    except Exception as error:
+        return f"report: not written ({type(error).__name__}: {one_line(error)})"
+
+
+def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, after: Evaluation | None) -> str:
+    counts, ledger = trainer.sampling.counts, trainer.sampling.ledger
+    lines = [""]
+    if after is not None:
+        if before is not None:
+            lines.append(f"held-out accuracy before: {figure(before)}")
+        lines.append(f"held-out accuracy after:  {figure(after)}")
+        if before is not None:
+            lines.append(f"gain, problem by problem: {gain(before, after)}")
+        for level, value in after.by_level().items():
+            earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
+            lines.append(f"  level {level}: {earlier}{value:.3f}")
+    lines.append(counts.told(filtered=trainer.args.filters_groups))
+    shares = ", ".join(f"{share:.1%} {fate.replace('_', ' ')}" for fate, share in ledger.shares().items())
+    lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
+    lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
+    return "\n".join(lines)
+
+
+def _say_last_checkpoint(console: Console, folder: Path) -> None:
+    last, _ = last_complete(folder)
+    if last is not None:
+        console.print(f"The last checkpoint is {last}: resume with --resume_from_checkpoint latest.")

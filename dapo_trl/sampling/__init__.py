@@ -1,0 +1,1 @@
+"""Step 3: groups become a rollout batch."""

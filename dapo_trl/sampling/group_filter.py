@@ -1,0 +1,180 @@
+"""Dynamic sampling: which groups enter the rollout batch, and when to draw more.
+
+Pure bookkeeping, driven by scores that every process sees alike: the same calls with the same scores take the same
+decisions, so processes cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+
+from torch import Tensor
+
+from ..algorithm import informative_groups
+
+SOLVED_BATCHES = 5
+SOLVED_PROMPTS = 100
+
+
+@dataclass
+class GroupCounts:
+    """What became of the groups sampled. Every group is counted in exactly one field."""
+
+    kept: int = 0
+    """informative; or any, where nothing is filtered"""
+    all_right: int = 0
+    """dropped: every completion has the highest possible score of 1 (or more)"""
+    all_wrong: int = 0
+    """dropped: every completion has a score of 0 (or less)"""
+    constant: int = 0
+    """dropped: equal scores strictly between 0 and 1"""
+    unscorable: int = 0
+    """dropped: no completion could be scored"""
+
+    @property
+    def sampled(self) -> int:
+        return self.kept + self.all_right + self.all_wrong + self.constant + self.unscorable
+
+    def told(self, *, filtered: bool) -> str:
+        """One sentence on them; without a filter nobody has looked at which were informative."""
+        if not filtered:
+            return f"{self.sampled} groups sampled and trained on, informative or not: group_filter is none."
+        return (
+            f"{self.sampled} groups sampled: {self.kept} informative, {self.all_wrong} all wrong, {self.all_right} all "
+            f"right, {self.constant} constant, {self.unscorable} unscorable."
+        )
+
+    def __add__(self, other: GroupCounts) -> GroupCounts:
+        return GroupCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass
+class DynamicSampler:
+    """Fills one rollout batch with informative groups (eq. 11).
+
+    While `missing` is not 0, sample a round of at least `least` groups and hand their scores to `add`. How many groups
+    a round takes is `selection.PromptSelector`'s business.
+    """
+
+    target: int
+    """groups of a full rollout batch"""
+    rule: str = "zero_variance"
+    """as in `algorithm.informative_groups`; ``"none"`` keeps every group"""
+    min_valid_fraction: float = 1.0
+    """the batch is accepted once this share of ``target`` is informative"""
+    max_refill_rounds: int = 0
+    """rounds after the first"""
+    banked: int = 0
+    """informative groups that were at hand before the first round, at most ``target``"""
+    counts: GroupCounts = field(default_factory=GroupCounts)
+    rounds: int = 0
+
+    @property
+    def have(self) -> int:
+        """Groups for the batch so far; more than ``target`` when a round had more luck than expected."""
+        return self.banked + self.counts.kept
+
+    @property
+    def used(self) -> int:
+        """Groups of the batch as it is accepted."""
+        return min(self.have, self.target)
+
+    @property
+    def enough(self) -> bool:
+        return self.rule == "none" or self.have >= self.min_valid_fraction * self.target
+
+    @property
+    def refill_rounds(self) -> int:
+        return max(self.rounds - 1, 0)
+
+    @property
+    def least(self) -> int:
+        """The fewest groups that the next round may have: the first makes the batch full if all are informative."""
+        return 1 if self.rounds else self.target - self.banked
+
+    @property
+    def missing(self) -> int:
+        """Informative groups that the next round should yield; 0 when the batch is accepted or the limit is reached."""
+        needed = math.ceil(self.min_valid_fraction * self.target - 1e-9) - self.have
+        if self.rounds == 0:
+            return 0 if self.banked >= self.target else max(needed, 1)
+        return 0 if self.enough or self.refill_rounds >= self.max_refill_rounds else needed
+
+    def add(self, scores: Tensor) -> list[str]:
+        """Take one round of groups in.
+
+        Args:
+            scores: ``[groups, G]``, what the filter looks at; NaN for unscorable completions.
+
+        Returns:
+            For each group the field of `GroupCounts` it was counted in.
+        """
+        if scores.dim() != 2:
+            raise ValueError(f"scores has shape {tuple(scores.shape)}: expected [groups, G].")
+        self.rounds += 1
+        keep = [True] * len(scores) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
+        found = ["kept" if kept else _why_dropped(row) for row, kept in zip(scores, keep, strict=True)]
+        for name in found:
+            self.counts += GroupCounts(**{name: 1})
+        return found
+
+    @property
+    def advice(self) -> str:
+        """What to do about the commonest reason why groups were dropped."""
+        return _ADVICE[max(_ADVICE, key=lambda name: getattr(self.counts, name))]
+
+    def explain(self) -> str:
+        """One sentence on why too few groups are informative, and what to do about it."""
+        c = self.counts
+        return (
+            f"{self.used} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} groups "
+            f"sampled {c.all_wrong} were all wrong, {c.all_right} all right, {c.constant} constant in between and "
+            f"{c.unscorable} unscorable. {self.advice}"
+        )
+
+
+@dataclass
+class SolvedWatch:
+    """Notices that there is nothing left to learn: rollout batches on end in which every group was all right."""
+
+    prompts: int
+    """so many at least must have been seen since the last group that was anything else"""
+    batches: int = 0
+    seen: int = 0
+
+    def see(self, sampler: DynamicSampler) -> bool:
+        """Take in a rollout batch; whether the data are solved now."""
+        counts = sampler.counts
+        if sampler.used or counts.all_right < counts.sampled:
+            self.batches = self.seen = 0
+        else:
+            self.batches += 1
+            self.seen += counts.all_right
+        return self.batches >= SOLVED_BATCHES and self.seen >= self.prompts
+
+    def explain(self) -> str:
+        return (
+            f"the data are solved: in the last {self.batches} rollout batches every completion of all {self.seen} "
+            "groups was right."
+        )
+
+
+def _why_dropped(scores: Tensor) -> str:
+    scorable = scores[~scores.isnan()]
+    if scorable.numel() == 0:
+        return "unscorable"
+    if scorable.max() <= 0:
+        return "all_wrong"
+    return "all_right" if scorable.min() >= 1 else "constant"
+
+
+_ADVICE = {
+    "all_wrong": (
+        "The task is too hard for this model, or its answers are not recognised: look at some completions, use easier "
+        "problems or a stronger (warm-started) model, raise num_generations or max_completion_length."
+    ),
+    "all_right": "The task is solved at this difficulty: use harder problems, or stop here.",
+    "constant": "Scores do not vary within a prompt: filter on a finer score with filter_key, or raise temperature.",
+    "unscorable": "Completions cannot be scored: look at the reward function or the environment's infra_failure.",
+}

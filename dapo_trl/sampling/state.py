@@ -1,0 +1,58 @@
+"""What dynamic sampling remembers from one rollout batch to the next, and a checkpoint from one session to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+from ..config import DAPOConfig
+from ..prompts.difficulty import Difficulty
+from ..prompts.selector import PromptSelector
+from ..prompts.stream import PromptStream, StreamedPrompts
+from .group_filter import SOLVED_PROMPTS, GroupCounts, SolvedWatch
+from .surplus import SurplusBank
+from .token_ledger import Ledger
+
+
+class SamplingState:
+    """The same on every process, because it changes by gathered values alone."""
+
+    def __init__(self, stream: PromptStream | StreamedPrompts, args: DAPOConfig):
+        difficulty = Difficulty(stream.size or 0, group_size=args.num_generations, rule=args.group_filter)
+        self.selector = PromptSelector(stream, difficulty, mode=args.prompt_selection, seed=args.seed)
+        self.bank = SurplusBank(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
+        self.ledger = Ledger()
+        self.counts = GroupCounts()
+        """what became of the groups sampled in this run"""
+        self.rollout_batches = 0
+        """so far in this run"""
+        self.solved = SolvedWatch(prompts=min(stream.size or SOLVED_PROMPTS, SOLVED_PROMPTS))
+
+    def running_totals(self) -> dict[str, float]:
+        """Metrics that count up over the run."""
+        return {
+            "sampling/rollout_batches": self.rollout_batches,
+            "sampling/prompts": self.selector.drawn,
+            "sampling/epochs": self.selector.stream.epochs,
+            "ledger/tokens": self.ledger.generated,
+            **{f"ledger/{fate}_tokens": count for fate, count in self.ledger.tokens.items()},
+            **{f"ledger/{fate}_seconds": spent for fate, spent in self.ledger.seconds.items()},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "selector": self.selector.state_dict(),
+            "bank": self.bank.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "counts": dataclasses.asdict(self.counts),
+            "rollout_batches": self.rollout_batches,
+            "solved": dataclasses.asdict(self.solved),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.selector.load_state_dict(state["selector"])
+        self.bank.load_state_dict(state["bank"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.counts = GroupCounts(**state["counts"])
+        self.rollout_batches = state["rollout_batches"]
+        self.solved = SolvedWatch(**state["solved"])

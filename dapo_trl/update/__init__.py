@@ -1,0 +1,1 @@
+"""Step 4: a rollout batch becomes optimizer steps."""

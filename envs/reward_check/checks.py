@@ -1,0 +1,318 @@
+"""What each check makes of the evidence: pure functions, each with at most one message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .episode import Fault, Outcome, brief
+from .examination import Evidence, Trial
+
+Status = Literal["ok", "failed", "advice", "not checked"]
+_TOLERANCE = 1e-6
+_LUCK = 0.1  # share of rows on which the solution of another row may be right
+_NOTEWORTHY, _MOST_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
+_FLAT = "all rewards seen are the same"
+_TELLING = 20  # characters of a solution that nothing else contains by chance
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check.
+
+    Attributes:
+        name: Which one.
+        status: "failed" refuses the environment; "advice" does not.
+        message: What is wrong and how to mend it, or why it was not checked; "" if all is well.
+    """
+
+    name: str
+    status: Status
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The lowest and the highest reward: as the environment says, else as seen."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, evidence: Evidence, reward_range: tuple[float, float] | None) -> Scale:
+        """Return the given range, else that which the environment names, else that of all answers tried."""
+        known = reward_range or evidence.description.reward_range
+        if known:
+            return cls(*known)
+        rewards = [t.outcome.reward for t in evidence.trials if t.outcome is not None and not t.outcome.unknown]
+        return cls(min(rewards, default=0.0), max(rewards, default=0.0))
+
+    @property
+    def flat(self) -> bool:
+        """Whether nothing is paid more than anything else."""
+        return self.high <= self.low + _TOLERANCE
+
+    def full(self, outcome: Outcome) -> bool:
+        """Whether it earned the highest reward."""
+        return outcome.reward >= self.high - _TOLERANCE
+
+    def paid(self, outcome: Outcome) -> bool:
+        """Whether it earned more than the lowest reward."""
+        return outcome.reward > self.low + _TOLERANCE
+
+
+def run_checks(evidence: Evidence, *, scale: Scale, skip: Iterable[str], time_limit: float) -> list[Check]:
+    """Return the result of every check, in the order in which an author mends them."""
+    results = []
+    skipped = set(skip)
+    for name, check in CHECKS.items():
+        if name in skipped:
+            results.append(Check(name, "not checked", "skipped, as asked"))
+        else:
+            status, message = check(evidence, scale)
+            if status == "ok" and evidence.stopped:
+                status, message = "not checked", f"stopped early: {evidence.stopped}"
+            results.append(Check(name, status, message.replace("{time_limit}", f"{time_limit:g}")))
+    return results
+
+
+Finding = tuple[Status, str]
+OK: Finding = ("ok", "")
+
+
+def interface(evidence: Evidence, _: Scale) -> Finding:
+    return _first(evidence.faults) or OK
+
+
+def rows(evidence: Evidence, _: Scale) -> Finding:
+    fix = ': reset(options={"index": i}) and reset(seed=s) must always give the same prompt'
+    return _first(evidence.unstable, fix) or (OK if evidence.prompts else _nothing(evidence))
+
+
+def exceptions(evidence: Evidence, _: Scale) -> Finding:
+    return _first(evidence.raised) or OK
+
+
+def time(evidence: Evidence, _: Scale) -> Finding:
+    fix = ": judge any answer within {time_limit} s, in a process that can be killed if need be"
+    return _first(evidence.slow, fix) or _if_judged(evidence)
+
+
+def solution(evidence: Evidence, scale: Scale) -> Finding:
+    if not evidence.solutions:
+        return "not checked", "no solution is known: give the environment a method solution(index), or pass solution="
+    tried = evidence.of("solution")
+    if not tried:
+        return _nothing(evidence)
+    bad = [trial for trial in tried if trial.outcome and not scale.full(trial.outcome)]
+    if not bad:
+        return OK
+    trial = bad[0]
+    assert trial.outcome is not None
+    earned = "cannot be judged" if trial.outcome.unknown else f"earns {trial.outcome.reward:g} and not {scale.high:g}"
+    why = ", ".join(filter(None, (trial.outcome.verdict, trial.outcome.cause)))
+    return "failed", (
+        f"the solution {brief(trial.text)} of row {trial.index} {earned}{f' ({why})' if why else ''}"
+        f"{_count(bad, tried)}: mend the way answers are read and compared, or solution()"
+    )
+
+
+def worthless(evidence: Evidence, scale: Scale) -> Finding:
+    tried = evidence.of("worthless", "oversized", "program")
+    if not tried:
+        return _nothing(evidence)
+    if scale.flat:
+        if evidence.solutions:
+            return "failed", f"every answer, right or wrong, earns {scale.low:g}: the reward must depend on the answer"
+        return (
+            "not checked",
+            "no solution is known, so the highest reward is not either: pass solution= or reward_range=",
+        )
+    return _paid(tried, scale, "read the answer alone and compare it as a whole, so that no such text is right")
+
+
+def hedging(evidence: Evidence, scale: Scale) -> Finding:
+    tried = evidence.of("hedge")
+    return _paid(tried, scale, "accept one answer, and none that names several") if tried else _nothing(evidence)
+
+
+def other_rows(evidence: Evidence, scale: Scale) -> Finding:
+    tried = evidence.of("other row")
+    if not tried:
+        return "not checked", "it takes the solutions of two rows with different answers"
+    if scale.flat:
+        return "not checked", _FLAT
+    right = [trial for trial in tried if trial.outcome and scale.full(trial.outcome)]
+    if len(right) <= _LUCK * len(tried):
+        return OK
+    trial = right[0]
+    return "failed", (
+        f"{trial.name}, {brief(trial.text)}, earns the full {scale.high:g} at row {trial.index}{_count(right, tried)}: "
+        "compare with the row's own answer"
+    )
+
+
+def copying(evidence: Evidence, scale: Scale) -> Finding:
+    """An answer copied from the prompt must not win often, beyond what the commonest answer wins anyway."""
+    tried = evidence.of("strategy")
+    if not tried or scale.flat:
+        return _nothing(evidence) if not tried else ("not checked", _FLAT)
+    wins = Counter(trial.name for trial in tried if trial.outcome and scale.full(trial.outcome))
+    if not wins:
+        return OK
+    name, won = wins.most_common(1)[0]
+    share = won / len(evidence.prompts)
+    golds = Counter(" ".join(gold.split()) for gold in evidence.golds.values())
+    constant = golds.most_common(1)[0][1] / len(evidence.prompts) if golds else 0.0
+    said = f"{name} is right in {won} of {len(evidence.prompts)} rows"
+    if share > max(_MOST_GUESSED, min(0.95, constant + 0.3)):
+        return "failed", f"{said}: take the answer out of the prompt"
+    if share > max(_NOTEWORTHY, constant):
+        return "advice", f"{said}: a model can earn as much by copying"
+    return OK
+
+
+def leak(evidence: Evidence, _: Scale) -> Finding:
+    """What `reset` returns must not hold the solution; a short answer may be there by chance, so shares count."""
+    if not evidence.solutions:
+        return "not checked", "no solution is known"
+    places: dict[str, list[int]] = {}
+    for index, text in evidence.solutions.items():
+        prompt, telling = evidence.prompts[index], evidence.form.before.strip() or len(text) >= _TELLING
+        for place, value in _leaves(prompt.info):
+            if value == evidence.golds[index] or (telling and text in value):
+                places.setdefault(f"info{place} of reset()", []).append(index)
+        if telling and text in prompt.text:
+            places.setdefault("the prompt", []).append(index)
+    place, found = max(places.items(), key=lambda item: len(item[1]), default=("", []))
+    if len(found) > max(1, _MOST_GUESSED * len(evidence.solutions)):
+        return "failed", f"{place} holds the solution{_count(found, evidence.solutions)}: take it out"
+    return OK
+
+
+def repeatable(evidence: Evidence, _: Scale) -> Finding:
+    if not evidence.repeats:
+        return _nothing(evidence)
+    bad = [
+        repeat
+        for repeat in evidence.repeats
+        if isinstance(repeat.second, str) or not _equal(repeat.first, repeat.second)
+    ]
+    if not bad:
+        return OK
+    repeat = bad[0]
+    if isinstance(repeat.second, str):
+        return "failed", f"row {repeat.index} {repeat.where}: {repeat.second}"
+    return "failed", (
+        f"{brief(repeat.text)} at row {repeat.index} earns {repeat.first.reward:g} ({repeat.first.verdict}), but "
+        f"{repeat.second.reward:g} ({repeat.second.verdict}) {repeat.where}{_count(bad, evidence.repeats)}: a reward "
+        "must depend on the row and the answer alone"
+    )
+
+
+def contract(evidence: Evidence, _: Scale) -> Finding:
+    return _first(evidence.infos) or _if_judged(evidence)
+
+
+def spec(evidence: Evidence, _: Scale) -> Finding:
+    if evidence.spec is None:
+        return "not checked", "it was not made by gymnasium.make" if evidence.repeats else "nothing was judged"
+    if isinstance(evidence.spec, Fault):
+        return "advice", (
+            f"its spec cannot be written as JSON ({evidence.spec}): register it by name, 'module:Class', and take "
+            "arguments that JSON can hold"
+        )
+    return OK
+
+
+def execution(evidence: Evidence, _: Scale) -> Finding:
+    if evidence.executed is None:
+        return OK if evidence.of("program") else _nothing(evidence)
+    return "failed", (
+        f"{evidence.executed} was executed: never give a model's text to eval(), nor to sympy.parse_expr(), "
+        "which calls it"
+    )
+
+
+def thinking(evidence: Evidence, scale: Scale) -> Finding:
+    tried = evidence.of("thinking")
+    if not tried:
+        return "not checked", "no solution is known"
+    if not all(scale.full(trial.outcome) for trial in tried if trial.outcome):
+        return "advice", (
+            "the solution is wrong once <think>...</think> stands before it, as reasoning models write: judge what "
+            "follows the last </think>"
+        )
+    if any(scale.paid(trial.outcome) for trial in evidence.of("unclosed") if trial.outcome):
+        return "advice", (
+            "the solution inside of a <think> that never ends is paid, although the model never gave an answer: judge "
+            "only what follows the last </think>"
+        )
+    return OK
+
+
+CHECKS: dict[str, Callable[[Evidence, Scale], Finding]] = {
+    "interface": interface,
+    "rows": rows,
+    "exceptions": exceptions,
+    "time": time,
+    "solution": solution,
+    "worthless": worthless,
+    "hedging": hedging,
+    "other-rows": other_rows,
+    "copying": copying,
+    "leak": leak,
+    "execution": execution,
+    "repeatable": repeatable,
+    "contract": contract,
+    "spec": spec,
+    "thinking": thinking,
+}
+"""Every check by name."""
+
+
+def _first(messages: Sequence[str], fix: str = "") -> Finding | None:
+    """Report the first of some faults, if there are any."""
+    more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+    return ("failed", f"{messages[0]}{more}{fix}") if messages else None
+
+
+def _if_judged(evidence: Evidence) -> Finding:
+    return OK if any(trial.outcome for trial in evidence.trials) else _nothing(evidence)
+
+
+def _nothing(evidence: Evidence) -> Finding:
+    return "not checked", f"stopped early: {evidence.stopped}" if evidence.stopped else "nothing was judged"
+
+
+def _paid(tried: Sequence[Trial], scale: Scale, fix: str) -> Finding:
+    bad = [trial for trial in tried if trial.outcome and scale.paid(trial.outcome)]
+    if not bad:
+        return OK
+    trial = bad[0]
+    assert trial.outcome is not None
+    return "failed", (
+        f"{trial.name}, {brief(trial.text)}, earns {trial.outcome.reward:g} at row {trial.index}, where the lowest "
+        f"reward is {scale.low:g}{_count(bad, tried)}: {fix}"
+    )
+
+
+def _count(some: Sized, of: Sized) -> str:
+    return f" (and {len(some) - 1} more of {len(of)})" if len(some) > 1 else ""
+
+
+def _equal(one: Outcome, other: Outcome) -> bool:
+    same = one.reward == other.reward or (one.unknown and other.unknown)
+    return same and one.verdict == other.verdict
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (place, text) for everything within dicts and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield place, value
+    else:
+        for key, item in items:
+            yield from _leaves(item, f"{place}[{key!r}]")

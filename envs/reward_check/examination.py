@@ -1,0 +1,314 @@
+"""Everything that the checker asks an environment, and what came back. Judging it is left to `checks`."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..base import ENDLESS_INDICES
+from . import probe_answers as answers
+from .client import Client, Died, Hung, NotMade
+from .episode import Fault, Outcome, Prompt, Raised, brief
+from .probe_answers import Form, common_start
+from .worker import Description
+
+Kind = Literal[
+    "solution", "worthless", "oversized", "program", "hedge", "other row", "strategy", "thinking", "unclosed"
+]
+FEW_ROWS = 4
+"""Rows on which answers of the rarer kinds are tried."""
+_PATIENCE = 6.0  # an answer is given up after as many time limits
+_MOST_LOST = 3  # answers that take too long or end the process before the examination stops
+_THOUGHT = "<think>\nLet me see. Could it be something else? No.\n</think>\n\n"
+
+
+class Stopped(Exception):
+    """The environment fails so badly that asking on is pointless."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One answer to one row; the outcome is None where the environment failed."""
+
+    index: int
+    kind: Kind
+    name: str
+    text: str
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The same answer to the same row judged twice, the second time elsewhere."""
+
+    index: int
+    text: str
+    where: str
+    first: Outcome
+    second: Outcome | str
+    """The outcome, or what went wrong."""
+
+
+@dataclass
+class Evidence:
+    """What an environment showed and said.
+
+    Attributes:
+        description: What it says of itself.
+        rows: The indices examined.
+        prompts: What `reset` returned for each of them.
+        solutions: A text that is said to be right, for the rows that have one.
+        golds: The answers within the solutions.
+        form: What stands around the answer in a solution.
+        trials: Answers and their outcomes.
+        repeats: Answers judged again.
+        unstable: Rows or seeds that showed another prompt when asked again, in words.
+        faults: What it returned that is not what it should be, most serious first.
+        raised: Exceptions of its own, and answers that ended its process.
+        slow: Answers that took longer than the limit, or for ever.
+        infos: What is wrong with its info.
+        executed: The program text that was run, if any was.
+        spec: Its spec as JSON, None if it has none, or why that cannot be written.
+        stopped: Why the examination ended early.
+    """
+
+    description: Description
+    rows: Sequence[int]
+    prompts: dict[int, Prompt] = field(default_factory=dict)
+    solutions: dict[int, str] = field(default_factory=dict)
+    golds: dict[int, str] = field(default_factory=dict)
+    form: Form = field(default_factory=Form)
+    trials: list[Trial] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
+    unstable: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    raised: list[str] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)
+    infos: list[str] = field(default_factory=list)
+    executed: str | None = None
+    spec: str | Fault | None = None
+    stopped: str = ""
+
+    def of(self, *kinds: Kind) -> list[Trial]:
+        """Return the trials of these kinds that were judged."""
+        return [trial for trial in self.trials if trial.kind in kinds and trial.outcome is not None]
+
+
+def sample_rows(count: int | None, most: int, seed: int) -> list[int]:
+    """Return the indices to look at: all rows if they are few, else the first, the last and some between."""
+    if count is not None and count <= most:
+        return list(range(count))
+    ends = {0} if count is None or most < 2 else {0, count - 1}
+    generator = random.Random(seed)
+    while len(ends) < most:
+        ends.add(generator.randrange(ENDLESS_INDICES if count is None else count))
+    return sorted(ends)
+
+
+class Examination:
+    """Asks an environment in one subprocess, and asks again in another.
+
+    Args:
+        main: Where everything is asked.
+        other: Where some of it is asked again.
+        evidence: Where the findings go.
+        seed: Decides on the answers that are random.
+        time_limit: Seconds that judging one answer may take.
+    """
+
+    def __init__(self, main: Client, other: Client, evidence: Evidence, *, seed: int, time_limit: float) -> None:
+        self.main = main
+        self.other = other
+        self.found = evidence
+        self.seed = seed
+        self.time_limit = time_limit
+        self._lost = 0
+
+    def run(self, solution: Callable[[int], str | None] | None) -> None:
+        """Ask everything."""
+        try:
+            self._prompts()
+            self._solutions(solution)
+            self._right_and_wrong()
+            self._programs()
+            self._hedges()
+            self._from_the_prompt()
+            self._oversized()
+            self._thinking()
+            self._again()
+        except Stopped as reason:
+            self.found.stopped = str(reason)
+
+    def _prompts(self) -> None:
+        for index in self.found.rows:
+            prompt = self._ask(f"row {index}", "present", index)
+            if prompt is not None:
+                self.found.prompts[index] = prompt
+                self.found.infos += prompt.faults
+        if not self.found.prompts:
+            raise Stopped("no row can be shown")
+        for index, prompt in self.found.prompts.items():
+            for where, again in (
+                ("when it is asked again", self._ask(f"row {index}", "present", index)),
+                ("in a second instance", self._ask(f"row {index}", "present", index, None, "second")),
+                ("in another process", self._ask(f"row {index}", "present", index, client=self.other)),
+            ):
+                if again is not None and again.text != prompt.text:
+                    self.found.unstable.append(f"row {index} shows {_difference(again.text, prompt.text)} {where}")
+                    break
+        if self.found.unstable:
+            raise Stopped("a row shows another prompt each time")
+        for seed in (self.seed, self.seed + 1):
+            shown = self._ask(f"seed {seed}", "present", None, seed)
+            again = self._ask(f"seed {seed}", "present", None, seed, client=self.other)
+            if shown is not None and again is not None and shown.text != again.text:
+                self.found.unstable.append(
+                    f"seed {seed} shows {_difference(again.text, shown.text)} in another process"
+                )
+
+    def _solutions(self, solution: Callable[[int], str | None] | None) -> None:
+        for index in self.found.prompts:
+            text = solution(index) if solution else self._ask(f"row {index}", "solution", index)
+            if text is not None:
+                self.found.solutions[index] = text
+        self.found.form, golds = answers.read_form(list(self.found.solutions.values()))
+        self.found.golds = dict(zip(self.found.solutions, golds, strict=True))
+
+    def _right_and_wrong(self) -> None:
+        found, rows = self.found, list(self.found.prompts)
+        for number, index in enumerate(rows):
+            if index in found.solutions:
+                self._try(index, "solution", "the solution", found.solutions[index])
+            else:
+                self._try(index, "worthless", "a word", answers.worthless(self.seed)["a word"])
+            if number == 2 and not any(trial.outcome for trial in found.trials):
+                raise Stopped("none of the first three answers was judged")
+        for name, text in answers.worthless(self.seed).items():
+            for index in rows if name in answers.EVERYWHERE else rows[:FEW_ROWS]:
+                self._try_in_form(index, "worthless", name, text)
+
+    def _programs(self) -> None:
+        """Answer with programs that leave a file behind when they are run."""
+        with tempfile.TemporaryDirectory() as folder:
+            canary = Path(folder, "executed")
+            for name, text in answers.program(str(canary)).items():
+                for index in list(self.found.prompts)[:2]:
+                    self._try_in_form(index, "program", name, text)
+                if canary.exists():
+                    self.found.executed = name
+                    break
+
+    def _hedges(self) -> None:
+        """Answer with many candidates at once, and with what is right elsewhere."""
+        found = self.found
+        for index in found.prompts:
+            gold = found.golds.get(index)
+            others = [text for row, text in found.golds.items() if gold is None or not answers.same(text, gold)]
+            distinct = [text for i, text in enumerate(others) if not any(answers.same(text, o) for o in others[:i])]
+            for name, text in answers.hedges(gold, distinct):
+                self._try(index, "hedge", name, found.form.wrap(text))
+            for row, text in found.solutions.items():
+                if gold is not None and not answers.same(found.golds[row], gold) and row > index:
+                    self._try(index, "other row", f"the solution of row {row}", text)
+                    break
+
+    def _from_the_prompt(self) -> None:
+        prompts = {index: prompt.text for index, prompt in self.found.prompts.items()}
+        for name, strategy in answers.strategies(prompts, self.found.golds).items():
+            for index, prompt in prompts.items():
+                text = strategy(prompt)
+                if text is not None:
+                    self._try(index, "strategy", name, self.found.form.wrap(text))
+
+    def _oversized(self) -> None:
+        index = next(iter(self.found.prompts))
+        for name, text in answers.oversized().items():
+            self._try_in_form(index, "oversized", name, text)
+
+    def _thinking(self) -> None:
+        for index, text in list(self.found.solutions.items())[:FEW_ROWS]:
+            self._try(index, "thinking", "the solution after some thinking", _THOUGHT + text)
+            self._try(index, "unclosed", "the solution in thinking that never ends", f"<think>\n{text}")
+
+    def _again(self) -> None:
+        """Ask known answers again, long after the first time and elsewhere."""
+        found = self.found
+        known = (found.of("solution", "other row") or found.of("worthless"))[: 2 * len(found.rows)]
+        for trial in known:
+            one = trial.index, trial.text
+            self._repeat(trial, "when it is asked again", self.main, "answer", *one)
+            self._repeat(trial, "in a second instance", self.main, "answer", *one, "second")
+            self._repeat(trial, "in another process", self.other, "answer", *one)
+            self._repeat(trial, "in another thread", self.main, "answer_in_thread", *one)
+        try:
+            found.spec = self.main.ask("to_json")
+        except (Fault, NotMade) as reason:
+            found.spec = Fault(str(reason))
+        for trial in known[:FEW_ROWS]:
+            one = trial.index, trial.text
+            self._repeat(trial, "after the dicts it returned were changed", self.main, "answer_after_vandalism", *one)
+            if isinstance(found.spec, str):
+                self._repeat(trial, "in an environment made from its spec", self.main, "answer", *one, "json")
+            if found.description.many_turns:
+                elsewhere = next((index for index in found.prompts if index != trial.index), trial.index)
+                self._repeat(trial, "in a deep copy", self.main, "answer_in_copy", *one, elsewhere)
+
+    def _repeat(self, trial: Trial, where: str, client: Client, method: str, *arguments: Any) -> None:
+        assert trial.outcome is not None
+        second: Outcome | str
+        try:
+            second = client.ask(method, *arguments, limit=_PATIENCE * self.time_limit)
+        except (Fault, NotMade) as reason:
+            second = str(reason)
+        self.found.repeats.append(Repeat(trial.index, trial.text, where, trial.outcome, second))
+
+    def _try_in_form(self, index: int, kind: Kind, name: str, text: str) -> None:
+        """Try a text as it is, and as the answer in the form that the task asks for."""
+        self._try(index, kind, name, text)
+        if self.found.form != Form():
+            self._try(index, kind, f"{name} in the form that is asked for", self.found.form.wrap(text))
+
+    def _try(self, index: int, kind: Kind, name: str, text: str) -> None:
+        what = f"row {index}, {name}"
+        outcome: Outcome | None = self._ask(what, "answer", index, text)
+        if outcome is not None and outcome.seconds > self.time_limit:  # the first judgement may load a library
+            outcome = self._ask(what, "answer", index, text)
+            if outcome is not None and outcome.seconds > self.time_limit:
+                self.found.slow.append(f"{what}: step() takes {outcome.seconds:.1f} s")
+                self._give_up()
+        if outcome is not None:
+            self.found.infos += outcome.faults
+        self.found.trials.append(Trial(index, kind, name, text, outcome))
+
+    def _ask(self, what: str, method: str, *arguments: Any, client: Client | None = None) -> Any:
+        """Return what the environment says, or None and note why there is nothing."""
+        found = self.found
+        try:
+            return (client or self.main).ask(method, *arguments, limit=_PATIENCE * self.time_limit)
+        except Hung as fault:
+            found.slow.append(f"{what}: {fault}")
+            self._give_up()
+        except Died as fault:
+            found.raised.append(f"{what}: {fault}")
+            self._give_up()
+        except Raised as fault:
+            found.raised.append(f"{what}: {fault}")
+        except Fault as fault:
+            found.faults.append(f"{what}: {fault}")
+        return None
+
+    def _give_up(self) -> None:
+        """Stop at the third answer that costs much time."""
+        self._lost += 1
+        if self._lost == _MOST_LOST:
+            raise Stopped(f"{_MOST_LOST} answers took too long or ended the process")
+
+
+def _difference(one: str, other: str) -> str:
+    """Show two texts from shortly before the place where they begin to differ."""
+    start = max(0, len(common_start([one, other])) - 15)
+    return f"{brief(one[start:])} instead of {brief(other[start:])}"

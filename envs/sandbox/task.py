@@ -1,0 +1,137 @@
+"""One program's way through the sandbox: the task that goes in, and the reports that come out, taken as hostile."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .inside import codec, frames, kernel
+from .types import Limits, Program, Result, Status, Stop
+from .zygote_client import Channel, ZygoteFailure
+
+_GRACE_SECONDS = 10.0  # for a process to be forked and to report, beyond what the program may take
+_REPORTED = frozenset(Status) - {Status.NOT_RUN}
+_MAX_HEADER, _MAX_CAUSE = 1 << 12, 1 << 13  # bytes
+_CAUSE_LENGTH = 500  # characters
+
+
+class Task:
+    """A program with its inputs, checked and written down, to be sent as often as need be; see `Sandbox.run`.
+
+    Raises:
+        ValueError: There is no input, or an input does not fit the mode.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        limits: Limits,
+        *,
+        stop_at: Collection[Status] = (),
+        stop: Stop | None = None,
+    ) -> None:
+        if isinstance(inputs, str) or len(inputs) == 0:
+            raise ValueError(f"Sandbox.run: inputs={inputs!r} must be a list of at least one input")
+        self._program, self._limits = program, limits
+        self._stop_at, self._stop = stop_at, stop
+        write = _arguments if program.mode == "call" else _text
+        self._texts = [program.source.encode("utf-8", "surrogatepass")]
+        self._texts += [write(number, value) for number, value in enumerate(inputs)]
+
+    def exchange(self, channel: Channel) -> tuple[Result, ...]:
+        """Have the program run, and return one result per input, whatever arrives.
+
+        The supervisor goes ahead with the next input while this side looks at a result, so that neither waits for
+        the other. Every task is answered up to its end, which keeps the answers of two tasks apart.
+
+        Raises:
+            ZygoteFailure: The machinery failed, and the channel is of no more use.
+        """
+        results: list[Result] = []
+        count, is_enough = len(self._texts) - 1, False
+        with self._file() as file:
+            channel.send(file)
+            while report := self._receive(channel):
+                if is_enough:  # it had been under way already
+                    continue
+                if len(results) == count:
+                    raise ZygoteFailure("the supervisor sent more reports than there are inputs")
+                results.append(self._result(*report))
+                is_enough = self._is_enough(len(results) - 1, results[-1])
+                if is_enough and len(results) < count:
+                    channel.stop()
+        if len(results) < count and not is_enough:
+            raise ZygoteFailure(f"the supervisor sent {len(results)} reports on {count} inputs")
+        skipped = Result(Status.NOT_RUN, cause="left out after an earlier input")
+        return (*results, *[skipped] * (count - len(results)))
+
+    def _receive(self, channel: Channel) -> tuple[bytes, bytes] | None:
+        """Return header and payload of the next report, or None at the end of the answer."""
+        seconds = self._limits.wall_seconds + _GRACE_SECONDS
+        header = channel.receive(_MAX_HEADER, seconds)
+        return (header, channel.receive(max(self._limits.output_bytes, _MAX_CAUSE), seconds)) if header else None
+
+    def _is_enough(self, number: int, result: Result) -> bool:
+        is_asked_to = self._stop is not None and self._stop(number, result)
+        return is_asked_to or result.status in self._stop_at
+
+    @contextmanager
+    def _file(self) -> Iterator[int]:
+        """The task as a file in memory that nobody can change."""
+        fields = {
+            "lengths": list(map(len, self._texts)),
+            "mode": self._program.mode,
+            "entry_point": self._program.entry_point,
+            "isolate_inputs": self._program.isolate_inputs,
+            "stop_at": list(self._stop_at),
+            "limits": vars(self._limits),
+        }
+        with open(kernel.memory_file("task"), "wb") as file:
+            file.write(frames.pack(json.dumps(fields).encode()))
+            file.writelines(self._texts)
+            file.flush()
+            file.seek(0)
+            kernel.seal(file.fileno())
+            yield file.fileno()
+
+    def _result(self, header: bytes, payload: bytes) -> Result:
+        try:
+            name, taken, cause = header.decode().split(" ", 2)
+            status, seconds = Status(name), float(taken)
+            if status not in _REPORTED:
+                raise ValueError(f"status {status}")
+        except ValueError as error:
+            raise ZygoteFailure(f"the supervisor sent a malformed report: {error}") from error
+        if status is Status.OK:
+            return self._success(payload, seconds)
+        last_line = payload.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        if self._program.mode == "stdin" and status is Status.CRASH and last_line.startswith("MemoryError"):
+            status = Status.MEMORY
+        return Result(status, cause=": ".join(filter(None, (cause, last_line)))[:_CAUSE_LENGTH], seconds=seconds)
+
+    def _success(self, payload: bytes, seconds: float) -> Result:
+        if self._program.mode == "stdin":
+            return Result(Status.OK, payload.decode("utf-8", "replace"), seconds=seconds)
+        try:
+            return Result(Status.OK, codec.decode(payload, self._limits.output_bytes), seconds=seconds)
+        except codec.CodecError as error:
+            return Result(Status.INVALID_VALUE, cause=str(error), seconds=seconds)
+
+
+def _arguments(number: int, arguments: Any) -> bytes:
+    if not isinstance(arguments, (list, tuple)):
+        raise ValueError(f"Sandbox.run: inputs[{number}]={arguments!r} must be a list of positional arguments")
+    try:
+        return codec.encode(tuple(arguments), sys.maxsize).encode()
+    except codec.CodecError as error:
+        raise ValueError(f"Sandbox.run: inputs[{number}]: {error}") from error
+
+
+def _text(number: int, text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"Sandbox.run: inputs[{number}]={text!r} must be a str")
+    return text.encode("utf-8", "surrogatepass")

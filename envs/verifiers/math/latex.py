@@ -1,0 +1,158 @@
+r"""One spelling for the many ways to write the same answer: `clean`, and the parts an answer is made of.
+
+Only delimiters, layout and notation are changed here, never a value: `$\boxed{x = ½}$` becomes `x = \frac{1}{2}`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..answer_extraction import box_spans
+from .notation import one_notation
+from .units import is_modified
+
+_DELIMITERS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("**", "**"),
+    ("`", "`"),
+    ('"', '"'),
+    ("'", "'"),
+)
+_MATH_SPAN = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\([^\\]*(?:\\[^()][^\\]*)*\\\)|\\\[[^\\]*(?:\\[^\[\]][^\\]*)*\\\]")
+_BEFORE = re.compile(r"[A-Za-z\s,.;:!'*]*(?:\$\$?|\\\(|\\\[)?\s*")  # what may stand around the one formula of an answer
+_AFTER = re.compile(r"\s*(?:\$\$?|\\\)|\\\])?\s*(\\?%)?([A-Za-z\s,.;:!'*]*)")
+_ASIDE = re.compile(r"(?:is|are|was|were|as|which|because|since|so|I)\b")  # starts words that are no unit
+_LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between the formulas of a list
+_STATEMENT = re.compile(
+    r"(?:\\text\{ ?)?(?:(?:[A-Za-z,']+|\$[^$]{1,20}\$) )*(?:is|are|was|were|be|equals?|have|has|gets?|needs?)"
+    r"(?:[ :]+\}?|\})[ :]*(?=[-+\d.¤$\\(])"
+    r"|(?:(?:so|thus|hence|therefore),? )?(?:the|my) (?:final |correct )?(?:answer|solution|choice|value) is:? (?=\w)",
+    re.IGNORECASE,
+)
+
+_LAST_WORDS = re.compile(r"(?<=[\w})%$])\.\s+[A-Z][A-Za-z\s,.;:!']*$")  # a sentence after the answer
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_CHOICE = re.compile(r"(?:(?:option|choice|answer) )?\(?([A-Z])\)?", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!a?(?:sin|cos|tan|arc|log|sqrt))(?:[^\W\d_]{4,}|[A-Z][a-z]+|[ap]\.m\b)")
+_MATRIX = re.compile(
+    r"\\begin\{(?P<name>[pb]?matrix|smallmatrix|array)\}(?:\{[lcr| ]+\})?(?P<rows>.*)\\end\{(?P=name)\}"
+)
+_ROW_END = re.compile(r"\\\\(?: ?\[[^\[\]]*\])?|\\cr(?![A-Za-z])")
+
+
+def clean(answer: str) -> str:
+    """Return `answer` in one spelling, without delimiters, layout commands, degrees and full stop."""
+    text = answer.replace("\\$", "¤").replace("\\pounds", "£")  # a dollar that does not delimit a formula
+    if (words := _LAST_WORDS.search(text)) and not is_modified(words[0]):
+        text = text[: words.start()]
+    text = one_notation(_unwrap(text))
+    text = _without_full_stop(text.rstrip(";, "))
+    return _without_statement(text)
+
+
+def word_form(answer: str, *, force: bool = False) -> str | None:
+    r"""Return a cleaned answer made of words, such as `Yes` or `(B)`, in one spelling; None for formulas.
+
+    A single letter may be a choice and a variable alike: it keeps its case, words do not. With `force`
+    everything is taken for words.
+    """
+    text = " ".join(_TEXT.sub(r"\1", answer).split()).strip(" .\"'")
+    if choice := _CHOICE.fullmatch(text):
+        return choice[1] if len(text) > 1 or text.isupper() or force else None
+    if not (force or "\\text" in answer or _WORD.search(text)):
+        return None
+    return re.sub(r"^(?:the|an?) (?=[a-z])", "", text.lower()) or None
+
+
+def brackets(text: str) -> tuple[str, str]:
+    r"""Take off the brackets around all of `text`: `("(]", "1, 2")` for `(1, 2]`; `("", text)` without."""
+    for opening in ("\\{", "(", "["):
+        if not text.startswith(opening):
+            continue
+        for closing in ("\\}", ")", "]"):
+            inner = text[len(opening) : -len(closing)]
+            if text.endswith(closing) and len(text) >= len(opening + closing) and _is_closed(inner):
+                return (opening + closing).replace("\\", ""), inner.strip()
+    return "", text
+
+
+def matrix_rows(text: str) -> list[list[str]] | None:
+    """Return the cells of a LaTeX matrix or vector, row by row; None if `text` is none."""
+    match = _MATRIX.fullmatch(brackets(text)[1].strip())
+    if match is None:
+        return None
+    rows = _ROW_END.split(match["rows"].strip())
+    if not rows[-1].strip():
+        rows.pop()
+    return [[cell.strip() for cell in row.split("&")] for row in rows]
+
+
+def _is_closed(text: str) -> bool:
+    """Whether no bracket in `text` closes one outside of it."""
+    depth = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _unwrap(answer: str) -> str:
+    """Take the one formula out of its delimiters and boxes, and of the words before it."""
+    text = answer.strip()
+    while True:
+        inner = _unwrap_once(text)
+        if inner == text:
+            return text
+        text = inner
+
+
+def _without_full_stop(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith("..") else text.removesuffix(".").rstrip()
+
+
+def _without_statement(text: str) -> str:
+    """Take off "the answer is" and the like, unless it says that the answer is something else."""
+    statement = _STATEMENT.match(text)
+    return text if statement is None or is_modified(statement[0]) else text[statement.end() :]
+
+
+def _unwrap_once(text: str) -> str:
+    text = _without_statement(_without_full_stop(text))
+    for opening, closing in _DELIMITERS:
+        inner = text[len(opening) : -len(closing)]
+        if (
+            len(text) >= len(opening + closing)
+            and text.startswith(opening)
+            and text.endswith(closing)
+            and opening not in inner
+            and closing not in inner
+        ):
+            return inner.strip()
+    spans = box_spans(text) or [match.span() for match in _MATH_SPAN.finditer(text)]
+    if len(spans) == 1:
+        start, end = spans[0]
+        before, after = text[:start], _AFTER.fullmatch(text, end)
+        if _BEFORE.fullmatch(before) and not is_modified(before) and after:
+            formula = _inside(text[start:end])
+            words = after[2].strip(" .,;:!*")
+            if _ASIDE.match(words) and not is_modified(words):
+                words = ""
+            return formula.strip() + (after[1] or "") + (f" \\text{{ {words}}}" if words else "")
+    if len(spans) > 1 and all(_LISTED.fullmatch(between) for between in _MATH_SPAN.split(text)):
+        return _MATH_SPAN.sub(lambda span: _inside(span[0]), text)
+    if text.count("$") == 1:
+        return text.replace("$", "¤")  # an amount of money
+    return text
+
+
+def _inside(span: str) -> str:
+    """Return the formula inside a box or math delimiters."""
+    if span.startswith("$"):
+        return span.strip("$")
+    return span[2:-2] if span[1] in "([" else span.partition("{")[2][:-1]

@@ -1,0 +1,259 @@
+"""The command line, run as people run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dapo_trl.cli.main import main
+from dapo_trl.monitor.status import seen
+from dapo_trl.run.train import _report
+
+from ..conftest import ROOT, SHIPPED_MODEL
+
+SMALL = {
+    "env": "math/Arithmetic-v0",
+    "env_kwargs": {"levels": [1], "split": "train"},
+    "per_device_train_batch_size": 8,
+    "steps_per_generation": 2,
+    "num_generations": 4,
+    "max_completion_length": 24,
+    "max_steps": 4,
+    "learning_rate": 1e-4,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "gradient_checkpointing": False,
+    "ddp_find_unused_parameters": False,
+    "use_cpu": True,
+    "bf16": False,
+}
+
+
+def config_file(folder: Path, **changes) -> str:
+    path = folder / "config.yaml"
+    settings = {"model": str(SHIPPED_MODEL), "output_dir": str(folder / "run"), **SMALL, **changes}
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def command(*arguments: str, timeout: float = 300, launch: bool = False) -> subprocess.CompletedProcess:
+    prefix = [sys.executable]
+    if launch:
+        prefix += ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
+
+    return subprocess.run(
+        [*prefix, "-m", "dapo_trl", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def test_a_run_leaves_everything_behind(tmp_path):
+    done = command("train", "--config", config_file(tmp_path, eval_problems=6, eval_samples=2))
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert {"config.yaml", "curves.png", "evaluation_before.json", "evaluation_after.json", "model"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert f"report: {run / 'report.html'}   (" in done.stdout and (run / "report.html").stat().st_size > 50_000
+    assert rollouts(run)
+    for line in rollouts(run):
+        assert line["verdict"] in ("correct", "wrong", "no_answer") and line["accuracy"] == (
+            line["verdict"] == "correct"
+        )
+        left, sign, right = re.search(r"Compute (\d+) ([+-]) (\d+)", line["prompt"]).groups()
+        assert line["solution"].endswith(f"Answer: {int(left) + int(sign + right)}")
+    assert seen(run, newest=None) == ("finished", "")
+    assert json.loads((run / "settings.json").read_text())["epsilon"] == 0.2  # which was not asked for
+    assert (run / "model" / "model.safetensors").is_file() and (run / "model" / "tokenizer.json").is_file()
+    assert re.search(r"held-out accuracy before: [01]\.\d+  95 % interval", done.stdout)
+    assert re.search(r"\d+ groups sampled: \d+ informative", done.stdout)
+    assert "Traceback" not in done.stderr
+
+    again = command("train", "--config", config_file(tmp_path))
+    assert again.returncode == 2 and "holds a run already" in again.stderr and "--overwrite true" in again.stderr
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    path = config_file(tmp_path, eval_problems=5, eval_samples=2, eval_every=2, record_verdicts=True)
+    done = command("train", "--config", path, launch=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 process(es)" in done.stdout and done.stdout.count("held-out accuracy after:") == 1
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert next(row for row in rows if "groups/sampled" in row)["groups/sampled"] >= 8
+    assert [row["step"] for row in rows if "eval_accuracy" in row] == [2, 4]
+    completions = sum(row.get("groups/sampled", 0) for row in rows) * 4
+    files = [(tmp_path / "run" / f"verdicts-{process}.jsonl").read_text().splitlines()[1:] for process in (0, 1)]
+    assert [len(lines) for lines in files] == [completions / 2, completions / 2]  # each process judges its own, once
+    recorded = [rollouts(tmp_path / "run", process) for process in (0, 1)]
+    for batch in {line["batch"] for lines in recorded for line in lines}:
+        kept = [
+            (line["batch"], line["index"], line["pieces"])
+            for lines in recorded
+            for line in lines
+            if line["batch"] == batch
+        ]
+        assert 1 <= len(kept) <= 8  # of both processes together
+    assert all(recorded)
+
+
+def rollouts(folder: Path, process: int = 0) -> list[dict]:
+    return [json.loads(line) for line in (folder / f"rollouts-{process}.jsonl").read_text().splitlines()]
+
+
+def test_an_alarm_may_end_a_run(tmp_path):
+    """There is no room for an answer: after three rollout batches nothing informative is certain."""
+    changes = {"max_completion_length": 4, "max_steps": 20, "steps_per_generation": 1, "max_refill_rounds": 0}
+    done = command("train", "--config", config_file(tmp_path, **changes, on_alarm="stop"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "alarm, nothing informative: 0.0% of the" in done.stdout and "--on_alarm warn" in done.stdout
+    assert (tmp_path / "run" / "checkpoint-3").is_dir() and "Traceback" not in done.stderr
+    why = "By the alarm 'nothing informative' (on_alarm is 'stop')."
+    assert seen(tmp_path / "run", newest=None) == ("stopped", why)
+
+
+def test_a_report_that_cannot_be_written_does_not_fail_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("dapo_trl.run.train.write_report", lambda folders: 1 / 0)
+    assert _report(tmp_path) == "report: not written (ZeroDivisionError: division by zero)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
+    path = config_file(tmp_path, max_steps=200)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dapo_trl", "train", "--config", path],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.time() + 240
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert running.poll() is None and time.time() < deadline, running.communicate()[0]
+        time.sleep(0.2)
+    running.send_signal(number)
+    output, _ = running.communicate(timeout=240)
+    assert running.returncode == 130, output
+    assert "Traceback" not in output and "--resume_from_checkpoint latest" in output
+    checkpoint = max((tmp_path / "run").glob("checkpoint-*"))
+    stopped = int(checkpoint.name.split("-")[1])
+    assert 3 <= stopped < 200
+    assert (seen(tmp_path / "run", newest=None) or [""])[0] == "interrupted"
+
+    done = command("train", "--config", path, "--resume_from_checkpoint", "latest", "--max_steps", str(stopped + 2))
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"loss"' in line]
+    assert steps == list(range(1, stopped + 3))
+    seconds = [json.loads(line)["seconds"] for line in metrics.read_text().splitlines()]
+    assert seconds == sorted(seconds) and seen(tmp_path / "run", newest=None) == ("finished", "")
+    assert max(Counter(line["batch"] for line in rollouts(tmp_path / "run")).values()) <= 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "message"),
+    [
+        ({}, ["--learnin_rate", "1"], "Did you mean learning_rate?"),
+        (
+            {},
+            ["--num_generations", "7"],
+            "16 completions per rollout batch, which is not a multiple of num_generations 7",
+        ),
+        ({"env": "math/Aritmetic-v0"}, [], "Did you mean math/Arithmetic-v0"),
+        ({"env": "math/Problem-v0", "env_kwargs": {"path": "missing.jsonl"}}, [], "missing.jsonl"),
+        ({"env": "math/Problem-v0", "env_kwargs": {"rows": [{"prompt": "?"}]}}, [], "row 0 of rows"),
+        ({"model": "no/such/model"}, [], "model is 'no/such/model' and cannot be loaded"),
+        ({"model": "models/arithmetic-08m"}, [], "Did you mean models/arithmetic-0.8m?"),
+        ({"output_dir": "README.md"}, [], "output_dir README.md is a file"),
+        ({"output_dir": "README.md/run"}, [], "README.md is a file, so there can be no folder below it"),
+        ({"output_dir": "/proc/run"}, [], "output_dir is /proc/run: /proc cannot be written to"),
+        ({}, ["--learning_rate", "-1"], "learning_rate is -1.0: it must be 0 or more"),
+        ({}, ["--logging_steps", "0"], "logging_steps is 0: it must be above 0"),
+        ({}, ["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
+        ({"max_steps": -1}, [], "is endless and max_steps is -1"),
+        ({}, ["--temperature", "0"], "temperature"),
+        ({}, ["--reward_weights", "[1, 2, 3]"], "reward weights"),
+        ({}, ["--eval_strategy", "steps"], "eval_dataset"),
+        (
+            {"env": "math/Problem-v0", "env_kwargs": {"rows": [{"prompt": "1+1", "answer": "2"}]}, "eval_problems": 5},
+            [],
+            "eval_problems is 5, but the held-out environment has 1 rows",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capsys, changes, flags, message):
+    assert main(["train", "--config", config_file(tmp_path, **changes), *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_overwrite_replaces_a_run_and_touches_nothing_else(tmp_path):
+    (tmp_path / "run" / "notes").mkdir(parents=True)
+    (tmp_path / "run" / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 99}\n')
+    wrong = main(["train", "--config", config_file(tmp_path), "--overwrite", "true", "--model", "no/such/model"])
+    assert wrong == 2 and (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 99}\n'
+    done = command("train", "--config", config_file(tmp_path, max_steps=1), "--overwrite", "true")
+    assert done.returncode == 0, done.stderr
+    assert '"step": 99' not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert (tmp_path / "run" / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_a_folder_of_something_else_is_never_written_over(tmp_path, capsys):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "mine.txt").write_text("mine")
+    for flags in ([], ["--overwrite", "true"]):
+        assert main(["train", "--config", config_file(tmp_path), *flags]) == 2
+        assert "holds model, which the run would replace" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model" / "mine.txt").read_text() == "mine"
+
+
+def test_a_runs_settings_make_the_same_run_again(tmp_path):
+    done = command("train", "--config", config_file(tmp_path, max_steps=1))
+    assert done.returncode == 0, done.stderr
+    again = ["--config", str(tmp_path / "run" / "config.yaml"), "--output_dir", str(tmp_path / "again")]
+    assert command("train", *again).returncode == 0
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from dapo_trl.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "assert 'torch' not in sys.modules"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0 and "--config FILE" in done.stdout, done.stderr
+
+
+def test_gsm8k_with_a_model_that_knows_nothing_says_so_plainly(data, tiny_chat_model, tmp_path):
+    """Real questions, several optimizer steps, reward 0 throughout."""
+    done = command(
+        "train", "--config", str(ROOT / "configs" / "algorithm" / "textbook.yaml"), config_file(
+            tmp_path, model=tiny_chat_model, env="math/Problem-v0", max_refill_rounds=1, max_completion_length=16,
+            env_kwargs={"path": str(data / "gsm8k_train.jsonl"), "prompt_column": "question"},
+        ),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    output = " ".join(done.stdout.split())
+    assert (
+        "no update, nothing to learn from. 0 of" in output
+        and "nothing to learn from (8 all wrong" in output
+        and "The task is too hard for this model" in output
+    )
+    assert "Nothing was learnt (accuracy 0.000 at first, 0.000 at last)" in output
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]

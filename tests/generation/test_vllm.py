@@ -1,0 +1,104 @@
+"""The other ways to generate: continuous batching, for real, and vLLM, against a stand-in of the classes that TRL takes
+from it, with TRL's own code around them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from datasets import Dataset
+
+from dapo_trl import DAPOTrainer
+from dapo_trl.cli.main import main
+
+from ..cli.test_main import config_file
+from ..conftest import ROOT
+from ..support import vllm_run
+from ..support.recorded import config
+from ..support.vllm_stand_in import SHIFT
+
+COLOCATE = {"vllm_mode": "colocate", "vllm_importance_sampling_mode": "token_truncate"}
+SERVER = {"vllm_mode": "server", "vllm_importance_sampling_mode": "sequence_truncate"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes"),
+    [
+        (COLOCATE, 1),
+        (COLOCATE | {"vllm_enable_sleep_mode": True}, 1),
+        (SERVER, 1),
+        pytest.param(SERVER, 2, marks=pytest.mark.slow),
+        pytest.param(COLOCATE | {"vllm_enable_sleep_mode": True}, 2, marks=pytest.mark.slow),
+    ],
+    ids=["colocate", "sleeping", "server", "server, two processes", "sleeping, two processes"],
+)
+def test_many_turns_and_rounds_on_one_push_of_each_policy(tiny_model, tmp_path, monkeypatch, changes, processes):
+    if processes == 1:
+        for name in ("is_vllm_available", "LLM", "SamplingParams", "VLLMClient"):
+            monkeypatch.setattr(f"trl.generation.vllm_generation.{name}", None, raising=False)  # and put back
+        with mock.patch.dict(os.environ):  # TRL sets vLLM's there
+            found = vllm_run.main(tiny_model, str(tmp_path), changes)
+    else:
+        launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
+        arguments = ["-m", "tests.support.vllm_run", tiny_model, str(tmp_path), json.dumps(changes)]
+        done = subprocess.run(
+            [sys.executable, *launch, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = torch.load(tmp_path / "found.pt", weights_only=False)
+    logs = [row for row in found["logs"] if "groups/sampled" in row]
+    sampled = [row for row in logs if row["groups/sampled"]]
+    assert found["rounds"] > len(sampled) and len(found["engines"]) == (1 if changes is SERVER else processes)
+    assert any(row["groups/banked"] for row in logs)
+    for pushes, requests in found["engines"]:
+        assert len(pushes) == len(sampled)  # of every policy that sampled, however many rounds and turns it took
+        assert all(sorted(names) == found["names"] for names in pushes)
+        assert len(requests) > found["rounds"]  # episodes took several turns
+        groups = [len(prompts) for prompts, n in requests if n == 8]
+        if changes is SERVER:  # the members of a group are asked for as one prompt, later turns one by one
+            assert len(groups) == found["rounds"] and sum(groups) == sum(row["groups/sampled"] for row in sampled)
+            assert all(len(set(map(tuple, prompts))) == len(prompts) for prompts, n in requests if n == 8)
+            assert {n for _, n in requests} == {1, 8}
+    # What the loss was corrected by, token for token: the sampler's log-probabilities are too high by SHIFT, for fresh
+    # and banked groups alike. It would be anything else had a completion another's prompt, or a policy others' weights.
+    assert len(found["ratios"]) > 500
+    assert torch.allclose(found["ratios"], torch.tensor(-SHIFT), atol=1e-3)
+
+
+def test_continuous_batching_fills_batches_too(tiny_model, tmp_path):
+    """TRL's ``use_transformers_continuous_batching``: the same groups, filtered and refilled (slow on a CPU)."""
+    args = config(
+        tmp_path,
+        use_transformers_continuous_batching=True,
+        transformers_continuous_batching_config={"num_blocks": 64, "max_batch_tokens": 64},
+        max_completion_length=4,
+        overlong_shape="none",
+        min_valid_fraction=1.0,
+        max_refill_rounds=2,
+    )
+    run = DAPOTrainer(
+        tiny_model,
+        lambda completions, **_: [float("a" <= text[:1] <= "z") for text in completions],
+        args,
+        Dataset.from_dict({"prompt": [f"{i}+{i}=" for i in range(8)]}),
+    )
+    run.train()
+    logs = run.state.log_history[0]
+    assert logs["groups/sampled"] > 2 and logs["sampling/refill_rounds"] >= 1
+    assert run.sampling.ledger.generated == logs["groups/sampled"] * 4 * logs["completions/mean_length"]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no server at"), RuntimeError("has no weight-transfer engine.")])
+def test_a_server_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys, error):
+    def client(**_):
+        raise error
+
+    monkeypatch.setattr("trl.generation.vllm_generation.is_vllm_available", lambda: True)
+    monkeypatch.setattr("trl.generation.vllm_generation.VLLMClient", client)
+    assert main(["train", "--config", config_file(tmp_path, use_vllm=True, vllm_mode="server")]) == 2
+    assert capsys.readouterr().err == f"error: vLLM cannot be used: {error}\n"

@@ -1,0 +1,132 @@
+"""From rows to micro-batches: nothing lost, nothing padded in vain, every process in step."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dapo_trl.update.batching import PASS_OVERHEAD, collate, deal, loss_mask, muted, split_evenly, split_tokens, unpad
+
+PAD = 99
+
+
+def make_row(number, prompt, completion):
+    """A row whose every value tells whose it is and where it stands."""
+    return {
+        "prompt_ids": 1000 * number + torch.arange(prompt),
+        "prompt_mask": torch.ones(prompt, dtype=torch.long),
+        "completion_ids": 1000 * number + 500 + torch.arange(completion),
+        "completion_mask": torch.ones(completion, dtype=torch.long),
+        "old_per_token_logps": -torch.arange(1.0, completion + 1) - number,
+        "tool_mask": torch.arange(completion) % 2,
+        "advantages": torch.tensor(float(number)),
+    }
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+lengths = st.tuples(st.integers(1, 9), st.integers(2, 12))
+row_lists = st.lists(lengths, min_size=1, max_size=8).map(
+    lambda found: [make_row(number, *pair) for number, pair in enumerate(found)]
+)
+
+
+@given(count=st.integers(0, 50), parts=st.integers(1, 9))
+def test_split_evenly(count, parts):
+    cut = split_evenly(count, parts)
+    assert len(cut) == parts
+    assert [row for part in cut for row in part] == list(range(count))
+    assert max(map(len, cut)) - min(map(len, cut)) <= 1
+
+
+@given(tokens=st.lists(st.one_of(st.integers(0, 20), st.integers(0, 10_000)), max_size=60), parts=st.integers(1, 9))
+def test_every_row_is_dealt_once_in_equal_numbers_and_nearly_equal_tokens(tokens, parts):
+    dealt = deal(tokens, parts)
+    assert sorted(row for share in dealt for row in share) == list(range(len(tokens)))
+    assert all(share == sorted(share) for share in dealt) and len(dealt) == parts
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    loads = [sum(tokens[row] for row in share) for share in dealt]
+    assert max(loads) - min(loads) <= max(tokens, default=0)
+
+
+def test_one_long_row_is_made_up_for_by_short_ones():
+    assert deal([9, 1, 1, 5, 5, 2], 2) == [[0, 2, 5], [1, 3, 4]]  # 12 and 11 tokens
+
+
+@given(rows=row_lists, multiple=st.sampled_from([None, 1, 4, 8]))
+def test_rows_survive_padding_and_unpadding(rows, multiple):
+    batch = collate(rows, pad_token_id=PAD, multiple=multiple)
+    found = unpad({**batch, "num_items_in_batch": torch.tensor(7)})  # a scalar of the whole batch is nobody's
+    assert len(found) == len(rows) and all(equal(one, two) for one, two in zip(rows, found, strict=True))
+
+
+@given(rows=row_lists, multiple=st.sampled_from([None, 4]))
+def test_padding_is_as_wide_as_the_longest_row_and_on_the_right_side(rows, multiple):
+    batch = collate(rows, pad_token_id=PAD, multiple=multiple)
+    for side in ("prompt", "completion"):
+        ids, mask = batch[f"{side}_ids"], batch[f"{side}_mask"]
+        longest = max(len(row[f"{side}_ids"]) for row in rows)
+        assert ids.shape == mask.shape and longest <= ids.shape[1]
+        assert ids.shape[1] == longest or (ids.shape[1] % multiple == 0 and ids.shape[1] < longest + multiple)
+        assert (ids[mask == 0] == PAD).all() and (ids[mask == 1] != PAD).all()
+        padding = 1 - mask if side == "completion" else mask
+        assert (padding.diff(dim=1) >= 0).all()  # completions are padded on the right, prompts on the left
+    assert (batch["old_per_token_logps"][batch["completion_mask"] == 0] == 0).all()
+
+
+def test_a_completion_that_is_masked_altogether_keeps_one_token():
+    batch = collate([make_row(0, 2, 3), make_row(1, 2, 4)], pad_token_id=PAD)
+    batch["completion_mask"][0] = 0
+    first, second = unpad(batch)
+    assert len(first["completion_ids"]) == 1 and first["completion_mask"].tolist() == [0]
+    assert len(second["completion_ids"]) == 4
+
+
+def test_rows_of_another_batch_fit_beside_one_another():
+    narrow = unpad(collate([make_row(0, 2, 3)], pad_token_id=PAD))
+    wide = unpad(collate([make_row(1, 7, 11), make_row(2, 1, 2)], pad_token_id=PAD))
+    assert collate([narrow[0], wide[1]], pad_token_id=PAD)["completion_ids"].shape == (2, 3)
+
+
+def test_a_muted_row_counts_for_nothing_and_leaves_the_row_itself_alone():
+    row = make_row(1, 3, 4)
+    assert loss_mask(collate([muted(row)], pad_token_id=PAD)).sum() == 0
+    assert row["completion_mask"].sum() == 4
+
+
+def test_foreign_tokens_do_not_count():
+    batch = collate([make_row(0, 1, 4)], pad_token_id=PAD)
+    assert loss_mask(batch).tolist() == [[0, 1, 0, 1]]
+
+
+def cost(lengths, passes, budget):
+    """What `split_tokens` makes small: computed tokens, and a share of the budget for each pass."""
+    return sum(len(rows) * max(lengths[row] for row in rows) + PASS_OVERHEAD * budget for rows in passes)
+
+
+@given(lengths=st.lists(st.integers(1, 60), max_size=40), budget=st.integers(1, 200), packed=st.booleans())
+def test_every_row_is_in_one_pass_and_passes_keep_to_the_budget(lengths, budget, packed):
+    passes = split_tokens(lengths, budget, packed=packed)
+    assert sorted(row for rows in passes for row in rows) == list(range(len(lengths)))
+    for rows in passes:
+        longest = max(lengths[row] for row in rows)
+        assert len(rows) == 1 or budget >= (sum(lengths[row] for row in rows) if packed else len(rows) * longest)
+    firsts = [lengths[rows[0]] for rows in passes]
+    assert firsts == sorted(firsts, reverse=True)  # what needs the most memory comes at once
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=8), budget=st.integers(1, 120))
+def test_no_other_cut_of_the_rows_by_length_costs_less(lengths, budget):
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    costs = []
+    for cuts in itertools.product([False, True], repeat=len(order) - 1):
+        edges = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(order)]
+        passes = [order[first:last] for first, last in itertools.pairwise(edges)]
+        if all(len(rows) == 1 or len(rows) * lengths[rows[0]] <= budget for rows in passes):
+            costs.append(cost(lengths, passes, budget))
+    assert cost(lengths, split_tokens(lengths, budget), budget) <= min(costs) + 1e-6

@@ -1,0 +1,207 @@
+"""Rollout batches from fresh and banked groups: the right log-probabilities, equal shares, any processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from trl import GRPOConfig, GRPOTrainer
+
+from dapo_trl import DAPOTrainer
+from dapo_trl.update.schedule import assemble, shares
+
+from ..support import recorded
+from ..support.recorded import GROUP, config, prompts_of, trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@given(
+    tokens=st.lists(st.integers(0, 500), max_size=80),
+    updates=st.integers(1, 5),
+    processes=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_every_row_is_trained_on_once_and_no_process_has_more_to_do(tokens, updates, processes, seed):
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
+    plan = shares(tokens, order, updates, processes)
+    assert sorted(row for process in plan for update in process for row in update) == list(range(len(tokens)))
+    for step in range(updates):
+        rows = [process[step] for process in plan]
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
+        alone = shares(tokens, order, updates, 1)[0][step]
+        assert sorted(alone) == sorted(row for share in rows for row in share)  # the step does not depend on processes
+
+
+class Assembling(DAPOTrainer):
+    """Notes what each rollout batch was put together from, and takes no update in between that it is not told to."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.batches = []
+
+    def _filtered_rows(self):
+        collected = self._collector.fill()
+        rows, spare = assemble(self, collected)
+        self.batches.append((collected, rows))
+        return rows, spare
+
+
+def bank_run(model, folder, **changes) -> Assembling:
+    """Half of the groups are informative, so that rounds asked for by that measure leave some over."""
+    args = config(
+        folder,
+        **{
+            "per_device_train_batch_size": 4,
+            "steps_per_generation": 4,
+            "max_round_sequences": 48,
+            "min_valid_fraction": 1.0,
+            "max_steps": 24,
+            "learning_rate": 0.05,
+            "shuffle_dataset": True,
+            **changes,
+        },
+    )
+    run = Assembling(
+        model=model,
+        reward_funcs=recorded.correctness,
+        args=args,
+        train_dataset=prompts_of(*["mixed", "wrong", "mixed", "right"] * 10),
+        rollout_func=recorded.recorded_rollouts,
+    )
+    run.train()
+    return run
+
+
+class TestBank:
+    @pytest.fixture(scope="class")
+    def run(self, tiny_model, tmp_path_factory):
+        return bank_run(tiny_model, tmp_path_factory.mktemp("bank"))
+
+    def test_surplus_is_used_in_the_next_batch(self, run):
+        before = 0
+        for collected, _ in run.batches:
+            assert len(collected.banked) == before
+            assert len(collected.banked) + len(collected.fresh) == run.args.groups_per_rollout
+            before = len(collected.surplus)
+        assert any(collected.banked for collected, _ in run.batches)
+
+    def test_banked_groups_carry_the_log_probs_of_the_policy_that_sampled_them(self, run):
+        """The same completions as fresh ones: what the bank gave back is what was computed when they were sampled."""
+        checked = 0
+        for (earlier, _), (later, rows) in zip(run.batches, run.batches[1:], strict=False):
+            for group in later.banked:
+                assert group.step < run.args.updates_per_rollout * len(run.batches)
+                for banked in group.rows:
+                    names = ("prompt_ids", "completion_ids", "old_per_token_logps", "ref_per_token_logps")
+                    assert any(
+                        all(torch.equal(row[name], banked[name]) for name in names) for update in rows for row in update
+                    )
+                    checked += 1
+            assert [group.tokens for group in later.banked] == [group.tokens for group in earlier.surplus]
+        assert checked
+
+    def test_the_ratio_of_a_banked_group_is_not_one(self, run):
+        """The policy has moved since (learning rate 0.05), and the importance ratio knows."""
+        collected, rows = next((c, r) for c, r in run.batches if c.banked)
+        fresh_prompts = {tuple(rollout.prompt_ids) for group in collected.fresh for rollout in group.rollouts}
+        row = next(row for update in rows for row in update if tuple(row["prompt_ids"].tolist()) not in fresh_prompts)
+        logps, _, _ = run._get_per_token_logps_and_entropies(
+            run.model,
+            torch.cat([row["prompt_ids"], row["completion_ids"]])[None],
+            torch.ones(1, len(row["prompt_ids"]) + len(row["completion_ids"]), dtype=torch.long),
+            len(row["completion_ids"]),
+        )
+        assert (logps[0] - row["old_per_token_logps"]).abs().max() > 1e-4
+
+    def test_the_ledger_sums_to_what_was_generated(self, run):
+        logs = [row for row in run.state.log_history if "ledger/tokens" in row]
+        generated = 0.0
+        for row in logs:
+            generated += row.get("completions/mean_length", 0) * row["groups/sampled"] * GROUP
+            fates = [value for name, value in row.items() if name.startswith("ledger/") and name.endswith("_tokens")]
+            assert sum(fates) == row["ledger/tokens"] == pytest.approx(generated, abs=0.01)
+        last = logs[-1]
+        assert last["ledger/trained_tokens"] > 0 and last["ledger/all_wrong_tokens"] > 0
+        banked = sum(sum(group.tokens) for group in run.sampling.bank.groups)
+        assert run.sampling.ledger.tokens["surplus_kept"] == banked
+
+    def test_without_a_bank_the_surplus_is_accounted_for(self, tiny_model, tmp_path):
+        run = bank_run(tiny_model, tmp_path, surplus_max_age=0)
+        assert not any(collected.banked or collected.surplus for collected, _ in run.batches)
+        assert run.sampling.ledger.tokens["surplus_kept"] == 0
+
+    def test_on_policy_updates_need_log_probs_too_once_there_is_a_surplus(self, tiny_model, tmp_path):
+        run = bank_run(tiny_model, tmp_path, per_device_train_batch_size=16, steps_per_generation=1, max_steps=6)
+        assert any(collected.banked for collected, _ in run.batches)
+        for collected, rows in run.batches:
+            needed = bool(collected.banked or collected.surplus)
+            assert all(("old_per_token_logps" in row) == needed for update in rows for row in update)
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_several_rewards_give_trls_advantages(tiny_model, tmp_path, aggregation):
+    def length(completions, **_):
+        return [float(len(text)) for text in completions]
+
+    settings = {"multi_objective_aggregation": aggregation, "reward_weights": [1.0, 0.3], "scale_rewards": "group"}
+    args = config(tmp_path, overlong_shape="none", group_filter="none", **settings)
+    run = trainer(tiny_model, args, prompts_of("mixed", "right"), reward_funcs=[recorded.correctness, length])
+    rewards = torch.rand(8, 2)
+    rewards[3] = torch.nan
+    rewards[5, 1] = torch.nan
+    plain = GRPOConfig(
+        str(tmp_path), per_device_train_batch_size=8, num_generations=GROUP, bf16=False, use_cpu=True, report_to=[],
+        **settings,
+    )  # fmt: skip
+    theirs = GRPOTrainer(
+        tiny_model, [recorded.correctness, length], plain, prompts_of("mixed", "right"),
+        rollout_func=recorded.recorded_rollouts,
+    )  # fmt: skip
+    theirs._calculate_rewards = lambda *_: rewards
+    found = theirs._generate_and_score_completions([{"prompt": "mixed 0"}] * 4 + [{"prompt": "right 1"}] * 4)
+    assert torch.allclose(run.advantages_of(rewards), found["advantages"], atol=1e-6)
+
+
+LUCK = ROOT / "tests" / "uneven_run.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("generations", "rows", "steps"),
+    [(4, 2, 4), (8, 2, 8), (8, 4, 2), (6, 3, 6)],
+    ids=["whole groups", "more than a micro-batch", "a group on both processes", "odd"],
+)
+def test_unequal_luck_on_two_processes_ends_in_the_weights_of_one(tiny_model, tmp_path, generations, rows, steps):
+    """All the informative groups fall to one process; the other has as much to train on all the same."""
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        command = [sys.executable]
+        if processes == 2:
+            command += ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
+        command += [
+            "-m",
+            "tests.support.uneven_run",
+            tiny_model,
+            str(folder),
+            str(generations),
+            str(rows * 2 // processes),
+        ]
+        done = subprocess.run(
+            [*command, str(steps)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(torch.load(folder / "found.pt", weights_only=True))
+    one, two = found
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["counts"] == two["counts"] and one["tokens"] == two["tokens"]
+    assert max((one["weights"][name] - two["weights"][name]).abs().max() for name in one["weights"]) < 1e-5
+    assert abs(two["rows"][0] - two["rows"][1]) <= two["updates"]
+    assert abs(two["row_tokens"][0] - two["row_tokens"][1]) <= 0.2 * sum(two["row_tokens"])
