@@ -1,8 +1,8 @@
 """How many rollouts dynamic sampling generates for every group it trains on, and in how many rounds.
 
 No model: prompts have simulated pass rates that rise as training goes on, and outcomes are drawn from them. The classes
-that decide (`PromptStream`, `Difficulty`, `PromptSelector`, `DynamicSampler`, `SurplusBank`, `Ledger`) are those of the
-project, called as `dapo_trl.collect` calls them. Beside them, on the same pass rates and the same drift:
+that decide (`PromptStream`, `Difficulty`, `PromptSelector`, `DynamicSampler`, `SurplusBuffer`, `Ledger`) are those of
+the project, called as `dapo_trl.sampling.collector` calls them. Beside them, on the same pass rates and the same drift:
 
 - *whole batch*: rounds of three rollout batches until one is full of informative groups, the surplus dropped (verl).
 - *one at a time*: a rollout batch first, then one new prompt for each group that is still missing, all of these side by
@@ -32,7 +32,7 @@ from dapo_trl.prompts.difficulty import Difficulty
 from dapo_trl.prompts.selector import RAREST_DRAW, PromptSelector
 from dapo_trl.prompts.stream import PromptStream
 from dapo_trl.sampling.group_filter import DynamicSampler
-from dapo_trl.sampling.surplus import BankedGroup, SurplusBank
+from dapo_trl.sampling.surplus import BankedGroup, SurplusBuffer
 from dapo_trl.sampling.token_ledger import Ledger
 
 NEVER, ALWAYS, LEARNABLE, WOKEN = range(4)
@@ -154,7 +154,7 @@ class Ours:
         n = scenario.prompts
         self.stream = PromptStream([{"key": key} for key in range(n)], size=n, seed=seed)
         self.selector = PromptSelector(self.stream, Difficulty(n, group_size=scenario.size), mode=mode, seed=seed)
-        self.bank = SurplusBank(max_age=scenario.updates if scenario.bank else 0, capacity=scenario.groups)
+        self.bank = SurplusBuffer(max_age=scenario.updates if scenario.bank else 0, capacity=scenario.groups)
         self.ledger = Ledger()
 
     def fill(self) -> Batch:

@@ -55,7 +55,7 @@ from envs.verifiers.code.tests import AssertTests, Tests, read_tests
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30.0
 TESTS = 10
-MOST_CALLS = 200
+MAX_CALLS = 200
 QUICK = 0.001  # seconds for all tests of a program
 NAMESPACES = [f"--unshare-{name}" for name in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
 SCRIPT = "{source}\n\nimport ast\nprint({name}(*ast.literal_eval(input())) == ast.literal_eval(input()))"
@@ -129,7 +129,7 @@ def calls() -> list[tuple[str, str, AssertTests]]:
         name, single = tests.calls or ("", ())
         if single and all(call.relation == "==" for call in single) and is_quick(source, tests):
             found.append((source, name, tests))
-        if len(found) == MOST_CALLS:
+        if len(found) == MAX_CALLS:
             break
     return found
 

@@ -73,7 +73,7 @@ def timed(trainer: Any) -> Iterator[Timers]:
     timers.wrap(trainer, "_calculate_rewards", "verification", counts=fresh)
     timers.wrap(trainer.accelerator, "clip_grad_norm_", "optimizer")
     if ours:
-        timers.wrap(trainer, "one_pass", "forward/backward")
+        timers.wrap(trainer, "backward", "forward/backward")
         timers.wrap(passes, "per_token", "log-probabilities")
     else:
         timers.wrap(trainer, "compute_loss", "forward/backward")

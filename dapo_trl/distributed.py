@@ -1,8 +1,8 @@
 """The processes of a run: they generate in step where they hold the model in parts, and none waits without end for one
 that died or hangs.
 
-What dies on one machine is noticed at once by the launcher, which ends the others; `losses_named` is about what those
-say.
+The launcher notices at once what dies on its machine and ends the others; `explain_lost_process` turns what those raise
+into one line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from .errors import DapoError, LostProcessError
-from .rollout.episode_runner import Agree
+from .rollout.episode_runner import SyncFn
 from .update.microbatches import SHARDED
 
 if TYPE_CHECKING:
@@ -38,19 +38,19 @@ def keep_together(trainer: DAPOTrainer) -> None:
         getattr(model, "get_base_model", lambda: model)()._is_fsdp_managed_module = True
 
 
-def in_step(accelerator: Accelerator) -> dict[str, Agree]:
+def in_step(accelerator: Accelerator) -> dict[str, SyncFn]:
     """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
 
-    def agree(active: int, room: int) -> tuple[int, int]:
+    def sync(active: int, room: int) -> tuple[int, int]:
         mine = torch.tensor([[active, room]], device=accelerator.device)
         most = accelerator.gather(mine).max(dim=0).values.tolist()
         return most[0], most[1]
 
-    return {"agree": agree} if accelerator.distributed_type in SHARDED else {}
+    return {"sync": sync} if accelerator.distributed_type in SHARDED else {}
 
 
 @contextlib.contextmanager
-def losses_named() -> Iterator[None]:
+def explain_lost_process() -> Iterator[None]:
     """A wait for another process that came to nothing is one clear line.
 
     Raises:

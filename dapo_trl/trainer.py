@@ -31,7 +31,7 @@ from .monitor.rollout_recorder import RolloutRecorder
 from .monitor.trackers import grouped_names
 from .plan.cautions import cautions_at_start
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
-from .rollout.chat_format import Dialect
+from .rollout.chat_format import ChatFormat
 from .rollout.environments import has_overlong_penalty, make_env
 from .rollout.episode import Outcome
 from .rollout.rewards import OverlongReward, RewardColumns, checked
@@ -42,7 +42,7 @@ from .update import batching
 from .update import logprobs as forward
 from .update import loss as objective
 from .update.guard import stop_at_non_finite
-from .update.microbatches import Passes, Update, update_from_state, update_state
+from .update.microbatches import MicrobatchRunner, OptimizerStep, update_from_state, update_state
 from .update.schedule import Assembled, assemble
 from .update.token_means import TokenMeans
 from .update.trl_replay import Replay
@@ -135,8 +135,8 @@ class DAPOTrainer(ResumableTrainer):
         self.env_rollout: EnvironmentRollout | None = None
         if self._environment_reward is not None:
             told = {"chat_template": self.chat_template} if self.chat_template else {}
-            self.dialect = Dialect(self._tokenizer, self.stop_ids, told | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
-            self._environment_reward.bind(self.dialect)
+            self.chat_format = ChatFormat(self._tokenizer, self.stop_ids, told | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
+            self._environment_reward.bind(self.chat_format)
             if self.rollout_func is None and not self.tools:
                 self.rollout_func = self.env_rollout = EnvironmentRollout(self, self._environment_reward)
         task_rewards = len(self.reward_funcs)
@@ -156,13 +156,13 @@ class DAPOTrainer(ResumableTrainer):
         """keeps some rollouts to be looked at"""
         self._collector = RolloutCollector(self)
         self.replay: Replay | None = None
-        self.passes = Passes(self)
-        self._updates: list[Update | None] = []
-        self._update: Update | None = None
+        self.passes = MicrobatchRunner(self)
+        self._updates: list[OptimizerStep | None] = []
+        self._update: OptimizerStep | None = None
         self._update_loss = torch.zeros(())
         self._token_means = TokenMeans()
-        trls = objective.is_trls(args, has_auxiliary_loss=self.aux_loss_enabled)
-        self._objective = None if trls else objective.Objective.of(args)
+        trls = objective.uses_trl_loss(args, has_auxiliary_loss=self.aux_loss_enabled)
+        self._objective = None if trls else objective.DAPOLoss.of(args)
         for sentence in cautions_at_start(self.model, args):
             self.warn(sentence)
         self.alarms = SoundAlarms(args, self.accelerator)
@@ -232,7 +232,7 @@ class DAPOTrainer(ResumableTrainer):
         check_context(self.model.config, prompt=longest, completion=self.max_completion_length)
         return found
 
-    def speak(self, contexts: list[list[int]], room: int) -> tuple[list[list[int]], list[list[float]] | None]:
+    def generate_turn(self, contexts: list[list[int]], room: int) -> tuple[list[list[int]], list[list[float]] | None]:
         """The model's next turn after each context; see `episodes.Generate`."""
         first = room == self.max_completion_length  # of whole groups; later turns have a history each
         engine = self.vllm_generation if self.use_vllm else self.generation_config
@@ -244,15 +244,15 @@ class DAPOTrainer(ResumableTrainer):
         finally:
             setattr(engine, name, before)
 
-    def _rollout_updates(self) -> list[Update | None]:
+    def _rollout_updates(self) -> list[OptimizerStep | None]:
         """A new rollout batch as its optimizer steps; None for one without tokens."""
         if self.recorder is not None:
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
-        rows, spare = self._unfiltered_rows() if tools else self._filtered_rows()
-        if spare is None:
+        rows, filler = self._unfiltered_rows() if tools else self._filtered_rows()
+        if filler is None:
             return [None for _ in rows]
-        return [update if update.tokens else None for update in self.passes.prepare(rows, spare)]
+        return [update if update.tokens else None for update in self.passes.prepare(rows, filler)]
 
     def _unfiltered_rows(self) -> Assembled:
         """TRL's own path, for episodes that cannot be replayed."""
@@ -308,7 +308,7 @@ class DAPOTrainer(ResumableTrainer):
             self._current_train_step_time = 0.0
         return loss
 
-    def one_pass(self, model, batch: batching.Batch) -> Tensor:
+    def backward(self, model, batch: batching.Batch) -> Tensor:
         """Forward and backward of one pass, as Hugging Face's trainer does it; returns its part of the loss."""
         return super(GRPOTrainer, self).training_step(model, batch)
 
@@ -336,7 +336,7 @@ class DAPOTrainer(ResumableTrainer):
 
     def _compute_loss(self, model, inputs):
         if self._objective is None:
-            with objective.share_for_trl(self, inputs):
+            with objective.scaled_for_trl(self, inputs):
                 return super()._compute_loss(model, inputs)
         if "layout" in inputs:
             with self.accelerator.autocast():

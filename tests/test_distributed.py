@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from dapo_trl.checkpoint.files import problem
-from dapo_trl.distributed import losses_named
+from dapo_trl.distributed import explain_lost_process
 from dapo_trl.errors import LostProcessError
 from dapo_trl.monitor.status import seen
 from dapo_trl.run.lora import merge_adapter
@@ -99,7 +99,7 @@ def test_a_process_that_fails_ends_the_run_with_one_line(tmp_path, where):
 
 def test_only_the_loss_of_a_process_is_called_one(monkeypatch):
     def fail(error):
-        with losses_named():
+        with explain_lost_process():
             raise error
 
     gone = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:46994.")

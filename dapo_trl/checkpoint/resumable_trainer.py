@@ -14,7 +14,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 
-from ..distributed import losses_named
+from ..distributed import explain_lost_process
 from ..errors import ConfigError
 from .files import begin, choose, finish, load_state, remove_torn, save_state, signature
 
@@ -69,7 +69,7 @@ class ResumableTrainer(GRPOTrainer):
         """
         if resume_from_checkpoint is not None and resume_from_checkpoint is not False:
             resume_from_checkpoint = self._choose_checkpoint(resume_from_checkpoint)
-        with losses_named():
+        with explain_lost_process():
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _choose_checkpoint(self, wanted: str | Path | bool) -> str:

@@ -13,13 +13,13 @@ table.py        its tables
 comparison.py   the difference of two evaluations
 """
 
-from .evaluator import BATCH_TOKENS, Examiner, Problem, Sample, Sampling, collect, evaluate, evaluated_at_once
+from .evaluator import BATCH_TOKENS, Evaluator, Problem, Sample, Sampling, collect, evaluate, evaluated_at_once
 from .figures import Evaluation
 
 __all__ = [
     "BATCH_TOKENS",
     "Evaluation",
-    "Examiner",
+    "Evaluator",
     "Problem",
     "Sample",
     "Sampling",

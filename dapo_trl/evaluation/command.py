@@ -20,7 +20,7 @@ from ..monitor.console import progress_bar
 from ..rollout.env_wrappers import wrap_env
 from ..rollout.environments import make_env, row_count
 from ..run.startup import quieten, share_cores
-from .evaluator import Examiner, Problem, collect
+from .evaluator import Evaluator, Problem, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
 from .settings import ENDLESS_PROBLEMS, EvalConfig
@@ -51,7 +51,7 @@ def run_evaluation(config: EvalConfig) -> int:
     results: list[tuple[list[Problem], Samples]] = []
     try:
         for place, (name, _, env) in enumerate(made):
-            examiner = Examiner(
+            examiner = Evaluator(
                 model,
                 tokenizer,
                 env,
@@ -121,7 +121,7 @@ def _sample(
     config: EvalConfig,
     accelerator: Accelerator,
     journal: Journal,
-    examiner: Examiner,
+    examiner: Evaluator,
     place: int,
     problems: list[Problem],
     name: str,

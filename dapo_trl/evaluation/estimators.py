@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_SAMPLES = 1024
+MAX_SAMPLES = 1024
 """of a problem: beyond, the number of subsets does not fit a float"""
 RESAMPLES = 4000
 FEW = 10
@@ -63,7 +63,7 @@ def maj_at_k(accuracy: np.ndarray, answers: np.ndarray, ks: Sequence[int]) -> np
     are one: their accuracy is the mean of theirs.
 
     Args:
-        accuracy: ``[P, n]``, ``n`` at most `MOST_SAMPLES`; NaN for a sample that could not be scored: left out.
+        accuracy: ``[P, n]``, ``n`` at most `MAX_SAMPLES`; NaN for a sample that could not be scored: left out.
         answers: ``[P, n]`` hashable objects; None for no answer.
         ks: sizes of the subsets, each at least 1.
 

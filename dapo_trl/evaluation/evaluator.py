@@ -16,17 +16,17 @@ import torch
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..generation.seeded import generate, random_numbers, stop_ids
-from ..rollout.chat_format import Dialect
+from ..rollout.chat_format import ChatFormat
 from ..rollout.environments import env_name
-from ..rollout.episode import Conversation
-from ..rollout.episode_runner import Agree, Transcript, play
-from ..rollout.judging import Judges
+from ..rollout.episode import Episode
+from ..rollout.episode_runner import SyncFn, Transcript, run_episodes
+from ..rollout.judging import EnvPool
 from ..rollout.trl_bridge import EnvironmentRows, shown_text
-from .estimators import MOST_SAMPLES
+from .estimators import MAX_SAMPLES
 from .figures import Evaluation
 
 BATCH_TOKENS = 2**18
-MOST_ROWS = 256
+MAX_ROWS = 256
 """of a batch: beyond, generation gets no faster"""
 
 Job = tuple[int, int]
@@ -56,8 +56,8 @@ class Sampling:
             ConfigError: a value is out of range.
         """
         samples = f"{prefix}samples" if prefix else "k"
-        if not 1 <= k <= MOST_SAMPLES:
-            raise ConfigError(f"{samples} is {k}: it must be from 1 to {MOST_SAMPLES} completions of each problem.")
+        if not 1 <= k <= MAX_SAMPLES:
+            raise ConfigError(f"{samples} is {k}: it must be from 1 to {MAX_SAMPLES} completions of each problem.")
         if self.temperature < 0:
             raise ConfigError(f"{prefix}temperature is {self.temperature}: it must be 0 or more.")
         if self.temperature == 0 and k > 1:
@@ -109,7 +109,7 @@ class Sample:
     """all that follows the prompt, the environment's replies included"""
 
 
-class Examiner:
+class Evaluator:
     """A model at work on the problems of one environment.
 
     Args:
@@ -118,7 +118,7 @@ class Examiner:
         batch_tokens: most tokens of a batch, prompts and room for completions together: what bounds the memory.
         most_rows: most completions of a batch.
         chat_template_kwargs: what the chat template is to be told, as in training.
-        agree: for processes that hold the model in parts and must generate all together; see `episodes.play`.
+        sync: for processes that hold the model in parts and must generate all together; see `episodes.run_episodes`.
     """
 
     def __init__(
@@ -129,14 +129,14 @@ class Examiner:
         sampling: Sampling,
         *,
         batch_tokens: int = BATCH_TOKENS,
-        most_rows: int = MOST_ROWS,
+        most_rows: int = MAX_ROWS,
         chat_template_kwargs: Mapping[str, Any] | None = None,
-        agree: Agree | None = None,
+        sync: SyncFn | None = None,
     ):
         self.model, self.env, self.sampling = model, env, sampling
-        self.batch_tokens, self.most_rows, self._agree = batch_tokens, most_rows, agree
-        self.dialect = Dialect(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
-        self._judges = Judges(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        self.batch_tokens, self.most_rows, self._sync = batch_tokens, most_rows, sync
+        self.chat_format = ChatFormat(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
+        self._judges = EnvPool(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
     def problems(self, indices: Sequence[int]) -> list[Problem]:
         """The rows of these indices.
@@ -144,10 +144,10 @@ class Examiner:
         Raises:
             ConfigError: one leaves no room for a completion in the model's context.
         """
-        rows, found = EnvironmentRows(self.env, self.dialect.tokenizer), []
+        rows, found = EnvironmentRows(self.env, self.chat_format.tokenizer), []
         for index in indices:
             prompt, info = rows.show(index)
-            found.append(Problem(index, shown_text(prompt), self.dialect.prompt_ids(prompt), info.get("level")))
+            found.append(Problem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
         room = self.sampling.max_completion_length
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         longest = max((len(problem.ids) for problem in found), default=0)
@@ -166,14 +166,14 @@ class Examiner:
         global random state is touched.
         """
         waiting = self._batches(problems, jobs)
-        if self._agree is not None:  # one with fewer batches than another generates along with it
-            waiting = [[]] * (self._agree(len(waiting), 0)[0] - len(waiting)) + waiting
+        if self._sync is not None:  # one with fewer batches than another generates along with it
+            waiting = [[]] * (self._sync(len(waiting), 0)[0] - len(waiting)) + waiting
         while waiting:
             batch = waiting.pop()
             try:
                 done = self._play(problems, batch)
             except torch.OutOfMemoryError:
-                if self._agree is not None:
+                if self._sync is not None:
                     raise ConfigError(
                         f"memory ran out on a batch of {len(batch)} completions: set eval_batch_tokens (now "
                         f"{self.batch_tokens}) to half of that."
@@ -205,38 +205,38 @@ class Examiner:
     def _play(self, problems: Sequence[Problem], batch: Sequence[Job]) -> list[Sample]:
         sampling, limit = self.sampling, self.sampling.max_completion_length
         prompts = [problems[place].ids for place, _ in batch]
-        conversations = [Conversation(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
+        episodes = [Episode(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
         numbers = [random_numbers(sampling.seed, problems[place].index, number, limit) for place, number in batch]
 
         def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
             ours = np.zeros((len(contexts), room))
-            speaking = [row for row, conversation in enumerate(conversations) if not conversation.over]
+            speaking = [row for row, episode in enumerate(episodes) if not episode.over]
             for place, row in enumerate(speaking):
                 left = numbers[row][len(contexts[place]) - len(prompts[row]) :][:room]
                 ours[place, : len(left)] = left
             shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-            return generate(self.model, self.dialect, contexts, ours, **shape), None
+            return generate(self.model, self.chat_format, contexts, ours, **shape), None
 
         was_training = self.model.training
         self.model.eval()
         try:
-            transcripts = play(
-                conversations,
-                prompts or [[self.dialect.tokenizer.eos_token_id]],
+            transcripts = run_episodes(
+                episodes,
+                prompts or [[self.chat_format.tokenizer.eos_token_id]],
                 speak,
-                dialect=self.dialect,
+                chat_format=self.chat_format,
                 limit=limit,
-                hear=self._judges.hear,
-                agree=self._agree or _alone,
+                step=self._judges.step,
+                sync=self._sync or _alone,
             )
         finally:
             self.model.train(was_training)
-        return [self._judged(*row) for row in zip(batch, conversations, transcripts, strict=True)]
+        return [self._judged(*row) for row in zip(batch, episodes, transcripts, strict=True)]
 
-    def _judged(self, job: Job, conversation: Conversation, transcript: Transcript) -> Sample:
-        outcome = conversation.outcome
+    def _judged(self, job: Job, episode: Episode, transcript: Transcript) -> Sample:
+        outcome = episode.outcome
         return Sample(
-            index=conversation.index,
+            index=episode.index,
             number=job[1],
             verdict=outcome.verdict,
             accuracy=outcome.accuracy,
@@ -244,7 +244,7 @@ class Examiner:
             cause=outcome.cause,
             length=transcript.own,
             truncated=transcript.cut,
-            completion=self.dialect.tokenizer.decode(transcript.ids, skip_special_tokens=True),
+            completion=self.chat_format.tokenizer.decode(transcript.ids, skip_special_tokens=True),
         )
 
 
@@ -254,7 +254,7 @@ def _alone(active: int, room: int) -> tuple[int, int]:
 
 def evaluated_at_once(args: DAPOConfig) -> int:
     """Completions that a process generates at once when a run measures its model: no more than when it trains."""
-    return min(MOST_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
+    return min(MAX_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
 
 
 def collect(problems: Sequence[Problem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int) -> Evaluation:
@@ -296,11 +296,11 @@ def evaluate(
     Args:
         sampling: how they are drawn; None: the defaults of `Sampling`.
         on_batch: called with (completions done, completions in all) after each batch.
-        examiner: further arguments of `Examiner`.
+        examiner: further arguments of `Evaluator`.
     """
     sampling = sampling or Sampling()
     sampling.check(k)
-    at_work = Examiner(model, tokenizer, env, sampling, **examiner)
+    at_work = Evaluator(model, tokenizer, env, sampling, **examiner)
     problems = at_work.problems(indices)
     found: dict[tuple[int, int], Sample] = {}
     jobs = [(place, number) for place in range(len(problems)) for number in range(k)]

@@ -127,7 +127,7 @@ class HeldOut(TrainerCallback):
                 sampling=sampling,
                 batch_tokens=run.eval_batch_tokens,
                 most_rows=evaluated_at_once(trainer.args),
-                chat_template_kwargs=trainer.dialect.template,
+                chat_template_kwargs=trainer.chat_format.template,
                 on_batch=on_batch,
                 **in_step(accelerator),
             )

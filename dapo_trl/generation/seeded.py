@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ..rollout.chat_format import Dialect
+from ..rollout.chat_format import ChatFormat
 from . import transformers as compaction
 
 _BELOW_ONE = 1.0 - 2.0**-40
@@ -75,7 +75,7 @@ class _Drawn(LogitsProcessor):
 
 def generate(
     model: Any,
-    dialect: Dialect,
+    chat_format: ChatFormat,
     contexts: Sequence[list[int]],
     numbers: np.ndarray,
     *,
@@ -88,7 +88,7 @@ def generate(
         contexts: ``N`` lists of tokens.
         numbers: ``[N, room]``, see `random_numbers`; ``room`` is the most tokens that a continuation may have.
     """
-    tokenizer, stop_ids, width = dialect.tokenizer, list(dialect.stop_ids), max(map(len, contexts))
+    tokenizer, stop_ids, width = chat_format.tokenizer, list(chat_format.stop_ids), max(map(len, contexts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (width - len(tokens)) + tokens for tokens in contexts], device=model.device)
     mask = torch.tensor([[0] * (width - len(tokens)) + [1] * len(tokens) for tokens in contexts], device=model.device)

@@ -27,12 +27,12 @@ logger = logging.getLogger("dapo_trl")
 
 SCHEMA = 1
 """of a line; a later one may have more fields"""
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """of the files of all processes together; at the limit every second rollout batch is deleted, and skipped from then"""
-MOST_TOKENS = 4096
+MAX_TOKENS = 4096
 """of a completion: of a longer one the beginning and the end are kept"""
 LAST_TOKENS = 1024
-MOST_CHARACTERS = 20_000
+MAX_CHARACTERS = 20_000
 """of a prompt or a solution"""
 DROPPED_SHARE = 4
 """a quarter of what is kept, at most, is of groups that were dropped"""
@@ -162,7 +162,7 @@ class RolloutRecorder:
     def _line(self, sample: _Sample) -> dict[str, Any]:
         rollout, outcome = sample.rollout, sample.rollout.outcome
         length = len(rollout.completion_ids)
-        cut = (MOST_TOKENS - LAST_TOKENS, length - LAST_TOKENS) if length > MOST_TOKENS else (length, length)
+        cut = (MAX_TOKENS - LAST_TOKENS, length - LAST_TOKENS) if length > MAX_TOKENS else (length, length)
 
         def part(values: Any) -> list:
             return [*values[: cut[0]], *values[cut[1] :]]
@@ -175,7 +175,7 @@ class RolloutRecorder:
             "step": self._step,
             "index": index,
             "level": rollout.row.get("level"),
-            "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MOST_CHARACTERS),
+            "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MAX_CHARACTERS),
             "pieces": pieces(self.tokenizer, part(rollout.completion_ids.tolist())),
             "tokens": rollout.tokens,
             "left_out": [cut[0], cut[1] - cut[0]],
@@ -197,7 +197,7 @@ class RolloutRecorder:
     def _solution(self, index: Any) -> str | None:
         """What the environment gives as a right answer; for display alone, so that what fails is left out."""
         try:
-            return shortened(self.env.unwrapped.solution(index), MOST_CHARACTERS)
+            return shortened(self.env.unwrapped.solution(index), MAX_CHARACTERS)
         except Exception:
             return None
 

@@ -1,7 +1,7 @@
 """How much dynamic sampling generates at given pass rates, by running the code that samples, without a model.
 
-`PromptSelector`, `Difficulty`, `DynamicSampler` and `SurplusBank` decide as they do in a run; only the outcomes of the
-completions are drawn from the pass rates. So there is no second formula for the size of a round.
+`PromptSelector`, `Difficulty`, `DynamicSampler` and `SurplusBuffer` decide as they do in a run; only the outcomes of
+the completions are drawn from the pass rates. So there is no second formula for the size of a round.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..prompts.difficulty import Difficulty
 from ..prompts.selector import PromptSelector
 from ..prompts.stream import PromptStream
 from ..sampling.group_filter import DynamicSampler
-from ..sampling.surplus import BankedGroup, SurplusBank
+from ..sampling.surplus import BankedGroup, SurplusBuffer
 
 WARM_UP, BATCHES = 4, 40
 """Rollout batches until predictions have settled, and those that are counted."""
-MOST_PROMPTS = 20_000
+MAX_PROMPTS = 20_000
 """Rows of data that are simulated; pass rates repeat beyond them."""
 
 
@@ -78,15 +78,15 @@ class _Simulation:
     """The bookkeeping of `dapo_trl.collect`, group by group, on one process."""
 
     def __init__(self, args: DAPOConfig, rates: Mapping[float, float], rows: int | None):
-        size = None if rows is None else min(rows, MOST_PROMPTS)
+        size = None if rows is None else min(rows, MAX_PROMPTS)
         self.args = args
         self._dice = np.random.default_rng(args.seed)
         values, weights = np.array(list(rates)), np.array(list(rates.values()))
-        self._rates = self._dice.choice(values, size or MOST_PROMPTS, p=weights / weights.sum())
+        self._rates = self._dice.choice(values, size or MAX_PROMPTS, p=weights / weights.sum())
         stream = PromptStream(_Keys(), size=size, seed=args.seed, shuffle=size is not None)
         difficulty = Difficulty(size or 0, group_size=args.num_generations, rule=args.group_filter)
         self.selector = PromptSelector(stream, difficulty, mode=args.prompt_selection, seed=args.seed)
-        self.bank = SurplusBank(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
+        self.bank = SurplusBuffer(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
         self._step = 0
 
     def batch(self) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from .planner import Plan
 RANK = 32
 ADAPTER_RATE = 1e-5
 """ten times the paper's learning rate, as an adapter needs it"""
-MOST_DEVICES = 64
+MAX_DEVICES = 64
 ACCELERATE_FILES = {"ddp": "configs/accelerate/ddp.yaml", "fsdp2": "configs/accelerate/fsdp2.yaml"}
 WORTH_IT = 0.02
 """of what is missing: a change that saves less is no help"""
@@ -177,7 +177,7 @@ def _of_the_devices(plan: Plan) -> Iterator[Change]:
         return
     if placement.count > 1 and placement.sharding != "fsdp2":
         yield _spread("weights shared out by FSDP2", placement.count, "fsdp2")
-    if placement.shards_weights and 2 * placement.count <= MOST_DEVICES:
+    if placement.shards_weights and 2 * placement.count <= MAX_DEVICES:
         more = replace(placement, count=2 * placement.count)
         yield Change("twice as many devices", {}, more, {"devices": more.count})
     if placement.count == 1 and not plan.run.lora_rank:

@@ -95,7 +95,7 @@ def optimizer_steps(
 
 
 def passes_per_update(rows: int, *, longest: int, budget: int) -> int:
-    """Passes of one device in an optimizer step of ``rows`` completions that all have the longest length.
+    """MicrobatchRunner of one device in an optimizer step of ``rows`` completions that all have the longest length.
 
     Args:
         longest: tokens of a row, prompt included.

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from ..config import DAPOConfig
 from ..errors import ConfigError
-from ..rollout.chat_format import Dialect
+from ..rollout.chat_format import ChatFormat
 from ..rollout.environments import make_env, row_count
 from ..rollout.trl_bridge import EnvironmentRows
 from ..run.settings import RunConfig
@@ -71,8 +71,8 @@ def look_at_task(
         note = f"no tokenizer at hand: {CHARACTERS_PER_TOKEN:g} characters of a prompt are taken for a token"
     else:
         template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
-        dialect = Dialect(tokenizer, (), template)
-        lengths, note = [len(dialect.prompt_ids(prompt)) for prompt in prompts], ""
+        chat_format = ChatFormat(tokenizer, (), template)
+        lengths, note = [len(chat_format.prompt_ids(prompt)) for prompt in prompts], ""
     return Task(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless)
 
 

@@ -18,7 +18,7 @@ EARLIER_GROUPS = 0.5
 """and how much it counts at most once there is a newer one: a prompt that changes is not judged by a long record"""
 POPULATION_HALF_LIFE = 8.0
 """the same for the population's: many prompts speak for it, so it can follow the policy closely"""
-MOST_LEVELS = 64
+MAX_LEVELS = 64
 """levels beyond these share one population: a level that names single prompts is none"""
 
 _RATES = np.clip(np.sin(np.linspace(0, np.pi / 2, 25)) ** 2, 1e-4, 1 - 1e-4)  # denser where it matters: at the ends
@@ -122,7 +122,7 @@ class Difficulty:
     def _name(self, level: Hashable) -> str:
         """The population that speaks for a level."""
         name = str(level)
-        return name if name in self._populations or len(self._populations) < MOST_LEVELS else str(None)
+        return name if name in self._populations or len(self._populations) < MAX_LEVELS else str(None)
 
     def _priors(self, levels: Sequence[Hashable]) -> np.ndarray:
         nothing = np.zeros_like(_START)

@@ -61,7 +61,7 @@ def data(runs: Sequence[Run], labels: Sequence[str]) -> bytes:
     entries = [rollouts.index(run.folder, run.notes) for run in runs]
     share = max(len(runs), 1)
     chosen = [
-        rollouts.select(found, most=rollouts.MOST_SHOWN // share, size=rollouts.MOST_CHARACTERS // share)
+        rollouts.select(found, most=rollouts.MAX_SHOWN // share, size=rollouts.MAX_CHARACTERS // share)
         for found in entries
     ]
     shown = [(number, rollouts.load(entry)) for number, found in enumerate(chosen) for entry in found]

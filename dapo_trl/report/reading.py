@@ -19,9 +19,9 @@ import yaml
 from ..errors import ConfigError
 from ..monitor.status import QUIET, seen
 
-MOST_ROWS = 200_000
+MAX_ROWS = 200_000
 """logs that are kept in memory; of more every second, fourth, ... one is read"""
-MOST_LINE = 4 * 2**20
+MAX_LINE = 4 * 2**20
 """characters of a line; a longer one is none of ours"""
 OLDER_NAMES = {
     "completion_length": "completions/mean_length",
@@ -120,7 +120,7 @@ def _metrics_source(folder: Path) -> Path | None:
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """The objects of a file of JSON lines; None for a line that holds none."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in iter(lambda: file.readline(MOST_LINE), ""):
+        for line in iter(lambda: file.readline(MAX_LINE), ""):
             if not line.strip(" \r\n\t\0"):
                 continue
             try:
@@ -145,7 +145,7 @@ def _read_rows(path: Path, notes: list[str]) -> list[dict[str, float]]:
             unnumbered += 1
             row["step"] = float(count)
         found.append(row)
-        if len(found) > MOST_ROWS:
+        if len(found) > MAX_ROWS:
             found, every = found[1::2], 2 * every
     if torn:
         notes.append(f"{torn} line(s) of {path.name} cannot be read (torn by a crash, or no JSON) and are left out.")

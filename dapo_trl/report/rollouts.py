@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-MOST_SHOWN = 4000
+MAX_SHOWN = 4000
 """rollouts of a page, all its runs together"""
-MOST_CHARACTERS = 24_000_000
+MAX_CHARACTERS = 24_000_000
 """of their data, uncompressed"""
 PIECES_SHOWN = 30_000
 """characters of a completion"""
 SLICES = 100
 """of the steps; each has an equal share of what is shown"""
-MOST_LINE = 16 * 2**20
+MAX_LINE = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def index(folder: Path, notes: list[str]) -> list[Entry]:
     for path in paths:
         with path.open("rb") as file:
             offset = 0
-            for line in iter(lambda: file.readline(MOST_LINE), b""):
+            for line in iter(lambda: file.readline(MAX_LINE), b""):
                 row = _parsed(line)
                 if row is not None:
                     step, advantage = (_finite(row.get(name)) or 0.0 for name in ("step", "advantage"))
@@ -57,7 +57,7 @@ def index(folder: Path, notes: list[str]) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.step)
 
 
-def select(entries: Sequence[Entry], *, most: int = MOST_SHOWN, size: int = MOST_CHARACTERS) -> list[Entry]:
+def select(entries: Sequence[Entry], *, most: int = MAX_SHOWN, size: int = MAX_CHARACTERS) -> list[Entry]:
     """Those that fit: evenly over the steps, half of each slice by the largest absolute advantage, half evenly."""
     average = sum(entry.size for entry in entries) / max(len(entries), 1)
     room = min(most, int(size / max(average, 1.0)))

@@ -17,7 +17,7 @@ from ..monitor.status import RUNNING
 from ..sampling.token_ledger import FATES
 from .reading import Run
 
-MOST_POINTS = 500
+MAX_POINTS = 500
 """of a curve; of more logs each point is the mean of several, with their smallest and largest value"""
 _COUNTING_UP = (
     "ledger/",
@@ -34,7 +34,7 @@ _NO_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint")
 """asked for, but not what makes a run different from another"""
 
 
-def curves(rows: Sequence[dict[str, float]], *, most: int = MOST_POINTS) -> dict[str, Any]:
+def curves(rows: Sequence[dict[str, float]], *, most: int = MAX_POINTS) -> dict[str, Any]:
     """The logs of optimizer steps by column.
 
     Returns:

@@ -14,7 +14,7 @@ _MARK = "a7Xq2"  # stands for what the model said, to find what a chat template 
 
 
 @dataclass(frozen=True)
-class Dialect:
+class ChatFormat:
     """The tokenizer with everything that its chat template is to be told."""
 
     tokenizer: Any

@@ -37,10 +37,10 @@ class Outcome:
     """why, in words"""
 
 
-class Conversation:
+class Episode:
     """An episode, action by action.
 
-    Many share one environment: the first action resets it, and a conversation that goes on takes a copy along.
+    Many share one environment: the first action resets it, and a episode that goes on takes a copy along.
 
     Args:
         env: the environment.
@@ -58,7 +58,7 @@ class Conversation:
         self._reward = 0.0
         self._components: Counter[str] = Counter()
 
-    def say(self, action: Completion) -> str | None:
+    def step(self, action: Completion) -> str | None:
         """Take the model's turn.
 
         Returns:
@@ -83,15 +83,15 @@ class Conversation:
             self.env = duplicate(self.env)
         return reply
 
-    def borrow(self, env: gymnasium.Env) -> None:
+    def use_env(self, env: gymnasium.Env) -> None:
         """Take another copy of the environment for the first action; one that goes on has its own by then."""
         if not self._started:
             self.env = env
 
-    def cut(self) -> None:
+    def truncate(self) -> None:
         """Tell the environment that no tokens are left: an empty answer, cut off."""
         if not self.over:
-            self.say(Completion(n_tokens=0, finish_reason="length"))
+            self.step(Completion(n_tokens=0, finish_reason="length"))
             self.over = True
 
     @property

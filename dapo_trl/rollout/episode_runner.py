@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 
 from envs import Completion
 
-from .chat_format import Dialect
-from .episode import Conversation
+from .chat_format import ChatFormat
+from .episode import Episode
 
-Generate = Callable[[list[list[int]], int], tuple[list[list[int]], list[list[float]] | None]]
+GenerateFn = Callable[[list[list[int]], int], tuple[list[list[int]], list[list[float]] | None]]
 """``generate(contexts, room)``: tokens sampled for each context, and their log-probabilities where they are known;
 ``room`` is the most that any of them may still use"""
 
-Hear = Callable[[list[Conversation], list[Completion]], list[str | None]]
-"""``hear(conversations, actions)``: every conversation takes its action; the replies, None where it is over"""
+StepFn = Callable[[list[Episode], list[Completion]], list[str | None]]
+"""``step(episodes, actions)``: every episode takes its action; the replies, None where it is over"""
 
-Agree = Callable[[int, int], tuple[int, int]]
-"""``agree(active, room)``: how many contexts to generate for and how much room to give, so that all processes that
+SyncFn = Callable[[int, int], tuple[int, int]]
+"""``sync(active, room)``: how many contexts to generate for and how much room to give, so that all processes that
 generate together do it alike; nothing is left to say anywhere when the first is 0"""
 
 
@@ -48,32 +48,32 @@ class Transcript:
         self.logprobs += logprobs or []
 
 
-def play(
-    conversations: Sequence[Conversation],
+def run_episodes(
+    episodes: Sequence[Episode],
     prompts: Sequence[list[int]],
-    generate: Generate,
+    generate: GenerateFn,
     *,
-    dialect: Dialect,
+    chat_format: ChatFormat,
     limit: int,
-    agree: Agree = lambda active, room: (active, room),
-    hear: Hear | None = None,
+    sync: SyncFn = lambda active, room: (active, room),
+    step: StepFn | None = None,
 ) -> list[Transcript]:
-    """Play every conversation to its end; their outcomes are then in them.
+    """Play every episode to its end; their outcomes are then in them.
 
     Args:
-        conversations: new ones, ``n``.
+        episodes: new ones, ``n``.
         prompts: the tokens of their prompts, ``n``.
         generate: how the model speaks.
-        dialect: how text becomes tokens.
+        chat_format: how text becomes tokens.
         limit: most tokens of an episode after its prompt, replies included.
-        agree: what several processes agree on before each turn. One with less to say than that generates along with a
+        sync: what several processes sync on before each turn. One with less to say than that generates along with a
             prompt of its own, and forgets it: models that are spread over processes only speak all together.
-        hear: how the environment takes its turns; None: one after another. See `judging.Judges`.
+        step: how the environment takes its turns; None: one after another. See `judging.EnvPool`.
     """
-    transcripts = [Transcript() for _ in conversations]
-    active = list(range(len(conversations)))
+    transcripts = [Transcript() for _ in episodes]
+    active = list(range(len(episodes)))
     while True:
-        count, room = agree(len(active), max((limit - len(transcripts[i].ids) for i in active), default=0))
+        count, room = sync(len(active), max((limit - len(transcripts[i].ids) for i in active), default=0))
         if count == 0:
             return transcripts
         contexts = [prompts[i] + transcripts[i].ids for i in active]
@@ -83,22 +83,22 @@ def play(
             left = limit - len(transcripts[i].ids)
             ids = sampled[place][:left]
             transcripts[i].extend(ids, 1, None if logprobs is None else logprobs[place][:left])
-            actions.append(dialect.completion(ids))
-        speaking = [conversations[i] for i in active]
-        replies = hear(speaking, actions) if hear else [c.say(a) for c, a in zip(speaking, actions, strict=True)]
+            actions.append(chat_format.completion(ids))
+        speaking = [episodes[i] for i in active]
+        replies = step(speaking, actions) if step else [c.step(a) for c, a in zip(speaking, actions, strict=True)]
         going_on = []
         for i, action, reply in zip(active, actions, replies, strict=True):
             transcripts[i].cut = action.finish_reason == "length"
-            if reply is not None and _goes_on(conversations[i], transcripts[i], dialect.reply_ids(reply), limit):
+            if reply is not None and _goes_on(episodes[i], transcripts[i], chat_format.reply_ids(reply), limit):
                 going_on.append(i)
         active = going_on
 
 
-def _goes_on(conversation: Conversation, transcript: Transcript, reply: list[int], limit: int) -> bool:
+def _goes_on(episode: Episode, transcript: Transcript, reply: list[int], limit: int) -> bool:
     """Append the reply, if that leaves the model room to speak; else the episode ends here."""
     if len(transcript.ids) + len(reply) >= limit:
         transcript.cut = True
-        conversation.cut()
+        episode.truncate()
         return False
     transcript.extend(reply, 0, [0.0] * len(reply) if transcript.logprobs else None)
     return True

@@ -11,14 +11,14 @@ import gymnasium
 
 from envs import Completion, TaskEnv
 
-from .episode import Conversation, duplicate
+from .episode import Episode, duplicate
 
 
-class Judges:
+class EnvPool:
     """Threads with a copy of the environment each; a single one, the caller's own, for a task that is not `concurrent`.
 
     Args:
-        env: the environment of the conversations.
+        env: the environment of the episodes.
         processes: how many processes of this machine judge at the same time.
 
     Raises:
@@ -33,30 +33,30 @@ class Judges:
         for _ in range(self.threads if self.threads > 1 else 0):
             self._copies.put(duplicate(env))
 
-    def hear(
+    def step(
         self,
-        conversations: Sequence[Conversation],
+        episodes: Sequence[Episode],
         actions: Sequence[Completion],
         on_done: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[str | None]:
-        """Let every conversation take its action; returns the replies, None where an episode is over.
+        """Let every episode take its action; returns the replies, None where an episode is over.
 
         Args:
             on_done: told how many of how many are done, after each.
 
         Raises:
-            RewardError: as `Conversation.say`; the first that occurs, and nothing is begun after it.
+            RewardError: as `Episode.step`; the first that occurs, and nothing is begun after it.
         """
-        total = len(conversations)
+        total = len(episodes)
         replies: list[str | None] = [None] * total
         if self.threads == 1 or total < 2:
-            for place, (conversation, action) in enumerate(zip(conversations, actions, strict=True)):
-                replies[place] = conversation.say(action)
+            for place, (episode, action) in enumerate(zip(episodes, actions, strict=True)):
+                replies[place] = episode.step(action)
                 on_done(place + 1, total)
             return replies
         pool = ThreadPoolExecutor(min(self.threads, total))
         try:
-            pairs = zip(conversations, actions, strict=True)
+            pairs = zip(episodes, actions, strict=True)
             places = {pool.submit(self._say, *pair): place for place, pair in enumerate(pairs)}
             for done, future in enumerate(as_completed(places), 1):
                 replies[places[future]] = future.result()
@@ -65,10 +65,10 @@ class Judges:
             pool.shutdown(cancel_futures=True)
         return replies
 
-    def _say(self, conversation: Conversation, action: Completion) -> str | None:
+    def _say(self, episode: Episode, action: Completion) -> str | None:
         env = self._copies.get()
         try:
-            conversation.borrow(env)
-            return conversation.say(action)
+            episode.use_env(env)
+            return episode.step(action)
         finally:
             self._copies.put(env)

@@ -1,6 +1,6 @@
 """Between Gymnasium and TRL: an environment as prompts, as ``rollout_func`` and as reward function.
 
-Every member of a group must have seen the same prompt: rows are addressed by index, and `Conversation` checks it.
+Every member of a group must have seen the same prompt: rows are addressed by index, and `Episode` checks it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from envs import Completion, TaskEnv
 
 from ..config import DAPOConfig
 from ..errors import ConfigError
-from .chat_format import Dialect
+from .chat_format import ChatFormat
 from .environments import author_errors, env_name, row_count
-from .episode import Conversation, Outcome
-from .episode_runner import play
-from .judging import Judges
+from .episode import Episode, Outcome
+from .episode_runner import run_episodes
+from .judging import EnvPool
 
 if TYPE_CHECKING:
     from ..trainer import DAPOTrainer
@@ -95,9 +95,9 @@ class EnvironmentReward:
         self.outcomes: list[Outcome] = []
         self._played: list[Outcome] | None = None
 
-    def bind(self, dialect: Dialect) -> None:
+    def bind(self, chat_format: ChatFormat) -> None:
         """Say how completions are decoded."""
-        self.dialect = dialect
+        self.chat_format = chat_format
 
     def hand_in(self, outcomes: list[Outcome]) -> None:
         """The outcomes of the completions that will be asked for next, known since they were generated."""
@@ -112,11 +112,11 @@ class EnvironmentReward:
 
     def _judge(self, prompts: list, completion_ids: list[list[int]], index: list[int]) -> list[Outcome]:
         """The outcomes of completions that somebody else generated: each is all that the model says."""
-        conversations = [Conversation(self.env, *row) for row in zip(index, map(shown_text, prompts), strict=True)]
-        for conversation, ids in zip(conversations, completion_ids, strict=True):
-            conversation.say(self.dialect.completion(ids))
-            conversation.cut()
-        return [conversation.outcome for conversation in conversations]
+        episodes = [Episode(self.env, *row) for row in zip(index, map(shown_text, prompts), strict=True)]
+        for episode, ids in zip(episodes, completion_ids, strict=True):
+            episode.step(self.chat_format.completion(ids))
+            episode.truncate()
+        return [episode.outcome for episode in episodes]
 
 
 class EnvironmentRollout:
@@ -129,28 +129,28 @@ class EnvironmentRollout:
         """those whose prompts TRL is about to ask for"""
         task = reward.env.unwrapped
         here = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.accelerator.num_processes))
-        self._judges = Judges(reward.env, processes=here)
+        self._judges = EnvPool(reward.env, processes=here)
         self._may_reply = not isinstance(task, TaskEnv) or task.max_turns > 1
         if isinstance(task, TaskEnv) and self._may_reply:
-            reward.dialect.reply_ids("-")  # an unfit chat template is an error before anything is generated
+            reward.chat_format.reply_ids("-")  # an unfit chat template is an error before anything is generated
 
     def __call__(self, prompts: list, _: Any) -> dict[str, Any]:
         trainer = self.trainer
         prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
-        conversations = [
-            Conversation(self.reward.env, row["index"], shown_text(prompt))
+        episodes = [
+            Episode(self.reward.env, row["index"], shown_text(prompt))
             for row, prompt in zip(self.rows, prompts, strict=True)
         ]
-        transcripts = play(
-            conversations,
+        transcripts = run_episodes(
+            episodes,
             prompt_ids,
-            trainer.speak,
-            dialect=self.reward.dialect,
+            trainer.generate_turn,
+            chat_format=self.reward.chat_format,
             limit=trainer.max_completion_length,
-            agree=self._agree,
-            hear=self._hear,
+            sync=self._sync,
+            step=self._step_all,
         )
-        self.reward.hand_in([conversation.outcome for conversation in conversations])
+        self.reward.hand_in([episode.outcome for episode in episodes])
         known = bool(transcripts[0].logprobs)
         output: dict[str, Any] = {
             "prompt_ids": prompt_ids,
@@ -163,13 +163,13 @@ class EnvironmentRollout:
             output["own_tokens"] = [transcript.own for transcript in transcripts]
         return output
 
-    def _hear(self, conversations: list[Conversation], actions: list[Completion]) -> list[str | None]:
+    def _step_all(self, episodes: list[Episode], actions: list[Completion]) -> list[str | None]:
         def tell(done: int, total: int) -> None:
             self.trainer.on_activity(f"judging {done} of {total}")
 
-        return self._judges.hear(conversations, actions, tell)
+        return self._judges.step(episodes, actions, tell)
 
-    def _agree(self, active: int, room: int) -> tuple[int, int]:
+    def _sync(self, active: int, room: int) -> tuple[int, int]:
         """As many contexts as the busiest process has where vLLM shares them out by equal numbers, else one or more."""
         accelerator = self.trainer.accelerator
         if accelerator.num_processes == 1 or not self._may_reply:

@@ -18,7 +18,7 @@ from datasets import Dataset
 from envs import Completion
 
 from .environments import author_errors, make_env
-from .episode import Conversation, Outcome
+from .episode import Episode, Outcome
 
 
 class ToolEnvironment:
@@ -27,13 +27,13 @@ class ToolEnvironment:
     def __init__(self, env: gymnasium.Env, tokenizer: Any = None):
         self._env = env
         self._tokenizer = tokenizer
-        self._conversation: Conversation | None = None
+        self._episode: Episode | None = None
 
     def reset(self, index: int, **_: Any) -> str:
         """Begin the episode of row ``index``; the prompt is appended to the last user message."""
         with author_errors(self._env, index, "reset"):
             prompt, _ = self._env.reset(options={"index": index})
-        self._conversation = Conversation(self._env, index, prompt)
+        self._episode = Episode(self._env, index, prompt)
         return prompt
 
     def send(self, message: str) -> str:
@@ -45,10 +45,10 @@ class ToolEnvironment:
         Returns:
             The task's reply, or that the task is over.
         """
-        conversation = self._conversation
-        if conversation is None or conversation.over:
+        episode = self._episode
+        if episode is None or episode.over:
             raise ValueError("the task is over")
-        reply = conversation.say(self._said(message))
+        reply = episode.step(self._said(message))
         return "The task is over." if reply is None else reply
 
     def _said(self, message: str) -> Completion:
@@ -56,11 +56,11 @@ class ToolEnvironment:
         return Completion(message, n_tokens=tokens)
 
     def _outcome(self, completion: Completion) -> Outcome:
-        assert self._conversation is not None
-        if not self._conversation.over:
-            self._conversation.say(completion)
-            self._conversation.cut()
-        return self._conversation.outcome
+        assert self._episode is not None
+        if not self._episode.over:
+            self._episode.step(completion)
+            self._episode.truncate()
+        return self._episode.outcome
 
 
 class TRLTask:

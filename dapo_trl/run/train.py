@@ -21,14 +21,14 @@ from envs.description import describe
 
 from ..checkpoint.files import choose, last_complete
 from ..config import DAPOConfig
-from ..distributed import losses_named
+from ..distributed import explain_lost_process
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation.figures import Evaluation
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
 from ..evaluation.loading import check_model_folder
 from ..monitor.callbacks import MetricsFile, StopOnSignal
 from ..monitor.console import ConsoleCallback
-from ..monitor.rollout_recorder import MOST_BYTES, RolloutRecorder
+from ..monitor.rollout_recorder import MAX_BYTES, RolloutRecorder
 from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..plan.cautions import idle_adapter_settings
@@ -66,7 +66,7 @@ OWN_FILES = (
 """what a run leaves in its folder, and all that `overwrite` deletes there"""
 
 
-@losses_named()
+@explain_lost_process()
 def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     """Carry out `dapo-trl train`; returns the exit code.
 
@@ -176,7 +176,7 @@ def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder
         count=count,
         names=trainer.reward_func_names,
         env=trainer.env,
-        most_bytes=MOST_BYTES // accelerator.num_processes,
+        most_bytes=MAX_BYTES // accelerator.num_processes,
     )
 
 

@@ -26,7 +26,7 @@ from ..rollout.episode import Outcome
 from ..rollout.trl_bridge import Rollout
 from ..update.batching import Batch, loss_mask
 from .group_filter import DynamicSampler
-from .statistics import MOST_LEVELS, RoundNumbers, verdict_number
+from .statistics import MAX_LEVELS, RoundStatistics, verdict_number
 from .surplus import BankedGroup
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class RolloutCollector:
             max_refill_rounds=self.args.max_refill_rounds,
             banked=len(banked),
         )
-        rounds: list[RoundNumbers] = []
+        rounds: list[RoundStatistics] = []
         groups: list[Group] = []
         with kept_awake(self.trainer) if sampler.missing else contextlib.nullcontext():
             while missing := sampler.missing:
@@ -104,7 +104,7 @@ class RolloutCollector:
         batch = RolloutBatch(banked, groups[:needed], groups[needed:room], sampler)
         self._enter_kept(batch, groups[room:])
         if rounds:
-            numbers = RoundNumbers.of(rounds)
+            numbers = RoundStatistics.of(rounds)
             self._log_round(numbers, time.perf_counter() - started)
             self._check(sampler, numbers)
         self._log(batch)
@@ -184,7 +184,7 @@ class RolloutCollector:
             ledger.enter_rows(group.fates, group.tokens, group.seconds)
         return banked
 
-    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], RoundNumbers]:
+    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], RoundStatistics]:
         """Generate, score and filter: everybody's informative groups and numbers."""
         started = time.perf_counter()
         trainer, size = self.trainer, self.args.num_generations
@@ -247,7 +247,7 @@ class RolloutCollector:
                 if first <= group * size < first + per_process:
                     trainer.recorder.add_dropped(rollout(group * size - first, names[group]))
         self._example = prompt_ids[0], completion_ids[0]
-        numbers = RoundNumbers(
+        numbers = RoundStatistics(
             lengths=everyones[:, 0],
             truncated=everyones[:, 1],
             accuracy=everyones[:, 3],
@@ -297,7 +297,7 @@ class RolloutCollector:
             return "unscorable"
         return "truncated" if cut and self.args.mask_truncated_completions else "trained"
 
-    def _enter_dropped(self, names: list[str], numbers: RoundNumbers, seconds_per_token: float) -> None:
+    def _enter_dropped(self, names: list[str], numbers: RoundStatistics, seconds_per_token: float) -> None:
         size = self.args.num_generations
         tokens = numbers.lengths.view(-1, size).sum(dim=1).int().tolist()
         for name, count, shaped in zip(names, tokens, numbers.shaped[::size].tolist(), strict=True):
@@ -312,7 +312,7 @@ class RolloutCollector:
             for group in groups:
                 ledger.enter(fate, sum(group.tokens), group.seconds)
 
-    def _check(self, sampler: DynamicSampler, numbers: RoundNumbers) -> None:
+    def _check(self, sampler: DynamicSampler, numbers: RoundStatistics) -> None:
         total = len(numbers.totals)
         if numbers.totals.isnan().all():
             raise RewardError(
@@ -331,12 +331,12 @@ class RolloutCollector:
                 "on with the informative groups there are.)"
             )
 
-    def _log_round(self, numbers: RoundNumbers, seconds: float) -> None:
+    def _log_round(self, numbers: RoundStatistics, seconds: float) -> None:
         """What the sampled completions were like: nothing of it in a batch that the bank filled alone."""
-        self._append(numbers.figures(seconds))
+        self._append(numbers.metrics(seconds))
         by_level = numbers.by_level()
         self._levels |= set(by_level)
-        if len(self._levels) <= MOST_LEVELS:
+        if len(self._levels) <= MAX_LEVELS:
             self._append(by_level)
 
     def _log(self, batch: RolloutBatch) -> None:

@@ -10,7 +10,7 @@ from ..prompts.difficulty import Difficulty
 from ..prompts.selector import PromptSelector
 from ..prompts.stream import PromptStream, StreamedPrompts
 from .group_filter import SOLVED_PROMPTS, GroupCounts, SolvedWatch
-from .surplus import SurplusBank
+from .surplus import SurplusBuffer
 from .token_ledger import Ledger
 
 
@@ -20,7 +20,7 @@ class SamplingState:
     def __init__(self, stream: PromptStream | StreamedPrompts, args: DAPOConfig):
         difficulty = Difficulty(stream.size or 0, group_size=args.num_generations, rule=args.group_filter)
         self.selector = PromptSelector(stream, difficulty, mode=args.prompt_selection, seed=args.seed)
-        self.bank = SurplusBank(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
+        self.bank = SurplusBuffer(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
         self.ledger = Ledger()
         self.counts = GroupCounts()
         """what became of the groups sampled in this run"""

@@ -13,14 +13,14 @@ from envs import Verdict
 
 VERDICTS = (*map(str, Verdict), "other")
 """as they are counted: one that an environment invents is "other" """
-MOST_LEVELS = 12
+MAX_LEVELS = 12
 """levels of difficulty whose accuracy is logged one by one; a run that meets more logs none of them"""
 _DIFFICULTIES = {"unsolved": 0.0, "hard": 1 / 3, "medium": 2 / 3, "easy": 1 - 1e-6, "solved": float("inf")}
 """the share of a group that is right, at most"""
 
 
 @dataclass(frozen=True)
-class RoundNumbers:
+class RoundStatistics:
     """The ``n`` completions of some rounds, of all processes, groups side by side: ``[n]`` each."""
 
     lengths: Tensor
@@ -38,7 +38,7 @@ class RoundNumbers:
     """of each group, as the data name it; None where they do not"""
 
     @classmethod
-    def of(cls, rounds: Sequence[RoundNumbers]) -> RoundNumbers:
+    def of(cls, rounds: Sequence[RoundStatistics]) -> RoundStatistics:
         """Those of several rounds together."""
         columns = [f.name for f in dataclasses.fields(cls) if f.name != "levels"]
         joined = {name: torch.cat([getattr(part, name) for part in rounds]) for name in columns}
@@ -48,7 +48,7 @@ class RoundNumbers:
     def group_size(self) -> int:
         return len(self.lengths) // len(self.levels)
 
-    def figures(self, seconds: float) -> dict[str, Tensor | float]:
+    def metrics(self, seconds: float) -> dict[str, Tensor | float]:
         """The metrics of a rollout batch whose sampling and scoring took ``seconds``; NaN for what there is none of."""
         ended = self.lengths[self.truncated == 0]
         ended = ended if ended.numel() else torch.zeros(1)

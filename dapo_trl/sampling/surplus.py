@@ -25,7 +25,7 @@ class BankedGroup:
 
 
 @dataclass
-class SurplusBank:
+class SurplusBuffer:
     """Groups by the age of the policy that sampled them; the same on every process."""
 
     max_age: int

@@ -149,7 +149,7 @@ def collate(rows: Sequence[Row], *, pad_token_id: int, multiple: int | None = No
     return {key: stack(key) for key in rows[0]}
 
 
-def muted(row: Row) -> Row:
+def without_loss(row: Row) -> Row:
     """A row that takes part in the forward pass and adds nothing to the loss: it keeps a process that has run out of
     rows in step with the others."""
     return {**row, "completion_mask": torch.zeros_like(row["completion_mask"])}

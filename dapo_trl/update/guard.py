@@ -9,13 +9,13 @@ import torch
 from accelerate.utils import DistributedType
 
 from ..errors import NonFiniteError
-from .microbatches import Update, update_state
+from .microbatches import OptimizerStep, update_state
 
 if TYPE_CHECKING:
     from ..trainer import DAPOTrainer
 
 
-def stop_at_non_finite(trainer: DAPOTrainer, update: Update | None, loss: float, grad_norm: Any) -> NoReturn:
+def stop_at_non_finite(trainer: DAPOTrainer, update: OptimizerStep | None, loss: float, grad_norm: Any) -> NoReturn:
     """Save the rows of the optimizer step beside the run, and stop.
 
     Raises:

@@ -25,7 +25,7 @@ TRL_TOKEN_LOSSES = ("dapo", "cispo", "vespo")
 
 
 @dataclass(frozen=True)
-class Objective:
+class DAPOLoss:
     """DAPO's loss and GRPO's: clipped surrogate, KL penalty, and the reduction over tokens or completions."""
 
     epsilon_low: float
@@ -39,7 +39,7 @@ class Objective:
     """whether the KL estimate is multiplied by the importance ratio (TRL's ``use_bias_correction_kl``)"""
 
     @classmethod
-    def of(cls, args: DAPOConfig) -> Objective:
+    def of(cls, args: DAPOConfig) -> DAPOLoss:
         return cls(
             epsilon_low=args.epsilon,
             epsilon_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
@@ -87,7 +87,7 @@ class Objective:
         return algorithm.aggregate_loss(loss, mask, mode=self.mode, normalizer=normalizer), logged
 
 
-def is_trls(args: DAPOConfig, *, has_auxiliary_loss: bool) -> bool:
+def uses_trl_loss(args: DAPOConfig, *, has_auxiliary_loss: bool) -> bool:
     """Whether the settings ask for a loss that is not ours: TRL then computes it, on our micro-batches.
 
     Raises:
@@ -112,7 +112,7 @@ def is_trls(args: DAPOConfig, *, has_auxiliary_loss: bool) -> bool:
 
 
 @contextmanager
-def share_for_trl(trainer: DAPOTrainer, batch: dict[str, Any]) -> Iterator[None]:
+def scaled_for_trl(trainer: DAPOTrainer, batch: dict[str, Any]) -> Iterator[None]:
     """Make TRL's loss of a pass this pass's share of the optimizer step.
 
     TRL divides its means, and the entropy bonus and auxiliary loss with them, by the number of micro-batches, as if all

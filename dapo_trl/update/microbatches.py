@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType, gather
 from torch import Tensor
 
 from ..errors import ConfigError
-from .batching import Batch, Row, collate, length, loss_mask, muted, split_tokens, to_device
+from .batching import Batch, Row, collate, length, loss_mask, split_tokens, to_device, without_loss
 from .logprobs import can_pack, layout, per_token
 from .memory_probe import measured_budget
 
@@ -26,12 +26,12 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 @dataclass
-class Update:
+class OptimizerStep:
     """The rows of one optimizer step on this process, and what they amount to on all processes together."""
 
     rows: list[Row]
-    spare: Row
-    """run muted where this process has fewer passes than another"""
+    filler: Row
+    """run without_loss where this process has fewer passes than another"""
     tokens: int
     """active tokens of the step, all processes"""
     count: int
@@ -42,7 +42,7 @@ class Update:
     """tokens of a pass"""
 
 
-class Passes:
+class MicrobatchRunner:
     """Runs the passes of a `DAPOTrainer`."""
 
     def __init__(self, trainer: DAPOTrainer):
@@ -54,9 +54,9 @@ class Passes:
         self.measured: int | None = None
         """the tokens that ``microbatch_tokens: auto`` found to fit"""
 
-    def prepare(self, updates: list[list[Row]], spare: Row) -> list[Update]:
+    def prepare(self, updates: list[list[Row]], filler: Row) -> list[OptimizerStep]:
         """The optimizer steps of a rollout batch; all processes count together, once."""
-        lengths = [length(row) for rows in updates for row in rows] or [length(spare)]
+        lengths = [length(row) for rows in updates for row in rows] or [length(filler)]
         self._measure(lengths)
         budget, device = self.budget(lengths), self.accelerator.device
         none = torch.zeros((), dtype=torch.long, device=device)
@@ -66,7 +66,7 @@ class Passes:
         everyones = gather(local.unsqueeze(0))
         totals, most = everyones.sum(dim=0).tolist(), everyones.amax(dim=0).tolist()
         return [
-            Update(rows, spare, tokens=tokens, count=count, passes=passes, budget=budget)
+            OptimizerStep(rows, filler, tokens=tokens, count=count, passes=passes, budget=budget)
             for rows, (tokens, count, _), (_, _, passes) in zip(updates, totals, most, strict=True)
         ]
 
@@ -92,7 +92,7 @@ class Passes:
         self.measured = measured_budget(trainer, trainer.model_wrapped, row=longest, most_rows=rows)
         trainer.warn(f"microbatch_tokens is 'auto': {self.measured} tokens of a pass fit (rows of up to {longest}).")
 
-    def run(self, model: Any, update: Update) -> Tensor:
+    def run(self, model: Any, update: OptimizerStep) -> Tensor:
         """All passes of an optimizer step; returns its loss on this process.
 
         When memory runs out on a single process, the same rows are done again with half the budget.
@@ -114,7 +114,7 @@ class Passes:
             torch.cuda.empty_cache()
             self.trainer.forget_metrics(logged)
 
-    def _halve(self, update: Update) -> None:
+    def _halve(self, update: OptimizerStep) -> None:
         step, longest = self.trainer.state.global_step, max(map(length, update.rows))
         if self.accelerator.num_processes > 1:
             raise ConfigError(
@@ -173,11 +173,11 @@ class Passes:
         logps, entropies = zip(*found, strict=True)
         return ordered(list(logps)), None if entropies[0] is None else ordered(list(entropies))
 
-    def batch(self, update: Update, rows: list[Row]) -> Batch:
+    def batch(self, update: OptimizerStep, rows: list[Row]) -> Batch:
         """One pass: TRL's tensors, how they are laid out, and the figures of the whole optimizer step."""
         pad = self.trainer._tokenizer.pad_token_id
         real = len(rows)
-        rows = rows or [muted(update.spare)]
+        rows = rows or [without_loss(update.filler)]
         batch: Batch = collate(rows, pad_token_id=pad)
         batch["layout"] = layout(
             [torch.cat([row["prompt_ids"], row["completion_ids"]]) for row in rows],
@@ -189,7 +189,7 @@ class Passes:
         batch["row_count"], batch["step_tokens"], batch["step_rows"] = real, update.tokens, update.count
         return batch
 
-    def groups(self, update: Update) -> list[list[Row]]:
+    def groups(self, update: OptimizerStep) -> list[list[Row]]:
         """The rows of every pass of an optimizer step on this process."""
         groups = self._split(update.rows, update.budget)
         groups += [[]] * (update.passes - len(groups))
@@ -198,7 +198,7 @@ class Passes:
     def _split(self, rows: list[Row], budget: int) -> list[list[int]]:
         return split_tokens([length(row) for row in rows], budget, packed=self.packed)
 
-    def _attempt(self, model: Any, update: Update) -> Tensor:
+    def _attempt(self, model: Any, update: OptimizerStep) -> Tensor:
         accelerator = self.accelerator
         total = torch.zeros((), device=accelerator.device)
         groups = self.groups(update)
@@ -207,7 +207,7 @@ class Passes:
             with contextlib.nullcontext() if last else accelerator.no_sync(model):
                 accelerator.gradient_state._set_sync_gradients(last)
                 try:
-                    total = total + self.trainer.one_pass(model, self.batch(update, rows))
+                    total = total + self.trainer.backward(model, self.batch(update, rows))
                 finally:
                     accelerator.gradient_state._set_sync_gradients(True)
         return total
@@ -226,11 +226,11 @@ class Passes:
             return per_token(model, where)
 
 
-def update_state(update: Update) -> dict[str, Any]:
+def update_state(update: OptimizerStep) -> dict[str, Any]:
     """An update as plain data, for a checkpoint."""
     return vars(update)
 
 
-def update_from_state(state: dict[str, Any], device: torch.device) -> Update:
+def update_from_state(state: dict[str, Any], device: torch.device) -> OptimizerStep:
     rows = [to_device(row, device) for row in state["rows"]]
-    return Update(**{**state, "rows": rows, "spare": to_device(state["spare"], device)})
+    return OptimizerStep(**{**state, "rows": rows, "filler": to_device(state["filler"], device)})

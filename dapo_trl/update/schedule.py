@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ..trainer import DAPOTrainer
 
 Assembled = tuple[list[list[Row]], Row | None]
-"""this process's rows of each optimizer step, and any row that may be run muted in place of missing ones; None when
-there is nothing to train on at all"""
+"""this process's rows of each optimizer step, and a row to run without loss in place of missing ones; None when there
+is nothing to train on at all"""
 
 
 def assemble(trainer: DAPOTrainer, collected: RolloutBatch) -> Assembled:
@@ -39,7 +39,7 @@ def assemble(trainer: DAPOTrainer, collected: RolloutBatch) -> Assembled:
     plan = shares(tokens, _shuffled(trainer, len(tokens)), trainer.args.updates_per_pass, _processes(trainer))
 
     rows: dict[int, Row] = dict(enumerate(banked))
-    spare = banked[0] if banked else None
+    filler = banked[0] if banked else None
     if fresh or surplus:
         dealt = deal([rollout.tokens for rollout in surplus], _processes(trainer))
         wanted = [  # of each process: the surplus rows that it computes, then those that it trains on
@@ -48,7 +48,7 @@ def assemble(trainer: DAPOTrainer, collected: RolloutBatch) -> Assembled:
             for updates, extra in zip(plan, dealt, strict=True)
         ]
         found = _replayed(trainer, fresh + surplus, wanted, keep_log_probs=bool(banked or surplus))
-        spare = found[0]
+        filler = found[0]
         rows |= {len(banked) + number: row for number, row in zip(wanted[me], found, strict=False)}
         if surplus:
             first = len(banked) + len(fresh)
@@ -63,13 +63,13 @@ def assemble(trainer: DAPOTrainer, collected: RolloutBatch) -> Assembled:
     def finished(row: Row, number: int) -> Row:
         return {key: value.to(device) for key, value in row.items()} | {"advantages": advantages[number]}
 
-    assert spare is not None
+    assert filler is not None
     updates = [[finished(rows[number], number) for number in update] for update in plan[me]]
-    spare = finished(spare, 0)
+    filler = finished(filler, 0)
     if trainer.recorder is not None:
         trainer.recorder.mark(updates, plan[me], fresh, advantages, trainer.num_generations)
-        spare["recorded"] = torch.tensor(-1)
-    return updates, spare
+        filler["recorded"] = torch.tensor(-1)
+    return updates, filler
 
 
 def shares(tokens: Sequence[int], order: Sequence[int], updates: int, processes: int) -> list[list[list[int]]]:

@@ -12,7 +12,7 @@ from ..base import Judgement, TaskEnv, Verdict
 from ..rows import one_source, published_split
 from ..sandbox import Limits
 from ..verifiers.code.judge import Grading, RewardKind, judgement_of, outcome_of, sandbox_of
-from ..verifiers.code.run_tests import Outcome
+from ..verifiers.code.run_tests import TestReport
 from .formats import FORMATS, Rows
 from .problems import BadRows, Problem, problems_of_dataset, problems_of_file, read_problems
 from .prompts import STYLES
@@ -153,7 +153,7 @@ class ProgramEnv(TaskEnv):
             return Judgement.of(Verdict.NO_ANSWER, f"the answer does not hold {self.style.form}")
         return judgement_of(outcome, self.grading)
 
-    def outcome(self, row: Mapping[str, Any], completion: str) -> Outcome | None:
+    def outcome(self, row: Mapping[str, Any], completion: str) -> TestReport | None:
         """Run the program of an answer on the tests of `row`; None if there is no program."""
         problem = row["problem"]
         program = self.style.program(problem, completion)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .episode import Fault, Outcome, brief
+from .episode import Fault, ProbeResult, brief
 from .examination import Evidence, Trial
 
 Status = Literal["ok", "failed", "advice", "not checked"]
@@ -54,11 +54,11 @@ class Scale:
         """Whether nothing is paid more than anything else."""
         return self.high <= self.low + _TOLERANCE
 
-    def full(self, outcome: Outcome) -> bool:
+    def full(self, outcome: ProbeResult) -> bool:
         """Whether it earned the highest reward."""
         return outcome.reward >= self.high - _TOLERANCE
 
-    def paid(self, outcome: Outcome) -> bool:
+    def paid(self, outcome: ProbeResult) -> bool:
         """Whether it earned more than the lowest reward."""
         return outcome.reward > self.low + _TOLERANCE
 
@@ -303,7 +303,7 @@ def _count(some: Sized, of: Sized) -> str:
     return f" (and {len(some) - 1} more of {len(of)})" if len(some) > 1 else ""
 
 
-def _equal(one: Outcome, other: Outcome) -> bool:
+def _equal(one: ProbeResult, other: ProbeResult) -> bool:
     same = one.reward == other.reward or (one.unknown and other.unknown)
     return same and one.verdict == other.verdict
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..base import Completion, TaskEnv, Verdict
 
-MOST_STEPS = 64
+MAX_STEPS = 64
 """An episode that is not over after as many actions is taken for one that never ends."""
 _VERDICTS = frozenset(verdict.value for verdict in Verdict)
 
@@ -42,7 +42,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProbeResult:
     """What an environment said of one answer.
 
     Attributes:
@@ -88,7 +88,7 @@ def present(env: gymnasium.Env, *, index: int | None = None, seed: int | None = 
     return Prompt(text, info, tuple(faults))
 
 
-def answer(env: gymnasium.Env, text: str) -> tuple[Outcome, dict[str, Any]]:
+def answer(env: gymnasium.Env, text: str) -> tuple[ProbeResult, dict[str, Any]]:
     """Give the same answer turn after turn until the episode, which `present` has begun, is over.
 
     The answer is sent as one token long, so that a penalty on length stays out of the reward.
@@ -101,7 +101,7 @@ def answer(env: gymnasium.Env, text: str) -> tuple[Outcome, dict[str, Any]]:
     """
     reward, longest, faults = 0.0, 0.0, list[str]()
     judged_by = "correctness" if isinstance(env.unwrapped, TaskEnv) else None
-    for step in range(1, MOST_STEPS + 1):
+    for step in range(1, MAX_STEPS + 1):
         start = time.perf_counter()
         with _authors("step", f"for the answer {brief(text)}", faults):
             returned = env.step(Completion(text, n_tokens=1, finish_reason="stop"))
@@ -113,8 +113,10 @@ def answer(env: gymnasium.Env, text: str) -> tuple[Outcome, dict[str, Any]]:
         if over:
             verdict = info.get("verdict")
             cause = str(info.get("cause", ""))
-            return Outcome(reward, None if verdict is None else str(verdict), cause, longest, step, tuple(faults)), info
-    raise Fault(f"the episode is not over after {MOST_STEPS} steps: return terminated=True when it ends")
+            return ProbeResult(
+                reward, None if verdict is None else str(verdict), cause, longest, step, tuple(faults)
+            ), info
+    raise Fault(f"the episode is not over after {MAX_STEPS} steps: return terminated=True when it ends")
 
 
 def _read(returned: Any) -> tuple[dict[str, Any], float, bool]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..base import ENDLESS_INDICES
 from . import probe_answers as answers
 from .client import Client, Died, Hung, NotMade
-from .episode import Fault, Outcome, Prompt, Raised, brief
+from .episode import Fault, ProbeResult, Prompt, Raised, brief
 from .probe_answers import Form, common_start
 from .worker import Description
 
@@ -38,7 +38,7 @@ class Trial:
     kind: Kind
     name: str
     text: str
-    outcome: Outcome | None
+    outcome: ProbeResult | None
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Repeat:
     index: int
     text: str
     where: str
-    first: Outcome
-    second: Outcome | str
+    first: ProbeResult
+    second: ProbeResult | str
     """The outcome, or what went wrong."""
 
 
@@ -259,7 +259,7 @@ class Examination:
 
     def _repeat(self, trial: Trial, where: str, client: Client, method: str, *arguments: Any) -> None:
         assert trial.outcome is not None
-        second: Outcome | str
+        second: ProbeResult | str
         try:
             second = client.ask(method, *arguments, limit=_PATIENCE * self.time_limit)
         except (Fault, NotMade) as reason:
@@ -274,7 +274,7 @@ class Examination:
 
     def _try(self, index: int, kind: Kind, name: str, text: str) -> None:
         what = f"row {index}, {name}"
-        outcome: Outcome | None = self._ask(what, "answer", index, text)
+        outcome: ProbeResult | None = self._ask(what, "answer", index, text)
         if outcome is not None and outcome.seconds > self.time_limit:  # the first judgement may load a library
             outcome = self._ask(what, "answer", index, text)
             if outcome is not None and outcome.seconds > self.time_limit:

@@ -22,7 +22,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from ..base import TaskEnv
-from .episode import Fault, Outcome, Prompt, Raised, answer, present
+from .episode import Fault, ProbeResult, Prompt, Raised, answer, present
 
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
@@ -86,19 +86,19 @@ class Worker:
             raise Fault(f"solution({index}) returned {type(text).__name__}: return a str, or None if none is known")
         return text
 
-    def answer(self, index: int, text: str, other: str = "") -> Outcome:
+    def answer(self, index: int, text: str, other: str = "") -> ProbeResult:
         """Return the outcome of an answer in this instance, or in another: "second", or "json" (from its spec)."""
         env = self._instance(other)
         present(env, index=index)
         return answer(env, text)[0]
 
-    def answer_in_thread(self, index: int, text: str) -> Outcome:
+    def answer_in_thread(self, index: int, text: str) -> ProbeResult:
         """Return the outcome of an answer judged in another thread, which keeps an instance of its own."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1)
         return self._thread.submit(self.answer, index, text, "thread").result()
 
-    def answer_after_vandalism(self, index: int, text: str) -> Outcome:
+    def answer_after_vandalism(self, index: int, text: str) -> ProbeResult:
         """Return the outcome of an answer after all dicts that the environment gave out for it were changed."""
         prompt = present(self._env, index=index)
         _, info = answer(self._env, text)
@@ -116,7 +116,7 @@ class Worker:
             raise Fault("step() returned the same dict twice: return a new info with a new info['rewards'] each time")
         return second
 
-    def answer_in_copy(self, index: int, text: str, elsewhere: int) -> Outcome:
+    def answer_in_copy(self, index: int, text: str, elsewhere: int) -> ProbeResult:
         """Return the outcome of an episode that a deep copy goes on with after its reset."""
         present(self._env, index=index)
         twin = deepcopy(self._env)

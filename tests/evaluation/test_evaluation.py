@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.errors import ConfigError
-from dapo_trl.evaluation import Examiner, Sampling, evaluate
+from dapo_trl.evaluation import Evaluator, Sampling, evaluate
 from dapo_trl.evaluation.figures import Evaluation, merge
 from dapo_trl.evaluation.table import notes
 from dapo_trl.generation.seeded import draw_tokens, random_numbers
@@ -90,7 +90,7 @@ def test_samples_do_not_depend_on_the_batch_the_order_or_what_is_asked_for_besid
     room = 200 if name == "many turns" else 48
 
     def texts(indices, k, batch_tokens):
-        examiner = Examiner(*shipped, env, Sampling(top_p=1.0, max_completion_length=room), batch_tokens=batch_tokens)
+        examiner = Evaluator(*shipped, env, Sampling(top_p=1.0, max_completion_length=room), batch_tokens=batch_tokens)
         problems = examiner.problems(indices)
         jobs = [(place, number) for place in range(len(problems)) for number in range(k)]
         found = [sample for batch in examiner.samples(problems, jobs) for sample in batch]
@@ -104,7 +104,7 @@ def test_samples_do_not_depend_on_the_batch_the_order_or_what_is_asked_for_besid
 
 def test_batches_are_of_bounded_tokens_and_similar_length_the_longest_first(shipped):
     env = make_env("math/Arithmetic-v0", levels=[1, 9])
-    examiner = Examiner(*shipped, env, Sampling(max_completion_length=20), batch_tokens=500)
+    examiner = Evaluator(*shipped, env, Sampling(max_completion_length=20), batch_tokens=500)
     problems = examiner.problems(range(30))
     batches = examiner._batches(problems, [(place, 0) for place in range(30)])
     widths = [max(len(problems[place].ids) for place, _ in batch) for batch in batches]
@@ -114,14 +114,14 @@ def test_batches_are_of_bounded_tokens_and_similar_length_the_longest_first(ship
 
 
 def test_memory_that_runs_out_halves_the_batch(shipped, monkeypatch):
-    examiner = Examiner(*shipped, make_env("math/Arithmetic-v0", levels=1), Sampling(max_completion_length=16))
-    problems, sizes, play = examiner.problems(range(5)), [], examiner._play
+    examiner = Evaluator(*shipped, make_env("math/Arithmetic-v0", levels=1), Sampling(max_completion_length=16))
+    problems, sizes, run_episodes = examiner.problems(range(5)), [], examiner._play
 
     def scarce(problems, batch):
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError
-        return play(problems, batch)
+        return run_episodes(problems, batch)
 
     monkeypatch.setattr(examiner, "_play", scarce)
     found = [sample.index for batch in examiner.samples(problems, [(i, 0) for i in range(5)]) for sample in batch]

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from dapo_trl.generation import seeded as generation
 from dapo_trl.generation import transformers as compaction
-from dapo_trl.rollout.chat_format import Dialect
+from dapo_trl.rollout.chat_format import ChatFormat
 
 from ..conftest import ROOT
 
@@ -96,13 +96,13 @@ def test_each_row_keeps_its_random_numbers(monkeypatch):
     """Sampling by numbers of each row's own, as evaluations do, gives what it gives without a cut."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models" / "rambling-0.8m")
     model = rambling()
-    dialect = Dialect(tokenizer, (EOS,))
+    chat_format = ChatFormat(tokenizer, (EOS,))
     contexts = [row[row != PAD].tolist() for row in prompts(model)[0]]
     numbers = np.random.default_rng(1).random((ROWS, ROOM))
     work = Work(model)
 
     def sample():
-        return generation.generate(model, dialect, contexts, numbers, temperature=1.0, top_p=1.0)
+        return generation.generate(model, chat_format, contexts, numbers, temperature=1.0, top_p=1.0)
 
     found, compacted = work.of(sample)
     monkeypatch.setattr(compaction, "SHARE", 0.0)

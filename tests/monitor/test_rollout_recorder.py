@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dapo_trl.monitor.rollout_recorder import MOST_TOKENS, RolloutRecorder, choose
+from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose
 from dapo_trl.monitor.text import pieces, shortened
 from dapo_trl.rollout.trl_bridge import Rollout
 
@@ -151,11 +151,11 @@ def test_a_resumed_run_replaces_what_it_samples_again(tmp_path):
 def test_only_the_ends_of_an_endless_completion_are_kept(tmp_path):
     keeper = recorder(tmp_path)
     keeper.begin(1, step=0)
-    keeper.add_dropped(rollout(tokens=3 * MOST_TOKENS))
+    keeper.add_dropped(rollout(tokens=3 * MAX_TOKENS))
     keeper.flush()
     [line] = lines(tmp_path)
-    assert len(line["pieces"]) == MOST_TOKENS and line["tokens"] == 3 * MOST_TOKENS
-    assert line["left_out"] == [3072, 2 * MOST_TOKENS]
+    assert len(line["pieces"]) == MAX_TOKENS and line["tokens"] == 3 * MAX_TOKENS
+    assert line["left_out"] == [3072, 2 * MAX_TOKENS]
     assert line["rewards"] == {"correctness": 0.0, "overlong": None}
 
 

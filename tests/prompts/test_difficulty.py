@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dapo_trl.prompts import difficulty
-from dapo_trl.prompts.difficulty import EARLIER_GROUPS, HALF_LIFE, MOST_LEVELS, POPULATION_HALF_LIFE, Difficulty
+from dapo_trl.prompts.difficulty import EARLIER_GROUPS, HALF_LIFE, MAX_LEVELS, POPULATION_HALF_LIFE, Difficulty
 
 G = 8
 
@@ -154,9 +154,9 @@ def test_levels_learn_apart():
 
 def test_levels_that_name_single_prompts_share_one_population():
     memory = Difficulty(0, group_size=G)
-    n = 5 * MOST_LEVELS
+    n = 5 * MAX_LEVELS
     observe(memory, range(n), 4, levels=[f"row {i}" for i in range(n)], weights=1.0)
-    assert len(memory.state_dict()["populations"]) <= MOST_LEVELS + 1
+    assert len(memory.state_dict()["populations"]) <= MAX_LEVELS + 1
     assert chance(memory, 0, f"row {n - 1}") == chance(memory, 0, "never heard of") > 0.9
 
 

@@ -65,7 +65,7 @@ def test_a_run_of_trl_is_read_from_its_state(tmp_path):
 
 
 def test_a_huge_file_is_thinned_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MOST_ROWS", 100)
+    monkeypatch.setattr(reading, "MAX_ROWS", 100)
     rows = [{"step": step, "loss": 0.1} for step in range(1, 1001)]
     run = read_run(make_run(tmp_path / "run", rows))
     assert 50 <= len(run.rows) <= 100 and run.rows[-1]["step"] > 980

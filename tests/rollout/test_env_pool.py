@@ -7,13 +7,13 @@ import threading
 import pytest
 
 from dapo_trl.errors import RewardError
-from dapo_trl.rollout.episode import Conversation
-from dapo_trl.rollout.judging import Judges
+from dapo_trl.rollout.episode import Episode
+from dapo_trl.rollout.judging import EnvPool
 from envs import Completion, OverlongPenalty, TaskEnv
 
 
 class Together(TaskEnv):
-    """Judges nobody before two are there."""
+    """EnvPool nobody before two are there."""
 
     num_rows = 100
     max_turns = 9
@@ -51,21 +51,21 @@ def said(*texts):
 
 def test_two_at_once_each_with_its_own_episode_and_in_order():
     env = OverlongPenalty(Together(), max_length=5)
-    judges, told = Judges(env), []
-    conversations = [Conversation(env, index) for index in range(6)]
-    replies = judges.hear(conversations, said("x", "1", "x", "3", "x", "5"), lambda *done: told.append(done))
+    judges, told = EnvPool(env), []
+    episodes = [Episode(env, index) for index in range(6)]
+    replies = judges.step(episodes, said("x", "1", "x", "3", "x", "5"), lambda *done: told.append(done))
     assert replies == ["not x", None] * 3 and told == [(done, 6) for done in range(1, 7)]
-    left = conversations[::2]
-    assert judges.hear(left[:2], said("0", "y")) == [None, "not y"]
-    assert judges.hear([left[1], left[2]], said("2", "4")) == [None, None]
-    assert [conversation.outcome.reward for conversation in conversations] == [1.0] * 6
+    left = episodes[::2]
+    assert judges.step(left[:2], said("0", "y")) == [None, "not y"]
+    assert judges.step([left[1], left[2]], said("2", "4")) == [None, None]
+    assert [episode.outcome.reward for episode in episodes] == [1.0] * 6
 
 
 def test_one_after_another_in_this_thread_unless_the_task_says_otherwise():
     env = Alone()
-    judges = Judges(env)
+    judges = EnvPool(env)
     assert judges.threads == 1
-    judges.hear([Conversation(env, index) for index in range(9)], said(*"abcdefghi"))
+    judges.step([Episode(env, index) for index in range(9)], said(*"abcdefghi"))
     assert Alone.threads == {threading.current_thread().name}
 
 
@@ -80,5 +80,5 @@ def test_an_error_ends_it_and_names_the_row():
 
     env = Fails()
     with pytest.raises(RewardError, match=r"env Fails, index \d+: step\(\) raised KeyError"):
-        Judges(env).hear([Conversation(env, index) for index in range(100)], said(*["x"] * 100))
+        EnvPool(env).step([Episode(env, index) for index in range(100)], said(*["x"] * 100))
     assert Fails.asked < 100

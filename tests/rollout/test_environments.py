@@ -111,7 +111,7 @@ def test_a_mistake_in_the_list_is_found_with_the_settings(wrappers, message):
         ({"OverlongPenalty": {}}, "OverlongPenalty cannot be made: .*missing 1 required .*argument: 'max_length'"),
         ({"FormatReward": {"form": "thnk"}}, "FormatReward cannot be made: .*Did you mean think?"),
         ({"FormatReward": {"env": 1}}, "FormatReward has no argument 'env'"),
-        ({f"{__name__}:Strict": {"needed": 1}}, r"Strict cannot be made: KeyError: 1 \(test_env_wrappers.py:\d+\)"),
+        ({f"{__name__}:Strict": {"needed": 1}}, r"Strict cannot be made: KeyError: 1 \(test_environments.py:\d+\)"),
         ("no_such_module:Wrapper", "which cannot be imported: No module named 'no_such_module'"),
         (f"{__name__}:Absent", "which cannot be imported: .*has no attribute 'Absent'"),
         (f"{__name__}:NOTHING", "a NoneType: it must be a gymnasium.Wrapper"),

@@ -14,9 +14,9 @@ import trl
 import envs
 from dapo_trl.errors import ConfigError, RewardError
 from dapo_trl.evaluation import Sampling, evaluate
-from dapo_trl.rollout.chat_format import Dialect
-from dapo_trl.rollout.episode import Conversation, duplicate
-from dapo_trl.rollout.episode_runner import play
+from dapo_trl.rollout.chat_format import ChatFormat
+from dapo_trl.rollout.episode import Episode, duplicate
+from dapo_trl.rollout.episode_runner import run_episodes
 from envs import Completion, OverlongPenalty
 from envs.wrappers import overlong_penalty
 
@@ -55,61 +55,61 @@ class Speaker:
         return [ids for _ in contexts], [[-0.5] * len(ids) for _ in contexts] if self.logprobs else None
 
 
-def dialect(tokenizer, **template):
-    return Dialect(tokenizer, [tokenizer.eos_token_id, tokenizer.pad_token_id], template)
+def chat_format(tokenizer, **template):
+    return ChatFormat(tokenizer, [tokenizer.eos_token_id, tokenizer.pad_token_id], template)
 
 
 def played(env, speaker, *indices, limit=100, tokenizer=None):
     tokenizer = tokenizer or speaker.tokenizer
-    conversations = [Conversation(env, index) for index in indices]
+    episodes = [Episode(env, index) for index in indices]
     prompts = [tokenizer(f"row {index}: ")["input_ids"] for index in indices]
-    found = play(conversations, prompts, speaker, dialect=dialect(tokenizer), limit=limit)
-    return conversations, found
+    found = run_episodes(episodes, prompts, speaker, chat_format=chat_format(tokenizer), limit=limit)
+    return episodes, found
 
 
 class TestPlay:
     def test_what_is_said_is_the_models_and_what_is_replied_is_foreign(self):
         tokenizer = byte_tokenizer()
         speaker = Speaker(tokenizer, "1?", "2?", "R")
-        [conversation], [transcript] = played(Haggle(), speaker, 5)
+        [episode], [transcript] = played(Haggle(), speaker, 5)
         end = tokenizer.eos_token
         assert tokenizer.decode(transcript.ids) == f"1?{end}{REPLY}2?{end}{REPLY}R{end}"
         own = [token for token, mine in zip(transcript.ids, transcript.mask, strict=True) if mine]
         assert tokenizer.decode(own) == f"1?{end}2?{end}R{end}" and transcript.own == len(own)
         assert transcript.logprobs == [-0.5 * mine for mine in transcript.mask]
         assert speaker.shown[2] == [f"row 5: 1?{end}{REPLY}2?{end}{REPLY}"]
-        assert (conversation.outcome.reward, conversation.outcome.verdict) == (1.0, "correct")
+        assert (episode.outcome.reward, episode.outcome.verdict) == (1.0, "correct")
         assert speaker.rooms == [100, 100 - 3 - len(REPLY), 100 - 6 - 2 * len(REPLY)]
 
     def test_one_turn_is_the_special_case(self):
         speaker = Speaker(byte_tokenizer(), "R", logprobs=False)
-        conversations, transcripts = played(Haggle(), speaker, 0, 1)
+        episodes, transcripts = played(Haggle(), speaker, 0, 1)
         assert [transcript.mask for transcript in transcripts] == [[1, 1]] * 2
         assert all(transcript.logprobs == [] for transcript in transcripts)
-        assert [conversation.outcome.accuracy for conversation in conversations] == [1.0, 1.0]
+        assert [episode.outcome.accuracy for episode in episodes] == [1.0, 1.0]
 
     def test_a_reply_that_leaves_no_room_ends_the_episode_at_the_models_last_token(self):
         tokenizer = byte_tokenizer()
         room = 3 + len(REPLY)
-        [conversation], [transcript] = played(Haggle(), Speaker(tokenizer, "1?"), 0, limit=room)
+        [episode], [transcript] = played(Haggle(), Speaker(tokenizer, "1?"), 0, limit=room)
         assert tokenizer.decode(transcript.ids) == "1?" + tokenizer.eos_token
-        assert (conversation.outcome.verdict, conversation.outcome.reward) == ("wrong", 0.0)
+        assert (episode.outcome.verdict, episode.outcome.reward) == ("wrong", 0.0)
         _, [transcript] = played(Haggle(), Speaker(tokenizer, "1?", "R"), 0, limit=room + 1)
         assert tokenizer.decode(transcript.ids) == f"1?{tokenizer.eos_token}{REPLY}R"  # cut off before its end
 
     def test_a_turn_that_is_cut_off_ends_the_episode(self):
-        [conversation], [transcript] = played(Haggle(), Speaker(byte_tokenizer(), "1234?"), 0, limit=5)
-        assert conversation.over and len(transcript.ids) == 5
+        [episode], [transcript] = played(Haggle(), Speaker(byte_tokenizer(), "1234?"), 0, limit=5)
+        assert episode.over and len(transcript.ids) == 5
 
     def test_the_turns_of_an_episode_are_bounded(self):
-        [conversation], [transcript] = played(Haggle(), Speaker(byte_tokenizer(), *["?"] * 9), 0)
-        assert sum(transcript.mask) == 2 * Haggle.max_turns and conversation.outcome.verdict == "wrong"
+        [episode], [transcript] = played(Haggle(), Speaker(byte_tokenizer(), *["?"] * 9), 0)
+        assert sum(transcript.mask) == 2 * Haggle.max_turns and episode.outcome.verdict == "wrong"
 
     def test_somebody_elses_environment_keeps_its_episodes_apart(self):
         env = Guess()
-        conversations, _ = played(env, Speaker(byte_tokenizer(), "1", "2", "3"), 0, 1, 2)
-        assert [conversation.outcome.reward for conversation in conversations] == [0.75] * 3
-        assert [conversation.outcome.accuracy for conversation in conversations] == [0.75] * 3
+        episodes, _ = played(env, Speaker(byte_tokenizer(), "1", "2", "3"), 0, 1, 2)
+        assert [episode.outcome.reward for episode in episodes] == [0.75] * 3
+        assert [episode.outcome.accuracy for episode in episodes] == [0.75] * 3
 
     def test_shaping_is_not_taken_for_accuracy(self):
         class Parts(Guess):
@@ -117,10 +117,10 @@ class TestPlay:
                 return "", 0.5, True, False, {"rewards": {"style": 0.2, "truth": 0.3}}
 
         for env, components in ((Guess(), {"overlong"}), (Parts(), {"style", "truth", "overlong"})):
-            conversation = Conversation(OverlongPenalty(env, max_length=1), 0)
-            while conversation.say(Completion("1", n_tokens=3)) is not None:
+            episode = Episode(OverlongPenalty(env, max_length=1), 0)
+            while episode.step(Completion("1", n_tokens=3)) is not None:
                 pass
-            outcome = conversation.outcome
+            outcome = episode.outcome
             assert components <= set(outcome.components) and outcome.reward < outcome.accuracy
             assert outcome.accuracy == pytest.approx(0.75 if type(env) is Guess else 0.5)
 
@@ -128,14 +128,14 @@ class TestPlay:
         """Two processes take turns: the one that is done first joins until the other is, and nothing of it is kept."""
         speaker, votes = Speaker(byte_tokenizer(), "R", "R", "R"), iter([2, 2, 1, 0])
         tokenizer = speaker.tokenizer
-        conversation = Conversation(Haggle(), 0)
-        [transcript] = play(
-            [conversation],
+        episode = Episode(Haggle(), 0)
+        [transcript] = run_episodes(
+            [episode],
             [tokenizer("row 0: ")["input_ids"]],
             speaker,
-            dialect=dialect(tokenizer),
+            chat_format=chat_format(tokenizer),
             limit=20,
-            agree=lambda active, room: (next(votes), 7),
+            sync=lambda active, room: (next(votes), 7),
         )
         assert [len(shown) for shown in speaker.shown] == [2, 2, 1] and speaker.rooms == [7] * 3
         assert tokenizer.decode(transcript.ids) == "R" + tokenizer.eos_token
@@ -147,13 +147,13 @@ TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 class TestReply:
     def test_as_the_chat_template_writes_it(self):
         tokenizer = byte_tokenizer(chat=True)
-        ids = dialect(tokenizer).reply_ids("42")
+        ids = chat_format(tokenizer).reply_ids("42")
         assert tokenizer.decode(ids) == "<|user|>42<|end|><|assistant|>"
 
     def test_what_follows_the_end_of_a_turn_is_part_of_it(self):
         tokenizer = byte_tokenizer(chat=True)
         tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|end|>\n")
-        assert tokenizer.decode(dialect(tokenizer).reply_ids("42")) == "\n<|user|>42<|end|>\n<|assistant|>"
+        assert tokenizer.decode(chat_format(tokenizer).reply_ids("42")) == "\n<|user|>42<|end|>\n<|assistant|>"
 
     @pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_5_think", "qwen3_6"])
     def test_as_well_known_models_write_it(self, name):
@@ -161,7 +161,7 @@ class TestReply:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
         tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        text = tokenizer.decode(Dialect(tokenizer, [end]).reply_ids("42"))
+        text = tokenizer.decode(ChatFormat(tokenizer, [end]).reply_ids("42"))
         assert text.startswith("\n<|im_start|>user\n42<|im_end|>\n<|im_start|>assistant\n")
 
     def test_the_template_is_told_the_same_as_for_the_prompt(self):
@@ -169,7 +169,7 @@ class TestReply:
         tokenizer.chat_template = tokenizer.chat_template.replace(
             "<|assistant|>{% endif", "<|assistant|>{{ mood }}{% endif"
         )
-        told = dialect(tokenizer, mood="calm")
+        told = chat_format(tokenizer, mood="calm")
         assert tokenizer.decode(told.reply_ids("42")).endswith("<|assistant|>calm")
         assert tokenizer.decode(told.prompt_ids([{"role": "user", "content": "1"}])).endswith("<|assistant|>calm")
 
@@ -177,16 +177,16 @@ class TestReply:
         tokenizer = byte_tokenizer(chat=True)
         tokenizer.chat_template = "{{ messages[-1].content }}"
         with pytest.raises(ConfigError, match="does not write a model's earlier turn as it was said"):
-            dialect(tokenizer).reply_ids("42")
+            chat_format(tokenizer).reply_ids("42")
 
 
 class TestConversation:
     def test_the_overlong_penalty_is_of_the_episode(self):
         env = OverlongPenalty(Haggle(), max_length=4)
-        conversation = Conversation(env, 0)
+        episode = Episode(env, 0)
         for text, tokens in (("1?", 3), ("2?", 3), ("R", 2)):
-            conversation.say(Completion(text, n_tokens=tokens, finish_reason="stop"))
-        outcome = conversation.outcome
+            episode.step(Completion(text, n_tokens=tokens, finish_reason="stop"))
+        outcome = episode.outcome
         assert outcome.components == {"correctness": 1.0, "overlong": overlong_penalty(8, max_length=4)}
         assert outcome.reward == pytest.approx(sum(outcome.components.values())) and outcome.accuracy == 1.0
 
@@ -209,7 +209,7 @@ class TestConversation:
                 return result
 
         with pytest.raises(RewardError, match=rf"env Odd .*{message}"):
-            Conversation(Odd(), 2).say(Completion("1?"))
+            Episode(Odd(), 2).step(Completion("1?"))
 
     def test_a_copy_shares_the_rows_and_nothing_else(self):
         rows = [{"prompt": f"{n}?", "answer": str(n)} for n in range(5)]

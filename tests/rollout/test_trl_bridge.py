@@ -7,9 +7,9 @@ import pytest
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError, RewardError
-from dapo_trl.rollout.chat_format import Dialect
+from dapo_trl.rollout.chat_format import ChatFormat
 from dapo_trl.rollout.environments import has_overlong_penalty, make_env
-from dapo_trl.rollout.episode import Conversation
+from dapo_trl.rollout.episode import Episode
 from dapo_trl.rollout.trl_bridge import EnvironmentReward, EnvironmentRows
 from envs import Completion, OverlongPenalty, TaskEnv
 from envs.math.problem import ProblemEnv
@@ -96,7 +96,7 @@ def test_rows_are_text_or_chat_as_the_tokenizer_wants():
 def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
     tokenizer = byte_tokenizer()
     reward = EnvironmentReward(OverlongPenalty(Echo(), max_length=3))
-    reward.bind(Dialect(tokenizer, [tokenizer.eos_token_id]))
+    reward.bind(ChatFormat(tokenizer, [tokenizer.eos_token_id]))
     stopped = [*tokenizer("a")["input_ids"], tokenizer.eos_token_id]
     cut = tokenizer("bbbbb")["input_ids"]
     assert reward(["say a", "say b"], ["-", "-"], [stopped, cut], [0, 1]) == [1.0, pytest.approx(1 - 0.02)]
@@ -107,13 +107,13 @@ def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
 
 def test_a_group_must_see_one_prompt():
     with pytest.raises(RewardError, match="two different prompts for index 1"):
-        Conversation(Moody(), 1, "say something else").say(Completion("a"))
+        Episode(Moody(), 1, "say something else").step(Completion("a"))
 
 
 @pytest.mark.parametrize("reward", [None, "1", True, float("inf"), [1.0]])
 def test_what_is_not_a_reward_is_named(reward):
     with pytest.raises(RewardError, match=r"env Broken returned the reward .* for index 2"):
-        Conversation(Broken(reward), 2).say(Completion("c"))
+        Episode(Broken(reward), 2).step(Completion("c"))
 
 
 class Raises(Echo):
@@ -154,7 +154,7 @@ class NoNumRows(TaskEnv):
 def test_an_environment_that_fails_is_named_with_the_row_and_the_place(env, message):
     with pytest.raises((RewardError, ConfigError), match=message):
         EnvironmentRows(env(), byte_tokenizer())[1]
-        Conversation(env(), 1).say(Completion("b"))
+        Episode(env(), 1).step(Completion("b"))
 
 
 def test_a_num_rows_that_is_no_number_is_named():

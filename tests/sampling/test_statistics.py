@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dapo_trl.monitor.metrics import METRICS
-from dapo_trl.sampling.statistics import VERDICTS, RoundNumbers, verdict_number
+from dapo_trl.sampling.statistics import VERDICTS, RoundStatistics, verdict_number
 
 
-def numbers(accuracy, *, verdicts=None, levels=None, size=2) -> RoundNumbers:
+def numbers(accuracy, *, verdicts=None, levels=None, size=2) -> RoundStatistics:
     accuracy = torch.tensor(accuracy)
     n = len(accuracy)
-    return RoundNumbers(
+    return RoundStatistics(
         lengths=torch.arange(1.0, n + 1),
         truncated=torch.zeros(n),
         accuracy=accuracy,
@@ -47,7 +47,7 @@ def test_accuracy_by_level():
 
 def test_several_rounds_are_one():
     one = numbers([1.0, 0.0], levels=[1])
-    both = RoundNumbers.of([one, numbers([1.0, 1.0, 0.0, 0.0], levels=[1, 2])])
+    both = RoundStatistics.of([one, numbers([1.0, 1.0, 0.0, 0.0], levels=[1, 2])])
     assert both.group_size == 2 and both.levels == [1, 1, 2] and len(both.lengths) == 6
 
 

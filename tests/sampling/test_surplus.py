@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapo_trl.sampling.surplus import BankedGroup, SurplusBank
+from dapo_trl.sampling.surplus import BankedGroup, SurplusBuffer
 
 
 def group(name, step=0):
@@ -18,21 +18,21 @@ def names(groups):
 
 
 def test_groups_come_out_the_oldest_first():
-    bank = SurplusBank(max_age=9, capacity=9)
+    bank = SurplusBuffer(max_age=9, capacity=9)
     bank.put([group("a", 1), group("b", 1)])
     bank.put([group("c", 2)])
     assert names(bank.take(2)) == ["a", "b"] and names(bank.take(5)) == ["c"] and bank.take(5) == []
 
 
 def test_a_group_is_kept_up_to_its_greatest_age_and_not_a_step_longer():
-    bank = SurplusBank(max_age=4, capacity=9)
+    bank = SurplusBuffer(max_age=4, capacity=9)
     bank.put([group("a", 10), group("b", 12)])
     assert bank.expire(14) == []
     assert names(bank.expire(15)) == ["a"] and names(bank.groups) == ["b"]
 
 
 def test_no_more_than_it_has_room_for():
-    bank = SurplusBank(max_age=4, capacity=2)
+    bank = SurplusBuffer(max_age=4, capacity=2)
     bank.put([group("a")])
     assert bank.room == 1
     with pytest.raises(ValueError, match="2 groups do not fit into a bank with room for 1"):
@@ -41,14 +41,14 @@ def test_no_more_than_it_has_room_for():
 
 
 def test_age_0_turns_it_off():
-    bank = SurplusBank(max_age=0, capacity=5)
+    bank = SurplusBuffer(max_age=0, capacity=5)
     assert bank.room == 0
     with pytest.raises(ValueError, match="room for 0"):
         bank.put([group("a")])
 
 
 def test_a_checkpoint_brings_the_groups_back():
-    bank, again = (SurplusBank(max_age=4, capacity=5) for _ in range(2))
+    bank, again = (SurplusBuffer(max_age=4, capacity=5) for _ in range(2))
     bank.put([group("a", 1), group("b", 3)])
     again.load_state_dict(bank.state_dict())
     assert again.groups == bank.groups
@@ -62,7 +62,7 @@ def test_a_checkpoint_brings_the_groups_back():
     batches=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 9)), max_size=20),
 )
 def test_every_group_leaves_once_in_time_and_in_order(max_age, capacity, batches):
-    bank = SurplusBank(max_age=max_age, capacity=capacity)
+    bank = SurplusBuffer(max_age=max_age, capacity=capacity)
     step, put, out = 0, [], []
     for passed, wanted, found in batches:
         step += passed

@@ -8,7 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapo_trl.update.batching import PASS_OVERHEAD, collate, deal, loss_mask, muted, split_evenly, split_tokens, unpad
+from dapo_trl.update.batching import (
+    PASS_OVERHEAD,
+    collate,
+    deal,
+    loss_mask,
+    split_evenly,
+    split_tokens,
+    unpad,
+    without_loss,
+)
 
 PAD = 99
 
@@ -95,7 +104,7 @@ def test_rows_of_another_batch_fit_beside_one_another():
 
 def test_a_muted_row_counts_for_nothing_and_leaves_the_row_itself_alone():
     row = make_row(1, 3, 4)
-    assert loss_mask(collate([muted(row)], pad_token_id=PAD)).sum() == 0
+    assert loss_mask(collate([without_loss(row)], pad_token_id=PAD)).sum() == 0
     assert row["completion_mask"].sum() == 4
 
 

@@ -1,4 +1,4 @@
-"""Passes of bounded tokens: the update does not depend on the budget, the layout, or memory running out."""
+"""MicrobatchRunner of bounded tokens: the update does not depend on the budget, the layout, or memory running out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dapo_trl.errors import ConfigError
 from dapo_trl.update.batching import split_tokens
 from dapo_trl.update.logprobs import can_pack, layout, per_token
 from dapo_trl.update.memory_probe import largest_budget
-from dapo_trl.update.microbatches import Passes
+from dapo_trl.update.microbatches import MicrobatchRunner
 
 from ..support import recorded
 from ..support.recorded import UNEVEN, config, one_step, prompts_of, trainer, weights
@@ -159,7 +159,7 @@ class TestTheUpdateDoesNotDependOnTheBudget:
             assert float(found["logs"][name]) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
 
 
-class OutOfMemory(Passes):
+class OutOfMemory(MicrobatchRunner):
     """A device that holds so many tokens at once."""
 
     holds = 100
@@ -174,16 +174,16 @@ def short_of_memory(model, folder, holds, **changes):
     run = trainer(
         model, config(folder, **{"microbatch_tokens": 400, "learning_rate": 1.0, **changes}), prompts_of(*UNEVEN)
     )
-    passes, one_pass, seen = OutOfMemory(run), run.one_pass, []
+    passes, backward, seen = OutOfMemory(run), run.backward, []
 
     def limited(model, batch):
-        loss = one_pass(model, batch)  # the gradient is there when memory runs out: it must not count twice
+        loss = backward(model, batch)  # the gradient is there when memory runs out: it must not count twice
         seen.append(batch["tokens"])
         if batch["tokens"] > holds:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return loss
 
-    run.passes, run.one_pass = passes, limited
+    run.passes, run.backward = passes, limited
     run.train()
     return run, seen
 
@@ -216,7 +216,7 @@ class TestOutOfMemory:
 
     def test_what_the_failed_pass_held_is_free_at_the_retry(self, tiny_model, tmp_path):
         run = trainer(tiny_model, config(tmp_path, microbatch_tokens=400), prompts_of(*UNEVEN))
-        one_pass, held = run.one_pass, []
+        backward, held = run.backward, []
 
         class Activation:
             pass
@@ -227,9 +227,9 @@ class TestOutOfMemory:
                 activation = Activation()
                 held.append(weakref.ref(activation))
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return one_pass(model, batch)
+            return backward(model, batch)
 
-        run.one_pass = limited
+        run.backward = limited
         run.train()
         assert held and run.state.global_step == 1
 

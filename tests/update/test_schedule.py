@@ -47,9 +47,9 @@ class Assembling(DAPOTrainer):
 
     def _filtered_rows(self):
         collected = self._collector.fill()
-        rows, spare = assemble(self, collected)
+        rows, filler = assemble(self, collected)
         self.batches.append((collected, rows))
-        return rows, spare
+        return rows, filler
 
 
 def bank_run(model, folder, **changes) -> Assembling:

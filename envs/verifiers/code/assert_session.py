@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...sandbox import Limits, Program, Result, Status
-from .run_tests import FAILED, TOO_MUCH, Failure, Outcome, Run, brief, run_until
+from .run_tests import FAILED, TOO_MUCH, Failure, Run, TestReport, brief, run_until
 from .tests import AssertTests
 
 _PROGRAM = Path(__file__).with_name("assert_session_program.py").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ class _Unusable(Exception):
 
 def run_asserts(
     run: Run, run_statements: Run, source: str, tests: AssertTests, limits: Limits, *, stop: bool
-) -> Outcome:
+) -> TestReport:
     """Run test statements on a program.
 
     Args:
@@ -46,20 +46,20 @@ def run_asserts(
             results = _ask(run, source, report["questions"], limits, stop=stop and attempt == 0)
             seconds = sum(result.seconds for result in results)
             if results[-1].status is Status.INFRA_FAILURE:
-                return Outcome.infra_failure(results[-1].cause)
+                return TestReport.infra_failure(results[-1].cause)
             if results[0].status is not Status.OK:
                 failure = Failure.of(0, "loading the program", results[0])
-                return Outcome(0, first["guessed"], failure, seconds, results[0].status)
+                return TestReport(0, first["guessed"], failure, seconds, results[0].status)
             answers, questions = results[1:], report["questions"]
             report = _report(run_statements, tests, questions, answers, stop)
             if report["is_complete"]:
                 return _outcome(report, answers, seconds, total=first["guessed"])
             if results[-1].status in TOO_MUCH:
                 failure = Failure.of(report["passed"], questions[len(answers) - 1], results[-1])
-                return Outcome(report["passed"], first["guessed"], failure, seconds, results[-1].status)
+                return TestReport(report["passed"], first["guessed"], failure, seconds, results[-1].status)
     except _Unusable as reason:
-        return Outcome.infra_failure(f"the tests cannot be run: {reason}")
-    return Outcome.infra_failure(f"the tests asked other questions in each of {_ROUNDS} runs")
+        return TestReport.infra_failure(f"the tests cannot be run: {reason}")
+    return TestReport.infra_failure(f"the tests asked other questions in each of {_ROUNDS} runs")
 
 
 def _ask(run: Run, source: str, questions: list[str], limits: Limits, *, stop: bool) -> tuple[Result, ...]:
@@ -78,18 +78,18 @@ def _ask(run: Run, source: str, questions: list[str], limits: Limits, *, stop: b
     )
 
 
-def _outcome(report: dict[str, Any], answers: Sequence[Result], seconds: float, *, total: int) -> Outcome:
+def _outcome(report: dict[str, Any], answers: Sequence[Result], seconds: float, *, total: int) -> TestReport:
     passed = report["passed"]
     total = max(total, passed + report["failed"], 1)
     if report["failure"] is not None:
         number, assertion, error, last = report["failure"]
         if last < 0:
-            return Outcome(passed, total, Failure(number, "", error, brief(assertion)), seconds)
+            return TestReport(passed, total, Failure(number, "", error, brief(assertion)), seconds)
         failure = Failure.of(number, report["questions"][last], answers[last], assertion)
-        return Outcome(passed, total, failure, seconds, answers[last].status)
+        return TestReport(passed, total, failure, seconds, answers[last].status)
     if not passed:
-        return Outcome(0, total, Failure(0, "", "no assertion was reached"), seconds)
-    return Outcome(passed, passed, None, seconds)
+        return TestReport(0, total, Failure(0, "", "no assertion was reached"), seconds)
+    return TestReport(passed, passed, None, seconds)
 
 
 @lru_cache(maxsize=4096)

@@ -17,8 +17,8 @@ from ...sandbox import Limits, Program, Status
 from ...sandbox.open import AnySandbox, open_sandbox
 from ..program_extraction import with_preamble
 from .assert_session import run_asserts
-from .run_tests import Outcome, brief, run_tests, source_of
-from .shared_cache import Once
+from .run_tests import TestReport, brief, run_tests, source_of
+from .shared_cache import SharedCache
 from .tests import AssertTests, StdinTests, Tests
 from .values import DEFAULT_TOLERANCE, same_output, same_value
 
@@ -78,7 +78,7 @@ def judge(program: str, tests: Tests, how: Grading) -> Judgement:
     return judgement_of(outcome_of(program, tests, how), how)
 
 
-def judgement_of(outcome: Outcome, how: Grading) -> Judgement:
+def judgement_of(outcome: TestReport, how: Grading) -> Judgement:
     """Return what an outcome is worth. The cause holds an input and what the program made of it, nothing expected."""
     details = {"tests": outcome.total, "tests_passed": outcome.passed, "seconds": outcome.seconds}
     failure = outcome.failure
@@ -91,7 +91,7 @@ def judgement_of(outcome: Outcome, how: Grading) -> Judgement:
     return Judgement(_VERDICTS[outcome.status], accuracy, cause, details)
 
 
-def outcome_of(program: str, tests: Tests, how: Grading) -> Outcome:
+def outcome_of(program: str, tests: Tests, how: Grading) -> TestReport:
     """Run a program on its tests, unless that has been done or is being done.
 
     Raises:
@@ -101,7 +101,7 @@ def outcome_of(program: str, tests: Tests, how: Grading) -> Outcome:
     return _outcomes.get((key, how), lambda: _run(program, tests, how))
 
 
-def _run(source: str, tests: Tests, how: Grading) -> Outcome:
+def _run(source: str, tests: Tests, how: Grading) -> TestReport:
     stop = how.reward == "all"
     if isinstance(tests, AssertTests):
         source = with_preamble(tests.imports, source)
@@ -142,9 +142,9 @@ def _run(source: str, tests: Tests, how: Grading) -> Outcome:
     return run_tests(run, program, inputs, is_right, how.limits, describe=describe, stop=stop)
 
 
-def _is_final(outcome: Outcome) -> bool:
+def _is_final(outcome: TestReport) -> bool:
     return outcome.status not in (Status.TIMEOUT, Status.INFRA_FAILURE)
 
 
-_outcomes: Once[tuple[bytes, Grading], Outcome] = Once(_REMEMBERED, keep=_is_final)
+_outcomes: SharedCache[tuple[bytes, Grading], TestReport] = SharedCache(_REMEMBERED, keep=_is_final)
 os.register_at_fork(after_in_child=_outcomes.forget_unfinished)

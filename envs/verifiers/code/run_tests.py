@@ -54,7 +54,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TestReport:
     """How running all tests ended.
 
     Attributes:
@@ -72,7 +72,7 @@ class Outcome:
     status: Status = Status.OK
 
     @classmethod
-    def infra_failure(cls, cause: str) -> Outcome:
+    def infra_failure(cls, cause: str) -> TestReport:
         return cls(0, 0, Failure(0, "", cause), 0.0, Status.INFRA_FAILURE)
 
 
@@ -85,7 +85,7 @@ def run_tests(
     *,
     describe: Callable[[int], tuple[str, str]],
     stop: bool,
-) -> Outcome:
+) -> TestReport:
     """Run a program on every input and compare what it gives.
 
     Args:
@@ -106,13 +106,13 @@ def run_tests(
     results = run_until(run, program, inputs, limits, stop_at=FAILED if stop else TOO_MUCH, stop=is_enough)
     seconds = sum(result.seconds for result in results)
     if results[-1].status is Status.INFRA_FAILURE:
-        return Outcome.infra_failure(results[-1].cause)
+        return TestReport.infra_failure(results[-1].cause)
     passed = [verdicts[number] for number in range(len(results))]
     if all(passed) and len(passed) == len(inputs):
-        return Outcome(len(inputs), len(inputs), None, seconds)
+        return TestReport(len(inputs), len(inputs), None, seconds)
     number = passed.index(False)
     failure = Failure.of(number, describe(number)[0], results[number], describe(number)[1])
-    return Outcome(sum(passed), len(inputs), failure, seconds, results[number].status)
+    return TestReport(sum(passed), len(inputs), failure, seconds, results[number].status)
 
 
 def run_until(

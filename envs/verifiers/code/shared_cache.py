@@ -1,4 +1,4 @@
-"""`Once`: what takes long is worked out once, also when several threads ask for it at the same time."""
+"""`SharedCache`: what takes long is worked out once, also when several threads ask for it at the same time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Once(Generic[K, V]):
+class SharedCache(Generic[K, V]):
     """A bounded memory of results, safe to use from any thread.
 
     Args:

@@ -1,5 +1,5 @@
 """Mathematical answers."""
 
-from .judge import check_gold, judge, one_spelling
+from .judge import canonical_answer, check_gold, judge
 
-__all__ = ["check_gold", "judge", "one_spelling"]
+__all__ = ["canonical_answer", "check_gold", "judge"]

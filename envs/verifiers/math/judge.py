@@ -60,10 +60,10 @@ def judge(answer: str, gold: str) -> Judgement:
         `correct`, `wrong`, `no_answer` (it is blank), `timeout`, or `infra_failure` (see `SymbolicFailure`), with the
         answer in one spelling among its details.
     """
-    return replace(_judgement(answer, gold), details={"answer": one_spelling(answer)})
+    return replace(_judgement(answer, gold), details={"answer": canonical_answer(answer)})
 
 
-def one_spelling(answer: str) -> str:
+def canonical_answer(answer: str) -> str:
     r"""Return an answer as votes are counted by, without looking at the gold answer.
 
     Numbers come out alike however they are written (`1,234`, `\frac{2}{4}` and `0.5`, `x = 5`, `5 cm`), and so do words

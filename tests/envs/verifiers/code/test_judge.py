@@ -9,7 +9,7 @@ import pytest
 from envs.sandbox import Limits, Result, Sandbox, Status
 from envs.verifiers.code.asserts import AssertedCall
 from envs.verifiers.code.judge import Grading, judge, outcome_of
-from envs.verifiers.code.shared_cache import Once
+from envs.verifiers.code.shared_cache import SharedCache
 from envs.verifiers.code.tests import read_tests
 
 code = sys.modules[judge.__module__]
@@ -374,7 +374,7 @@ def test_timeouts_and_our_own_failures_are_not_remembered(monkeypatch):
 
 def test_once_forgets_what_was_not_asked_for_the_longest():
     worked = []
-    once = Once(2)
+    once = SharedCache(2)
 
     def get(key):
         return once.get(key, lambda: worked.append(key) or key)
@@ -385,7 +385,7 @@ def test_once_forgets_what_was_not_asked_for_the_longest():
 
 
 def test_once_passes_errors_on_and_tries_again():
-    once = Once(2)
+    once = SharedCache(2)
     with pytest.raises(ZeroDivisionError):
         once.get("a", lambda: 1 / 0)
     assert once.get("a", lambda: 1) == 1

@@ -10,7 +10,7 @@ import pytest
 from envs.base import Judgement
 from envs.math.answers import ANSWER_STYLES, gold_answer
 from envs.verifiers.math import sympy_pool as symbolic
-from envs.verifiers.math.judge import check_gold, judge, one_spelling
+from envs.verifiers.math.judge import canonical_answer, check_gold, judge
 
 MODULE = sys.modules[judge.__module__]
 SHARED_PAIRS = Path(__file__).resolve().parents[5] / "shared" / "data" / "math_pairs.json"
@@ -53,7 +53,7 @@ def read_answers():
     ],
 )
 def test_answers_that_are_one_vote(spelling, answers):
-    assert {one_spelling(answer) for answer in answers} == {spelling}
+    assert {canonical_answer(answer) for answer in answers} == {spelling}
 
 
 def test_a_judgement_has_the_answer_in_one_spelling_and_never_the_gold_answer():
@@ -66,7 +66,7 @@ def test_a_judgement_has_the_answer_in_one_spelling_and_never_the_gold_answer():
 @pytest.mark.parametrize("answer", ["9" * 6000, "1/" + "7" * 6000, "\\frac{" * 600, "10^{99999}", "(" * 3000])
 def test_the_spelling_of_an_enormous_answer_is_found_in_no_time(answer):
     started = time.process_time()
-    assert isinstance(one_spelling(answer), str) and time.process_time() - started < 1
+    assert isinstance(canonical_answer(answer), str) and time.process_time() - started < 1
 
 
 def test_shared_pairs():
