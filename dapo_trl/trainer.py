@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer
 
 from .checkpoint.resumable_trainer import ResumableTrainer
-from .checks import NO_VISION, check_context, check_request
+from .checks import NO_VISION, cautions_at_start, check_context, check_request
 from .config import DAPOConfig
 from .distributed import keep_together
 from .errors import ConfigError
@@ -29,7 +29,6 @@ from .generation import transformers as compaction
 from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.rollout_recorder import RolloutRecorder
 from .monitor.trackers import grouped_names
-from .plan.cautions import cautions_at_start
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
 from .rollout.chat_format import ChatFormat
 from .rollout.environments import has_overlong_penalty, make_env
