@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dapo_trl import DAPOConfig
+from dapo_trl.checks import inert_settings
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.cautions import inert_settings
 
 
 def config(**changes):

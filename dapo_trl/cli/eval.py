@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from ..errors import ConfigError
 
@@ -43,14 +46,21 @@ def _eval(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--compare takes two folders and nothing else, not {(args.config + args.settings)[0]!r}."
             )
-        from rich.console import Console
-
         from ..evaluation.comparison import compare
 
         compare(Path(args.compare[0]), Path(args.compare[1]), Console(soft_wrap=True, highlight=False))
         return 0
     # Torch is imported here, after the arguments are known to be well-formed.
+    from accelerate import Accelerator
+
     from ..evaluation.command import run_evaluation
     from ..evaluation.settings import load_eval_settings
+    from ..run.settings import OWNERS
+    from ..run.startup import quieten, share_cores
 
-    return run_evaluation(load_eval_settings(args.config, args.settings))
+    config = load_eval_settings(args.config, args.settings, training=OWNERS)
+    console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
+    quieten(console)
+    accelerator = Accelerator(cpu=config.use_cpu)
+    share_cores(accelerator.device, accelerator.num_processes)
+    return run_evaluation(config, accelerator, console)

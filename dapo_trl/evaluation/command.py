@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from typing import Any
 
 import gymnasium
@@ -19,7 +18,6 @@ from ..errors import ConfigError
 from ..monitor.console import progress_bar
 from ..rollout.env_wrappers import wrap_env
 from ..rollout.environments import make_env, row_count
-from ..run.startup import quieten, share_cores
 from .evaluator import Evaluator, Problem, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
@@ -27,17 +25,13 @@ from .settings import ENDLESS_PROBLEMS, EvalConfig
 from .table import show_results
 
 
-def run_evaluation(config: EvalConfig) -> int:
+def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Console) -> int:
     """Carry out `dapo-trl eval`; returns the exit code."""
-    console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
-    quieten(console)
     base_and_adapter(str(config.model), config.adapter)  # a mistake in its path is found at once
     made = [(name, arguments, _held_out(config, name, arguments)) for name, arguments in config.environments()]
     for name, arguments, env in made:
         if note := _note_on_split(name, arguments, env):
             console.print(note, style="yellow")
-    accelerator = Accelerator(cpu=config.use_cpu)
-    share_cores(accelerator.device, accelerator.num_processes)
     model, tokenizer = load(str(config.model), config.adapter, dtype=config.dtype, device=accelerator.device)
     request = {
         "model": {"name": config.model, "adapter": config.adapter},

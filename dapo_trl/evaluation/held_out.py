@@ -17,10 +17,9 @@ from transformers import Trainer, TrainerCallback, TrainerState
 
 from ..distributed import in_step
 from ..monitor.console import progress_bar
-from ..run.settings import RunConfig
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
-from .evaluator import Sampling, evaluate, evaluated_at_once
+from .evaluator import BATCH_TOKENS, Sampling, evaluate, evaluated_at_once
 from .figures import Evaluation, merge
 from .journal import write
 
@@ -54,11 +53,29 @@ class HeldOut(TrainerCallback):
     Args:
         trainer: the trainer; its ``on_activity`` is told how far a measurement is.
         env: the held-out environment.
-        run: the ``eval_...`` settings.
+        console: prints each measurement.
+        problems: rows of the environment that are measured, from its first on.
+        samples: completions of each problem.
+        sampling: how they are drawn.
+        batch_tokens: most tokens of a batch, prompts and room for completions together.
+        every: optimizer steps from one measurement to the next during training; 0: none.
     """
 
-    def __init__(self, trainer: DAPOTrainer, env: gymnasium.Env, run: RunConfig, console: Console):
-        self.trainer, self.env, self.run, self.console = trainer, env, run, console
+    def __init__(
+        self,
+        trainer: DAPOTrainer,
+        env: gymnasium.Env,
+        console: Console,
+        *,
+        problems: int,
+        samples: int,
+        sampling: Sampling,
+        batch_tokens: int = BATCH_TOKENS,
+        every: int = 0,
+    ):
+        self.trainer, self.env, self.console = trainer, env, console
+        self.problems, self.samples, self.sampling = problems, samples, sampling
+        self.batch_tokens, self.every = batch_tokens, every
         self.folder = Path(str(trainer.args.output_dir))
         self.best: Best | None = None
         self._last: tuple[int, Evaluation] | None = None
@@ -77,7 +94,7 @@ class HeldOut(TrainerCallback):
                 found = self._evaluate(
                     lambda done, total: bar.update(task, completed=done, total=total), adapter=not base
                 )
-            if when == "after" and self.run.eval_every:  # training came to its end before its last step
+            if when == "after" and self.every:  # training came to its end before its last step
                 self._keep_if_best(step, found)
         if self.trainer.accelerator.is_main_process:
             write(self.folder / f"evaluation_{when}.json", found.summary())
@@ -97,8 +114,8 @@ class HeldOut(TrainerCallback):
             self._measure_if_due(state)
 
     def _measure_if_due(self, state: TrainerState) -> None:
-        trainer, step, every = self.trainer, state.global_step, self.run.eval_every
-        if not every or (step % every and step < state.max_steps):
+        trainer, step = self.trainer, state.global_step
+        if not self.every or (step % self.every and step < state.max_steps):
             return
         found = self._evaluate(lambda done, total: trainer.on_activity(f"measuring, {done} of {total}"))
         trainer.on_activity("")
@@ -111,11 +128,9 @@ class HeldOut(TrainerCallback):
         self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{told}", highlight=False, style="cyan")
 
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
-        trainer, run = self.trainer, self.run
-        accelerator = trainer.accelerator
+        trainer, accelerator = self.trainer, self.trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
-        mine = range(run.eval_problems)[accelerator.process_index :: accelerator.num_processes]
-        sampling = Sampling(run.eval_temperature, run.eval_top_p, trainer.max_completion_length, int(trainer.args.seed))
+        mine = range(self.problems)[accelerator.process_index :: accelerator.num_processes]
         # precision as in training, also before the model is prepared for it
         with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
             found = evaluate(
@@ -123,9 +138,9 @@ class HeldOut(TrainerCallback):
                 trainer.processing_class,
                 self.env,
                 mine,
-                k=run.eval_samples,
-                sampling=sampling,
-                batch_tokens=run.eval_batch_tokens,
+                k=self.samples,
+                sampling=self.sampling,
+                batch_tokens=self.batch_tokens,
                 most_rows=evaluated_at_once(trainer.args),
                 chat_template_kwargs=trainer.chat_format.template,
                 on_batch=on_batch,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..rollout.env_wrappers import wrapper_settings
-from ..run.settings import OWNERS, read_files, read_flags
+from ..settings import names_of, read_files, read_flags
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 
@@ -115,21 +114,24 @@ class EvalConfig:
         return found
 
 
-def load_eval_settings(files: Sequence[str | Path], flags: Sequence[str] = ()) -> EvalConfig:
-    """Merge files left to right, then flags; settings in files that only training has are passed over.
+def load_eval_settings(
+    files: Sequence[str | Path], flags: Sequence[str] = (), *, training: tuple[type, ...]
+) -> EvalConfig:
+    """Merge files left to right, then flags; settings in files that only training has are ignored.
+
+    Args:
+        training: the dataclasses of a training run, whose settings the files may hold too.
 
     Raises:
         ConfigError: as `settings.load_settings`, and for a flag that only training has.
     """
-    known = {setting.name for setting in dataclasses.fields(EvalConfig)}
+    known, owners = names_of(EvalConfig), (EvalConfig, *training)
     values = {
-        name: value
-        for name, value in read_files(files, (EvalConfig, *OWNERS)).items()
-        if name in known and name not in _FLAGS_ALONE
+        name: value for name, value in read_files(files, owners).items() if name in known and name not in _FLAGS_ALONE
     }
     long_names = [_long(flag) for flag in flags]
     given: dict[str, Any] = {}
-    for name, value in read_flags(long_names, (EvalConfig, *OWNERS)):
+    for name, value in read_flags(long_names, owners):
         if name not in known:
             raise ConfigError(f"--{name} is a setting of training: dapo-trl eval has no use for it.")
         given[name] = [*given.get("env", []), value] if name == "env" else value

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .diagnosis import COLLAPSED, RARELY_INFORMATIVE, why_uninformative
-from .history import HELD_OUT, Row, held_out, rises
+from .diagnosis import COLLAPSED, HELD_OUT, RARELY_INFORMATIVE, Row, held_out, rises, why_uninformative
 
 NEWEST = 3
 """values of a metric that are averaged, so that one odd batch is no alarm"""

@@ -1,13 +1,9 @@
-"""Callbacks of a run: the metrics file, and a clean stop on Ctrl-C or SIGTERM."""
+"""Callbacks of a run: the metrics file, alarms, the diagnosis at its end, a clean stop on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import signal
-import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,43 +14,26 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from ..config import DAPOConfig
-from ..report.reading import read_metrics
 from .alarms import Alarm, AlarmWatch
 from .diagnosis import why_nothing_is_learnt
+from .metrics_file import MetricsFile
 
 logger = logging.getLogger("dapo_trl")
 
 
-class MetricsFile(TrainerCallback):
-    """Appends one JSON object per log to ``metrics.jsonl``; a resumed run goes on where its checkpoint was."""
+class WriteMetrics(TrainerCallback):
+    """Writes every log to the metrics file; a resumed run continues where its checkpoint was."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._started = time.time()
+    def __init__(self, file: MetricsFile):
+        self.file = file
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(self.path) if row.get("step", 0) <= state.global_step]
-        if state.global_step:  # resumed: the seconds of the sessions add up
-            self._started -= max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        if state.is_world_process_zero:
+            self.file.begin(state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero or not logs:
-            return
-        row: dict[str, Any] = {"step": state.global_step, "seconds": round(time.time() - self._started, 3)}
-        row |= {name: _plain(value) for name, value in logs.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null."""
-    if isinstance(value, torch.Tensor):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        if state.is_world_process_zero and logs:
+            self.file.append(state.global_step, logs)
 
 
 class NothingLearnt(TrainerCallback):

@@ -12,7 +12,7 @@ import yaml
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
-from ..monitor.callbacks import read_metrics
+from ..monitor.metrics_file import read_metrics
 from .devices import Card
 from .schedule import Speed
 from .weights import count_weights, read_config

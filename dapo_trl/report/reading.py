@@ -17,12 +17,11 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..monitor.metrics_file import json_lines
 from ..monitor.status import QUIET, seen
 
 MAX_ROWS = 200_000
 """logs that are kept in memory; of more every second, fourth, ... one is read"""
-MAX_LINE = 4 * 2**20
-"""characters of a line; a longer one is none of ours"""
 OLDER_NAMES = {
     "completion_length": "completions/mean_length",
     "clip_ratio": "clip_ratio/region_mean",
@@ -104,30 +103,11 @@ def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
     return run
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file as they are; a line torn by a crash is left out, a missing file has none."""
-    rows = (row for row in _lines(path) if row is not None) if path.is_file() else iter(())
-    return list(rows)
-
-
 def _metrics_source(folder: Path) -> Path | None:
     """The metrics file, or the state that Hugging Face's trainers leave."""
     states = [folder / "trainer_state.json", *folder.glob("checkpoint-*/trainer_state.json")]
     newest = sorted((path for path in states if path.is_file()), key=lambda path: path.stat().st_mtime)
     return next((path for path in [folder / "metrics.jsonl", *reversed(newest)] if path.is_file()), None)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The objects of a file of JSON lines; None for a line that holds none."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in iter(lambda: file.readline(MAX_LINE), ""):
-            if not line.strip(" \r\n\t\0"):
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            yield row if isinstance(row, dict) else None
 
 
 def _read_rows(path: Path, notes: list[str]) -> list[dict[str, float]]:
@@ -158,7 +138,7 @@ def _read_rows(path: Path, notes: list[str]) -> list[dict[str, float]]:
 
 def _logs(path: Path, notes: list[str]) -> Iterator[dict[str, Any] | None]:
     if path.suffix == ".jsonl":
-        yield from _lines(path)
+        yield from json_lines(path)
         return
     notes.append(f"There is no metrics.jsonl: the logs are those of {path.relative_to(path.parents[1])}.")
     history = _mapping(path, notes).get("log_history")

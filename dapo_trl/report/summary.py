@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..monitor.alarms import alarms_in
-from ..monitor.diagnosis import why_nothing_is_learnt
-from ..monitor.history import HELD_OUT, held_out
+from ..monitor.diagnosis import HELD_OUT, held_out, why_nothing_is_learnt
 from ..monitor.metrics import INHERITED, METRICS
 from ..monitor.status import RUNNING
 from ..sampling.token_ledger import ACCOUNTS

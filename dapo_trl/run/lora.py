@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def peft_config(run: RunConfig) -> LoraConfig | None:
         use_dora=run.lora_dora,
         task_type="CAUSAL_LM",
     )
+
+
+def idle_adapter_settings(run: RunConfig) -> list[str]:
+    """Settings of an adapter that a run does not train."""
+    if run.lora_rank:
+        return []
+    settings = [field for field in dataclasses.fields(run) if field.name.startswith("lora_")]
+    idle = [field.name for field in settings if getattr(run, field.name) != field.default]
+    return [f"{', '.join(idle)}: no effect, because lora_rank is 0 and all weights are trained."] if idle else []
 
 
 def has_bitsandbytes() -> bool:

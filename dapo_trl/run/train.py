@@ -23,20 +23,20 @@ from ..checkpoint.files import choose, last_complete
 from ..config import DAPOConfig
 from ..distributed import explain_lost_process
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
-from ..evaluation.figures import Evaluation
+from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
 from ..evaluation.loading import check_model_folder
-from ..monitor.callbacks import MetricsFile, StopOnSignal
+from ..monitor.callbacks import StopOnSignal, WriteMetrics
 from ..monitor.console import ConsoleCallback
+from ..monitor.metrics_file import MetricsFile
 from ..monitor.rollout_recorder import MAX_BYTES, RolloutRecorder
 from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
-from ..plan.cautions import idle_adapter_settings
 from ..report.page import write_report
 from ..rollout.env_wrappers import wrap_env
 from ..rollout.environments import make_env, row_count
 from ..trainer import DAPOTrainer
-from .lora import peft_config, quantization_config
+from .lora import idle_adapter_settings, peft_config, quantization_config
 from .settings import RunConfig
 from .startup import check_folder, quieten, share_cores
 
@@ -82,7 +82,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     trainer = _prepare(run, args, env)
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
-    held_out = None if held_out_env is None else HeldOut(trainer, held_out_env, run, console)
+    held_out = None if held_out_env is None else _held_out(run, trainer, held_out_env, console)
     if checkpoint is None:
         described = {"train": describe(env), "held_out": None if held_out_env is None else describe(held_out_env)}
         _begin_folder(folder, asked, described, trainer.accelerator)
@@ -112,7 +112,7 @@ def _carry_out(
     progress = ConsoleCallback(console)
     for default in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(default)
-    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
+    for callback in (progress, stop, WriteMetrics(MetricsFile(folder / "metrics.jsonl")), held_out):
         if callback is not None:
             trainer.add_callback(callback)
     trainer.remove_callback(trainer.alarms)
@@ -166,6 +166,20 @@ def _carry_out(
         console.print(_report(folder), highlight=False)
     trainer.close()
     return 0
+
+
+def _held_out(run: RunConfig, trainer: DAPOTrainer, env: gymnasium.Env, console: Console) -> HeldOut:
+    length, seed = trainer.max_completion_length, int(trainer.args.seed)
+    return HeldOut(
+        trainer,
+        env,
+        console,
+        problems=run.eval_problems,
+        samples=run.eval_samples,
+        sampling=Sampling(run.eval_temperature, run.eval_top_p, length, seed),
+        batch_tokens=run.eval_batch_tokens,
+        every=run.eval_every,
+    )
 
 
 def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder:

@@ -204,7 +204,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, arguments, message):
 
 def test_it_does_not_wait_for_torch():
     program = (
-        "import sys\nfrom dapo_trl.cli import main\n"
+        "import sys\nfrom dapo_trl.cli.main import main\n"
         "main(['envs', 'list']); main(['envs', 'show', 'math/Chain-v0'])\n"
         "assert main(['envs', 'check', 'math/Chain-v0', '--rows', '2']) == 0\n"
         "assert not {'torch', 'transformers', 'trl'} & set(sys.modules)"

@@ -20,6 +20,7 @@ from dapo_trl.evaluation import Sampling
 from dapo_trl.evaluation.journal import Journal
 from dapo_trl.evaluation.loading import fingerprint
 from dapo_trl.evaluation.settings import load_eval_settings
+from dapo_trl.run.settings import OWNERS
 
 from ..conftest import ROOT, SHIPPED_MODEL
 
@@ -202,16 +203,18 @@ def test_several_environments_from_a_training_file(tmp_path, capsys):
 
 class TestSettings:
     def test_a_training_file_names_the_held_out_environment(self):
-        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], ["--model", "m"])
+        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], ["--model", "m"], training=OWNERS)
         assert config.environments() == [("math/AIME2024-v0", {"wrong_reward": -1.0})]
         assert (config.eval_samples, config.eval_top_p, config.max_completion_length) == (32, 0.7, 20480)
-        config = load_eval_settings([ROOT / "configs/task/math.yaml"], ["--model=m", "--k=5", "--top-p", "0.9"])
+        config = load_eval_settings(
+            [ROOT / "configs/task/math.yaml"], ["--model=m", "--k=5", "--top-p", "0.9"], training=OWNERS
+        )
         assert config.environments() == [("math/MATH-v0", {"split": "test"})]
         assert (config.eval_samples, config.sampling) == (5, Sampling(1.0, 0.9, 2048, 42))
 
     def test_an_environment_on_the_command_line_stands_for_itself(self):
         flags = ["--model", "m", "--env", "a/B-v0", "--env", "c/D-v0: {x: 1}", "--env_kwargs", "{y: 2}"]
-        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], flags)
+        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], flags, training=OWNERS)
         assert config.environments() == [("a/B-v0", {"y": 2}), ("c/D-v0", {"y": 2, "x": 1})]
 
     @pytest.mark.parametrize(
@@ -219,7 +222,9 @@ class TestSettings:
         [([], "runs/eval/models--m"), (["--adapter", "/a/b"], "runs/eval/models--m--a--b"), (["--output_dir=x"], "x")],
     )
     def test_the_folder_is_named_after_the_model(self, flags, folder):
-        assert load_eval_settings([], ["--model", "./models/m", "--env", "e", *flags]).folder == Path(folder)
+        assert load_eval_settings([], ["--model", "./models/m", "--env", "e", *flags], training=OWNERS).folder == Path(
+            folder
+        )
 
 
 @pytest.mark.parametrize(
@@ -324,7 +329,7 @@ def test_two_processes_draw_the_same_samples(measured, tmp_path):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from dapo_trl.cli import main\ntry: main(['eval', '--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from dapo_trl.cli.main import main\ntry: main(['eval', '--help'])\nexcept SystemExit: pass\n"
     done = subprocess.run(
         [sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True, text=True, cwd=ROOT
     )

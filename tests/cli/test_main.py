@@ -229,7 +229,7 @@ def test_a_runs_settings_make_the_same_run_again(tmp_path):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from dapo_trl.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from dapo_trl.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
     done = subprocess.run(
         [sys.executable, "-c", code + "assert 'torch' not in sys.modules"],
         capture_output=True,

@@ -281,7 +281,7 @@ def test_nothing_is_loaded_and_no_gpu_is_asked_for():
     """Not one weight: the model's folder holds its shape alone. CUDA is never started."""
     code = (
         "import json, pathlib, shutil, sys, tempfile, torch\n"
-        "from dapo_trl.cli import main\n"
+        "from dapo_trl.cli.main import main\n"
         "folder = pathlib.Path(tempfile.mkdtemp())\n"
         "for name in ('config.json', 'tokenizer.json', 'tokenizer_config.json'):\n"
         f"    shutil.copy({str(SHIPPED_MODEL)!r} + '/' + name, folder)\n"

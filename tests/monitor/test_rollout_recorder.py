@@ -10,8 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose
-from dapo_trl.monitor.text import pieces, shortened
+from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose, pieces, shortened
 from dapo_trl.rollout.trl_bridge import Rollout
 
 from ..conftest import ROOT

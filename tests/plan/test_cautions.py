@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.plan.cautions import idle_adapter_settings, learning_rate_cautions
-from dapo_trl.run.lora import peft_config
+from dapo_trl.checks import learning_rate_cautions
+from dapo_trl.run.lora import idle_adapter_settings, peft_config
 from dapo_trl.run.settings import RunConfig
 
 from ..support.recorded import config

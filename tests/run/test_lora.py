@@ -10,9 +10,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from dapo_trl.checks import cautions_at_start
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.cautions import cautions_at_start
 from dapo_trl.run.lora import merge_adapter
 
 from ..cli.test_main import command, config_file
