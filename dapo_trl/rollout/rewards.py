@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
+from envs.contract import is_number
 
 from ..algorithm import decoupled_advantages, group_advantages
 from ..errors import ConfigError, RewardError
@@ -65,14 +65,6 @@ class RewardColumns:
         rewards = rewards[:, :columns]
         total = (rewards * self.weights[:columns].to(rewards.device)).nansum(dim=1)
         return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number, or NaN, of any library; infinity is none, and text is none either."""
-    try:
-        return not isinstance(value, str) and not math.isinf(float(value))
-    except (TypeError, ValueError):
-        return False
 
 
 class OverlongReward:
