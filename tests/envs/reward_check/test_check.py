@@ -61,7 +61,7 @@ FAULTS = [
     (changed(lambda o, r, t, u, i: (o, r > 0, t, u, i)), "interface", r"the reward (True|False) \(bool\): return a"),
     (changed(lambda o, r, t, u, i: (o, str(r), t, u, i)), "interface", r"the reward '[01]\.0' \(str\): return a float"),
     (changed(lambda o, r, t, u, i: (o, float("nan"), t, u, i)), "contract", r"the reward nan: .* \"infra_failure\""),
-    (changed(lambda o, r, t, u, i: (o, float("inf"), t, u, i)), "interface", r"the reward inf \(float\): return a float"),
+    (changed(lambda o, r, t, u, i: (o, float("inf"), t, u, i)), "interface", r"the reward inf \(float\): return a fl"),
     (changed(lambda o, r, t, u, i: (None, r, t, u, i)), "contract", r"None \(NoneType\) as the observation: ret"),
     (changed(lambda o, r, t, u, i: (o, r, "yes", u, i)), "contract", r"terminated='yes' \(str\): return a bool"),
     (changed(lambda o, r, t, u, i: (o, r, t, u, None)), "interface", r"the info None \(NoneType\): return a dict"),
