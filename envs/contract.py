@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .base import Verdict
+from .numeric import is_number
 from .text import brief
 
 _VERDICTS = frozenset(verdict.value for verdict in Verdict)
@@ -50,14 +51,6 @@ class Step:
     verdict: str | None = None
     cause: str = ""
     answer: str | None = None
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number of any library, or NaN; infinity is none, nor is text."""
-    try:
-        return not isinstance(value, (str, bytes)) and not math.isinf(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def read_reset(returned: Any) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
-from envs.contract import is_number
+from envs.numeric import is_number
 
 from ..algorithm import decoupled_advantages, group_advantages
 from ..errors import ConfigError, RewardError

@@ -6,21 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from envs.contract import ContractError, Step, contradictions, is_number, read_reset, read_step
+from envs.contract import ContractError, Step, contradictions, read_reset, read_step
 
 
 def step(reply="", reward=1.0, terminated=True, truncated=False, info=None):
     return reply, reward, terminated, truncated, {} if info is None else info
-
-
-@pytest.mark.parametrize("value", [0, -1.5, True, math.nan, np.float32(2), np.bool_(True), np.array(3.0)])
-def test_numbers_of_any_library(value):
-    assert is_number(value)
-
-
-@pytest.mark.parametrize("value", [None, "1", b"1", math.inf, [1.0], np.array([1.0, 2.0]), 1j, 10**400])
-def test_what_is_no_number(value):
-    assert not is_number(value)
 
 
 @pytest.mark.parametrize(
