@@ -19,6 +19,8 @@ OVERLONG_SHAPES = ("linear", "soft", "none")
 REFILL_SIGMAS = 3.0
 """With a bank for the surplus, a round asks for so many standard deviations, of chance and of prediction, more than is
 expected to be enough."""
+EXTENSIBLE = ("loss_type", "prompt_selection")
+"""Settings that also take a class of the user's, as ``module:Class``; see docs/extending.md."""
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
@@ -88,6 +90,9 @@ class DAPOConfig(GRPOConfig):
     on_refill_limit: str = _setting(
         "train",
         "At the limit: 'train' on the informative groups there are (none: the update is skipped), or 'raise'.",
+    )
+    generation_backend: str | None = _setting(
+        None, "A generation backend of your own, as 'module:Class' (docs/extending.md). None: transformers, or vLLM."
     )
     prompt_selection: str = _setting(
         "uniform",
@@ -283,8 +288,12 @@ class DAPOConfig(GRPOConfig):
             ("loss_type", LOSS_TYPES),
             ("multi_objective_aggregation", ("sum_then_normalize", "normalize_then_sum")),
         ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
+            value = getattr(self, name)
+            if name in EXTENSIBLE and isinstance(value, str) and ":" in value:
+                continue  # a user's own, imported when the trainer is made
+            if value not in allowed:
+                own = ", or your own as 'module:Class'" if name in EXTENSIBLE else ""
+                raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}{own}.")
         if not 0 < self.min_valid_fraction <= 1:
             raise ConfigError(
                 f"min_valid_fraction is {self.min_valid_fraction}: it must lie in (0, 1]. To train on every group, "

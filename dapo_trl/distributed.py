@@ -1,5 +1,5 @@
-"""The processes of a run: they generate in step where the model is sharded, and none waits without end for one that died
-or hangs.
+"""The processes of a run: they generate in step where the model is sharded, and none waits without end for another that
+died or hangs.
 
 The launcher notices at once when a process dies on its machine and ends the others; `explain_lost_process` turns the
 exceptions of those others into one line.
@@ -21,8 +21,8 @@ from .errors import DapoError, LostProcessError
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 SyncFn = Callable[[int, int], tuple[int, int]]
-"""``sync(active, room)``: agree with the other processes on how many contexts to generate for, and on the most tokens of
-any of them. The first is 0 when no process has anything left to generate."""
+"""``sync(active, room)``: agree with the other processes on the number of contexts to generate for, and on the most
+tokens of any of them. The first is 0 when no process has anything left to generate."""
 SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "timeout caused")
 """Parts of gloo's messages about a process that is gone or silent; NCCL raises an exception of its own."""
 

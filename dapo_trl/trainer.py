@@ -112,7 +112,7 @@ class DAPOTrainer(ResumableTrainer):
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
-        reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase | None] | None = None,
+        reward_processing_classes: Any = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         quantization_config: Any = None,
@@ -330,9 +330,7 @@ class DAPOTrainer(ResumableTrainer):
         check_context(self.model.config, prompt=longest, completion=self.max_completion_length)
         return found
 
-    def generate_turn(
-        self, contexts: list[list[int]], room: int
-    ) -> tuple[list[list[int]], list[list[float]] | None]:
+    def generate_turn(self, contexts: list[list[int]], room: int) -> tuple[list[list[int]], list[list[float]] | None]:
         """The model's next turn after each context; see `episode_runner.GenerateFn`."""
         first = room == self.max_completion_length  # of whole groups; later turns have a history each
         with self.trl.explain_damage():

@@ -10,8 +10,7 @@ from transformers import AutoTokenizer
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
-from ..rollout.environments import make_env, row_count
-from ..rollout.trl_bridge import EnvironmentRows
+from ..rollout.environments import EnvironmentRows, make_env, row_count
 from ..run.settings import RunConfig
 
 LOOKED_AT = 64

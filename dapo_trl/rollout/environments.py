@@ -19,7 +19,6 @@ from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, Repetit
 
 from ..errors import ConfigError, RewardError, did_you_mean, load_object, one_line, place_of
 
-
 WRAPPERS: dict[str, Callable[..., gymnasium.Env]] = {
     wrapper.__name__: wrapper for wrapper in (FormatReward, OverlongPenalty, RepetitionPenalty)
 }
@@ -173,7 +172,7 @@ def wrap_env(env: gymnasium.Env, wrappers: Sequence[Any], *, training: bool = Tr
         ConfigError: there is no such wrapper, or it refuses its arguments.
     """
     for name, arguments in wrapper_settings(wrappers):
-        wrapper = WRAPPERS.get(name) or load_object("env_wrappers", name)
+        wrapper = WRAPPERS.get(name) or load_object("env_wrappers", name, "a gymnasium.Wrapper")
         if not training and isinstance(wrapper, type) and issubclass(wrapper, TRAINING_ONLY):
             continue
         env = _wrapped(env, name, wrapper, arguments)
@@ -204,6 +203,8 @@ def _wrapped(
             f"env_wrappers: {name} made a {type(wrapped).__name__}: a wrapper must return a Gymnasium environment."
         )
     return wrapped
+
+
 def _told(error: Exception) -> str:
     """An exception in one line; one that is not ours to explain with its type and the place that raised it."""
     if isinstance(error, ValueError | TypeError | OSError | gymnasium.error.Error):

@@ -242,9 +242,7 @@ class EnvironmentSource:
         )
 
     def _step(self, episodes: list[Episode], actions: list[Completion]) -> list[str | None]:
-        return self._pool.step(
-            episodes, actions, lambda done, total: self._on_activity(f"judging {done} of {total}")
-        )
+        return self._pool.step(episodes, actions, lambda done, total: self._on_activity(f"judging {done} of {total}"))
 
     def _sync(self, active: int, room: int) -> tuple[int, int]:
         """As many contexts as the busiest process has where the sampler needs equal numbers, else one or more."""

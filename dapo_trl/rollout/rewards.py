@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
+from envs.numeric import is_number
 
 from ..algorithm import decoupled_advantages, group_advantages
 from ..errors import ConfigError, RewardError
@@ -99,9 +99,7 @@ class Scorer:
         prompts, index = ([row[name] for row in rows] for name in ("prompt", "index"))
         return self.judge_completions(prompts, sampled.completion_ids, index)
 
-    def score(
-        self, rows: list[dict[str, Any]], sampled: Sampled, outcomes: list[Outcome] | None, first: int
-    ) -> Scores:
+    def score(self, rows: list[dict[str, Any]], sampled: Sampled, outcomes: list[Outcome] | None, first: int) -> Scores:
         """Call the reward functions.
 
         Args:
@@ -120,14 +118,6 @@ class Scorer:
         else:
             accuracy = torch.tensor([one.accuracy for one in outcomes], dtype=torch.float32, device=rewards.device)
         return Scores(rewards, accuracy, outcomes, log_columns)
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a number, or NaN, of any library; infinity is none, and text is none either."""
-    try:
-        return not isinstance(value, str) and not math.isinf(float(value))
-    except (TypeError, ValueError):
-        return False
 
 
 class OverlongReward:

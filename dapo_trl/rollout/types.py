@@ -142,7 +142,7 @@ class TrainingRow:
         """A copy on the CPU, as small as its own tensors."""
         return replace(self, **{name: value.detach().cpu().clone() for name, value in self.tensors().items()})
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Any]:
         """The tensors that are there, by field."""
         found = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from ..config import DAPOConfig
 from ..prompts.difficulty import Difficulty
-from ..prompts.selector import PromptSelector
+from ..prompts.selector import make_selector
 from ..prompts.stream import PromptStream, StreamedPrompts
 from .group_filter import SOLVED_PROMPTS, GroupCounts, SolvedWatch
 from .surplus import SurplusBuffer
@@ -19,7 +19,7 @@ class SamplingState:
 
     def __init__(self, stream: PromptStream | StreamedPrompts, args: DAPOConfig):
         difficulty = Difficulty(stream.size or 0, group_size=args.num_generations, rule=args.group_filter)
-        self.selector = PromptSelector(stream, difficulty, mode=args.prompt_selection, seed=args.seed)
+        self.selector = make_selector(args.prompt_selection, stream, difficulty, seed=args.seed)
         self.surplus = SurplusBuffer(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
         self.ledger = Ledger()
         self.counts = GroupCounts()

@@ -160,18 +160,17 @@ class Microbatch:
             return out
 
         prompts = [row.prompt_ids for row in rows]
-        optional = {
+        optional: dict[str, Any] = {
             name: padded([getattr(row, name) for row in rows], fill=1 if name == "tool_mask" else 0)
             for name in _TRL_NAMES
             if getattr(rows[0], name) is not None
         }
-        advantages = [row.completion_ids.new_zeros(()).float() if row.advantage is None else row.advantage for row in rows]
         return cls(
             prompt_ids=padded(prompts, pad_token_id, left=True),
             prompt_mask=padded([torch.ones_like(ids) for ids in prompts], left=True),
             completion_ids=padded([row.completion_ids for row in rows], pad_token_id),
             completion_mask=padded([row.completion_mask for row in rows]),
-            advantages=torch.stack(advantages),
+            advantages=torch.stack([row.advantage for row in rows if row.advantage is not None]),
             samples=[row.sample for row in rows],
             rows=len(rows),
             **optional,
@@ -181,7 +180,7 @@ class Microbatch:
     def from_trl(cls, batch: dict[str, Any]) -> Microbatch:
         """TRL's own batch, as evaluation gets it."""
         required = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
-        optional = {name: batch.get(theirs) for name, theirs in _TRL_NAMES.items()}
+        optional: dict[str, Any] = {name: batch.get(theirs) for name, theirs in _TRL_NAMES.items()}
         return cls(**{name: batch[name] for name in required}, **optional, rows=len(batch["prompt_ids"]))
 
     def to_trl(self) -> dict[str, Any]:
@@ -210,7 +209,7 @@ def training_rows(batch: dict[str, Any]) -> list[TrainingRow]:
             prompt_ids=batch["prompt_ids"][row, batch["prompt_ids"].shape[1] - prompts[row] :],
             completion_ids=cut(batch["completion_ids"], row),
             completion_mask=cut(batch["completion_mask"], row),
-            **{name: cut(value, row) for name, value in optional.items()},
+            **{name: cut(value, row) for name, value in optional.items()},  # type: ignore[arg-type]
         )
         for row in range(len(prompts))
     ]

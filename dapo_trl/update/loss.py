@@ -41,9 +41,7 @@ class Loss(ABC):
         self.args = args
 
     @abstractmethod
-    def per_token(
-        self, batch: Microbatch, logps: Tensor, entropies: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def per_token(self, batch: Microbatch, logps: Tensor, entropies: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of each token, to be minimised.
 
         Args:
@@ -81,9 +79,7 @@ class DAPOLoss(Loss):
         self.level = RATIO_LEVELS[args.importance_sampling_level]
         self.epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
 
-    def per_token(
-        self, batch: Microbatch, logps: Tensor, entropies: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def per_token(self, batch: Microbatch, logps: Tensor, entropies: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         args = self.args
         old_logps = logps.detach() if batch.old_logps is None else batch.old_logps  # sampled by the policy as it is
         ratio = algorithm.importance_ratio(logps, old_logps, batch.loss_mask, level=self.level)

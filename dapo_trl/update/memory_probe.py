@@ -1,4 +1,4 @@
-"""``microbatch_tokens: auto``: the most tokens of a microbatch that fit into the memory of a GPU, found by a dry run."""
+"""``microbatch_tokens: auto``: the most tokens of a microbatch that fit into a GPU's memory, by a dry run."""
 
 from __future__ import annotations
 

@@ -293,6 +293,6 @@ def stop_at_non_finite(
     else:
         when = "before the update, so the weights are those of the step before"
     raise NonFiniteError(
-        f"step {number}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped {when}; the batch is in "
-        f"{path}. Lower learning_rate or max_grad_norm, or look at the rewards of that batch."
+        f"step {number}: the loss is {loss} and the gradient norm {grad_norm}. Training stopped {when}; the batch is "
+        f"in {path}. Lower learning_rate or max_grad_norm, or look at the rewards of that batch."
     )

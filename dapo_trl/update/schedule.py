@@ -1,8 +1,8 @@
 """From a rollout batch to this process's rows of each optimizer step.
 
-All groups of the batch, surplus and fresh, are shuffled into optimizer steps first and dealt to the processes after that,
-so which completions a step trains on does not depend on the number of processes. Log-probabilities are computed once,
-when a group is fresh; surplus brings those of the policy that sampled it.
+All groups of the batch, surplus and fresh, are shuffled into optimizer steps first and dealt to the processes after
+that, so the completions of a step do not depend on the number of processes. Log-probabilities are computed once, when a
+group is fresh; surplus brings those of the policy that sampled it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..sampling.collector import RolloutBatch
 from .batching import deal, split_evenly
 
 ScoreFn = Callable[[list[Rollout], Tensor, list[int], bool], list[TrainingRow]]
-"""``score(rollouts, rewards, order, keep)``: TRL's tensors of this process's rollouts, equally many on every process and
-whole groups in total. ``rewards`` is ``[N, F]``, groups side by side; ``order`` says which row of it each rollout has,
-those of the first process first; ``keep`` asks for old log-probabilities even where one update could do without."""
+"""``score(rollouts, rewards, order, keep)``: TRL's tensors of this process's rollouts, equally many on every process
+and whole groups in total. ``rewards`` is ``[N, F]``, groups side by side; ``order`` gives the row of each rollout in
+it, those of the first process first; ``keep`` asks for old log-probabilities even where one update could do without."""
 
 
 class TrainedRecorder(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .episode import Fault, ProbeResult, brief
+from ..text import brief
+from .episode import Fault, ProbeResult
 from .examination import Evidence, Trial
 
 Status = Literal["ok", "failed", "advice", "not checked"]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..base import ENDLESS_INDICES
+from ..text import brief
 from . import probe_answers as answers
 from .client import Client, Died, Hung, NotMade
-from .episode import Fault, ProbeResult, Prompt, Raised, brief
+from .episode import Fault, ProbeResult, Prompt, Raised
 from .probe_answers import Form, common_start
 from .worker import Description
 

@@ -22,6 +22,8 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from ..base import TaskEnv
+from ..numeric import is_count
+from ..text import brief, one_line
 from .episode import Fault, ProbeResult, Prompt, Raised, answer, present
 
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -62,8 +64,8 @@ class Worker:
         count = getattr(task, "num_rows", None)
         if isinstance(task, TaskEnv) and not hasattr(task, "num_rows"):
             raise Fault("it has no num_rows: set it to the number of rows, or None if it is endless")
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise Fault(f"num_rows is {count!r}: it must be an integer of at least 1, or None if it is endless")
+        if count is not None and not is_count(count):
+            raise Fault(f"num_rows is {brief(count)}: it must be an integer of at least 1, or None if it is endless")
         bounds = (task.wrong_reward, task.correct_reward) if isinstance(task, TaskEnv) else None
         many_turns = getattr(task, "max_turns", 1) > 1
         return Description(name, count, bounds, many_turns, getattr(task, "judging_seconds", TaskEnv.judging_seconds))
@@ -81,7 +83,7 @@ class Worker:
         try:
             text = known(index)
         except Exception as error:
-            raise Raised(f"solution({index}) raised {type(error).__name__}: {error}") from error
+            raise Raised(f"solution({index}) raised {type(error).__name__}: {one_line(error)}") from error
         if text is not None and not isinstance(text, str):
             raise Fault(f"solution({index}) returned {type(text).__name__}: return a str, or None if none is known")
         return text
@@ -189,5 +191,5 @@ def serve(handle: int) -> None:
             except Fault as fault:
                 reply = ("fault", str(fault))
             except Exception as error:
-                reply = ("error", f"{type(error).__name__}: {' '.join(str(error).split())}")
+                reply = ("error", f"{type(error).__name__}: {one_line(error)}")
             connection.send_bytes(cloudpickle.dumps(reply))

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose, pieces, shortened
-from dapo_trl.rollout.trl_bridge import Rollout
+from dapo_trl.rollout.types import Rollout
 
 from ..conftest import ROOT
 from ..support.recorded import config, prompts_of, trainer, weights

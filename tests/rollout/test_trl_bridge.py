@@ -8,9 +8,9 @@ import pytest
 from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError, RewardError
 from dapo_trl.rollout.chat_format import ChatFormat
-from dapo_trl.rollout.environments import has_overlong_penalty, make_env
+from dapo_trl.rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
 from dapo_trl.rollout.episode import Episode
-from dapo_trl.rollout.trl_bridge import EnvironmentReward, EnvironmentRows
+from dapo_trl.rollout.trl_bridge import EnvironmentReward
 from envs import Completion, OverlongPenalty, TaskEnv
 from envs.math.problem import ProblemEnv
 
@@ -112,7 +112,7 @@ def test_a_group_must_see_one_prompt():
 
 @pytest.mark.parametrize("reward", [None, "1", True, float("inf"), [1.0]])
 def test_what_is_not_a_reward_is_named(reward):
-    with pytest.raises(RewardError, match=r"env Broken returned the reward .* for index 2"):
+    with pytest.raises(RewardError, match=r"env Broken, index 2: step\(\) returned the reward .*: return a float"):
         Episode(Broken(reward), 2).step(Completion("c"))
 
 
@@ -144,7 +144,7 @@ class NoNumRows(TaskEnv):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (Raises, r"env Raises, index 1: step\(\) raised KeyError: 'missing' \(test_rollout\.py:\d+\)"),
+        (Raises, r"env Raises, index 1: step\(\) raised KeyError: 'missing' \(test_trl_bridge\.py:\d+\)"),
         (ReturnsNone, r"env ReturnsNone, index 1: step\(\) raised TypeError: verify returned None"),
         (NoPrompt, r"env NoPrompt, index 1: reset\(\) raised TypeError: NoPrompt.row\(1\) has the prompt None"),
         (NumberPrompt, r"env NumberPrompt, index 1: reset\(\) raised TypeError: .* has the prompt 7 \(int\)"),
