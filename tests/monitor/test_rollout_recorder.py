@@ -113,7 +113,7 @@ def rollout(tokens: int = 3, **changes) -> Rollout:
             "completion_ids": np.array(ids),
             "order": 0,
             "tokens": tokens,
-            "fate": "all_wrong",
+            "account": "all_wrong",
             "rewards": [0.0, math.nan],
             **changes,
         }
