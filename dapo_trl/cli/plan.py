@@ -53,15 +53,14 @@ def add_parser(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> int:
     """Carry out the command; returns the exit code: 0 it fits, 1 it does not."""
     # Torch is imported here, after the arguments are known to be well-formed.
-    from ..plan.calibration import read_run, unlike
     from ..plan.cautions import cautions
     from ..plan.devices import placement, planned_config
-    from ..plan.planner import Assumed, make_plan
+    from ..plan.planner import Assumed, look_at_task, make_plan
     from ..plan.refill import read_rates
     from ..plan.remedies import as_flag, remedies
+    from ..plan.schedule import read_run, unlike
     from ..plan.show import as_dict, as_text
-    from ..plan.task import look_at_task
-    from ..plan.weights import read_config
+    from ..plan.trace import read_config
     from ..run.settings import load_settings
 
     for name in ("completion_tokens", "prompt_tokens", "rows", "devices"):

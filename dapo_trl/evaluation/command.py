@@ -21,8 +21,8 @@ from ..rollout.environments import make_env, row_count
 from .evaluator import Evaluator, Problem, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
+from .results import show_results
 from .settings import ENDLESS_PROBLEMS, EvalConfig
-from .table import show_results
 
 
 def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Console) -> int:

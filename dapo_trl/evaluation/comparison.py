@@ -15,7 +15,7 @@ from rich.console import Console
 from ..errors import ConfigError
 from .estimators import avg_at_k, difference, maj_at_k, mean_of, pass_at_k, sizes, voted
 from .journal import PARQUET, RESULTS, differences
-from .table import figure, grid, span, title
+from .results import figure, grid, span, title
 
 _SAMPLING = ("temperature", "top_p", "max_completion_length")
 

@@ -23,7 +23,7 @@ from ..rollout.episode_runner import SyncFn, Transcript, run_episodes
 from ..rollout.judging import EnvPool
 from ..rollout.trl_bridge import EnvironmentRows, shown_text
 from .estimators import MAX_SAMPLES
-from .figures import Evaluation
+from .results import Evaluation
 
 BATCH_TOKENS = 2**18
 MAX_ROWS = 256

@@ -20,8 +20,8 @@ from ..monitor.console import progress_bar
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
 from .evaluator import BATCH_TOKENS, Sampling, evaluate, evaluated_at_once
-from .figures import Evaluation, merge
 from .journal import write
+from .results import Evaluation, merge
 
 BEST = "best"
 _RECORD = "held_out.json"

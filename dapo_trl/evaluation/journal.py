@@ -22,8 +22,7 @@ import pyarrow.parquet
 
 from ..errors import ConfigError
 from .evaluator import Problem, Sample
-from .figures import plain
-from .table import title
+from .results import plain, title
 
 REQUEST, RESULTS, PARQUET = "request.json", "results.json", "samples.parquet"
 OWN_FILES = (REQUEST, RESULTS, PARQUET, "samples-*.jsonl")

@@ -15,8 +15,7 @@ from ..run.settings import RunConfig
 from . import memory
 from .devices import PlannedConfig
 from .memory import Memory
-from .trace import Traced, generation, training_pass
-from .weights import Weights, count_weights, weight_dtype
+from .trace import Traced, Weights, count_weights, generation, training_pass, weight_dtype
 
 
 def init_kwargs(args: PlannedConfig) -> dict[str, Any]:

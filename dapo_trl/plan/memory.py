@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .devices import GIB, MIB, Placement
-from .weights import Weights
+from .trace import Weights
 
 FLOAT32, HALF = 4, 2
 
