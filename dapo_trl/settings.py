@@ -1,11 +1,17 @@
-"""Settings: dataclass fields, read from YAML files and from flags, each checked by its name and its type."""
+"""Settings: how a dataclass declares, documents and checks them, and how files and flags give them their values.
+
+A setting is a field made by `setting`; ``__post_init__`` calls `check`. docs/configuration.md is made from the same
+fields.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import os
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +21,82 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from .errors import ConfigError, did_you_mean, one_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the value of a setting must be, beyond its annotated type."""
+
+    least: float | None = None
+    """Smallest number that is allowed."""
+    choices: tuple[str, ...] = ()
+    """The texts that are allowed; empty: any."""
+
+    def allow(self, value: object) -> bool:
+        """Whether a value of the right type is within the limits."""
+        if isinstance(value, str):
+            return not self.choices or value in self.choices
+        return self.least is None or not isinstance(value, int | float) or value >= self.least
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    doc: str = "",
+    *,
+    factory: Any = dataclasses.MISSING,
+    least: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A dataclass field that is a setting.
+
+    Args:
+        doc: what the setting is, its unit, and when to change it.
+        factory: makes the default, in place of ``default``.
+        least: smallest number that is allowed.
+        choices: the texts that are allowed.
+    """
+    metadata = {"help": doc, "limits": Limits(least, tuple(choices))}
+    return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
+
+
+def check(settings: Any, inherited: Mapping[str, Limits] | None = None, *, label: Callable[[str], str] = str) -> None:
+    """Check type and limits of every setting of a dataclass.
+
+    Args:
+        inherited: fields that are declared elsewhere and checked too.
+        label: the name under which a message mentions a setting.
+
+    Raises:
+        ConfigError: with the value and the rule.
+    """
+    owner: type = type(settings)
+    own = {field.name: field.metadata["limits"] for field in dataclasses.fields(owner) if "limits" in field.metadata}
+    for name, limits in {**own, **(inherited or {})}.items():
+        value, adapter = getattr(settings, name), _adapter(owner, name)
+        try:
+            if adapter is not None:
+                adapter.validate_python(os.fspath(value) if isinstance(value, os.PathLike) else value, strict=True)
+            valid = limits.allow(value)
+        except ValidationError:
+            valid = False
+        if not valid:
+            raise ConfigError(f"{label(name)} is {_shown(value)}: it must be {_rule(_hints(owner)[name], limits)}.")
+
+
+def load_object(name: str, *, what: str) -> Any:
+    """Import the object that a setting names as ``module:Name``.
+
+    Args:
+        what: the setting, for messages.
+
+    Raises:
+        ConfigError: there is no such module, or no such name in it.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{what} names {name!r}, which cannot be imported: {one_line(error)}.") from error
 
 
 def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[str, Any]:
@@ -115,10 +197,28 @@ def _checked(
             return adapter.validate_python(attempt)
         except ValidationError:
             continue
-    wanted = " or ".join(
-        "null" if part is type(None) else getattr(part, "__name__", str(part)) for part in _parts(hint)
-    )
-    raise ConfigError(f"{source}: {name} is {value!r} ({type(value).__name__}): it must be {wanted}.")
+    raise ConfigError(f"{source}: {name} is {_shown(value)}: it must be {_rule(hint, Limits())}.")
+
+
+def _shown(value: Any) -> str:
+    """A value with its type, where that does not show."""
+    return f"{value!r} ({type(value).__name__})"
+
+
+def _rule(hint: Any, limits: Limits) -> str:
+    """What a value must be, in words."""
+    more = "" if limits.least is None else f", {limits.least:g} or more"
+    words = {
+        float: f"a number{more}",
+        int: f"a whole number{more}",
+        str: f"one of {', '.join(limits.choices)}" if limits.choices else "text",
+        bool: "true or false",
+        dict: "a mapping",
+        list: "a list",
+        type(None): "null",
+    }
+    kinds = [typing.get_origin(part) or part for part in _parts(hint)]
+    return " or ".join(dict.fromkeys(words.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds))
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:

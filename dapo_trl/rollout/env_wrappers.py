@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import gymnasium
 from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, RepetitionPenalty, RewardShaping
 
 from ..errors import ConfigError, did_you_mean, one_line, place_of
+from ..settings import load_object
 
 WRAPPERS: dict[str, Callable[..., gymnasium.Env]] = {
     wrapper.__name__: wrapper for wrapper in (FormatReward, OverlongPenalty, RepetitionPenalty)
@@ -70,11 +70,7 @@ def wrap_env(env: gymnasium.Env, wrappers: Sequence[Any], *, training: bool = Tr
 
 
 def _load(name: str) -> Callable[..., gymnasium.Env]:
-    module, _, attribute = name.partition(":")
-    try:
-        wrapper = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"env_wrappers names {name!r}, which cannot be imported: {one_line(error)}.") from error
+    wrapper = load_object(name, what="env_wrappers")
     if not callable(wrapper):
         raise ConfigError(f"env_wrappers names {name!r}, a {type(wrapper).__name__}: it must be a gymnasium.Wrapper.")
     return wrapper
