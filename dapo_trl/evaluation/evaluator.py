@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from ..checks import check_context
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..generation.seeded import generate, random_numbers, stop_ids
@@ -148,14 +149,12 @@ class Evaluator:
         for index in indices:
             prompt, info = rows.show(index)
             found.append(Problem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
-        room = self.sampling.max_completion_length
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest = max((len(problem.ids) for problem in found), default=0)
-        if limit is not None and longest + room > limit:
-            raise ConfigError(
-                f"a prompt of {env_name(self.env)} has {longest} tokens, with max_completion_length {room} that is "
-                f"{longest + room}, but the model's context holds {limit} tokens. Lower max_completion_length."
-            )
+        check_context(
+            self.model.config,
+            prompt=max((len(problem.ids) for problem in found), default=0),
+            completion=self.sampling.max_completion_length,
+            what=f"a {env_name(self.env)} prompt",
+        )
         return found
 
     def samples(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:

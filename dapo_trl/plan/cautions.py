@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..checks import inert_settings, learning_rate_cautions
+from ..checks import context_overflow, inert_settings, learning_rate_cautions
 from ..run.lora import idle_adapter_settings
 from .planner import Plan
 
@@ -36,11 +36,8 @@ def cautions(plan: Plan) -> list[str]:
 def _lengths(plan: Plan) -> list[str]:
     args, found = plan.args, []
     limit = args.max_completion_length
-    if plan.exceeds_context:
-        found.append(
-            f"the run will stop at once: prompts of up to {plan.task.prompt_longest} tokens + max_completion_length "
-            f"{limit} = {plan.longest}, but the model's context holds {plan.context}. Lower max_completion_length."
-        )
+    if sentence := context_overflow(plan.config, prompt=plan.task.prompt_longest, completion=limit):
+        found.append(f"the run will stop at once: {sentence}")
     shape, longest = args.overlong_shape, args.overlong_max_length
     if shape != "none" and longest is not None and longest > limit:
         found.append(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig
 
+from ..checks import context_length
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
@@ -72,7 +73,7 @@ class Plan:
     @property
     def context(self) -> int | None:
         """Tokens that the model takes."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return context_length(self.config)
 
     @property
     def exceeds_context(self) -> bool:
