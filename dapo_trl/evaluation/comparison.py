@@ -27,7 +27,7 @@ class Asked:
     prompt: str
     accuracy: list[float] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
-    """None where none was read"""
+    """Answers in order; None where none was read."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Saved:
     folder: Path
     results: dict[str, Any]
     problems: dict[int, dict[int, Asked]]
-    """of each environment's place, by the problem's index"""
+    """Problems of each environment, by the environment's place and the problem's index."""
 
     @classmethod
     def read(cls, folder: Path) -> Saved:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 MAX_SAMPLES = 1024
-"""of a problem: beyond, the number of subsets does not fit a float"""
+"""Most samples of a problem; with more, the number of subsets does not fit a float."""
 RESAMPLES = 4000
 FEW = 10
-"""problems; with fewer an interval allows for what was not seen"""
+"""Number of problems below which an interval allows for what was not seen."""
 _NORMAL = NormalDist()
 
 

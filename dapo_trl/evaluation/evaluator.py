@@ -28,10 +28,10 @@ from .results import Evaluation
 
 BATCH_TOKENS = 2**18
 MAX_ROWS = 256
-"""of a batch: beyond, generation gets no faster"""
+"""Most completions of a batch; more do not make generation faster."""
 
 Job = tuple[int, int]
-"""a problem, by its place, and the number of one of its samples"""
+"""The place of a problem, and the number of one of its samples."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Sampling:
     """How completions are drawn for a measurement."""
 
     temperature: float = 1.0
-    """0: the most probable token, always"""
+    """Sampling temperature; 0 always takes the most probable token."""
     top_p: float = 0.7
-    """tokens are drawn from the smallest set of most probable ones whose probability reaches it; as in the paper"""
+    """Tokens are drawn from the smallest set of most probable ones whose probability reaches this; the paper's
+    value."""
     max_completion_length: int = 512
-    """in tokens, an environment's replies included"""
+    """Longest completion in tokens, an environment's replies included."""
     seed: int = 42
 
     def check(self, k: int, *, prefix: str = "") -> None:
@@ -79,7 +80,7 @@ class Problem:
     index: int
     prompt: str
     ids: list[int]
-    """the prompt's tokens, those of the chat template included"""
+    """The prompt's tokens, with the chat template's."""
     level: Any
 
     @property
@@ -93,21 +94,21 @@ class Sample:
     """One completion of a problem, judged."""
 
     index: int
-    """the problem's row in its environment"""
+    """The problem's row in its environment."""
     number: int
-    """which of its samples"""
+    """The sample's number among those of its problem."""
     verdict: str
     accuracy: float
-    """NaN if it could not be scored"""
+    """Raw correctness in [0, 1]; NaN if it could not be scored."""
     answer: str | None
-    """what was read as the model's answer, None if the environment names none"""
+    """The answer that the environment read; None if it names none."""
     cause: str
     length: int
-    """tokens of the model's own"""
+    """Tokens of the model's own."""
     truncated: bool
-    """cut off at the length limit"""
+    """Whether it was truncated at the length limit."""
     completion: str
-    """all that follows the prompt, the environment's replies included"""
+    """All text after the prompt, the environment's replies included."""
 
 
 class Evaluator:

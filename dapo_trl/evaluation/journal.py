@@ -26,7 +26,7 @@ from .results import plain, title
 
 REQUEST, RESULTS, PARQUET = "request.json", "results.json", "samples.parquet"
 OWN_FILES = (REQUEST, RESULTS, PARQUET, "samples-*.jsonl")
-"""what an evaluation leaves in its folder, and all that ``overwrite`` deletes there"""
+"""Files of an evaluation in its folder; ``overwrite`` deletes these and no others."""
 
 _COLUMNS = pyarrow.schema(
     {
@@ -44,10 +44,10 @@ _COLUMNS = pyarrow.schema(
         "truncated": pyarrow.bool_(),
     }
 )
-"""of the parquet file; ``env`` is the place of the environment among those of the results"""
+"""Columns of the parquet file; ``env`` is the place of the environment among those of the results."""
 
 Samples = dict[tuple[int, int], Sample]
-"""by the problem's index and the sample's number"""
+"""Samples by the problem's index and the sample's number."""
 
 
 class Journal:

@@ -23,19 +23,19 @@ class Evaluation:
     """``k`` samples of each of ``P`` problems."""
 
     accuracy: np.ndarray
-    """``[P, k]`` raw correctness in [0, 1]; NaN where it could not be told"""
+    """Raw correctness ``[P, k]`` in [0, 1]; NaN for samples that could not be scored."""
     lengths: np.ndarray
-    """``[P, k]`` tokens of the model's own"""
+    """Tokens of the model's own, ``[P, k]``."""
     truncated: np.ndarray
-    """``[P, k]`` bool: cut off at the length limit"""
+    """Whether each sample was truncated at the length limit, ``[P, k]`` of bool."""
     verdicts: np.ndarray
-    """``[P, k]`` str: how judging ended"""
+    """Verdicts, ``[P, k]`` of str."""
     answers: np.ndarray
-    """``[P, k]`` what the environment read as the answer, None where it names none"""
+    """The answers that the environment read, ``[P, k]``; None where it names none."""
     levels: list[Any]
-    """the environment's ``info["level"]`` of each problem, or None"""
+    """The environment's ``info["level"]`` of each problem, or None."""
     room: int
-    """tokens that a completion may have"""
+    """Longest completion allowed, in tokens."""
 
     @property
     def mean(self) -> float:

@@ -56,7 +56,7 @@ class SoundAlarms(TrainerCallback):
         self.settings = args.to_dict()
         self.accelerator = accelerator
         self.stopped: Alarm | None = None
-        """the alarm that ended the run"""
+        """The alarm that ended the run; None: no alarm did."""
         self._watch = AlarmWatch(self.settings)
 
     def on_train_begin(self, args, state, control, **kwargs):

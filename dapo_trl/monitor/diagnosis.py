@@ -10,19 +10,19 @@ import numpy as np
 from ..errors import ConfigError
 
 Row = Mapping[str, Any]
-"""one log: numbers by name, with its ``step``"""
+"""One log: numbers by name, with its ``step``."""
 
 HELD_OUT = "eval_accuracy"
-"""avg@k on held-out problems; with ``_low`` and ``_high``, the ends of its 95 % interval"""
+"""Metric of avg@k on held-out problems; with ``_low`` and ``_high``, the ends of its 95 % interval."""
 _OLDER_NAMES = ("held_out/accuracy", "eval/accuracy", "eval_accuracy/sampled")
 FEWEST_LOGS = 6
-"""logs that sampled a rollout batch; with fewer a trend is no more than luck"""
+"""Fewest logs of a rollout batch from which a trend can be told from luck."""
 SOLVED = 0.95
-"""mean accuracy from the start, above which nothing is left to learn"""
+"""Mean accuracy at the start above which nothing is left to learn."""
 RARELY_INFORMATIVE = 0.05
 MOSTLY_TRUNCATED = 0.5
 COLLAPSED = 0.1
-"""share of its first entropy"""
+"""Share of its first value below which the entropy has collapsed."""
 
 ADVICE = {
     "all_wrong": (
@@ -33,7 +33,7 @@ ADVICE = {
     "constant": "the scores within a group do not vary: filter on a finer score with filter_key, or raise temperature",
     "unscorable": "almost nothing can be scored: look at the reward function or the environment's infra_failure",
 }
-"""by the commonest reason why groups are dropped"""
+"""Explanation and advice, by the most frequent reason why groups are dropped."""
 
 
 def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_rollout: int) -> str | None:

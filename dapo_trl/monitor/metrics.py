@@ -17,7 +17,7 @@ class Metric:
 
     definition: str
     over: str
-    """what it is a mean, sum or count over"""
+    """The items that it is a mean, sum or count over."""
     healthy: str
 
 
@@ -122,4 +122,4 @@ INHERITED: dict[str, Metric] = {
     ),
     "sampling/importance_sampling_ratio/*": Metric("trainer's probability over vLLM's", "completions", "near 1"),
 }
-"""those of TRL and Transformers, as they are logged here"""
+"""Metrics of TRL and Transformers, as they are logged here."""

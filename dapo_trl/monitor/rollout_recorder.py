@@ -27,16 +27,17 @@ logger = logging.getLogger("dapo_trl")
 _UNFINISHED = "\ufffd"
 """What a tokenizer decodes a part of a character to."""
 SCHEMA = 1
-"""of a line; a later one may have more fields"""
+"""Version of a line; a later one may have more fields."""
 MAX_BYTES = 64 * 2**20
-"""of the files of all processes together; at the limit every second rollout batch is deleted, and skipped from then"""
+"""Bytes of the files of all processes together; at the limit every second rollout batch is deleted, and from then on
+skipped."""
 MAX_TOKENS = 4096
-"""of a completion: of a longer one the beginning and the end are kept"""
+"""Tokens recorded of a completion; of a longer one the beginning and the end."""
 LAST_TOKENS = 1024
 MAX_CHARACTERS = 20_000
-"""of a prompt or a solution"""
+"""Characters recorded of a prompt or a solution."""
 DROPPED_SHARE = 4
-"""a quarter of what is kept, at most, is of groups that were dropped"""
+"""At most one in this many recorded completions is of a dropped group."""
 
 
 @dataclass
@@ -44,11 +45,11 @@ class _Sample:
     rollout: Rollout
     advantage: float
     before: Tensor | None = None
-    """``[T]`` log-probabilities when it was sampled"""
+    """Log-probabilities at sampling time, ``[T]``."""
     change: Tensor | None = None
-    """``[T]``"""
+    """Change of the log-probabilities since then, ``[T]``."""
     updates: int = 0
-    """optimizer steps between the two"""
+    """Optimizer steps between the two."""
 
 
 class RolloutRecorder:
@@ -65,7 +66,7 @@ class RolloutRecorder:
         self.tokenizer = tokenizer
         self.count = count
         self.names = names
-        """of the reward functions"""
+        """Names of the reward functions."""
         self.env = env
         self.most_bytes = most_bytes
         self._samples: list[_Sample] = []
@@ -73,7 +74,7 @@ class RolloutRecorder:
         self._batch: int | None = None
         self._step = 0
         self._every = 1
-        """rollout batches"""
+        """Every so many rollout batches, one is recorded."""
         self._failed = False
 
     def begin(self, batch: int, step: int) -> None:

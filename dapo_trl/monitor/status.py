@@ -20,13 +20,14 @@ from ..errors import DapoError, one_line
 
 FILE = "status.json"
 RUNNING, FINISHED, INTERRUPTED, STOPPED, FAILED = "running", "finished", "interrupted", "stopped", "failed"
-"""what a run says of itself; stopped: by an alarm"""
+"""States that a run writes itself; "stopped" is by an alarm."""
 KILLED, SILENT = "killed", "silent"
-"""what is made of "running" when its process is gone, or on another machine and without news"""
+"""Conclusions about a run whose last state is "running": its process is gone, or it is on another machine and without
+news."""
 QUIET = 600.0
-"""seconds since the last log, within which a run that cannot be seen is taken to be running"""
+"""Seconds since the last log for which a run on another machine counts as running."""
 SAME_START = 60.0
-"""seconds by which two readings of when a process began may differ: clocks are set"""
+"""Seconds by which two readings of a process's start may differ, because clocks are set."""
 
 
 class StatusFile:

@@ -9,9 +9,9 @@ from ..run.lora import idle_adapter_settings
 from .planner import Plan
 
 NEAR_THE_LIMIT = 0.8
-"""of max_completion_length: with a mean above that, many completions are cut off"""
+"""Share of max_completion_length; with a mean length above it, many completions are truncated."""
 FEWEST_GROUPS = 4
-"""in a rollout batch: with fewer, one dropped group is a quarter of it or more"""
+"""Smallest sensible number of groups in a rollout batch; with fewer, one dropped group is a quarter of it or more."""
 
 
 def cautions(plan: Plan) -> list[str]:

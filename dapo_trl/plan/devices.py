@@ -25,11 +25,11 @@ class Card:
 
     name: str
     memory: int
-    """bytes"""
+    """Bytes of its memory."""
     bf16: bool = True
-    """computes in bfloat16 (compute capability 8 or more)"""
+    """Whether it computes in bfloat16 (compute capability 8 or more)."""
     kind: str = "cuda"
-    """``"cuda"`` or ``"cpu"``"""
+    """Kind of device: "cuda" or "cpu"."""
 
 
 _TABLE = {  # MiB as nvidia-smi reports them, which is less than is printed on the box where ECC takes its share
@@ -105,11 +105,11 @@ class Placement:
 
     count: int = 1
     sharding: str = "none"
-    """``"none"`` (one device), ``"ddp"``, ``"zero2"``, ``"zero3"`` or ``"fsdp2"``"""
+    """One of "none" (one device), "ddp", "zero2", "zero3" and "fsdp2"."""
     offload_optimizer: bool = False
-    """the optimizer's states are kept in the memory of the machine"""
+    """Whether the optimizer's states are kept in the memory of the machine."""
     offload_weights: bool = False
-    """the weights too"""
+    """Whether the weights are kept there too."""
 
     @property
     def shards_weights(self) -> bool:

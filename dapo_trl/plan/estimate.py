@@ -48,7 +48,7 @@ class Estimate:
     args: PlannedConfig
     config: PreTrainedConfig
     prompt: int
-    """tokens of the longest prompt"""
+    """Tokens of the longest prompt."""
 
     @cached_property
     def weights(self) -> Weights:

@@ -43,9 +43,9 @@ class Memory:
     """What one device holds."""
 
     held: Mapping[str, int]
-    """bytes by part, all the time"""
+    """Bytes by part, throughout the run."""
     phases: Mapping[str, Mapping[str, int]]
-    """bytes by phase and part, one phase after the other"""
+    """Bytes by phase and part; phases follow one another."""
 
     @property
     def fullest(self) -> str:

@@ -25,7 +25,8 @@ from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
 from .trace import Weights
 
 CPU_SHARE = 0.95
-"""of a CPU's free memory that is planned for; of a GPU's it is that of ``microbatch_tokens: auto``"""
+"""Share of a CPU's free memory that is planned for; of a GPU's it is the share that ``microbatch_tokens: auto``
+uses."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Assumed:
 
     pass_rates: dict[float, float]
     completion_tokens: float | None = None
-    """mean; None: they are as long as they may be"""
+    """Mean completion length in tokens; None: the limit."""
     speed: Speed | None = None
     cut_off: float = 0.0
-    """share of the completions that were cut off at the limit, in the run that the figures are from"""
+    """Share of completions that were truncated at the limit, in the run used for calibration."""
     unlike: str = ""
-    """how the run that was to calibrate differs, so that nothing of it is used"""
+    """How the calibration run differs from this one; nothing of it is used then."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Plan:
     weights: Weights
     memory: Memory
     vllm_shortage: int
-    """bytes that vLLM's share lacks to hold the model and one sequence; 0: it suffices, or there is none"""
+    """Bytes that vLLM's share lacks to hold the model and one sequence; 0: enough, or no vLLM."""
     schedule: Schedule
 
     @property
@@ -134,27 +135,27 @@ def _schedule(args: PlannedConfig, task: Task, assumed: Assumed) -> Schedule:
 # The task: rows and prompts of its environment
 
 LOOKED_AT = 64
-"""prompts"""
+"""Prompts that are measured."""
 CHARACTERS_PER_TOKEN = 3.0
-"""of English and figures, where there is no tokenizer; on the safe side"""
+"""Characters of a prompt per token where there is no tokenizer; a cautious figure for English and numbers."""
 UNKNOWN_PROMPT = 512
-"""tokens, when nothing is known"""
+"""Tokens assumed of a prompt when nothing is known."""
 
 
 @dataclass(frozen=True)
 class Task:
     rows: int | None
-    """of the data; None: endless or not known"""
+    """Rows of the data; None: endless or unknown."""
     prompt_mean: float
-    """tokens"""
+    """Mean tokens of a prompt."""
     prompt_longest: int
-    """tokens"""
+    """Tokens of the longest prompt."""
     note: str = ""
-    """how it is known, when it is not measured; may be empty"""
+    """Where the lengths come from when they are not measured; may be empty."""
     seen: int = 0
-    """prompts that were measured"""
+    """Prompts that were measured."""
     endless: bool = False
-    """prompts without number"""
+    """Whether the environment makes prompts without end."""
 
 
 def look_at_task(

@@ -32,10 +32,10 @@ class Refill:
     """Means over rollout batches."""
 
     sampled: float
-    """groups generated"""
+    """Groups generated."""
     rounds: float
     filled: float
-    """share of a full batch that is trained on"""
+    """Share of a full batch that is trained on."""
 
 
 def read_rates(given: Any) -> dict[float, float]:

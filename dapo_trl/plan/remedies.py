@@ -17,11 +17,11 @@ from .planner import Plan
 
 RANK = 32
 ADAPTER_RATE = 1e-5
-"""ten times the paper's learning rate, as an adapter needs it"""
+"""Ten times the paper's learning rate, as an adapter needs it."""
 MAX_DEVICES = 64
 ACCELERATE_FILES = {"ddp": "configs/accelerate/ddp.yaml", "fsdp2": "configs/accelerate/fsdp2.yaml"}
 WORTH_IT = 0.02
-"""of what is missing: a change that saves less is no help"""
+"""Smallest saving worth naming, as a share of the missing memory."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Change:
     name: str
     settings: Mapping[str, Any]
     placement: Placement | None = None
-    """None: as it is"""
+    """Another placement; None: unchanged."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """of ``dapo-trl plan``, for the placement"""
+    """Options of ``dapo-trl plan`` for the placement."""
 
     @property
     def flags(self) -> list[str]:
@@ -48,14 +48,14 @@ class Remedy:
 
     change: Change
     saves: int
-    """bytes of the peak"""
+    """Bytes by which the peak falls."""
     peak: int
-    """bytes"""
+    """Bytes of the new peak."""
     fits: bool
 
 
 Replan = Callable[[Mapping[str, Any], Placement | None], Plan]
-"""plans again with some settings replaced, and placed otherwise"""
+"""Plans again with some settings replaced, on another placement or the same (None)."""
 
 
 def remedies(plan: Plan, replan: Replan, *, most: int = 3) -> list[Remedy]:

@@ -23,11 +23,11 @@ class Speed:
     """Tokens per second of one device."""
 
     generated: float
-    """completion tokens generated and scored"""
+    """Completion tokens generated and scored per second."""
     trained: float
-    """completion tokens trained on, log-probabilities and everything else included"""
+    """Completion tokens trained on per second, log-probabilities and everything else included."""
     source: str
-    """where the figures come from"""
+    """Where the figures come from."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,28 @@ class Schedule:
     """Of all devices together. A completion counts as ``completion_tokens``."""
 
     steps: int | None
-    """optimizer steps of the run; None: not known, because the number of rows is not"""
+    """Optimizer steps of the run; None: unknown, because the number of rows is."""
     rollout_batches: int | None
     groups: int
-    """of a rollout batch"""
+    """Groups of a rollout batch."""
     group_size: int
     updates: int
-    """optimizer steps on each rollout batch"""
+    """Optimizer steps on each rollout batch."""
     completions_per_update: int
     passes: int
-    """of each device in an optimizer step, when all completions have the longest length"""
+    """Microbatches of each device in an optimizer step, when all completions have the longest length."""
     pass_tokens: int
-    """prompts included"""
+    """Token budget of a microbatch, prompts included."""
     warmup_steps: int | None
-    """None: a share of steps that are not known"""
+    """Optimizer steps of the warm-up; None: a share of an unknown number of steps."""
     epochs: float | None
-    """walks through the data; None: endless"""
+    """Walks through the data; None: the data are endless."""
     sampled: float
-    """groups generated for a rollout batch"""
+    """Groups generated for a rollout batch."""
     rounds: float
-    """of generation for a rollout batch"""
+    """Rounds of generation for a rollout batch."""
     filled: float
-    """share of a full rollout batch that is trained on (``min_valid_fraction`` lets it be less than 1)"""
+    """Share of a full rollout batch that is trained on; ``min_valid_fraction`` allows less than 1."""
     prompt_tokens: float
     completion_tokens: float
 
@@ -130,7 +130,7 @@ def seconds_per_step(schedule: Schedule, speed: Speed, *, devices: int, iteratio
 # Calibration: speed and lengths of a run, from its folder
 
 SAME_SIZE = 0.1
-"""share by which the parameters of two models may differ that are taken to be equally fast"""
+"""Relative difference in parameters up to which two models count as equally fast."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,13 @@ class Calibration:
 
     speed: Speed
     completion_tokens: float
-    """mean"""
+    """Mean completion length, in tokens."""
     cut_off: float
-    """share of the completions that were cut off at the limit, of late"""
+    """Share of the last logged completions that were truncated at the limit."""
     model: PreTrainedConfig | None = None
-    """shape of the model; None: its folder does not tell"""
+    """Config of the model; None: unknown from the run's folder."""
     on_cpu: bool = False
-    """``use_cpu`` was set"""
+    """Whether ``use_cpu`` was set."""
 
 
 def read_run(folder: str) -> Calibration:

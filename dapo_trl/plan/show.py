@@ -14,7 +14,7 @@ from .remedies import Remedy
 from .schedule import Schedule, seconds_per_step
 
 WIDTH = 100
-"""characters of a line"""
+"""Characters of a line."""
 _UNBROKEN = "\0"
 SHARDING = {"none": "", "ddp": ", DDP", "zero2": ", ZeRO-2", "zero3": ", ZeRO-3", "fsdp2": ", FSDP2"}
 

@@ -50,14 +50,14 @@ class Traced:
 
     config: PreTrainedConfig = field(compare=False)
     dtype: torch.dtype
-    """of the weights"""
+    """Type of the weights."""
     autocast: torch.dtype | None = None
-    """the precision computed in where it is another"""
+    """The type that is computed in, where it is not that of the weights."""
     adapter: PeftConfig | None = field(default=None, compare=False)
     four_bit: bool = False
-    """the adapter is on 4-bit weights, which are multiplied in ``dtype``"""
+    """Whether the adapter is on 4-bit weights, which are multiplied in ``dtype``."""
     key: str = ""
-    """config and adapter as text"""
+    """Config and adapter as text, by which two models compare equal."""
 
     def __post_init__(self):
         text = self.config.to_json_string(use_diff=False) + str(self.adapter and self.adapter.to_dict())
@@ -69,11 +69,11 @@ class TrainingPass:
     """Bytes of a forward and a backward pass."""
 
     kept: int
-    """from the forward to the backward pass: activations, and copies of the weights in the precision computed in"""
+    """Bytes kept from the forward to the backward pass: activations, and copies of the weights in the computed type."""
     forward_peak: int
-    """the most during the forward pass, ``kept`` included"""
+    """Peak bytes of the forward pass, ``kept`` included."""
     backward_peak: int
-    """the most during the backward pass, ``kept`` included, gradients of the weights not"""
+    """Peak bytes of the backward pass, ``kept`` included and gradients of the weights excluded."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Generation:
     """Bytes of generation, keys and values included."""
 
     prompts_peak: int
-    """the most during the pass over the prompts"""
+    """Peak bytes of the pass over the prompts."""
     last_peak: int
-    """the most during the pass over the last token, beside all others' keys and values"""
+    """Peak bytes of the pass over the last token, keys and values of all others included."""
 
 
 @lru_cache(maxsize=256)
@@ -239,24 +239,24 @@ class Weights:
 
     trained: int
     trained_bytes: int
-    """as they are loaded, and so their gradients"""
+    """Bytes of the trained weights as they are loaded, and so of their gradients."""
     frozen: int
     frozen_bytes: int
     quantized: int
-    """of the frozen: stored in 4 bits"""
+    """Frozen parameters that are stored in 4 bits."""
     largest_quantized: int
-    """of the largest matrix stored in 4 bits"""
+    """Parameters of the largest matrix stored in 4 bits."""
     layer: int
-    """of the largest layer"""
+    """Parameters of the largest layer."""
     outside: int
-    """outside the layers: embeddings, last norm, language-model head"""
+    """Parameters outside the layers: embeddings, last norm, language-model head."""
     head: int
-    """of the language-model head, whether shared with the embeddings or not"""
+    """Parameters of the language-model head, whether shared with the embeddings or not."""
     head_trained: bool
     largest: int
-    """of the largest trained parameter"""
+    """Parameters of the largest trained matrix."""
     base: int
-    """of the model without adapter"""
+    """Parameters of the model without adapter."""
 
     @property
     def total(self) -> int:

@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3366aa", "#dd8833", "#44996b", "#c0504d", "#8a8f98"
 HEADROOM = 1.25
-"""height of an axis in that of its curves: the legend stands above them"""
+"""Height of an axis relative to its curves; the legend stands above them."""
 
 
 def plot_curves(run: Run, path: Path, *, title: str) -> Path:

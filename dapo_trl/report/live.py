@@ -21,7 +21,8 @@ ADDRESS = "127.0.0.1"
 PORT = 8707
 PORTS_TRIED = 20
 REST = 5.0
-"""times as long as reading took, for which a change is not read: a long run leaves the machine to its trainer"""
+"""Pause between two readings, as a multiple of the time that reading took, so that a long run does not slow its
+trainer."""
 METRICS = "metrics.jsonl"
 WATCHED = (
     METRICS,
@@ -45,7 +46,7 @@ class Watched:
         self._tag = ""
         self._data = b""
         self._next = 0.0
-        """when the files are looked at again"""
+        """Clock time from which the files are checked again."""
 
     def read(self) -> tuple[str, bytes]:
         """The data as `page.data` returns them, with a tag that changes when they do."""

@@ -21,15 +21,15 @@ from ..monitor.metrics_file import json_lines
 from ..monitor.status import QUIET, seen
 
 MAX_ROWS = 200_000
-"""logs that are kept in memory; of more every second, fourth, ... one is read"""
+"""Logs that are kept in memory; of a longer file every second, fourth, ... is read."""
 OLDER_NAMES = {
     "completion_length": "completions/mean_length",
     "clip_ratio": "clip_ratio/region_mean",
     "completions/clip_ratio": "completions/clipped_ratio",
 }
-"""what earlier versions, of this project or of TRL, called a metric"""
+"""Metric names of earlier versions of this project or of TRL, with the names of today."""
 COUNT_ON = ("seconds", "ledger/tokens", "num_tokens")
-"""what counts on where a run was resumed, and what earlier versions may have counted from 0 again"""
+"""Metrics that count on when a run is resumed; earlier versions may have started them from 0 again."""
 
 
 @dataclass
@@ -38,20 +38,20 @@ class Run:
 
     folder: Path
     rows: list[dict[str, float]] = field(default_factory=list)
-    """logs in order: finite numbers by name, each with its ``step``"""
+    """Logs in order: finite numbers by name, each with its ``step``."""
     config: dict[str, Any] = field(default_factory=dict)
-    """the settings that were asked for"""
+    """The settings as they were given."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """all settings as they were in force; empty for a run of an earlier version"""
+    """All settings in force; empty for a run of an earlier version."""
     environment: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """by name: "before", "after", ..."""
+    """Results by name: "before", "after", ..."""
     status: str = "stopped"
-    """one of those of `dapo_trl.status`; of a run that says nothing "finished", "running" or "stopped" """
+    """A state of `monitor.status`; without a status file "finished", "running" or "stopped"."""
     why: str = ""
-    """a sentence on the status"""
+    """A sentence on the status."""
     notes: list[str] = field(default_factory=list)
-    """what is missing or cannot be read, in sentences"""
+    """Missing data, one sentence each."""
 
     @property
     def training(self) -> list[dict[str, float]]:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 MAX_SHOWN = 4000
-"""rollouts of a page, all its runs together"""
+"""Rollouts of a page, all its runs together."""
 MAX_CHARACTERS = 24_000_000
-"""of their data, uncompressed"""
+"""Characters of a page's rollouts, uncompressed."""
 PIECES_SHOWN = 30_000
-"""characters of a completion"""
+"""Characters shown of a completion."""
 SLICES = 100
-"""of the steps; each has an equal share of what is shown"""
+"""Parts that the steps are divided into; each part gets an equal share of the rollouts shown."""
 MAX_LINE = 16 * 2**20
 
 

@@ -17,7 +17,7 @@ from ..sampling.token_ledger import FATES
 from .reading import Run
 
 MAX_POINTS = 500
-"""of a curve; of more logs each point is the mean of several, with their smallest and largest value"""
+"""Points of a curve; of more logs each point is the mean of several, with their smallest and largest value."""
 _COUNTING_UP = (
     "ledger/",
     "sampling/rollout_batches",
@@ -27,10 +27,10 @@ _COUNTING_UP = (
     "epoch",
     "seconds",
 )
-"""names, or their beginnings, of what counts up over the run: the last of several logs stands for them"""
+"""Names, or their beginnings, of metrics that count up over the run; the last of several logs stands for them."""
 
 _NO_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint")
-"""asked for, but not what makes a run different from another"""
+"""Settings that do not make one run differ from another."""
 
 
 def curves(rows: Sequence[dict[str, float]], *, most: int = MAX_POINTS) -> dict[str, Any]:
