@@ -25,7 +25,7 @@ from .errors import ConfigError, did_you_mean, one_line
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What the value of a setting must be, beyond its annotated type."""
+    """The limits of a setting's value, beyond its annotated type."""
 
     least: float | None = None
     """Smallest number that is allowed."""
@@ -50,7 +50,7 @@ def setting(
     """A dataclass field that is a setting.
 
     Args:
-        doc: what the setting is, its unit, and when to change it.
+        doc: the setting, its unit, and when to change it.
         factory: makes the default, in place of ``default``.
         least: smallest number that is allowed.
         choices: the texts that are allowed.
@@ -181,7 +181,7 @@ def _checked(
     options: Sequence[str] = (),
 ) -> Any:
     """The value converted to the field's type. YAML reads ``no`` and ``123`` as a bool and a number: for a field that
-    takes text they are what was written."""
+    takes text, the words themselves are used."""
     owner = next((owner for owner in owners if name in names_of(owner)), None)
     if owner is None:
         known = frozenset(options).union(*map(names_of, owners))
@@ -206,7 +206,7 @@ def _shown(value: Any) -> str:
 
 
 def _rule(hint: Any, limits: Limits) -> str:
-    """What a value must be, in words."""
+    """The rule of a setting, in words."""
     more = "" if limits.least is None else f", {limits.least:g} or more"
     words = {
         float: f"a number{more}",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "Takes what train takes and loads no weights: parameters, memory of each device, rollouts, tokens and time, and "
-    "what will go wrong. Exits with 1 if it does not fit, and says which changes would help most."
+    "warnings. Exits with 1 if it does not fit, and names the changes that would help most."
 )
 DOES_NOT_FIT = 1
 
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to those of ``dapo-trl``."""
     plan = commands.add_parser(
         "plan",
-        help="say what a run will do and whether it fits",
+        help="show what a run will do and whether it fits",
         description=HELP,
         usage="dapo-trl plan --config FILE [FILE ...] [--field value ...] [--card NAME] [--json]",
         allow_abbrev=False,

@@ -1,4 +1,4 @@
-"""A model measured in an environment: samples of problems, each judged, and what they come to."""
+"""A model measured in an environment: samples of problems, each judged by the environment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Job = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn for a measurement."""
+    """The way completions are drawn for a measurement."""
 
     temperature: float = 1.0
     """Sampling temperature; 0 always takes the most probable token."""
@@ -75,7 +75,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Problem:
-    """A row of an environment, as the model is shown it."""
+    """A row of an environment, as the model sees it."""
 
     index: int
     prompt: str
@@ -112,15 +112,15 @@ class Sample:
 
 
 class Evaluator:
-    """A model at work on the problems of one environment.
+    """Samples and judges a model's completions of one environment's problems.
 
     Args:
         model: a causal language model with ``generate``.
-        env: the held-out environment; see `environments.make_env`.
-        batch_tokens: most tokens of a batch, prompts and room for completions together: what bounds the memory.
+        env: the held-out environment; see `rollout.environments.make_env`.
+        batch_tokens: token budget of a batch, prompts and room for completions together; it bounds the memory.
         most_rows: most completions of a batch.
-        chat_template_kwargs: what the chat template is to be told, as in training.
-        sync: for processes that hold the model in parts and must generate all together; see `episodes.run_episodes`.
+        chat_template_kwargs: arguments of the chat template, as in training.
+        sync: for processes that hold the model in parts and must generate together; see `rollout.episode_runner`.
     """
 
     def __init__(
@@ -159,8 +159,8 @@ class Evaluator:
         return found
 
     def samples(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:
-        """Draw and judge samples, batch by batch, those of the longest prompts first: should memory not suffice, that
-        shows at once, and the time left is rather over- than underestimated.
+        """Draw and judge samples batch by batch, the longest prompts first: too little memory shows at once, and the
+        remaining time is overestimated rather than underestimated.
 
         Nothing is filtered and no length penalty enters. The model's training mode is restored after each batch, and no
         global random state is touched.
@@ -183,7 +183,7 @@ class Evaluator:
                         f"memory ran out on a single completion of up to {self.sampling.max_completion_length} tokens: "
                         "lower max_completion_length, or use a larger device."
                     ) from None
-                done = None  # what the failed batch holds is free once this block is left
+                done = None  # the failed batch is freed once this block is left
             if done is None:
                 torch.cuda.empty_cache()
                 waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
@@ -208,10 +208,10 @@ class Evaluator:
         episodes = [Episode(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
         numbers = [random_numbers(sampling.seed, problems[place].index, number, limit) for place, number in batch]
 
-        def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+        def generate_turn(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
             ours = np.zeros((len(contexts), room))
-            speaking = [row for row, episode in enumerate(episodes) if not episode.over]
-            for place, row in enumerate(speaking):
+            active = [row for row, episode in enumerate(episodes) if not episode.over]
+            for place, row in enumerate(active):
                 left = numbers[row][len(contexts[place]) - len(prompts[row]) :][:room]
                 ours[place, : len(left)] = left
             shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -223,7 +223,7 @@ class Evaluator:
             transcripts = run_episodes(
                 episodes,
                 prompts or [[self.chat_format.tokenizer.eos_token_id]],
-                speak,
+                generate_turn,
                 chat_format=self.chat_format,
                 limit=limit,
                 step=self._judges.step,

@@ -20,7 +20,7 @@ _ARRAYS = ("accuracy", "lengths", "truncated", "verdicts", "answers")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """``k`` samples of each of ``P`` problems."""
+    """Results of ``k`` samples of each of ``P`` problems."""
 
     accuracy: np.ndarray
     """Raw correctness ``[P, k]`` in [0, 1]; NaN for samples that could not be scored."""
@@ -128,13 +128,13 @@ class Evaluation:
 
 
 def merge(parts: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation from those of several processes, each of other problems."""
+    """Join the evaluations of several processes, each of other problems."""
     arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     return replace(parts[0], **arrays, levels=[level for part in parts for level in part.levels])
 
 
 def plain(value: Any) -> Any:
-    """As JSON can hold it: NaN and infinity become null."""
+    """The value as JSON holds it: NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -143,7 +143,7 @@ def plain(value: Any) -> Any:
 
 
 def _figure(name: str, scores: np.ndarray | None, **options: Any) -> dict[str, Any]:
-    """The mean of one figure per problem, with its interval; None for what there is not."""
+    """The mean of one figure per problem, with its interval; None without scores."""
     if scores is None:
         return {name: None, f"{name}_interval_95": None}
     return {name: mean_of(scores), f"{name}_interval_95": interval(scores, **options)}
@@ -184,27 +184,27 @@ def title(found: Mapping[str, Any]) -> str:
 
 
 def notes(found: Mapping[str, Any], room: int) -> list[str]:
-    """What a reader of the figures must know, in sentences."""
-    said = []
+    """Caveats of the figures, one sentence each."""
+    found_notes = []
     if found["all_alike"]:
         low, high = found["interval_95"]
-        said.append(
+        found_notes.append(
             f"All problems have the same accuracy, so there is nothing to resample: {low:.3f} to {high:.3f} is what "
             f"{found['problems']} problems leave open of problems like them."
         )
     if found["unscorable"]:
-        said.append(
+        found_notes.append(
             f"{found['unscorable']:,} of {found['problems'] * found['samples']:,} samples could not be scored and are "
             "left out (infra_failure: the machinery, not the model); the same command tries them again."
         )
     if found["truncated"] > MUCH_TRUNCATED:
-        said.append(
+        found_notes.append(
             f"{found['truncated']:.0%} of the completions were cut off at {room:,} tokens: with a larger "
             "--max_completion_length the figures may be higher."
         )
     if all(row["maj_at_k"] is None for row in found["by_k"]):
-        said.append("No maj@k: no answers to vote on were read from the completions.")
-    return said
+        found_notes.append("No maj@k: no answers to vote on were read from the completions.")
+    return found_notes
 
 
 def figure(value: float | None) -> str:

@@ -1,8 +1,8 @@
-"""Alarms: what a person should look at now, told from the metrics as they are logged.
+"""Alarms: signs of trouble in the metrics as they are logged.
 
-Each rule looks at the newest logs and says one sentence, with the number, the likely cause and the setting to change;
-or nothing. An alarm sounds once, and again only after it has been quiet for `CLEARED_AFTER` logs. Pure: the report
-finds the alarms of a finished run by the same rules.
+Each rule checks the newest logs and returns one sentence, with the number, the likely cause and the setting to change;
+or None. An alarm is raised once, and again only after `CLEARED_AFTER` quiet logs. Pure: the report finds the alarms of
+a finished run by the same rules.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MAX_GRAD_NORM = 1.0
 
 @dataclass
 class Alarm:
-    """An alarm and, once it is quiet again, since which step."""
+    """An alarm and, once it is quiet again, the step since which it is."""
 
     name: str
     step: int
@@ -69,7 +69,7 @@ class Alarm:
 
 
 class _Known:
-    """What the rules look at: the first and the newest values of each metric."""
+    """The input of the rules: the first and the newest values of each metric."""
 
     def __init__(self, settings: Mapping[str, Any]):
         self.settings = settings
@@ -117,7 +117,7 @@ class AlarmWatch:
     """Takes in logs one by one.
 
     Args:
-        settings: of the run, by name, to be named with their values; what is missing is named alone.
+        settings: the run's settings by name; messages show their values where they are known.
     """
 
     def __init__(self, settings: Mapping[str, Any] | None = None):
@@ -148,7 +148,7 @@ class AlarmWatch:
 
 
 def alarms_in(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) -> list[Alarm]:
-    """All the alarms of a run, in order."""
+    """All alarms of a run, in order."""
     watch = AlarmWatch(settings)
     return [alarm for row in rows for alarm in watch.see(row)]
 
@@ -263,5 +263,5 @@ RULES: Sequence[Callable[[_Known], str | None]] = (
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
-    """NaN of nothing, which no comparison is true of."""
+    """The mean; NaN without values, and every comparison with NaN is false."""
     return float(sum(values) / len(values)) if len(values) else math.nan

@@ -1,4 +1,4 @@
-"""What will go wrong, or do nothing, though the run fits; one sentence each, with the change that helps."""
+"""Warnings of a run that fits: mistakes and settings without effect; one sentence each, with the change that helps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEWEST_GROUPS = 4
 
 
 def cautions(plan: Plan) -> list[str]:
-    """All that is to be said of a plan."""
+    """All warnings of a plan."""
     weights, sharded = plan.weights, plan.args.placement.sharding not in ("none", "ddp")
     return [
         *inert_settings(plan.args),

@@ -1,4 +1,4 @@
-"""A plan of a run: its task, what it will do, the memory of each device, and whether that suffices."""
+"""A plan of a run: its task, its schedule, the memory of each device, and whether that suffices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ uses."""
 
 @dataclass(frozen=True)
 class Assumed:
-    """What no setting says."""
+    """Assumptions that no setting gives."""
 
     pass_rates: dict[float, float]
     completion_tokens: float | None = None
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights as they are loaded."""
+        """Type of the weights as they are loaded."""
         return loaded_dtype(self.config, self.args)
 
     @property
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def context(self) -> int | None:
-        """Tokens that the model takes."""
+        """Tokens that the model takes; None: no limit is known."""
         return context_length(self.config)
 
     @property
@@ -164,8 +164,8 @@ def look_at_task(
     """Make the environment and measure its first prompts with the model's tokenizer.
 
     Args:
-        prompt_tokens: of every prompt, instead.
-        rows: of the data, instead.
+        prompt_tokens: length of every prompt, in place of the measurement.
+        rows: rows of the data, in place of the environment's.
 
     Raises:
         ConfigError: the environment is unknown or rejects its arguments. A Hub that cannot be reached is no error.
@@ -204,7 +204,7 @@ def _tokenizer(model: str) -> Any:
 
 
 def _out_of_reach(error: BaseException) -> bool:
-    """Whether what went wrong is the network's doing."""
+    """Whether an error comes from the network."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ConnectionError):

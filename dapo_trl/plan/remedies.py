@@ -44,7 +44,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change, and what the run would need with it alone."""
+    """One change, and the memory that the run needs with it alone."""
 
     change: Change
     saves: int
@@ -59,8 +59,8 @@ Replan = Callable[[Mapping[str, Any], Placement | None], Plan]
 
 
 def remedies(plan: Plan, replan: Replan, *, most: int = 3) -> list[Remedy]:
-    """The changes that save the most bytes of the peak, each tried by itself; those that make the run fit come first.
-    If none does, the last one is all of them together. Rows that are too long for the model have one remedy alone."""
+    """The changes that save the most bytes of the peak, each tried by itself; changes that make the run fit come
+    first. If none does, the last one is all of them together. Rows too long for the model have a single remedy."""
     changes = _of_the_context(plan) if plan.exceeds_context else _candidates(plan)
     tried = [remedy for change in changes if (remedy := _tried(plan, replan, change)) is not None]
     missing = max(plan.memory.peak - plan.capacity, 0)
@@ -83,7 +83,7 @@ def _tried(plan: Plan, replan: Replan, change: Change) -> Remedy | None:
 
 
 def _all_of(changes: Sequence[Change]) -> Change:
-    """Of several placements, the first is taken."""
+    """Several changes at once; of several placements the first is taken."""
     settings = {name: value for change in changes for name, value in change.settings.items()}
     placed = next((change for change in changes if change.placement is not None), Change("", {}))
     return Change("all of them together", settings, placed.placement, placed.options)

@@ -1,4 +1,4 @@
-"""What a run will do: steps, rollout batches, tokens, warm-up and time; and the speed of a run that has ended."""
+"""Steps, rollout batches, tokens, warm-up and time of a planned run; and the speed of a run that has ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Of all devices together. A completion counts as ``completion_tokens``."""
+    """Figures of all devices together. A completion counts as ``completion_tokens``."""
 
     steps: int | None
     """Optimizer steps of the run; None: unknown, because the number of rows is."""
@@ -62,7 +62,7 @@ class Schedule:
 
     @property
     def completions(self) -> int:
-        """Of a full rollout batch."""
+        """Completions of a full rollout batch."""
         return self.groups * self.group_size
 
     @property
@@ -71,7 +71,7 @@ class Schedule:
 
     @property
     def refill(self) -> float:
-        """Groups generated for each that is trained on; infinite if nothing is ever informative."""
+        """Groups generated per group trained on; infinite if no group is ever informative."""
         return self.sampled / (self.filled * self.groups) if self.filled else math.inf
 
     @property
@@ -93,11 +93,11 @@ class Schedule:
 def optimizer_steps(
     *, max_steps: int, epochs: float, rows: int | None, groups: int, updates: int
 ) -> tuple[int | None, float | None]:
-    """Optimizer steps of a run and its walks through the data, as the trainer's clock counts them: an epoch has as many
-    rollout batches as the rows make full ones, one at least.
+    """Optimizer steps of a run and its walks through the data, as the trainer counts them: an epoch has as many rollout
+    batches as the rows fill, and at least one.
 
     Args:
-        rows: of the data; None: endless, or not known, and then ``epochs`` of them are steps that are not known either.
+        rows: rows of the data; None: endless or unknown, and then the steps of ``epochs`` are unknown too.
     """
     if max_steps > 0:
         return max_steps, None if rows is None else max_steps / updates * groups / rows
@@ -107,11 +107,11 @@ def optimizer_steps(
 
 
 def passes_per_update(rows: int, *, longest: int, budget: int) -> int:
-    """MicrobatchRunner of one device in an optimizer step of ``rows`` completions that all have the longest length.
+    """Microbatches of one device in an optimizer step of ``rows`` completions that all have the longest length.
 
     Args:
         longest: tokens of a row, prompt included.
-        budget: tokens of a pass; a row longer than that has a pass of its own.
+        budget: tokens of a microbatch; a longer row is a microbatch of its own.
     """
     return math.ceil(rows / max(budget // longest, 1))
 
@@ -120,7 +120,7 @@ def seconds_per_step(schedule: Schedule, speed: Speed, *, devices: int, iteratio
     """Mean seconds of an optimizer step, its share of the rollout batch included.
 
     Generation and training follow one another, and both are shared out evenly. Every device is as fast as the one
-    measured: communication costs nothing here, so this is the least that it will take.
+    measured: communication costs nothing here, so this is a lower bound.
     """
     generation = schedule.generated_tokens / (speed.generated * devices)
     training = iterations * schedule.trained_tokens / (speed.trained * devices)
@@ -135,7 +135,7 @@ SAME_SIZE = 0.1
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a run was like."""
+    """Speed and lengths of a run that has ended."""
 
     speed: Speed
     completion_tokens: float
@@ -149,7 +149,7 @@ class Calibration:
 
 
 def read_run(folder: str) -> Calibration:
-    """How fast a run was, and how long its completions were.
+    """Measure the speed of a run and the length of its completions.
 
     Generation: tokens and seconds of the run's ledger, verification included. Training: what else an optimizer step
     took, log-probabilities, the optimizer and everything else included, for the tokens trained on.
@@ -186,7 +186,7 @@ def read_run(folder: str) -> Calibration:
 
 
 def unlike(known: Calibration, model: PreTrainedConfig, card: Card) -> str:
-    """How a run differs from one of this model on this card; empty when it does not, as far as its folder tells."""
+    """How a run differs from one of this model on this card; empty when no difference is known."""
     if known.model is not None:
         theirs, ours = (count_weights(shape, dtype=torch.float32).base for shape in (known.model, model))
         if abs(theirs - ours) > SAME_SIZE * ours:
@@ -197,13 +197,13 @@ def unlike(known: Calibration, model: PreTrainedConfig, card: Card) -> str:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Those that the run kept."""
+    """The settings that the run was given."""
     path = folder / "config.yaml"
     return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
 
 
 def _model(folder: Path, settings: dict[str, Any]) -> PreTrainedConfig | None:
-    """Of the saved model, or where that is an adapter, of the one it was trained on."""
+    """Config of the saved model or, if that is an adapter, of its base model."""
     saved = folder / "model"
     try:
         return read_config(str(saved if (saved / "config.json").is_file() else settings["model"]))

@@ -1,9 +1,9 @@
 """A model on tensors without data: its parameters counted, and the memory of its passes measured.
 
-Two copies of the model, two and three layers deep, are run under PyTorch's FakeTensorMode: every operation says which
-tensors it would allocate, autograd keeps what it would keep, nothing is computed. What the third layer adds is what
-every further layer adds. This holds for any architecture, adapter, precision and for gradient checkpointing, with
-nothing to keep up to date by hand; the kernels are those that PyTorch takes on a CPU (attention that keeps no matrix of
+Two copies of the model, two and three layers deep, are run under PyTorch's FakeTensorMode: operations report the
+tensors they would allocate, autograd keeps the tensors it would keep, and nothing is computed. Every further layer adds
+as much as the third. This holds for any architecture, adapter, precision and for gradient checkpointing, with
+nothing to keep up to date by hand; the kernels are PyTorch's for a CPU (attention that keeps no matrix of
 scores, as flash attention). The language-model head is left out: it has formulas of its own in `memory`.
 """
 
@@ -36,8 +36,8 @@ UNMASKED = "dapo_trl_unmasked"
 
 
 def _unmasked(module, query, key, value, attention_mask, **kwargs):
-    """PyTorch's attention without a mask, as the layouts of `dapo_trl.forward` need it. A model that is run on tensors
-    without data would make one, because it cannot see that nothing is masked."""
+    """PyTorch's attention without a mask, as the layouts of `update.logprobs` need it. On tensors without data a model
+    would make a mask, because it cannot see that nothing is masked."""
     return sdpa_attention_forward(module, query, key, value, None, **kwargs)
 
 
@@ -140,7 +140,7 @@ def generation(model: Traced, *, rows: int, prompt: int, length: int) -> Generat
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive, of those made while it is on."""
+    """Counts the bytes of live tensors that were made while it is on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def ignore(self, tensors: Iterable[Any]) -> None:
-        """These are counted elsewhere."""
+        """Leave out tensors that are counted elsewhere."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             self._known[storage._cdata] = weakref.ref(storage)
@@ -176,7 +176,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def _all_layers(model: Traced, measured: Callable[[int], tuple[int, ...]]) -> tuple[int, ...]:
-    """What all layers need, from what two and three need."""
+    """The need of all layers, extrapolated from two and three."""
     layers = model.config.get_text_config().num_hidden_layers
     if layers <= 3:
         return measured(layers)
@@ -310,7 +310,11 @@ def with_adapter(model: Any, adapter: PeftConfig | None, *, four_bit: bool = Fal
 
 
 def weight_dtype(config: PreTrainedConfig, init: dict[str, Any]) -> torch.dtype:
-    """What a model's weights are loaded as: TRL takes float32 unless ``model_init_kwargs`` says otherwise."""
+    """The type that a model's weights are loaded as: float32 in TRL, unless ``model_init_kwargs`` names another.
+
+    Raises:
+        ConfigError: ``dtype`` is not a type.
+    """
     asked = init.get("dtype", "float32")
     if asked in ("auto", None):
         return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
@@ -326,7 +330,7 @@ def count_weights(
     """Count exactly, by building the model and its adapter without data.
 
     Args:
-        dtype: what the weights are loaded as.
+        dtype: the type that the weights are loaded as.
         adapter: of PEFT, with its ``modules_to_save``.
         four_bit: the linear layers but the language-model head are in NF4.
     """
@@ -370,8 +374,8 @@ def count_weights(
 
 
 def _four_bit(model: nn.Module) -> set[int]:
-    """The parameters that transformers hands to bitsandbytes: those of the linear layers, without the head and what is
-    shared with it."""
+    """The parameters that transformers quantizes with bitsandbytes: all linear layers except the head and layers that
+    share its weights."""
     kept = get_keys_to_not_convert(model)
     return {
         id(module.weight)

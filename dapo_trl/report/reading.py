@@ -1,6 +1,6 @@
-"""What there is of a run's folder: torn, empty, huge, still growing, or of an older format.
+"""A run's folder in any state: truncated, empty, huge, still growing, or of an older format.
 
-Nothing here fails over a file's content: what can be read is read, and `Run.notes` says what cannot.
+Missing data (truncated, older or still-growing files) is reported in `Run.notes`; no content of a file is an error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COUNT_ON = ("seconds", "ledger/tokens", "num_tokens")
 
 @dataclass
 class Run:
-    """A run as far as its folder tells."""
+    """A run, read from its folder."""
 
     folder: Path
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -72,7 +72,7 @@ def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
     """Read a run's folder.
 
     Args:
-        may_be_empty: the run may begin later.
+        may_be_empty: accept a folder whose run has not begun.
 
     Raises:
         ConfigError: there is no such folder, or nothing of a run in it.
@@ -158,7 +158,7 @@ def _numbers(content: dict[str, Any]) -> dict[str, float]:
 
 
 def _counted_on(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The same logs, with the sessions of a resumed run added up."""
+    """The logs with the sessions of a resumed run added up."""
     for name in COUNT_ON:
         before = last = 0.0
         for row in rows:
@@ -193,7 +193,7 @@ def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _unsaid_status(run: Run, newest: float | None) -> str:
-    """Of a run without a ``status.json``, from how far it came."""
+    """The status of a run without a ``status.json``, from its logs."""
     last = max((row["step"] for row in run.rows), default=0)
     ended = next((name for row in reversed(run.rows) for name in ("train_runtime", "loss") if name in row), "")
     complete = last >= run.max_steps if run.max_steps else ended == "train_runtime"

@@ -213,7 +213,7 @@ def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder
         count=count,
         names=trainer.reward_func_names,
         env=trainer.env,
-        most_bytes=MAX_BYTES // accelerator.num_processes,
+        max_bytes=MAX_BYTES // accelerator.num_processes,
     )
 
 
