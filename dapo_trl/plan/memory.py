@@ -70,8 +70,8 @@ def optimizer_bytes(name: str, parameters: int, size: float) -> int:
 
 
 def optimizer_scratch(name: str, trained_bytes: int, largest_bytes: int, *, cuda: bool) -> int:
-    """Bytes that an optimizer step needs beside states and gradients. ``adamw_torch`` works on all parameters at once on
-    a GPU and keeps one number for each (``foreach``), on one after the other on a CPU; the fused form needs nothing."""
+    """Bytes that an optimizer step needs for itself. ``adamw_torch`` works on all parameters at once on a GPU and keeps
+    one number for each (``foreach``), on one after the other on a CPU; the fused form needs nothing."""
     if "fused" in name or "8bit" in name:
         return 0
     return trained_bytes if cuda else 2 * largest_bytes
