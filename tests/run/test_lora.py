@@ -179,4 +179,8 @@ def test_what_cannot_be_merged_is_one_clear_line(run, tmp_path, capsys):
 def test_a_learning_rate_for_full_training_is_warned_of_and_the_readmes_is_not(tiny_model, tmp_path):
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(target_modules="all-linear"))
     found = {rate: cautions_at_start(model, config(tmp_path, learning_rate=rate)) for rate in (1e-6, 1e-5, 6e-4)}
-    assert [any("an adapter hardly moves" in line for line in found[rate]) for rate in found] == [True, False, False]
+    assert [any("too small to move an adapter" in line for line in found[rate]) for rate in found] == [
+        True,
+        False,
+        False,
+    ]
