@@ -1,4 +1,21 @@
-"""Tasks with verifiable rewards, as Gymnasium environments. Importing this package registers their ids."""
+"""Tasks with verifiable rewards, as Gymnasium environments. Importing this package registers their ids.
+
+base.py                 `TaskEnv`: the base of every environment here, and of yours; completions and judgements
+contract.py             the one check of what reset, step and info must be
+numeric.py              checks of numbers
+spaces.py               `UnicodeText`, the space of prompts and answers
+rows.py                 rows from arguments, files and data sets
+math/, code/            the tasks
+verifiers/              text in, judgement out: answers and programs
+sandbox/                running programs that nobody has read
+wrappers/               format, length and repetition rewards; recording of verdicts
+reward_check/           `check_reward_env`: is a reward fit to train on
+description.py          an environment as data, to compare runs and make it again
+rejudge.py              recorded answers judged again
+plugins.py              environments of installed packages
+reasoning_gym_tasks.py  the tasks of reasoning-gym whose rewards are sound
+text.py                 long texts and values, shortened for messages
+"""
 
 from gymnasium import register
 
