@@ -46,7 +46,7 @@ def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", e
         group_size: ``G``, completions of one prompt; ``N`` must be a multiple of it.
         scale: ``"none"`` for ``R - mean``; ``"group"`` divides by the group's standard deviation plus ``eps`` (the
             paper); ``"batch"`` by that of all ``N`` rewards. Standard deviations are unbiased (Bessel), as in TRL.
-        eps: added to the standard deviation.
+        eps: Added to the standard deviation.
 
     Returns:
         ``[N]`` advantages.
@@ -74,7 +74,7 @@ def decoupled_advantages(rewards: Tensor, weights: Tensor, group_size: int, *, e
         rewards: ``[N, F]``; NaN where a reward does not apply. A row of nothing but NaN gets advantage 0.
         weights: ``[F]``.
         group_size: ``G``; ``N`` must be a multiple of it.
-        eps: added to the standard deviations.
+        eps: Added to the standard deviations.
 
     Returns:
         ``[N]`` advantages, centred and scaled over all ``N``.
@@ -107,7 +107,7 @@ def informative_groups(scores: Tensor, *, rule: str = "zero_variance", tol: floa
             nothing but NaN is not informative.
         rule: ``"zero_variance"`` keeps a group whose scores differ. ``"all_zero"`` keeps a group with any non-zero
             score, the literal textbook rule: it also keeps groups that are all correct, whose advantages are all 0.
-        tol: scores closer than this are equal. The comparison is max - min: a float32 standard deviation of eight
+        tol: Scores closer than this are equal. The comparison is max - min: a float32 standard deviation of eight
             times 0.3 is 3e-8, not 0.
 
     Returns:
@@ -159,8 +159,8 @@ def clipped_surrogate(
     Args:
         ratio: ``[N, T]`` or ``[N, 1]``.
         advantages: ``[N]``.
-        epsilon_low: how far the ratio may fall below 1 before a negative advantage stops pushing.
-        epsilon_high: how far it may rise above 1 before a positive advantage stops pulling.
+        epsilon_low: How far the ratio may fall below 1 before a negative advantage stops pushing.
+        epsilon_high: How far it may rise above 1 before a positive advantage stops pulling.
 
     Returns:
         The loss (minus the objective), and two bool masks of the entries whose gradient was cut off at the lower and
@@ -208,7 +208,7 @@ def aggregate_loss(
         loss: ``[N, T]``, or ``[N, 1]``: the same for every token of a completion.
         mask: ``[N, T]``, 1 for tokens that count.
         mode: ``"token"`` or ``"sequence"``.
-        normalizer: what the sum is divided by: active tokens (``"token"``) or completions (``"sequence"``). Give that
+        normalizer: The divisor of the sum: active tokens (``"token"``) or completions (``"sequence"``). Give that
             of the whole optimizer step over all processes, and the sum over micro-batches and processes is exactly
             the loss of the undivided batch. By default that of the arguments.
 

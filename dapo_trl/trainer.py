@@ -80,7 +80,7 @@ class DAPOTrainer(ResumableTrainer):
         processing_class: The tokenizer; by default the model's own.
         reward_processing_classes: Tokenizers of reward models.
         callbacks: Callbacks of transformers.
-        optimizers: Optimizer and scheduler in place of those that ``args`` describe.
+        optimizers: Optimizer and scheduler of your own.
         quantization_config: Loads the model quantized.
         peft_config: Trains an adapter of this kind.
         tools: TRL's tools; with ``group_filter="none"`` alone.

@@ -59,11 +59,11 @@ class TestInformativeGroups:
     ROWS = torch.tensor(
         [
             [0.0, 0.0, 0.0, 0.0],  # all wrong
-            [1.0, 1.0, 1.0, 1.0],  # all right
+            [1.0, 1.0, 1.0, 1.0],  # all correct
             [0.0, 1.0, 0.0, 0.0],  # mixed
             [0.3, 0.3, 0.3, 0.3],  # constant
             [NAN, NAN, NAN, NAN],  # unscorable
-            [NAN, 1.0, 1.0, 1.0],  # all right, as far as can be told
+            [NAN, 1.0, 1.0, 1.0],  # all correct, as far as is known
             [NAN, 1.0, 0.0, 1.0],  # mixed, as far as can be told
             [-1.0, -1.0, -1.0, -1.0],
         ]
