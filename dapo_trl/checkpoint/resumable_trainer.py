@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import GRPOTrainer
 
 from ..distributed import explain_lost_process
@@ -57,7 +57,12 @@ class ResumableTrainer(GRPOTrainer):
         gc.collect()
         self.accelerator.end_training()
 
-    def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
+    def train(
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Train, as any Hugging Face trainer does; a torn checkpoint is never resumed from.
 
         Args:

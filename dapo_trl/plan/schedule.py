@@ -67,6 +67,7 @@ class Schedule:
 
     @property
     def warmup_batches(self) -> float | None:
+        """Rollout batches of the warm-up; None: unknown."""
         return None if self.warmup_steps is None else self.warmup_steps / self.updates
 
     @property
