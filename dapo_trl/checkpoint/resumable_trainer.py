@@ -129,7 +129,7 @@ class ResumableTrainer(GRPOTrainer):
         own = load_state(checkpoint, self.accelerator.process_index, shape=self.rollout_shape())
         [everyones] = broadcast_object_list([own and own.get("everyones")])
         if everyones is None:
-            self.warn(f"{checkpoint} does not say where the prompt stream stood: prompts start from the first again.")
+            self.warn(f"{checkpoint} holds no state of the prompt stream: prompts start from the first again.")
         elif own is None:
             raise ConfigError(
                 f"{checkpoint} holds no state of process {self.accelerator.process_index}: all processes must see the "

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..plan.planner import Assumed, Plan
 
 HELP = (
-    "Takes what train takes and loads no weights: parameters, memory of each device, rollouts, tokens and time, and "
+    "Takes the arguments of train and loads no weights: parameters, memory of each device, rollouts, tokens, time and "
     "warnings. Exits with 1 if it does not fit, and names the changes that would help most."
 )
 DOES_NOT_FIT = 1
@@ -40,10 +40,10 @@ def add_parser(commands: Any) -> None:
     own = [
         add("--config", nargs="+", action="extend", default=[], metavar="FILE", help="as for train"),
         add("--card", metavar="NAME", help="a GPU: RTX 4090, A100 80GB, ...; default: the one here, or this CPU"),
-        add("--devices", type=int, metavar="N", help="how many of them; default: those of --accelerate, or 1"),
+        add("--devices", type=int, metavar="N", help="number of devices; default: that of --accelerate, or 1"),
         add("--accelerate", metavar="FILE", help="the file that accelerate launch will be given"),
-        add("--pass_rate", default="0.5", metavar="RATE", help="of the prompts: 0.3, or {0: 3, 0.5: 7}"),
-        add("--completion_tokens", type=float, metavar="N", help="mean length; default: the limit"),
+        add("--pass_rate", default="0.5", metavar="RATE", help="pass rate of the prompts: 0.3, or {0: 3, 0.5: 7}"),
+        add("--completion_tokens", type=float, metavar="N", help="mean length of completions; default: the limit"),
         add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured"),
         add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's"),
         add("--calibration", metavar="RUN_DIR", help="an earlier run of this model, for tokens per second"),
