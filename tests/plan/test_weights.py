@@ -25,7 +25,7 @@ PUBLISHED = {  # parameters, as the Hub gives them
 }
 
 
-def shape(name: str):
+def model_shape(name: str):
     return read_config(str(MODELS / f"{name}.json"))
 
 
@@ -39,14 +39,14 @@ def test_every_shipped_shape_has_a_published_count():
 
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
 def test_parameters_are_those_published(name, published):
-    found = count_weights(shape(name), dtype=torch.float32)
+    found = count_weights(model_shape(name), dtype=torch.float32)
     assert (found.trained, found.frozen, found.base) == (published, 0, published)
     assert found.trained_bytes == 4 * published
 
 
 def test_layers_and_what_is_outside_are_counted_by_hand():
     """Qwen2.5-7B: hidden 3584, intermediate 18944, 28 heads, 4 of keys and values, vocabulary 152064, not tied."""
-    found = count_weights(shape("qwen2.5-7b"), dtype=torch.bfloat16)
+    found = count_weights(model_shape("qwen2.5-7b"), dtype=torch.bfloat16)
     attention = 2 * 3584 * 3584 + 3584 + 2 * (3584 * 512 + 512)
     layer = attention + 3 * 3584 * 18944 + 2 * 3584
     assert found.layer == layer
@@ -57,7 +57,7 @@ def test_layers_and_what_is_outside_are_counted_by_hand():
 
 def test_an_adapter_is_counted_by_hand():
     """Rank 16 on the seven matrices of a layer of Qwen2.5-1.5B: 16 x (inputs + outputs) each."""
-    found = count_weights(shape("qwen2.5-1.5b"), dtype=torch.bfloat16, adapter=lora())
+    found = count_weights(model_shape("qwen2.5-1.5b"), dtype=torch.bfloat16, adapter=lora())
     ends = [1536 + 1536, 1536 + 256, 1536 + 256, 1536 + 1536, 1536 + 8960, 1536 + 8960, 8960 + 1536]
     assert found.trained == 28 * 16 * sum(ends)
     assert found.trained_bytes == 4 * found.trained, "PEFT makes adapters float32"
@@ -89,7 +89,7 @@ def test_adapters_count_as_in_peft(tiny_model, changes):
 def test_four_bits_are_those_of_the_layers_with_their_constants():
     """QLoRA, section 3: 4 bits, and 0.127 bits of constants for each."""
     assert abs(NF4_BYTES * 8 - 4.127) < 1e-3
-    found = count_weights(shape("qwen2.5-7b"), dtype=torch.bfloat16, adapter=lora(), four_bit=True)
+    found = count_weights(model_shape("qwen2.5-7b"), dtype=torch.bfloat16, adapter=lora(), four_bit=True)
     matrices = 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
     assert found.quantized == matrices and found.largest_quantized == 3584 * 18944
     rest = PUBLISHED["qwen2.5-7b"] - matrices
@@ -129,7 +129,7 @@ def test_dora_magnitudes_stay_float32_on_four_bits(tiny_model):
     [({}, torch.float32), ({"dtype": "bfloat16"}, torch.bfloat16), ({"dtype": "auto"}, torch.bfloat16)],
 )
 def test_weights_are_loaded_as_trl_loads_them(init, dtype):
-    assert weight_dtype(shape("qwen2.5-0.5b"), init) == dtype
+    assert weight_dtype(model_shape("qwen2.5-0.5b"), init) == dtype
 
 
 @pytest.mark.parametrize(
