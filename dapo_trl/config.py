@@ -64,8 +64,9 @@ class DAPOConfig(GRPOConfig):
     loss_type: str = setting(
         "dapo",
         "'dapo': token-level loss, divided by the active tokens of the optimizer step. 'grpo': mean over completions "
-        "of the mean over tokens. TRL's other losses are computed by TRL.",
+        "of the mean over tokens. TRL's other losses are computed by TRL. 'my_module:MyLoss': your own.",
         choices=LOSS_TYPES,
+        own=True,
     )
     importance_sampling_level: str = setting(
         "token",
@@ -98,11 +99,15 @@ class DAPOConfig(GRPOConfig):
         "error.",
         choices=("train", "raise"),
     )
+    generation_backend: str | None = setting(
+        None, "A generation backend of your own, as 'module:Class' (docs/extending.md). None: transformers, or vLLM."
+    )
     prompt_selection: str = setting(
         "uniform",
         "'uniform': every prompt in turn. 'predicted': prompts whose groups were all correct or all wrong before, and "
-        "almost certainly are again, are skipped most of the time.",
+        "almost certainly are again, are skipped most of the time. 'my_module:MySelector': your own.",
         choices=("uniform", "predicted"),
+        own=True,
     )
     surplus_max_age: int | None = setting(
         None,

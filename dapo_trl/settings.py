@@ -31,11 +31,13 @@ class Limits:
     """Smallest number that is allowed."""
     choices: tuple[str, ...] = ()
     """The texts that are allowed; empty: any."""
+    own: bool = False
+    """A class of the user's is allowed too, as ``module:Class``; see docs/extending.md."""
 
     def allow(self, value: object) -> bool:
         """Whether a value of the right type is within the limits."""
         if isinstance(value, str):
-            return not self.choices or value in self.choices
+            return not self.choices or value in self.choices or (self.own and ":" in value)
         return self.least is None or not isinstance(value, int | float) or value >= self.least
 
 
@@ -46,6 +48,7 @@ def setting(
     factory: Any = dataclasses.MISSING,
     least: float | None = None,
     choices: Sequence[str] = (),
+    own: bool = False,
 ) -> Any:
     """A dataclass field that is a setting.
 
@@ -54,8 +57,9 @@ def setting(
         factory: makes the default, in place of ``default``.
         least: smallest number that is allowed.
         choices: the texts that are allowed.
+        own: a class of the user's is allowed too, as ``module:Class``.
     """
-    metadata = {"help": doc, "limits": Limits(least, tuple(choices))}
+    metadata = {"help": doc, "limits": Limits(least, tuple(choices), own)}
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
 
 
@@ -83,20 +87,24 @@ def check(settings: Any, inherited: Mapping[str, Limits] | None = None, *, label
             raise ConfigError(f"{label(name)} is {_shown(value)}: it must be {_rule(_hints(owner)[name], limits)}.")
 
 
-def load_object(name: str, *, what: str) -> Any:
-    """Import the object that a setting names as ``module:Name``.
+def load_object(name: str, *, what: str, kind: str = "a class or a function") -> Any:
+    """Import the class or function that a setting names as ``module:Name``.
 
     Args:
-        what: the setting, for messages.
+        what: The setting, for messages.
+        kind: What it must be, for messages.
 
     Raises:
-        ConfigError: there is no such module, or no such name in it.
+        ConfigError: There is no such module, or no such name in it, or it cannot be called.
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{what} names {name!r}, which cannot be imported: {one_line(error)}.") from error
+    if not callable(found):
+        raise ConfigError(f"{what} names {name!r}, a {type(found).__name__}: it must be {kind}.")
+    return found
 
 
 def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[str, Any]:
@@ -208,10 +216,11 @@ def _shown(value: Any) -> str:
 def _rule(hint: Any, limits: Limits) -> str:
     """The rule of a setting, in words."""
     more = "" if limits.least is None else f", {limits.least:g} or more"
+    own = ", or a class of your own as module:Class" if limits.own else ""
     words = {
         float: f"a number{more}",
         int: f"a whole number{more}",
-        str: f"one of {', '.join(limits.choices)}" if limits.choices else "text",
+        str: f"one of {', '.join(limits.choices)}{own}" if limits.choices else "text",
         bool: "true or false",
         dict: "a mapping",
         list: "a list",

@@ -143,8 +143,8 @@ def _entry(spec: EnvSpec, name: str) -> _Entry:
         make = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
     except Exception as error:
         return _Entry(name, "?", "?", f"cannot be loaded: {one_line(error)}")
-    count = getattr(make, "num_rows", "of its arguments")
-    rows = "endless" if count is None else f"{count:,}" if isinstance(count, int) else str(count)
+    count = getattr(make, "num_rows", "unknown")  # a property where it depends on the arguments
+    rows = "endless" if count is None else f"{count:,}" if isinstance(count, int) else "of its arguments"
     parameters = inspect.signature(make).parameters
     rewards = [
         spec.kwargs.get(reward, parameters[reward].default)

@@ -16,8 +16,7 @@ from envs.description import describe
 
 from ..errors import ConfigError
 from ..monitor.console import progress_bar
-from ..rollout.env_wrappers import wrap_env
-from ..rollout.environments import make_env, row_count
+from ..rollout.environments import make_env, row_count, wrap_env
 from .evaluator import Evaluator, Problem, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load

@@ -18,11 +18,9 @@ from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..generation.seeded import generate, random_numbers, stop_ids
 from ..rollout.chat_format import ChatFormat
-from ..rollout.environments import env_name
+from ..rollout.environments import EnvironmentRows, env_name, shown_text
 from ..rollout.episode import Episode
-from ..rollout.episode_runner import SyncFn, Transcript, run_episodes
-from ..rollout.judging import EnvPool
-from ..rollout.trl_bridge import EnvironmentRows, shown_text
+from ..rollout.episode_runner import EnvPool, SyncFn, Transcript, run_episodes
 from .estimators import MAX_SAMPLES
 from .results import Evaluation
 
@@ -243,7 +241,7 @@ class Evaluator:
             answer=outcome.answer,
             cause=outcome.cause,
             length=transcript.own,
-            truncated=transcript.cut,
+            truncated=transcript.truncated,
             completion=self.chat_format.tokenizer.decode(transcript.ids, skip_special_tokens=True),
         )
 

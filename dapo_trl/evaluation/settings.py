@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..rollout.env_wrappers import wrapper_settings
+from ..rollout.environments import wrapper_settings
 from ..settings import check, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..sampling.token_ledger import FATES
+from ..sampling.token_ledger import ACCOUNTS
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ METRICS: dict[str, Metric] = {
     **{
         f"ledger/{fate}_{unit}": Metric(f"{unit}: {meaning}", "run", "-")
         for unit in ("tokens", "seconds")
-        for fate, meaning in FATES.items()
+        for fate, meaning in ACCOUNTS.items()
     },
 }
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, tensor
+from torch import Tensor
 
-from ..rollout.trl_bridge import Rollout
-from ..update.batching import Batch, Row
+from ..rollout.types import Rollout, TrainingRow
+from ..update.batching import Microbatch
 
 logger = logging.getLogger("dapo_trl")
 
@@ -101,31 +101,31 @@ class RolloutRecorder:
         self._samples.append(_Sample(rollout, advantage=0.0))
 
     def mark(
-        self, updates: list[list[Row]], plan: list[list[int]], fresh: list[Rollout], advantages: Tensor, size: int
+        self, steps: list[list[TrainingRow]], plan: list[list[int]], fresh: list[Rollout], advantages: Tensor, size: int
     ) -> None:
         """Choose among the completions that are trained on, and mark this process's rows of them.
 
         Args:
-            updates: the rows of each optimizer step.
+            steps: the rows of each optimizer step.
             plan: their numbers; the last ``len(fresh)`` are those of ``fresh``, groups of ``size`` side by side.
             advantages: ``[rows of all processes]``.
         """
         first, worth = len(advantages) - len(fresh), advantages.tolist()
         chosen = {first + i for i in choose(worth[first:], size, self.count - self._dropped)}
-        for rows, numbers in zip(updates, plan, strict=True):
+        for rows, numbers in zip(steps, plan, strict=True):
             for row, number in zip(rows, numbers, strict=True):
-                row["recorded"] = tensor(len(self._samples) if number in chosen else -1)
+                row.sample = len(self._samples) if number in chosen else -1
                 if number in chosen:
                     self._samples.append(_Sample(fresh[number - first], worth[number]))
 
-    def see(self, batch: Batch, logps: Tensor, step: int) -> None:
+    def see(self, batch: Microbatch, logps: Tensor, step: int) -> None:
         """A pass over some rows: their log-probabilities ``[N, T]`` under the policy after ``step`` optimizer steps."""
-        old = batch.get("old_per_token_logps")
-        for row, number in enumerate(batch["recorded"].tolist()):
+        old = batch.old_logps
+        for row, number in enumerate(batch.samples):
             if old is None or not 0 <= number < len(self._samples):
                 continue
             sample = self._samples[number]
-            if sample.rollout.fate == "trained":
+            if sample.rollout.account == "trained":
                 length = len(sample.rollout.completion_ids)
                 sample.before = old[row, :length].detach().clone()
                 sample.change = (logps[row, :length] - old[row, :length]).detach()
@@ -182,7 +182,7 @@ class RolloutRecorder:
             "tokens": rollout.tokens,
             "left_out": [gap[0], gap[1] - gap[0]],
             "own": None if rollout.loss_mask is None else part(rollout.loss_mask),
-            "fate": rollout.fate,
+            "fate": rollout.account,
             "verdict": None if outcome is None else outcome.verdict,
             "accuracy": None if outcome is None else _number(outcome.accuracy),
             "rewards": rewards,

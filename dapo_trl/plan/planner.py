@@ -13,8 +13,7 @@ from ..checks import context_length
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
-from ..rollout.environments import make_env, row_count
-from ..rollout.trl_bridge import EnvironmentRows
+from ..rollout.environments import EnvironmentRows, make_env, row_count
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig

@@ -16,10 +16,11 @@ import torch
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..prompts.difficulty import Difficulty
-from ..prompts.selector import PromptSelector
+from ..prompts.selector import make_selector
 from ..prompts.stream import PromptStream
+from ..rollout.types import Group
 from ..sampling.group_filter import DynamicSampler
-from ..sampling.surplus import BankedGroup, SurplusBuffer
+from ..sampling.surplus import SurplusBuffer
 
 WARM_UP, BATCHES = 4, 40
 """Rollout batches until predictions have settled, and rollout batches that are counted."""
@@ -66,11 +67,11 @@ def expected_refill(args: DAPOConfig, rates: Mapping[float, float], *, rows: int
     simulation = _Simulation(args, rates, rows)
     for _ in range(WARM_UP):
         simulation.batch()
-    banked = len(simulation.bank.groups)
+    banked = len(simulation.surplus.groups)
     found = np.array([simulation.batch() for _ in range(BATCHES)], dtype=float)
     sampled, used, rounds = found.sum(axis=0) / BATCHES
     # Groups in the buffer before were generated for these batches; groups left in it were not.
-    sampled += (banked - len(simulation.bank.groups)) / BATCHES
+    sampled += (banked - len(simulation.surplus.groups)) / BATCHES
     return Refill(float(sampled), float(rounds), float(used / args.groups_per_rollout))
 
 
@@ -85,15 +86,15 @@ class _Simulation:
         self._rates = self._dice.choice(values, size or MAX_PROMPTS, p=weights / weights.sum())
         stream = PromptStream(_Keys(), size=size, seed=args.seed, shuffle=size is not None)
         difficulty = Difficulty(size or 0, group_size=args.num_generations, rule=args.group_filter)
-        self.selector = PromptSelector(stream, difficulty, mode=args.prompt_selection, seed=args.seed)
-        self.bank = SurplusBuffer(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
+        self.selector = make_selector(args.prompt_selection, stream, difficulty, seed=args.seed)
+        self.surplus = SurplusBuffer(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
         self._step = 0
 
     def batch(self) -> tuple[int, int, int]:
         """Groups generated, groups trained on, rounds."""
         args = self.args
-        self.bank.expire(self._step)
-        banked = self.bank.take(args.groups_per_rollout)
+        self.surplus.expire(self._step)
+        banked = self.surplus.take(args.groups_per_rollout)
         sampler = DynamicSampler(
             target=args.groups_per_rollout,
             rule=args.group_filter,
@@ -112,8 +113,8 @@ class _Simulation:
             kept = [name == "kept" for name in sampler.add(torch.from_numpy(scores))]
             self.selector.observe(choice, rows, scores, np.array(kept))
         self.selector.tick()
-        surplus = min(sampler.have - sampler.used, self.bank.room)
-        self.bank.put([BankedGroup([], [], [], [], 0.0, self._step) for _ in range(surplus)])
+        surplus = min(sampler.have - sampler.used, self.surplus.room)
+        self.surplus.put([Group([], [], [], 0.0, self._step) for _ in range(surplus)])
         self._step += args.updates_per_rollout
         return sampler.counts.sampled, sampler.used, sampler.rounds
 

@@ -13,7 +13,7 @@ from ..monitor.alarms import alarms_in
 from ..monitor.diagnosis import HELD_OUT, held_out, why_nothing_is_learnt
 from ..monitor.metrics import INHERITED, METRICS
 from ..monitor.status import RUNNING
-from ..sampling.token_ledger import FATES
+from ..sampling.token_ledger import ACCOUNTS
 from .reading import Run
 
 MAX_POINTS = 500
@@ -142,7 +142,7 @@ def meanings() -> dict[str, dict[str, str]]:
         name: {"definition": metric.definition, "over": metric.over, "healthy": metric.healthy}
         for name, metric in (METRICS | INHERITED).items()
     }
-    return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in FATES.items()}
+    return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in ACCOUNTS.items()}
 
 
 def labels(folders: Sequence[Path]) -> list[str]:

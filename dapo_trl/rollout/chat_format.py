@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trl.chat_template_utils import parse_response
+
 from envs import Completion
 
 from ..errors import ConfigError
@@ -64,6 +66,19 @@ class ChatFormat:
         chat parser may have split the reasoning off the message."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Completion(text, n_tokens=len(ids), finish_reason="stop" if self.is_ended(ids) else "length")
+
+    def completions(
+        self, prompts: list[Any], prompt_ids: list[list[int]], completion_ids: list[list[int]]
+    ) -> list[Any]:
+        """Completions as TRL hands them to reward functions: text, or a list of one message after chat messages."""
+        texts = self.tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+        if isinstance(prompts[0], str):
+            return texts
+        parsed = any(getattr(self.tokenizer, name, None) for name in ("response_template", "response_schema"))
+        if not parsed:
+            return [[{"role": "assistant", "content": text}] for text in texts]
+        pairs = zip(completion_ids, prompt_ids, strict=True)
+        return [[parse_response(self.tokenizer, ids, prefix=prefix, tools=[])] for ids, prefix in pairs]
 
     def is_ended(self, ids: list[int]) -> bool:
         """Whether the model ended its turn by itself."""

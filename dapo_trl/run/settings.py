@@ -10,7 +10,7 @@ from typing import Any
 from ..config import DAPOConfig
 from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
-from ..rollout.env_wrappers import wrapper_settings
+from ..rollout.environments import wrapper_settings
 from ..settings import check, names_of, read_files, read_flags, setting
 
 

@@ -33,8 +33,7 @@ from ..monitor.rollout_recorder import MAX_BYTES, RolloutRecorder
 from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
-from ..rollout.env_wrappers import wrap_env
-from ..rollout.environments import make_env, row_count
+from ..rollout.environments import make_env, row_count, wrap_env
 from ..trainer import DAPOTrainer
 from .lora import idle_adapter_settings, peft_config, quantization_config
 from .settings import RunConfig

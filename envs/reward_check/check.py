@@ -19,13 +19,15 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
+from ..numeric import is_count
+from ..text import one_line
 from .checks import CHECKS, Check, Scale, run_checks
 from .client import Client, NotMade
 from .episode import Fault
 from .examination import Evidence, Examination, sample_rows
 
 DEFAULT_ROWS = 20
-"""Seconds that judging one answer may take."""
+"""Rows that are looked at by default."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ class _Pickled:
             self._bytes = cloudpickle.dumps(env)
         except Exception as error:
             raise ValueError(
-                f"check_reward_env: the environment cannot be pickled ({type(error).__name__}: {error}): give its id, "
-                "or a function that makes it"
+                f"check_reward_env: the environment cannot be pickled ({type(error).__name__}: {one_line(error)}): "
+                "give its id, or a function that makes it"
             ) from error
         finally:
             if module is not None and by_value:
@@ -184,7 +186,7 @@ def _is_importable(module: str) -> bool:
 
 
 def _check_settings(rows: int, time_limit: float | None, skip: Iterable[str]) -> None:
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+    if not is_count(rows):
         raise ValueError(f"check_reward_env: rows={rows!r} must be an integer of at least 1")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"check_reward_env: time_limit={time_limit!r} must be above 0 (seconds)")

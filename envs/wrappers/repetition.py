@@ -7,6 +7,7 @@ import re
 
 import gymnasium
 
+from ..numeric import is_count
 from .shaping import RewardShaping
 
 _UNSPACED = (
@@ -40,7 +41,7 @@ def repetition_penalty(*texts: str, ngram_size: int = 20, max_penalty: float = 1
     Raises:
         ValueError: `ngram_size` is no integer of at least 1, or `max_penalty` negative or not finite.
     """
-    if isinstance(ngram_size, bool) or not isinstance(ngram_size, int) or ngram_size < 1:
+    if not is_count(ngram_size):
         raise ValueError(f"repetition_penalty: ngram_size={ngram_size!r} must be an integer of at least 1 (words)")
     if not (math.isfinite(max_penalty) and max_penalty >= 0):
         raise ValueError(

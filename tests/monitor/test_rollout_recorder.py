@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose, pieces, shortened
-from dapo_trl.rollout.trl_bridge import Rollout
+from dapo_trl.rollout.types import Rollout
 
 from ..conftest import ROOT
 from ..support.recorded import config, prompts_of, trainer, weights
@@ -113,7 +113,7 @@ def rollout(tokens: int = 3, **changes) -> Rollout:
             "completion_ids": np.array(ids),
             "order": 0,
             "tokens": tokens,
-            "fate": "all_wrong",
+            "account": "all_wrong",
             "rewards": [0.0, math.nan],
             **changes,
         }

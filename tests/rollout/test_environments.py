@@ -12,8 +12,7 @@ import yaml
 
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
-from dapo_trl.rollout.env_wrappers import wrap_env
-from dapo_trl.rollout.environments import has_overlong_penalty
+from dapo_trl.rollout.environments import has_overlong_penalty, wrap_env
 from dapo_trl.run.settings import load_settings
 from envs import Completion, RewardShaping
 from envs.description import remake
