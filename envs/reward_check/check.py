@@ -51,9 +51,22 @@ class Report:
         return [check for check in self.checks if check.status in bad]
 
     @property
+    def not_made(self) -> list[Check]:
+        """The checks that could not be made, or were to be left out."""
+        return [check for check in self.checks if check.status == "not checked"]
+
+    @property
     def ok(self) -> bool:
-        """Whether the environment is fit for training."""
+        """Whether no check refuses the environment; `not_made` has those that could not tell."""
         return not self.failures
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one line."""
+        failed, missing = (", ".join(check.name for check in checks) for checks in (self.failures, self.not_made))
+        outcome = f"failed ({failed})" if failed else "no check failed" if missing else "ok"
+        note = f"; {len(self.not_made)} of {len(self.checks)} checks were not made ({missing})" if missing else ""
+        return f"{self.env}: {outcome}{note}"
 
     def __getitem__(self, name: str) -> Check:
         return next(check for check in self.checks if check.name == name)

@@ -143,7 +143,11 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
 
 def hedging(evidence: Evidence, scale: Scale) -> Finding:
     tried = evidence.of("hedge")
-    return _paid(tried, scale, "accept one answer, and none that names several") if tried else _nothing(evidence)
+    if not tried:
+        return _nothing(evidence)
+    in_a_row = evidence.of("one after another")  # the last of them alone may earn a part of the reward
+    some = [*tried, *(trial for trial in in_a_row if trial.outcome and scale.full(trial.outcome))]
+    return _paid(some, scale, "accept one answer, and none that names several")
 
 
 def near_misses(evidence: Evidence, scale: Scale) -> Finding:

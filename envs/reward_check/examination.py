@@ -25,6 +25,7 @@ Kind = Literal[
     "oversized",
     "program",
     "hedge",
+    "one after another",
     "near miss",
     "other row",
     "strategy",
@@ -225,7 +226,7 @@ class Examination:
             others = [text for row, text in found.golds.items() if gold is None or not answers.same(text, gold)]
             distinct = [text for i, text in enumerate(others) if not any(answers.same(text, o) for o in others[:i])]
             for name, text in answers.hedges(gold, distinct, found.form):
-                self._try(index, "hedge", name, text)
+                self._try(index, "one after another" if name == answers.IN_A_ROW else "hedge", name, text)
             for row, text in found.solutions.items():
                 if gold is not None and not answers.same(found.golds[row], gold) and row > index:
                     self._try(index, "other row", f"the solution of row {row}", text)
