@@ -1,4 +1,4 @@
-"""The texts that the checker answers with. Nothing here touches an environment."""
+"""The texts that the checker answers with; nothing here touches an environment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MARKERS = ("<answer>", "```", "\\boxed{", "####", "answer:")
 
 @dataclass(frozen=True)
 class Form:
-    """The form that a task asks for: what stands before and after the answer itself."""
+    """The form that a task asks for: the text before and after the answer itself."""
 
     before: str = ""
     after: str = ""
@@ -191,7 +191,7 @@ Strategy = Callable[[str], str | None]
 
 
 def strategies(prompts: Mapping[int, str], golds: Mapping[int, str]) -> dict[str, Strategy]:
-    """Return ways to answer from the prompt alone, by name, and what `golds` show to be the best of their kind.
+    """Return ways to answer from the prompt alone, by name; of each kind the one that `golds` show to be the best.
 
     Args:
         prompts: The prompt of each row.
