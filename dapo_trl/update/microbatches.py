@@ -174,8 +174,8 @@ class MicrobatchRunner:
         longest = max(row.length for row in step.rows)
         if self.accelerator.num_processes > 1:
             raise ConfigError(
-                f"step {number}: out of memory with {step.budget} tokens in a microbatch. On several processes a step cannot "
-                f"be done again: resume from the last checkpoint with microbatch_tokens {step.budget // 2}."
+                f"step {number}: out of memory with {step.budget} tokens in a microbatch. On several processes a step "
+                f"cannot be done again: resume from the last checkpoint with microbatch_tokens {step.budget // 2}."
             )
         if step.budget <= longest:
             raise ConfigError(
