@@ -83,7 +83,7 @@ def run_episodes(
             left = limit - len(transcripts[i].ids)
             ids = sampled[place][:left]
             transcripts[i].extend(ids, 1, None if logprobs is None else logprobs[place][:left])
-            actions.append(chat_format.completion(ids))
+            actions.append(chat_format.completion(ids, contexts[place]))
         speaking = [episodes[i] for i in active]
         replies = step(speaking, actions) if step else [c.step(a) for c, a in zip(speaking, actions, strict=True)]
         going_on = []

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..base import Judgement, Verdict
-from ..verifiers.answer_extraction import after_thinking, answer_line, boxes, hash_line
+from ..verifiers.answer_extraction import answer_line, answer_text, boxes, hash_line
 
 _QUESTION = "{question}"
-_MOST_OF_AN_ANSWER = 1_000  # characters that are kept of it
+_MAX_ANSWER = 1_000  # characters that are kept of it
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class AnswerStyle:
 
         The judgement has the answer among its details, in one spelling if `compare` knows one.
         """
-        text = after_thinking(completion)
+        text = answer_text(completion)
         if text is None:
             return Judgement.of(Verdict.NO_ANSWER, "the thinking never ends, and no answer counts inside of it")
         answer = self.extract(text)
@@ -87,7 +87,7 @@ class AnswerStyle:
         if judgement.verdict is Verdict.NO_ANSWER:
             return judgement
         given = str(judgement.details.get("answer", " ".join(answer.split())))
-        return replace(judgement, details={**judgement.details, "answer": given[:_MOST_OF_AN_ANSWER]})
+        return replace(judgement, details={**judgement.details, "answer": given[:_MAX_ANSWER]})
 
     @property
     def _around(self) -> tuple[str, str]:
