@@ -2,6 +2,7 @@ r"""How an answer is asked for and how it is found again: one object, so that th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,9 @@ from ..verifiers.answer_extraction import answer_line, answer_text, boxes, hash_
 
 _QUESTION = "{question}"
 _MAX_ANSWER = 1_000  # characters that are kept of it
+
+
+_STATED = re.compile(r"\b(?:final )?answer is:? +(\S.*?)\.?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,19 @@ def bare_question(prompt: str) -> str:
 
 
 def gold_answer(value: str) -> str:
-    r"""Reduce a worked solution to its answer: what follows "####", else the last box, else all of it."""
-    for extract in (hash_line, boxes):
+    r"""Reduce a worked solution to its answer.
+
+    That is what follows "####", else the last box, else the last answer line, else what "the answer is" says at the
+    end, else all of it.
+    """
+    for extract in (hash_line, boxes, answer_line, _stated_answer):
         if (answer := extract(value)) is not None:
             value = answer
             break
     return " ".join(value.split())
+
+
+def _stated_answer(value: str) -> str | None:
+    last = value.strip().rpartition("\n")[2]
+    stated = _STATED.search(last)
+    return stated and stated[1].strip()
