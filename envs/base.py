@@ -35,6 +35,8 @@ class Completion(str):
         n_tokens: Its length in tokens, or None when unknown.
         finish_reason: "stop" when the model ended it, "length" when the token limit cut it off, or None when
             unknown.
+        thinking: Whether the prompt ended inside of an open `<think>`, as some chat templates do, so that the text
+            begins in the middle of the model's thinking.
 
     Raises:
         ValueError: `n_tokens` is negative or no integer, or `finish_reason` is not one of the above.
@@ -42,9 +44,15 @@ class Completion(str):
 
     n_tokens: int | None
     finish_reason: FinishReason | None
+    thinking: bool
 
     def __new__(
-        cls, text: str = "", *, n_tokens: int | None = None, finish_reason: FinishReason | None = None
+        cls,
+        text: str = "",
+        *,
+        n_tokens: int | None = None,
+        finish_reason: FinishReason | None = None,
+        thinking: bool = False,
     ) -> Completion:
         if n_tokens is not None and (_as_index(n_tokens) is None or n_tokens < 0):
             raise ValueError(f"Completion: n_tokens={n_tokens!r} must be an integer of at least 0 (tokens) or None")
@@ -53,6 +61,7 @@ class Completion(str):
         self = super().__new__(cls, text)
         self.n_tokens = None if n_tokens is None else int(n_tokens)
         self.finish_reason = finish_reason
+        self.thinking = thinking
         return self
 
 
