@@ -1,4 +1,4 @@
-"""What every task shares: `TaskEnv`, and the three types that go in and come out of it.
+"""`TaskEnv`, the base of every task, and the three types that go into it and come out of it.
 
 A model's answer goes in as a `Completion`, a verifier judges it with a `Judgement`, and the `Verdict` says
 how it ended.
@@ -152,11 +152,11 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     num_rows: int | None
     """Number of rows, or None for an endless task."""
     max_turns: int = 1
-    """Most actions of one episode; beyond 1 `reply` decides whether it goes on."""
+    """Maximum of actions in one episode; beyond 1 `reply` decides whether it goes on."""
     concurrent: bool = False
     """Whether `reply` and `verify` may run in several threads at once, as they do in training where this is true."""
     judging_seconds: float = 5.0
-    """Seconds within which any one action is judged, however it was meant; `check_reward_env` tests it."""
+    """Seconds within which any one action is judged, however hostile; `check_reward_env` tests it."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
         if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):
@@ -188,7 +188,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         """
 
     def reply(self, row: Mapping[str, Any], turns: Sequence[str]) -> str | None:
-        """Answer the last of `turns`, all that the model has said so far, and go on; None ends the episode.
+        """Answer the last of `turns`, the model's actions so far, and go on; None ends the episode.
 
         Asked while fewer than `max_turns` were taken and the last one was not cut off.
         """
@@ -298,7 +298,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
 
 
 def _checked(row: Any, place: str) -> Mapping[str, Any]:
-    """Return what an author's `row` returned, if it is a row."""
+    """Return the result of an author's `row`, if it is a row."""
     if not isinstance(row, Mapping):
         raise TypeError(f"{place} returned {row!r} ({type(row).__name__}): it must be a dict with a 'prompt'")
     prompt, info = row.get("prompt"), row.get("info", {})

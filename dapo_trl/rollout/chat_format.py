@@ -12,18 +12,18 @@ from envs import Completion
 
 from ..errors import ConfigError
 
-_MARK = "a7Xq2"  # stands for what the model said, to find what a chat template writes after it
+_MARK = "a7Xq2"  # stands for the model's turn, to find the text that a chat template writes after it
 
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """The tokenizer with everything that its chat template is to be told."""
+    """The tokenizer with the arguments of its chat template."""
 
     tokenizer: Any
     stop_ids: Collection[int]
-    """last tokens that mean the model ended its turn by itself"""
+    """Last tokens that mean the model ended its turn by itself."""
     template: Mapping[str, Any] = field(default_factory=dict)
-    """further arguments of ``apply_chat_template``"""
+    """Further arguments of ``apply_chat_template``."""
 
     def prompt_ids(self, prompt: str | list[dict[str, str]]) -> list[int]:
         """The tokens of a prompt, chat messages or text."""
@@ -34,11 +34,11 @@ class ChatFormat:
         )["input_ids"]
 
     def reply_ids(self, reply: str) -> list[int]:
-        """The tokens between the end of the model's turn and the beginning of its next: the text alone, or what the
-        chat template writes between the two around a user's message.
+        """The tokens between the end of the model's turn and the beginning of its next: the text alone, or the
+        text that the chat template writes between the two around a user's message.
 
         Raises:
-            ConfigError: the template does not write what the model said as it is.
+            ConfigError: The template changes the text of the model's earlier turns.
         """
         if not getattr(self.tokenizer, "chat_template", None):
             return self.tokenizer(reply, add_special_tokens=False)["input_ids"]
@@ -51,18 +51,18 @@ class ChatFormat:
         _, mark, between = text.partition(_MARK)
         if not mark:
             raise ConfigError(
-                "the chat template does not write a model's earlier turn as it was said, so a reply cannot be appended "
+                "the chat template does not write a model's earlier turn as it is, so a reply cannot be appended "
                 "to it: use another chat template for environments of many turns."
             )
         ends = self.tokenizer.convert_ids_to_tokens(list(self.stop_ids))
         for end in sorted((end for end in ends if end), key=len, reverse=True):
-            if between.startswith(end):  # the model has said it itself
+            if between.startswith(end):  # the model has written it itself
                 between = between[len(end) :]
                 break
         return self.tokenizer(between, add_special_tokens=False)["input_ids"]
 
     def completion(self, ids: list[int]) -> Completion:
-        """What the environment is given for the tokens that the model wrote. The text is decoded from the tokens: a
+        """The environment's input for the tokens that the model wrote. The text is decoded from the tokens: a
         chat parser may have split the reasoning off the message."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Completion(text, n_tokens=len(ids), finish_reason="stop" if self.is_ended(ids) else "length")
