@@ -135,10 +135,8 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
             "not checked",
             "no solution is known, so the highest reward is not either: pass solution= or reward_range=",
         )
-    password = _password(evidence, scale)
-    return password or _paid(
-        tried, scale, "read the answer alone and compare it as a whole, so that no such text is right"
-    )
+    found = _paid(tried, scale, "read the answer alone and compare it as a whole, so that no such text is right")
+    return found if found is not OK else _password(evidence, scale)
 
 
 def hedging(evidence: Evidence, scale: Scale) -> Finding:
@@ -160,7 +158,7 @@ def near_misses(evidence: Evidence, scale: Scale) -> Finding:
     for name in dict.fromkeys(trial.name for trial in tried):
         those = [trial for trial in tried if trial.name == name]
         right = [trial for trial in those if trial.outcome and scale.full(trial.outcome)]
-        if len(right) > max(len(those) / 2, min(1, len(those) - 1)):
+        if len(right) > len(those) / 2 and len(right) >= min(2, len(evidence.golds)):
             return "failed", (
                 f"{name}, {brief(right[0].text)}, earns the full {scale.high:g} at row {right[0].index}"
                 f"{_count(right, those)}: compare the answer as a whole, as a number or as text, with the right one"
@@ -333,7 +331,7 @@ def _paid(tried: Sequence[Trial], scale: Scale, fix: str) -> Finding:
     )
 
 
-def _password(evidence: Evidence, scale: Scale) -> Finding | None:
+def _password(evidence: Evidence, scale: Scale) -> Finding:
     """Report a text in the environment's own code that earns the full reward at rows with different answers."""
     trials: dict[str, list[Trial]] = {}
     for trial in evidence.of("constant"):
@@ -345,7 +343,7 @@ def _password(evidence: Evidence, scale: Scale) -> Finding | None:
                 f"{tried[0].name}, {brief(text)}, earns the full {scale.high:g} at rows with different answers: pay "
                 "for the right answer alone"
             )
-    return None
+    return OK
 
 
 def _by_chance(won: int, count: int, share: float) -> float:
