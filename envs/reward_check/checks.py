@@ -16,7 +16,7 @@ from .probe_answers import MAX_NUMBERS, MAX_WORDS, encodings, same
 Status = Literal["ok", "failed", "advice", "not checked"]
 _TOLERANCE = 1e-6
 _LUCK = 0.1  # share of rows on which the solution of another row may be right
-_NOTEWORTHY, _MOST_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
+_NOTEWORTHY, _MAX_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
 _SIGNIFICANT = 0.05  # chance below which no accident is assumed
 _FLAT = "all rewards seen are the same"
 _TELLING = 20  # characters of a solution that nothing else contains by chance
@@ -198,7 +198,7 @@ def copying(evidence: Evidence, scale: Scale) -> Finding:
     if _by_chance(won, count, constant) * 2 * (MAX_NUMBERS + MAX_WORDS) > _SIGNIFICANT:
         return OK  # of so many places in the prompt one is right as often without holding the answer
     said = f"{name} is right in {won} of {count} rows"
-    if share > max(_MOST_GUESSED, min(0.95, constant + 0.3)):
+    if share > max(_MAX_GUESSED, min(0.95, constant + 0.3)):
         return "failed", f"{said}: take the answer out of the prompt"
     if share > max(_NOTEWORTHY, constant):
         return "advice", f"{said}: a model can earn as much by copying"
@@ -218,7 +218,7 @@ def leak(evidence: Evidence, _: Scale) -> Finding:
         if telling and text in prompt.text and not _names_others(evidence, index):
             places.setdefault("the prompt", []).append(index)
     place, found = max(places.items(), key=lambda item: len(item[1]), default=("", []))
-    if len(found) > max(1, _MOST_GUESSED * len(evidence.solutions)):
+    if len(found) > max(1, _MAX_GUESSED * len(evidence.solutions)):
         return "failed", f"{place} holds the solution{_count(found, evidence.solutions)}: take it out"
     return OK
 
