@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from envs import Completion
+from envs.observations import clean
 
 from ..errors import ConfigError
 
@@ -38,6 +39,7 @@ class ChatFormat:
         Raises:
             ConfigError: the template does not write what the model said as it is.
         """
+        reply = clean(reply, getattr(self.tokenizer, "all_special_tokens", ()))
         if not getattr(self.tokenizer, "chat_template", None):
             return self.tokenizer(reply, add_special_tokens=False)["input_ids"]
         dialogue = [

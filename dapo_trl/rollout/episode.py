@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 
 from envs import Completion, RewardShaping
+from envs.observations import clean
 
 from ..errors import RewardError, one_line
 from .environments import author_errors, env_name, layers
@@ -159,7 +160,7 @@ class Episode:
                 f"{where} returned {reply!r} ({type(reply).__name__}) for index {self.index} and does not end: it must "
                 "reply with a str, or end the episode (terminated or truncated)."
             )
-        return reply, float(reward), over, info
+        return clean(reply) if isinstance(reply, str) else reply, float(reward), over, info
 
 
 def shaped_by(env: gymnasium.Env) -> set[str]:

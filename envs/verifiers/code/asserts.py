@@ -162,6 +162,36 @@ def names_of(setup: str, asserts: str, entry_point: str | None) -> Names:
     return Names(tuple(sorted(of_program)), of_modules, has_assertion)
 
 
+def weights_of(source: str) -> tuple[int, ...]:
+    """Return for each assertion of a program how often it runs by itself, as its loops over literals and ranges say."""
+    weights: list[int] = []
+
+    def visit(node: ast.AST, times: int) -> None:
+        if isinstance(node, ast.Assert):
+            weights.append(times)
+        for name, value in ast.iter_fields(node):
+            is_repeated = isinstance(node, ast.For) and name == "body"
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    visit(child, times * _rounds(node.iter) if is_repeated else times)  # type: ignore[attr-defined]
+
+    visit(ast.parse(source), 1)
+    return tuple(weights)
+
+
+def _rounds(node: ast.expr) -> int:
+    """Return how often a loop over something runs, 1 where that is not known."""
+    match node:
+        case ast.List(members) | ast.Tuple(members) if not any(isinstance(member, ast.Starred) for member in members):
+            return max(len(members), 1)
+        case ast.Call(ast.Name("range"), [*arguments], []):
+            try:
+                return max(len(range(*map(_value, arguments))), 1)
+            except (ValueError, TypeError, SyntaxError, OverflowError):
+                return 1
+    return 1
+
+
 def _defined(nodes: Iterable[ast.AST]) -> set[str]:
     """Return the names that anything in a program defines, wherever."""
     names: set[str] = set()

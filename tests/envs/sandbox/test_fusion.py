@@ -204,8 +204,8 @@ def test_the_request_holds_program_and_inputs(small, server):
     small.run(DOUBLE, [[3], [4]])
     (request,) = server.requests
     sent = json.loads(request["stdin"])
-    assert sorted(sent) == ["filter", "machine", "nonce", "packages", "task"]
-    task = base64.b64decode(sent["task"])
+    assert sorted(sent) == ["filter", "machine", "nonce", "packages", "tasks"]
+    task = base64.b64decode(sent["tasks"][0])
     fields = json.loads(frames.read(io.BytesIO(task).read, 1 << 20))
     assert sorted(fields) == ["entry_point", "isolate_inputs", "lengths", "limits", "mode", "stop_at"]
     assert task.endswith(b'def f(x): return x * 2{"tuple":[3]}{"tuple":[4]}')
@@ -361,7 +361,7 @@ def test_an_outage(monkeypatch, caplog):
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 1 and f"http://127.0.0.1:{port} is down (ConnectError" in warnings[0]
     outcome = run_tests(
-        farm.run, DOUBLE, [[1]], lambda number, value: False, QUICK, describe=lambda number: ("", ""), stop=True
+        farm, DOUBLE, [[1]], lambda number, value: False, QUICK, describe=lambda number: ("", ""), stop=True
     )
     assert outcome.status is Status.INFRA_FAILURE
     with serving(port):

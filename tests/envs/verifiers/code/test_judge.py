@@ -1,5 +1,6 @@
 """Tests of programs: read, run in the sandbox, judged outside of it."""
 
+import os
 import re
 import sys
 import threading
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from envs.sandbox import Limits, Result, Sandbox, Status
+from envs.sandbox.zygote_client import Channel
 from envs.verifiers.code.asserts import AssertedCall
 from envs.verifiers.code.judge import Grading, judge, outcome_of
 from envs.verifiers.code.shared_cache import SharedCache
@@ -275,7 +277,7 @@ def test_programs_that_satisfy_asserts(program, setup, asserts):
             "timeout",
         ),
         ("def f(x): return x[0]", ["y = f([1])[0]\nassert y == 1"], "wrong"),
-        ("def f(x): x.append(1)", ["x = []\nf(x)\nassert x == [1] or f(x)"], "wrong"),
+        ("def f(x): x = x + [1]", ["x = []\nf(x)\nassert x == [1] or f(x)"], "wrong"),
     ],
 )
 def test_programs_that_fail_asserts(program, asserts, expected):
@@ -285,14 +287,8 @@ def test_programs_that_fail_asserts(program, asserts, expected):
 @pytest.mark.parametrize(
     ("asserts", "cause"),
     [
-        (
-            ["import time\nassert f(time.time_ns()) or True or f(1)"],
-            "the tests asked other questions in each of 20 runs",
-        ),
         (["import os\nos._exit(0)\nassert f(1)"], "the tests cannot be run: crash"),
         (["if False:\n    assert f(1)"], "the tests cannot be run: they ask nothing of the program"),
-        (["assert f(1) == 1", "assert f(lambda: 1)"], "the tests cannot be run: crash: CannotBeSent: a function"),
-        (["import threading\nassert f(threading.Lock())"], "the tests cannot be run: crash: CannotBeSent: a lock"),
     ],
 )
 def test_asserts_that_cannot_be_run_are_no_fault_of_the_program(asserts, cause):
@@ -310,16 +306,19 @@ def test_fractions_of_asserts_count_each_assertion():
 
 
 def test_a_program_never_meets_its_tests(monkeypatch):
-    """Whatever is sent along with the program holds inputs, and nothing of what is expected."""
-    sent = []
-    run = Sandbox.run
+    """Whatever is sent to where the program runs holds inputs, and nothing of what is expected."""
+    sent, channels = [], {}
+    send = Channel.send
 
-    def spy(self, program, inputs, limits=None, **settings):
-        if "SECRET_PROGRAM" in program.source:
-            sent.append(repr((program, inputs)))
-        return run(self, program, inputs, limits, **settings)
+    def spy(self, file):
+        text = os.pread(file, 1 << 20, 0).decode()
+        if "lengths" in text[:100]:  # the beginning of a task
+            channels[self] = "SECRET_PROGRAM" in text
+        if channels[self]:
+            sent.append(text.partition("SECRET_PROGRAM")[2] or text)
+        send(self, file)
 
-    monkeypatch.setattr(Sandbox, "run", spy)
+    monkeypatch.setattr(Channel, "send", spy)
     program = "def f(x): return 'SECRET_PROGRAM'"
     for tests in (
         printing(("in1", "31337")),
