@@ -8,7 +8,6 @@ from typing import Any
 from ..sandbox import Status
 from .program import ProgramEnv
 
-
 _REQUEST = "Mend it, and give the whole program again in the same form."
 
 

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -280,6 +281,9 @@ def _filter() -> str:
         ) from error
 
 
+_HOST = re.compile(r"(?:[^\s@/]+@)?(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?", re.ASCII)
+
+
 @cache
 def _far_end() -> dict[str, str]:
     """Return the files that `_CODE` imports, in the form that the server takes."""
@@ -295,7 +299,8 @@ def _read(address: str) -> tuple[list[str], int]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     workers = options.pop("workers", str(_WORKERS))
     hosts = [host.strip() for host in parts.netloc.split(",")]
-    is_address = address.startswith(SCHEME) and parts.scheme in ("http", "https") and all(hosts) and not parts.fragment
+    is_address = address.startswith(SCHEME) and parts.scheme in ("http", "https") and not parts.fragment
+    is_address = is_address and address.isprintable() and all(map(_HOST.fullmatch, hosts))
     if not is_address or options or not workers.isdecimal() or int(workers) < 1:
         raise ValueError(
             f"sandbox={address!r} must be 'fusion+http://host:port', with commas between several hosts, and "

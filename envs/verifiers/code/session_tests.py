@@ -200,6 +200,8 @@ class TestsPeer(Peer):
         if operation in ("getattr", "setattr", "delattr", "enter", "exit"):
             return self.attribute(operation, *operands)
         plain = [local(operand) for operand in operands]
+        if operation == "getitem" and is_proxy(operands[0]) and type(plain[0]) is dict:  # it may make what is missing
+            plain[0] = operands[0]
         if not any(map(is_proxy, plain)):
             return OPERATIONS[operation](*plain)
         if operation in COMPARISONS or operation in BINARY or operation in ("contains", "bool"):
@@ -312,12 +314,16 @@ class TestsPeer(Peer):
             return self.objects[origin[1]]
         kind = self.classes.get(tuple(classes))
         if kind is None:
-            kind = self.classes[tuple(classes)] = type(
-                classes[0].rpartition(".")[2], self.bases(classes), {"__str__": lambda e: e._text}
-            )
+            members = {"__str__": lambda e: e._text, "__getattr__": lambda e, name: self.attribute_of(e, name)}
+            kind = self.classes[tuple(classes)] = type(classes[0].rpartition(".")[2], self.bases(classes), members)
         error = kind.__new__(kind, *self.unpack(arguments))
         error._text, error._remote = text, super().unpack(origin)
         return error
+
+    def attribute_of(self, error, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self.operate("getattr", error._remote, name)
 
     def bases(self, classes):
         """Return the classes to derive from: those of the standard library, stand-ins for others."""

@@ -177,6 +177,8 @@ def _assert_tests(given: Mapping[str, Any], place: str) -> AssertTests:
             raise ValueError(f"{place}: {_brief(text)} is no Python: {error}") from error
     if not tests.names.has_assertion:
         raise ValueError(f"{place}: nothing is asserted in {_brief(asserts[0])}: a program could only pass")
+    if tests.calls is None and tests.names.refused:
+        raise ValueError(f"{place}: its tests cannot be run: {tests.names.refused}")
     if tests.calls is None and not tests.names.of_program:
         raise ValueError(f"{place}: {_brief(asserts[0])} does not call anything that a program could define")
     return tests
