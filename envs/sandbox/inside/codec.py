@@ -179,7 +179,9 @@ def _fraction(body: Any) -> Fraction:
 def _decimal(body: str) -> Decimal:
     if len(body) > _MAX_FRACTION_DIGITS:
         raise CodecError(f"a decimal has more than {_MAX_FRACTION_DIGITS} digits")
-    return Decimal(body)
+    if (value := Decimal(body)).is_snan():
+        raise CodecError("a decimal that signals cannot be compared")
+    return value
 
 
 def _complex(body: Any) -> complex:

@@ -301,8 +301,50 @@ def test_fractions_of_asserts_count_each_assertion():
     found = judge("def f(x): return x if x < 7 else 0", tests, Grading("fraction"))
     assert (found.accuracy, found.details["tests_passed"], found.details["tests"]) == (0.7, 7, 10)
     assert found.cause == "test 8 of 10: 'f(7)' gave '0'"
-    found = judge("def f(x): return x if x < 1 else exit()", tests, Grading("fraction"))
-    assert (found.accuracy, found.details["tests"]) == (0.1, 10)
+    for ending in ("exit()", "__import__('os')._exit(0)"):
+        found = judge(f"def f(x): return x if x < 1 else {ending}", tests, Grading("fraction"))
+        assert (found.accuracy, found.details["tests"]) == (0.1, 10)
+
+
+def test_the_tests_say_what_each_assertion_is_worth():
+    """A program that makes an assertion run more often wins nothing by it."""
+    tests = asserting("for x in f(3):\n    assert x < 3", "assert len(f(3)) == 3")
+    assert judge("def f(n): return range(n)", tests, Grading("fraction")).accuracy == 1
+    assert judge("def f(n): return [0] * 10_000", tests, Grading("fraction")).accuracy == 0.5
+    assert judge("def f(n): return [0] * 10_000 + [9]", tests, Grading("fraction")).accuracy == 0
+
+
+def test_one_budget_over_all_tests():
+    slow = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x"
+    limits = Limits(total_seconds=1.0)
+    for tests in (
+        calling("f", *[([x], x) for x in range(20)]),
+        asserting(*[f"assert f({x}) + 0 == {x}" for x in range(20)]),
+    ):
+        for reward in ("all", "fraction"):
+            found = judge(slow, tests, Grading(reward, limits=limits))
+            assert found.verdict == "timeout" and found.accuracy <= 0.2 and found.details["seconds"] < 10
+    found = judge("import time\ntime.sleep(0.4)", printing(*[("", "")] * 20), Grading(limits=limits))
+    assert found.verdict == "timeout" and found.details["tests_passed"] <= 2
+
+
+def test_programs_that_differ_in_surrogates_are_different():
+    tests = calling("f", ([], 1))
+    assert verdict("def f(): return len('\ud800')", tests) == "correct"
+    assert verdict("def f(): return len('\\\\ud800')", tests) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("setup", "asserts", "message"),
+    [
+        ("import pytest", ["with pytest.raises(ValueError):\n    f(1)\nassert f(2)"], "they import 'pytest'"),
+        ("from solution import f", ["assert f(1) > 0"], "they import 'solution'"),
+        ("class D(Animal):\n    pass", ["assert D().legs == 4"], "their class 'D' derives from 'Animal'"),
+    ],
+)
+def test_rows_whose_tests_cannot_be_run_are_refused(setup, asserts, message):
+    with pytest.raises(ValueError, match=f"row 0: its tests cannot be run: {message}"):
+        asserting(*asserts, setup=setup)
 
 
 def test_a_program_never_meets_its_tests(monkeypatch):
