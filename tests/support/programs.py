@@ -266,6 +266,18 @@ HOSTILE: dict[str, tuple[object, str]] = {
         ["assert f(1) == 4242"],
         "import sys\ndef f(x):\n    g = sys._getframe()\n    while g:\n        if 'exchange' in g.f_locals:\n            g.f_locals['exchange'](['value', ['mine', 0, 'object', ['pickle', b'']]])\n        g = g.f_back",
     ),
+    "takes the place of a function": (
+        ["assert abs(f(1) - 4242) < 1"],
+        "import sys\ng = sys._getframe()\nwhile g:\n    if 'names' in g.f_locals: g.f_locals['names'].append('abs')\n    g = g.f_back\ndef abs(x): return 0\ndef f(x): return 1",
+    ),
+    "evaluates among the statements": (
+        ["assert f(1) == 4242"],
+        "import sys\ndef f(x):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    for name in ('eval', 'exec', 'open', '__import__'):\n        g.f_locals['exchange'](['do', 'call', [['type', name], ['list', 'sys'], ['dict', [], []]]])\n    return [*map(str, range(3))]",
+    ),
+    "asks for objects it was not given": (
+        ["assert g(lambda: 1) == 4242"],
+        "import sys\ndef g(h):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    for n in range(3):\n        for op in ('getattr', 'setattr', 'call', 'getitem', 'str'):\n            g.f_locals['exchange'](['do', op, [['yours', n], '__globals__', 1]])\n    return 1",
+    ),
     "numbers that collide": (
         ["assert set(f(1)) == {1}"],
         "def f(x): return [i * ((1 << 61) - 1) for i in range(60_000)]",

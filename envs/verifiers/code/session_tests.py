@@ -179,7 +179,7 @@ class TestsPeer(Peer):
             isinstance(module, str)
             and isinstance(name, str)
             and name.isidentifier()
-            and module in sys.stdlib_module_names
+            and module.partition(".")[0] in {*sys.stdlib_module_names, "numpy"}
             and getattr(importlib.import_module(module), name, None) is value
         ):
             return ["name", module, name]
@@ -295,6 +295,8 @@ class TestsPeer(Peer):
     def do(self, operation, target, *operands):
         """Do to an object of the statements what the program asks for, if the statements gave it for that."""
         kind = type(target)
+        if id(target) not in self.numbers:
+            raise AttributeError("the tests did not give it that")
         if operation == "call" and (callable(target) and kind.__module__ in ("tests", "builtins", "functools")):
             return target(*operands[0], **operands[1])
         if operation in ("iter", "take"):
@@ -450,7 +452,7 @@ def run_tests(exchange, setup, asserts, names, modules, entry_point, stop):
             "load": f"{name.removeprefix('builtins.')}: {text}" + (f" (line {line})" if line else ""),
         }
     of_program = {name: peer.unpack(tree, name) for name, tree in zip(*loaded[1][1:], strict=True)}
-    of_program = {name: value for name, value in of_program.items() if is_proxy(value)}
+    of_program = {name: value for name, value in of_program.items() if is_proxy(value) and name in names}
     namespace = Names(__name__="tests", _session=peer, _asked=set(names), _passed=peer.passed, _failed=peer.failed)
     namespace.update(_caught=peer.caught, _type=peer.type_of, next=peer.next_of)
     namespace.update(isinstance=peer.isinstance, issubclass=peer.issubclass, **of_program)

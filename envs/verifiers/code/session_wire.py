@@ -18,6 +18,7 @@ ATOMS = {type(None), bool, int, float, complex, str, bytes}
 MEMBERS = {list: list, tuple: tuple, set: set, frozenset: frozenset}
 MAX_DEPTH, MAX_MEMBERS = 40, 1 << 22
 TYPES = {value: name for name, value in vars(builtins).items() if isinstance(value, type)}
+NAMES = {name: value for value, name in TYPES.items()}
 VALUES = {  # of the standard library: (module, class) and what makes an equal one
     ("fractions", "Fraction"): lambda x: [x.numerator, x.denominator],
     ("decimal", "Decimal"): lambda x: [str(x)],
@@ -191,7 +192,7 @@ class Peer:
             vars(proxy)["_plain"] = self.unpack(plain[0], label) if plain else Missing
             return proxy
         if tag == "type":
-            return getattr(builtins, rest[0])
+            return NAMES[rest[0]]
         if tag == "made":
             module, name, parts = rest
             assert (module, name) in VALUES
