@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from .observations import clean
 from .spaces import UnicodeText
 
 FinishReason = Literal["stop", "length"]
@@ -265,7 +266,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         if not truncated and len(self._turns) < self.max_turns:
             reply = self.reply(row, self._turns)
             if isinstance(reply, str):
-                return reply, 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
+                return clean(reply), 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
             if reply is not None:
                 raise TypeError(f"reply returned {reply!r} ({type(reply).__name__}): return a str, or None to end")
         judgement = Judgement.of(self.verify(row, action))

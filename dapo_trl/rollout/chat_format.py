@@ -10,6 +10,7 @@ from typing import Any
 from trl.chat_template_utils import parse_response
 
 from envs import Completion
+from envs.observations import clean
 
 from ..errors import ConfigError
 
@@ -43,6 +44,7 @@ class ChatFormat:
         Raises:
             ConfigError: The template changes the text of the model's earlier turns.
         """
+        reply = clean(reply, getattr(self.tokenizer, "all_special_tokens", ()))
         if not getattr(self.tokenizer, "chat_template", None):
             return self.tokenizer(reply, add_special_tokens=False)["input_ids"]
         dialogue = [
