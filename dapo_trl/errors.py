@@ -13,11 +13,9 @@ The command line prints these as one line; anything else is a bug and keeps its 
 from __future__ import annotations
 
 import difflib
-import importlib
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 
 class DapoError(Exception):
@@ -59,19 +57,3 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 1, cutoff: floa
     """A hint at the nearest known words, with a space before it; empty when nothing is near."""
     near = difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
     return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
-def load_object(field: str, name: str, kind: str = "a class or a function") -> Any:
-    """The class or function that a setting names as ``module:Name``.
-
-    Raises:
-        ConfigError: The module cannot be imported or has none of that name.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{field} names {name!r}, which cannot be imported: {one_line(error)}.") from error
-    if not callable(found):
-        raise ConfigError(f"{field} names {name!r}, a {type(found).__name__}: it must be {kind}.")
-    return found

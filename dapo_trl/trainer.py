@@ -182,7 +182,7 @@ class DAPOTrainer(ResumableTrainer):
             accelerator,
             self.model,
             pad_token_id=self._tokenizer.pad_token_id,
-            backward=self.backward,
+            backward=lambda model, batch: self.backward(model, batch),
             undo_metrics=self._undo_metrics,
             warn=self.warn,
         )

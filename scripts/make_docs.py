@@ -7,7 +7,6 @@ python scripts/make_docs.py --check    # exit code 1 if the pages are not what t
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import inspect
 import sys
@@ -72,39 +71,19 @@ Clip-Higher acts only if there are several optimizer steps on a rollout batch: i
 
 def configuration() -> str:
     """The page on settings."""
-    trainer = [
-        (name, _kind(annotation), default, text)
-        for name, annotation, default, text in _fields(DAPOConfig)
-        if name in DAPOConfig.__annotations__
-    ]
-    run = [(name, _kind(annotation), default, text) for name, annotation, default, text in _fields(RunConfig)]
-    evaluation = [(name, _kind(annotation), default, text) for name, annotation, default, text in _fields(EvalConfig)]
     short = ", ".join(f"`--{name}` for `{long}`" for name, long in ALIASES.items())
     return CONFIGURATION.format(
-        run=_table(run), trainer=_table(trainer), evaluation=_table(evaluation), short=textwrap.fill(short, 110)
+        run=_table(_fields(RunConfig)),
+        trainer=_table(_fields(DAPOConfig)),
+        evaluation=_table(_fields(EvalConfig)),
+        short=textwrap.fill(short, 110),
     )
 
 
 def _fields(owner: type) -> list[tuple[str, str, str, str]]:
-    """Name, annotation, default and description of each field, in order."""
-    described = _attribute_docstrings(owner)
-    found = []
-    for field in dataclasses.fields(owner):
-        text = field.metadata.get("help") or described.get(field.name, "")
-        found.append((field.name, str(field.type), _default(field), text))
-    return found
-
-
-def _attribute_docstrings(owner: type) -> dict[str, str]:
-    """The texts that stand below the fields of a class."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    assert isinstance(body, ast.ClassDef)
-    texts = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            texts[field.target.id] = inspect.cleandoc(str(text.value.value))
-    return texts
+    """Name, annotation, default and description of each setting that a class declares, in order."""
+    own = [field for field in dataclasses.fields(owner) if field.name in owner.__annotations__]
+    return [(field.name, _kind(str(field.type)), _default(field), field.metadata["help"]) for field in own]
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -123,7 +102,7 @@ def _table(fields: list[tuple[str, str, str, str]]) -> str:
     rows = ["| setting | type | default | what it does |", "|---|---|---|---|"]
     for name, kind, default, text in fields:
         words = " ".join(text.replace("``", "`").split()).replace("|", "\\|")
-        rows.append(f"| `{name}` | {kind} | `{default}` | {words[:1].upper()}{words[1:].removesuffix('.')} |")
+        rows.append(f"| `{name}` | {kind} | `{default}` | {words.removesuffix('.')} |")
     return "\n".join(rows)
 
 

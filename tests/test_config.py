@@ -56,7 +56,7 @@ def test_updates_per_rollout():
     [
         (
             {"group_filter": "variance"},
-            "group_filter is 'variance': it must be one of zero_variance, all_zero, none",
+            "group_filter is 'variance' (str): it must be one of zero_variance, all_zero, none",
         ),
         ({"on_refill_limit": "skip"}, "on_refill_limit is 'skip'"),
         ({"overlong_shape": "hard"}, "overlong_shape is 'hard'"),
@@ -82,7 +82,7 @@ def test_updates_per_rollout():
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0"),
         ({"steps_per_generation": 0}, "steps_per_generation is 0"),
         ({"num_iterations": 0}, "num_iterations is 0"),
-        ({"loss_type": "dapoo"}, "loss_type is 'dapoo': it must be one of dapo, grpo"),
+        ({"loss_type": "dapoo"}, "loss_type is 'dapoo' (str): it must be one of dapo, grpo"),
         ({"multi_objective_aggregation": "sum"}, "multi_objective_aggregation is 'sum'"),
         ({"overlong_cache_length": 5000}, "overlong_cache_length is 5000 and overlong_max_length 409"),
         (

@@ -1,5 +1,5 @@
-"""``dapo-trl envs list | show | check | replay``: what there is to train on, what it looks like, whether its reward can
-be trusted, and whether it has changed since a run.
+"""``dapo-trl envs list | show | check | replay``: the environments, their rows, whether rewards can be trusted, and
+whether verdicts have changed since a run.
 
 Nothing here imports torch.
 """
@@ -29,7 +29,7 @@ from envs.reward_check.episode import Fault, answer, present
 from ..errors import ConfigError, RewardError, one_line
 from ..rollout.environments import make_env, row_count
 
-_MOST_ALIKE = 12  # environments of one namespace and class that are listed apart
+_MAX_ALIKE = 12  # environments of one namespace and class that are listed apart
 _COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checked": "dim"}
 
 
@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
     check.add_argument(
         "--time_limit",
         type=float,
-        help="seconds that judging one answer may take (default: what the environment says of itself, or 5)",
+        help="seconds that judging one answer may take (default: the environment's own limit, or 5)",
     )
     check.add_argument("--skip", nargs="+", default=[], metavar="CHECK", help=f"leave out any of {', '.join(CHECKS)}")
     check.add_argument("--strict", action="store_true", help="count advice as a failure")
@@ -117,7 +117,7 @@ def _entries(specs: Iterable[EnvSpec]) -> list[_Entry]:
     found = []
     for _, group in groupby(sorted(specs, key=_kind), key=_kind):
         alike = list(group)
-        if len(alike) <= _MOST_ALIKE:
+        if len(alike) <= _MAX_ALIKE:
             found += [_entry(spec, spec.id) for spec in alike]
         else:
             entry = _entry(alike[0], f"{alike[0].namespace}/...")
@@ -192,7 +192,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    make_env(args.env, **args.env_kwargs).close()  # a mistake in the request is told apart from one in the environment
+    make_env(args.env, **args.env_kwargs).close()  # a mistake in the request is no fault of the environment
     try:
         report = reward_report(
             args.env,

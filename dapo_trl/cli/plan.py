@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "Takes what train takes and loads no weights: parameters, memory of each device, rollouts, tokens and time, and "
-    "what will go wrong. Exits with 1 if it does not fit, and says which changes would help most."
+    "warnings. Exits with 1 if it does not fit, and names the changes that would help most."
 )
 DOES_NOT_FIT = 1
 
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to those of ``dapo-trl``."""
     plan = commands.add_parser(
         "plan",
-        help="say what a run will do and whether it fits",
+        help="show what a run will do and whether it fits",
         description=HELP,
         usage="dapo-trl plan --config FILE [FILE ...] [--field value ...] [--card NAME] [--json]",
         allow_abbrev=False,
@@ -53,15 +53,14 @@ def add_parser(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> int:
     """Carry out the command; returns the exit code: 0 it fits, 1 it does not."""
     # Torch is imported here, after the arguments are known to be well-formed.
-    from ..plan.calibration import read_run, unlike
     from ..plan.cautions import cautions
     from ..plan.devices import placement, planned_config
-    from ..plan.planner import Assumed, make_plan
+    from ..plan.planner import Assumed, look_at_task, make_plan
     from ..plan.refill import read_rates
     from ..plan.remedies import as_flag, remedies
+    from ..plan.schedule import read_run, unlike
     from ..plan.show import as_dict, as_text
-    from ..plan.task import look_at_task
-    from ..plan.weights import read_config
+    from ..plan.trace import read_config
     from ..run.settings import load_settings
 
     for name in ("completion_tokens", "prompt_tokens", "rows", "devices"):

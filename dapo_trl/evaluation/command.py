@@ -1,4 +1,4 @@
-"""One evaluation from settings to results; a killed one goes on where it was."""
+"""One evaluation from settings to results; a killed one continues where it was."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..rollout.environments import make_env, row_count, wrap_env
 from .evaluator import Evaluator, Problem, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
+from .results import show_results
 from .settings import ENDLESS_PROBLEMS, EvalConfig
-from .table import show_results
 
 
 def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Console) -> int:
@@ -44,7 +44,7 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
     results: list[tuple[list[Problem], Samples]] = []
     try:
         for place, (name, _, env) in enumerate(made):
-            examiner = Evaluator(
+            evaluator = Evaluator(
                 model,
                 tokenizer,
                 env,
@@ -52,8 +52,8 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
                 batch_tokens=config.eval_batch_tokens,
                 chat_template_kwargs=config.chat_template_kwargs,
             )
-            problems = examiner.problems(range(_count(config, env)))
-            results.append((problems, _sample(config, accelerator, journal, examiner, place, problems, name, console)))
+            problems = evaluator.problems(range(_count(config, env)))
+            results.append((problems, _sample(config, accelerator, journal, evaluator, place, problems, name, console)))
     except KeyboardInterrupt:
         console.print(f"What was judged so far is in {journal.folder}: the same command goes on from there.")
         raise
@@ -89,14 +89,14 @@ def _count(config: EvalConfig, env: gymnasium.Env) -> int:
 
 
 def _described(name: str, arguments: dict[str, Any], env: gymnasium.Env) -> dict[str, Any]:
-    """The environment as data: its name and arguments as they were asked for, and what `envs.saved` says of it."""
+    """The environment as data: its name and arguments as given, and its description (`envs.description`)."""
     described = describe(env)
     versions = {package: version for package, version in described["versions"].items() if package != "python"}
     return {"env": name, "env_kwargs": arguments, **described, "versions": versions}
 
 
 def _note_on_split(name: str, arguments: dict[str, Any], env: gymnasium.Env) -> str | None:
-    """A model is measured on what it was not trained on; an environment's default is what it is trained on."""
+    """A note where no split was asked for: the default is the split for training, and a measurement needs another."""
     given = {**(env.spec.kwargs if env.spec else {}), **arguments}
     splits = (given.get("hub") or {}).get("splits", ["train", "test"])
     if "split" in arguments or "split" not in inspect.signature(type(env.unwrapped)).parameters or len(splits) < 2:
@@ -114,13 +114,13 @@ def _sample(
     config: EvalConfig,
     accelerator: Accelerator,
     journal: Journal,
-    examiner: Evaluator,
+    evaluator: Evaluator,
     place: int,
     problems: list[Problem],
     name: str,
     console: Console,
 ) -> Samples:
-    """Draw what is not in the journal yet, this process its share of it; returns all samples."""
+    """Draw this process's share of the samples that are not in the journal yet; returns all samples."""
     by_index = {problem.index: problem for problem in problems}
     found = journal.read(place, by_index)
     known = {key for key, sample in found.items() if not math.isnan(sample.accuracy)}
@@ -132,7 +132,7 @@ def _sample(
         console.print(f"{name}: {len(jobs) - len(missing):,} of {len(jobs):,} samples are there already.")
     with progress_bar(console) as bar:
         task = bar.add_task(name, total=len(mine), activity="")
-        for batch in examiner.samples(problems, mine):
+        for batch in evaluator.samples(problems, mine):
             journal.append(place, by_index, batch)
             bar.advance(task, len(batch))
     accelerator.wait_for_everyone()  # all have written theirs
@@ -140,7 +140,7 @@ def _sample(
 
 
 def _together(accelerator: Accelerator, step: Any) -> None:
-    """Let the main process do something; if it fails there, it fails everywhere."""
+    """Run ``step`` on the main process; its ConfigError is raised on all processes."""
     answer: list[ConfigError | None] = [None]
     if accelerator.is_main_process:
         try:

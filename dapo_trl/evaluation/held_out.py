@@ -1,4 +1,4 @@
-"""Held-out accuracy of a run: before, after, and every so many optimizer steps; the best model is kept."""
+"""Held-out accuracy of a run: before, after, and every ``eval_every`` optimizer steps; the best model is kept."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..monitor.console import progress_bar
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
 from .evaluator import BATCH_TOKENS, Sampling, evaluate, evaluated_at_once
-from .figures import Evaluation, merge
 from .journal import write
+from .results import Evaluation, merge
 
 BEST = "best"
 _RECORD = "held_out.json"
@@ -35,8 +35,8 @@ class Best:
     accuracy: float
     interval_95: tuple[float, float]
 
-    def told(self, run: Path) -> str:
-        """In one line, with what a maximum is worth."""
+    def line(self, run: Path) -> str:
+        """The measurement in one line, with the caveat of a maximum."""
         low, high = self.interval_95
         return (
             f"best: {run / BEST}, of step {self.step}, {self.accuracy:.3f}  95 % interval {low:.3f} to {high:.3f} (the "
@@ -47,11 +47,11 @@ class Best:
 class HeldOut(TrainerCallback):
     """Measures a trainer's model on held-out problems, all processes together.
 
-    Training goes on exactly as it would have without. What is measured during training is logged under ``eval_...``
-    (`metrics.METRICS`); the model with the highest accuracy is kept in ``best/``.
+    A measurement changes nothing in training. During training it is logged under ``eval_...`` (`monitor.metrics`), and
+    the model with the highest accuracy is kept in ``best/``.
 
     Args:
-        trainer: the trainer; its ``on_activity`` is told how far a measurement is.
+        trainer: the trainer; its ``on_activity`` is called with the progress of a measurement.
         env: the held-out environment.
         console: prints each measurement.
         problems: rows of the environment that are measured, from its first on.
@@ -79,10 +79,10 @@ class HeldOut(TrainerCallback):
         self.folder = Path(str(trainer.args.output_dir))
         self.best: Best | None = None
         self._last: tuple[int, Evaluation] | None = None
-        """the last measurement and its step"""
+        """The last measurement and its step."""
 
     def measure(self, when: str) -> Evaluation:
-        """Measure "before" or "after" training, or "without_adapter" the base of one; print it, and write
+        """Measure the model "before" or "after" training, or its base "without_adapter"; print the accuracy and write
         ``evaluation_<when>.json``."""
         step, base = self.trainer.state.global_step, when == "without_adapter"
         what = "held-out accuracy without the adapter" if base else f"held-out accuracy {when} training"
@@ -94,7 +94,7 @@ class HeldOut(TrainerCallback):
                 found = self._evaluate(
                     lambda done, total: bar.update(task, completed=done, total=total), adapter=not base
                 )
-            if when == "after" and self.every:  # training came to its end before its last step
+            if when == "after" and self.every:  # training ended before its last step
                 self._keep_if_best(step, found)
         if self.trainer.accelerator.is_main_process:
             write(self.folder / f"evaluation_{when}.json", found.summary())
@@ -110,7 +110,7 @@ class HeldOut(TrainerCallback):
             self._measure_if_due(state)  # it was stopped right before
 
     def on_step_end(self, args, state, control, **kwargs):
-        if not control.should_training_stop or state.global_step >= state.max_steps:  # an interruption is obeyed
+        if not control.should_training_stop or state.global_step >= state.max_steps:  # an interruption comes first
             self._measure_if_due(state)
 
     def _measure_if_due(self, state: TrainerState) -> None:
@@ -122,10 +122,10 @@ class HeldOut(TrainerCallback):
         self._last = step, found
         better = self._keep_if_best(step, found)
         due = trainer.control.should_log
-        Trainer.log(trainer, logged(found))  # without what the step itself logs, which is not complete yet
+        Trainer.log(trainer, logged(found))  # not trainer.log: the step's own log is not complete yet
         trainer.control.should_log = due
-        told = " (the best so far)" if better else ""
-        self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{told}", highlight=False, style="cyan")
+        note = " (the best so far)" if better else ""
+        self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{note}", highlight=False, style="cyan")
 
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
@@ -149,7 +149,11 @@ class HeldOut(TrainerCallback):
         return merge(gather_object([found]))
 
     def _keep_if_best(self, step: int, found: Evaluation) -> bool:
-        """Whether it is the best so far; its model is saved then. What was kept before stays until it is complete."""
+        """Save the model if the measurement is the best so far; the one before stays until the new one is complete.
+
+        Returns:
+            whether it is the best.
+        """
         if not found.mean > (-1.0 if self.best is None else self.best.accuracy):
             return False
         self.best = Best(step, found.mean, found.interval())
@@ -176,13 +180,13 @@ def figure(found: Evaluation) -> str:
 
 
 def gain(before: Evaluation, after: Evaluation) -> str:
-    """How much higher the second is on the same problems, in one line."""
+    """The paired difference of two measurements of the same problems, in one line."""
     value, (low, high) = difference(avg_at_k(before.accuracy), avg_at_k(after.accuracy))
     return f"{value:+.3f}  95 % interval {low:+.3f} to {high:+.3f}"
 
 
 def logged(found: Evaluation) -> dict[str, float]:
-    """What is logged of a measurement; see `metrics.METRICS`."""
+    """The metrics of a measurement; see `monitor.metrics.METRICS`."""
     summary = found.summary()
     low, high = found.interval()
     values = {

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..config import DAPOConfig
-from ..errors import ConfigError, load_object
+from ..errors import ConfigError
+from ..settings import load_object
 
 
 class Turns(NamedTuple):
@@ -88,7 +89,7 @@ def own_backend(name: str, model: Any, tokenizer: Any, params: SamplingParams) -
     Raises:
         ConfigError: There is none of that name, or it has no ``generate``.
     """
-    made = load_object("generation_backend", name)(model, tokenizer, params)
+    made = load_object(name, what="generation_backend")(model, tokenizer, params)
     if not all(callable(getattr(made, method, None)) for method in ("generate", "session")):
         raise ConfigError(
             f"generation_backend is {name!r}, which has no generate() and session(): derive it from "

@@ -37,7 +37,7 @@ class WriteMetrics(TrainerCallback):
 
 
 class NothingLearnt(TrainerCallback):
-    """Says at the end of a run that learnt nothing why it did not."""
+    """Logs at the end of a run that learnt nothing why it did not."""
 
     def __init__(self, updates_per_rollout: int):
         self.updates_per_rollout = updates_per_rollout
@@ -49,19 +49,19 @@ class NothingLearnt(TrainerCallback):
 
 
 class SoundAlarms(TrainerCallback):
-    """Says what is alarming in the metrics, and does what ``on_alarm`` asks for; the same on all processes."""
+    """Logs alarms, and saves a checkpoint or stops as ``on_alarm`` asks; the same on all processes."""
 
     def __init__(self, args: DAPOConfig, accelerator: Accelerator):
         self.action = args.on_alarm
         self.settings = args.to_dict()
         self.accelerator = accelerator
         self.stopped: Alarm | None = None
-        """the alarm that ended the run"""
+        """The alarm that ended the run; None: no alarm did."""
         self._watch = AlarmWatch(self.settings)
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._watch = AlarmWatch(self.settings)
-        for row in state.log_history:  # of a run that is resumed; what sounded then has been said
+        for row in state.log_history:  # of a resumed run; its alarms have been logged
             self._watch.see(row)
 
     def on_log(self, args, state, control, logs=None, **kwargs):

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress bar and one line of figures per logged step."""
+"""The console of a run: a progress bar and one line of figures per logged step."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ COLUMNS: list[tuple[str, str, str]] = [
     ("tok/s", "throughput/tokens_per_second", "{:6.0f}"),
 ]
 LEGEND = (
-    "accuracy: all completions sampled; trained: those that passed the group filter.\n"
+    "accuracy: all completions sampled; trained: completions that passed the group filter.\n"
     "clip-/clip+: tokens clipped at the lower and the upper bound. refill: extra rounds of sampling.\n"
-    "wrong/right: groups dropped because every completion was wrong or right. -: nothing new sampled."
+    "wrong/right: groups dropped because every completion was wrong or correct. -: nothing new sampled."
 )
 HEADER_EVERY = 25
 
@@ -76,7 +76,7 @@ class ConsoleCallback(TrainerCallback):
         self._lines = 0
 
     def describe(self, activity: str) -> None:
-        """Say in the bar what is going on within the step."""
+        """Show in the bar the activity within the step."""
         if self._task is not None:
             self.progress.update(self._task, activity=activity)
 

@@ -1,10 +1,10 @@
 """A sample of the rollouts, kept with their tokens, for a person to look at: ``rollouts-*.jsonl``.
 
 Of each rollout batch some completions are kept: the best and the worst of a few groups that are trained on, and one of
-each of a few groups that were dropped. Each process writes those that it trains on, or dropped. What is kept says for
-every token how its log-probability changed from the moment it was sampled to the last pass over its completion: the
-figure comes from that pass, so it costs nothing, and does not show that pass's own update. Nothing here enters the
-training, and no random number is drawn.
+each of a few groups that were dropped. Each process writes the completions that it trains on or dropped, with the
+change of every token's log-probability from sampling to the last microbatch with the completion: the figure comes from
+that microbatch, so it costs nothing, and does not show its own update. Nothing here enters the training, and no random
+number is drawn.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from ..update.batching import Microbatch
 logger = logging.getLogger("dapo_trl")
 
 _UNFINISHED = "\ufffd"
-"""What a tokenizer decodes a part of a character to."""
+"""The character to which tokenizers decode a part of a character."""
 SCHEMA = 1
-"""of a line; a later one may have more fields"""
+"""Version of a line; a later one may have more fields."""
 MAX_BYTES = 64 * 2**20
-"""of the files of all processes together; at the limit every second rollout batch is deleted, and skipped from then"""
+"""Bytes of the files of all processes together; at the limit every second rollout batch is deleted, and from then on
+skipped."""
 MAX_TOKENS = 4096
-"""of a completion: of a longer one the beginning and the end are kept"""
+"""Tokens recorded of a completion; of a longer one the beginning and the end."""
 LAST_TOKENS = 1024
 MAX_CHARACTERS = 20_000
-"""of a prompt or a solution"""
+"""Characters recorded of a prompt or a solution."""
 DROPPED_SHARE = 4
-"""a quarter of what is kept, at most, is of groups that were dropped"""
+"""At most one in this many recorded completions is of a dropped group."""
 
 
 @dataclass
@@ -44,11 +45,11 @@ class _Sample:
     rollout: Rollout
     advantage: float
     before: Tensor | None = None
-    """``[T]`` log-probabilities when it was sampled"""
+    """Log-probabilities at sampling time, ``[T]``."""
     change: Tensor | None = None
-    """``[T]``"""
+    """Change of the log-probabilities since then, ``[T]``."""
     updates: int = 0
-    """optimizer steps between the two"""
+    """Optimizer steps between the two."""
 
 
 class RolloutRecorder:
@@ -57,23 +58,23 @@ class RolloutRecorder:
     Args:
         path: of this process's file.
         env: the environment trained on, for its solutions; None without one.
-        most_bytes: of this process's file.
+        max_bytes: limit on this process's file.
     """
 
-    def __init__(self, path: Path, tokenizer: Any, *, count: int, names: Sequence[str], env: Any, most_bytes: int):
+    def __init__(self, path: Path, tokenizer: Any, *, count: int, names: Sequence[str], env: Any, max_bytes: int):
         self.path = path
         self.tokenizer = tokenizer
         self.count = count
         self.names = names
-        """of the reward functions"""
+        """Names of the reward functions."""
         self.env = env
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self._samples: list[_Sample] = []
         self._dropped = 0
         self._batch: int | None = None
         self._step = 0
         self._every = 1
-        """rollout batches"""
+        """Every so many rollout batches, one is recorded."""
         self._failed = False
 
     def begin(self, batch: int, step: int) -> None:
@@ -85,10 +86,10 @@ class RolloutRecorder:
         self._samples, self._dropped = [], 0
 
     def wanted_dropped(self, names: Sequence[str]) -> list[int]:
-        """Which groups of a round to look at, of those that the filter dropped.
+        """Choose among the groups of a round that the filter dropped.
 
         Args:
-            names: what the filter said of each group.
+            names: the filter's verdict on each group.
         """
         room = self.count // DROPPED_SHARE - self._dropped
         found = [group for group, name in enumerate(names) if name != "kept"][: max(room, 0)]
@@ -131,7 +132,7 @@ class RolloutRecorder:
                 sample.updates = step - self._step
 
     def flush(self) -> None:
-        """Write what there is of the rollout batch. What cannot be written is left out, and said once."""
+        """Write the samples of the rollout batch. An error of the file ends the recording with one warning."""
         samples, self._samples = self._samples, []
         if not samples or self._failed or (self._batch or 0) % self._every:
             return
@@ -139,7 +140,7 @@ class RolloutRecorder:
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
-            while self.path.stat().st_size > self.most_bytes and self._every < 2**30:
+            while self.path.stat().st_size > self.max_bytes and self._every < 2**30:
                 self._every *= 2
                 self._keep(lambda line: line.get("batch", 0) % self._every == 0)
         except OSError as error:
@@ -163,10 +164,10 @@ class RolloutRecorder:
     def _line(self, sample: _Sample) -> dict[str, Any]:
         rollout, outcome = sample.rollout, sample.rollout.outcome
         length = len(rollout.completion_ids)
-        cut = (MAX_TOKENS - LAST_TOKENS, length - LAST_TOKENS) if length > MAX_TOKENS else (length, length)
+        gap = (MAX_TOKENS - LAST_TOKENS, length - LAST_TOKENS) if length > MAX_TOKENS else (length, length)
 
         def part(values: Any) -> list:
-            return [*values[: cut[0]], *values[cut[1] :]]
+            return [*values[: gap[0]], *values[gap[1] :]]
 
         index = rollout.row.get("index")
         rewards = {name: _number(value) for name, value in zip(self.names, rollout.rewards, strict=True)}
@@ -179,7 +180,7 @@ class RolloutRecorder:
             "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MAX_CHARACTERS),
             "pieces": pieces(self.tokenizer, part(rollout.completion_ids.tolist())),
             "tokens": rollout.tokens,
-            "left_out": [cut[0], cut[1] - cut[0]],
+            "left_out": [gap[0], gap[1] - gap[0]],
             "own": None if rollout.loss_mask is None else part(rollout.loss_mask),
             "fate": rollout.account,
             "verdict": None if outcome is None else outcome.verdict,
@@ -196,7 +197,7 @@ class RolloutRecorder:
         return line
 
     def _solution(self, index: Any) -> str | None:
-        """What the environment gives as a right answer; for display alone, so that what fails is left out."""
+        """The environment's solution; it is for display alone, so None where the environment fails."""
         try:
             return shortened(self.env.unwrapped.solution(index), MAX_CHARACTERS)
         except Exception:
@@ -218,7 +219,7 @@ def _number(value: float) -> float | None:
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """What each token adds to the text, special tokens by name.
+    """The text that each token adds, special tokens by name.
 
     A character made of several tokens is shown with the first of them, and the others add nothing.
     """
@@ -243,7 +244,7 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def shortened(text: str | None, length: int) -> str | None:
-    """At most ``length`` characters of a text, and a note in place of what is left out of its middle."""
+    """At most ``length`` characters of a text, with a note in place of its middle."""
     if text is None or len(text) <= length:
         return text
     half = length // 2

@@ -1,21 +1,21 @@
-"""What will go wrong, or do nothing, though the run fits; one sentence each, with the change that helps."""
+"""Warnings of a run that fits: mistakes and settings without effect; one sentence each, with the change that helps."""
 
 from __future__ import annotations
 
 import torch
 
-from ..checks import inert_settings, learning_rate_cautions
+from ..checks import context_overflow, inert_settings, learning_rate_cautions
 from ..run.lora import idle_adapter_settings
 from .planner import Plan
 
 NEAR_THE_LIMIT = 0.8
-"""of max_completion_length: with a mean above that, many completions are cut off"""
+"""Share of max_completion_length; with a mean length above it, many completions are truncated."""
 FEWEST_GROUPS = 4
-"""in a rollout batch: with fewer, one dropped group is a quarter of it or more"""
+"""Smallest sensible number of groups in a rollout batch; with fewer, one dropped group is a quarter of it or more."""
 
 
 def cautions(plan: Plan) -> list[str]:
-    """All that is to be said of a plan."""
+    """All warnings of a plan."""
     weights, sharded = plan.weights, plan.args.placement.sharding not in ("none", "ddp")
     return [
         *inert_settings(plan.args),
@@ -36,11 +36,8 @@ def cautions(plan: Plan) -> list[str]:
 def _lengths(plan: Plan) -> list[str]:
     args, found = plan.args, []
     limit = args.max_completion_length
-    if plan.exceeds_context:
-        found.append(
-            f"the run will stop at once: prompts of up to {plan.task.prompt_longest} tokens + max_completion_length "
-            f"{limit} = {plan.longest}, but the model's context holds {plan.context}. Lower max_completion_length."
-        )
+    if sentence := context_overflow(plan.config, prompt=plan.task.prompt_longest, completion=limit):
+        found.append(f"the run will stop at once: {sentence}")
     shape, longest = args.overlong_shape, args.overlong_max_length
     if shape != "none" and longest is not None and longest > limit:
         found.append(

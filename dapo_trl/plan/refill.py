@@ -1,4 +1,4 @@
-"""How much dynamic sampling generates at given pass rates, by running the code that samples, without a model.
+"""The amount that dynamic sampling generates at given pass rates, by running the sampling code without a model.
 
 `PromptSelector`, `Difficulty`, `DynamicSampler` and `SurplusBuffer` decide as they do in a run; only the outcomes of
 the completions are drawn from the pass rates. So there is no second formula for the size of a round.
@@ -23,7 +23,7 @@ from ..sampling.group_filter import DynamicSampler
 from ..sampling.surplus import SurplusBuffer
 
 WARM_UP, BATCHES = 4, 40
-"""Rollout batches until predictions have settled, and those that are counted."""
+"""Rollout batches until predictions have settled, and rollout batches that are counted."""
 MAX_PROMPTS = 20_000
 """Rows of data that are simulated; pass rates repeat beyond them."""
 
@@ -33,17 +33,17 @@ class Refill:
     """Means over rollout batches."""
 
     sampled: float
-    """groups generated"""
+    """Groups generated."""
     rounds: float
     filled: float
-    """share of a full batch that is trained on"""
+    """Share of a full batch that is trained on."""
 
 
 def read_rates(given: Any) -> dict[float, float]:
     """Pass rates and the weight of each: a number, or a mapping of rates to weights.
 
     Raises:
-        ConfigError: a rate outside [0, 1], a weight that is not positive, or something else altogether.
+        ConfigError: a rate is outside [0, 1], a weight is not positive, or it is neither a number nor a mapping.
     """
     pairs = list(given.items()) if isinstance(given, dict) else [(given, 1.0)]
     numbers = all(isinstance(value, int | float) for pair in pairs for value in pair)
@@ -70,7 +70,7 @@ def expected_refill(args: DAPOConfig, rates: Mapping[float, float], *, rows: int
     banked = len(simulation.surplus.groups)
     found = np.array([simulation.batch() for _ in range(BATCHES)], dtype=float)
     sampled, used, rounds = found.sum(axis=0) / BATCHES
-    # What was in the bank before was generated for these batches, what is left in it was not.
+    # Groups in the buffer before were generated for these batches; groups left in it were not.
     sampled += (banked - len(simulation.surplus.groups)) / BATCHES
     return Refill(float(sampled), float(rounds), float(used / args.groups_per_rollout))
 
@@ -120,7 +120,7 @@ class _Simulation:
 
 
 class _Keys:
-    """Rows that are nothing but their number."""
+    """Rows that consist of their number."""
 
     def __getitem__(self, index: int) -> dict[str, int]:
         return {"key": index}

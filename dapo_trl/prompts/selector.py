@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, load_object
+from ..errors import ConfigError
+from ..settings import load_object
 from .difficulty import Difficulty
 from .stream import PromptStream, StreamedPrompts
 
@@ -179,7 +180,7 @@ def make_selector(
     Raises:
         ConfigError: It names no class derived from `PromptSelector`.
     """
-    selector = SELECTORS.get(name) or load_object("prompt_selection", name, "a class derived from PromptSelector")
+    selector = SELECTORS.get(name) or load_object(name, what="prompt_selection")
     if not (isinstance(selector, type) and issubclass(selector, PromptSelector)):
         raise ConfigError(
             f"prompt_selection names {name!r}: it must be a class derived from "

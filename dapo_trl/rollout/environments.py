@@ -17,7 +17,8 @@ from envs import TaskEnv
 from envs.reasoning_gym_tasks import checked
 from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, RepetitionPenalty, RewardShaping
 
-from ..errors import ConfigError, RewardError, did_you_mean, load_object, one_line, place_of
+from ..errors import ConfigError, RewardError, did_you_mean, one_line, place_of
+from ..settings import load_object
 
 WRAPPERS: dict[str, Callable[..., gymnasium.Env]] = {
     wrapper.__name__: wrapper for wrapper in (FormatReward, OverlongPenalty, RepetitionPenalty)
@@ -172,7 +173,7 @@ def wrap_env(env: gymnasium.Env, wrappers: Sequence[Any], *, training: bool = Tr
         ConfigError: there is no such wrapper, or it refuses its arguments.
     """
     for name, arguments in wrapper_settings(wrappers):
-        wrapper = WRAPPERS.get(name) or load_object("env_wrappers", name, "a gymnasium.Wrapper")
+        wrapper = WRAPPERS.get(name) or load_object(name, what="env_wrappers", kind="a gymnasium.Wrapper")
         if not training and isinstance(wrapper, type) and issubclass(wrapper, TRAINING_ONLY):
             continue
         env = _wrapped(env, name, wrapper, arguments)

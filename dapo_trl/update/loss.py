@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .. import algorithm
 from ..config import DAPOConfig
-from ..errors import ConfigError, load_object
+from ..errors import ConfigError
+from ..settings import load_object
 from .batching import Microbatch
 
 RATIO_LEVELS = {"token": "token", "sequence_product": "sequence"}
@@ -118,7 +119,7 @@ def make_loss(args: DAPOConfig, *, has_auxiliary_loss: bool) -> Loss | None:
 
 
 def _own_loss(args: DAPOConfig) -> Loss:
-    loss = load_object("loss_type", args.loss_type)
+    loss = load_object(args.loss_type, what="loss_type")
     if not (isinstance(loss, type) and issubclass(loss, Loss)):
         raise ConfigError(
             f"loss_type is {args.loss_type!r}, which is no loss: it must name a class derived from "

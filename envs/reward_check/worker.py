@@ -10,22 +10,27 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from ..base import TaskEnv
+from ..base import Completion, TaskEnv
 from ..numeric import is_count
 from ..text import brief, one_line
 from .episode import Fault, ProbeResult, Prompt, Raised, answer, present
 
+MAX_CONSTANTS, MAX_CONSTANT_LENGTH = 40, 60
+"""Texts in an environment's own code that are tried as answers, and their characters."""
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -94,6 +99,23 @@ class Worker:
         present(env, index=index)
         return answer(env, text)[0]
 
+    def soak(self, rows: Sequence[int], count: int, seconds: float) -> int:
+        """Give a wrong answer up to `count` times in a row, for some seconds at most, and return how often."""
+        end = time.perf_counter() + seconds
+        for done in range(count):
+            if time.perf_counter() > end:
+                return done
+            self._env.reset(options={"index": rows[done % len(rows)]})
+            over = False
+            while not over:
+                _, _, terminated, truncated, _ = self._env.step(Completion("pneumonoultramicroscopic", n_tokens=1))
+                over = terminated or truncated
+        return count
+
+    def constants(self) -> list[str]:
+        """Return the short texts in the code that judges: of `verify`, `reply` and `step`, and what these call."""
+        return list(islice(dict.fromkeys(_texts_of_code(self._env.unwrapped)), MAX_CONSTANTS))
+
     def answer_in_thread(self, index: int, text: str) -> ProbeResult:
         """Return the outcome of an answer judged in another thread, which keeps an instance of its own."""
         if self._thread is None:
@@ -149,9 +171,38 @@ def _plain(value: Any) -> Any:
     """Return a value as containers and text, which any process can read back."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return str(value)
+
+
+def _texts_of_code(task: gymnasium.Env) -> Iterator[str]:
+    """Yield the texts that the judging methods of an environment have as constants, or name.
+
+    Followed are the attributes of the environment and the functions of the modules of its own classes.
+    """
+    classes = [one for one in type(task).__mro__ if not one.__module__.startswith(("gymnasium.", TaskEnv.__module__))]
+    attributes = {name: value for one in reversed(classes) for name, value in vars(one).items()} | vars(task)
+    modules = {one.__module__ for one in classes}
+    todo, seen = [attributes.get(name) for name in ("verify", "reply", "step")], set[Any]()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        if isinstance(value, str) and 0 < len(value.strip()) <= MAX_CONSTANT_LENGTH:
+            yield value.strip()
+        elif isinstance(value, (tuple, list, set, frozenset)):
+            todo += [item for item in value if isinstance(item, str)]
+        elif isinstance(value, CodeType):
+            todo += [
+                constant for constant in value.co_consts if isinstance(constant, (str, tuple, frozenset, CodeType))
+            ]
+        elif isinstance(value, FunctionType) and value.__module__ in modules and value not in seen:
+            seen.add(value)
+            names = {**value.__globals__, **attributes}
+            todo += [value.__code__, *(names.get(name) for name in value.__code__.co_names)]
 
 
 def _vandalise(value: Any) -> None:

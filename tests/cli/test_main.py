@@ -180,7 +180,7 @@ def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
         ({"output_dir": "README.md"}, [], "output_dir README.md is a file"),
         ({"output_dir": "README.md/run"}, [], "README.md is a file, so there can be no folder below it"),
         ({"output_dir": "/proc/run"}, [], "output_dir is /proc/run: /proc cannot be written to"),
-        ({}, ["--learning_rate", "-1"], "learning_rate is -1.0: it must be 0 or more"),
+        ({}, ["--learning_rate", "-1"], "learning_rate is -1.0 (float): it must be a number, 0 or more"),
         ({}, ["--logging_steps", "0"], "logging_steps is 0: it must be above 0"),
         ({}, ["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
         ({"max_steps": -1}, [], "is endless and max_steps is -1"),

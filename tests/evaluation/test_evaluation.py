@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.errors import ConfigError
 from dapo_trl.evaluation import Evaluator, Sampling, evaluate
-from dapo_trl.evaluation.figures import Evaluation, merge
-from dapo_trl.evaluation.table import notes
+from dapo_trl.evaluation.results import Evaluation, merge, notes
 from dapo_trl.generation.seeded import draw_tokens, random_numbers
 from dapo_trl.rollout.environments import make_env
 from envs import Judgement, TaskEnv, Verdict

@@ -21,7 +21,7 @@ KINDS = ("mixed", "wrong", "mixed", "right")
 
 
 def recorder(folder, tokenizer=None, **changes) -> RolloutRecorder:
-    settings = {"count": 8, "names": ["correctness", "overlong"], "env": None, "most_bytes": 10**9, **changes}
+    settings = {"count": 8, "names": ["correctness", "overlong"], "env": None, "max_bytes": 10**9, **changes}
     return RolloutRecorder(folder / "rollouts-0.jsonl", tokenizer or byte_tokenizer(), **settings)
 
 
@@ -113,7 +113,7 @@ def rollout(tokens: int = 3, **changes) -> Rollout:
             "completion_ids": np.array(ids),
             "order": 0,
             "tokens": tokens,
-            "fate": "all_wrong",
+            "account": "all_wrong",
             "rewards": [0.0, math.nan],
             **changes,
         }
@@ -121,7 +121,7 @@ def rollout(tokens: int = 3, **changes) -> Rollout:
 
 
 def test_the_file_is_bounded_and_even(tmp_path):
-    keeper = recorder(tmp_path, most_bytes=6000)
+    keeper = recorder(tmp_path, max_bytes=6000)
     for batch in range(1, 200):
         keeper.begin(batch, step=batch)
         keeper.add_dropped(rollout())

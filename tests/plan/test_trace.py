@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from dapo_trl.plan.trace import LiveBytes, Traced, generation, training_pass
-from dapo_trl.plan.weights import read_config
+from dapo_trl.plan.trace import LiveBytes, Traced, generation, read_config, training_pass
 
 from ..conftest import ROOT
 

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.weights import NF4_BYTES, count_weights, read_config, weight_dtype
+from dapo_trl.plan.trace import NF4_BYTES, count_weights, read_config, weight_dtype
 from dapo_trl.run.lora import peft_config, quantization_config
 from dapo_trl.run.settings import RunConfig
 

@@ -96,13 +96,16 @@ def test_rows_are_text_or_chat_as_the_tokenizer_wants():
 def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
     tokenizer = byte_tokenizer()
     reward = EnvironmentReward(OverlongPenalty(Echo(), max_length=3))
-    reward.bind(ChatFormat(tokenizer, [tokenizer.eos_token_id]))
+    reward.chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
     stopped = [*tokenizer("a")["input_ids"], tokenizer.eos_token_id]
     cut = tokenizer("bbbbb")["input_ids"]
-    assert reward(["say a", "say b"], ["-", "-"], [stopped, cut], [0, 1]) == [1.0, pytest.approx(1 - 0.02)]
-    assert [outcome.verdict for outcome in reward.outcomes] == ["correct", "correct"]
-    assert reward.outcomes[1].accuracy == 1.0
-    assert reward.outcomes[1].components == {"correctness": 1.0, "overlong": pytest.approx(-0.02)}
+    batch = {"prompts": ["say a", "say b"], "completion_ids": [stopped, cut], "index": [0, 1]}
+    assert reward(**batch, completions=["-", "-"]) == [1.0, pytest.approx(1 - 0.02)]
+    outcomes = reward.judge(*batch.values())
+    assert [outcome.verdict for outcome in outcomes] == ["correct", "correct"]
+    assert outcomes[1].accuracy == 1.0
+    assert outcomes[1].components == {"correctness": 1.0, "overlong": pytest.approx(-0.02)}
+    assert reward(**batch, outcome=outcomes[::-1]) == [pytest.approx(1 - 0.02), 1.0]  # known ones are not judged again
 
 
 def test_a_group_must_see_one_prompt():

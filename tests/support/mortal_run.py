@@ -11,7 +11,7 @@ import signal
 import sys
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.cli.main import main as cli
+from dapo_trl.cli import main as cli
 
 METHODS = {"generation": "_generate_single_turn", "backward": "backward", "silence": "backward"}
 

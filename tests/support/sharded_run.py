@@ -9,7 +9,7 @@ import sys
 
 from accelerate import DistributedType, PartialState
 
-from dapo_trl.cli.main import main as cli
+from dapo_trl.cli import main as cli
 from dapo_trl.run import train as run
 
 
