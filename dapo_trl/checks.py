@@ -29,8 +29,8 @@ def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> No
     """Refuse arguments that no `DAPOTrainer` can be made of.
 
     Args:
-        has_tools: whether TRL's ``tools`` or ``environment_factory`` are in use.
-        has_rewards: whether there is an environment or a reward function.
+        has_tools: Whether TRL's ``tools`` or ``environment_factory`` are in use.
+        has_rewards: Whether there is an environment or a reward function.
 
     Raises:
         ConfigError: with the fix.
@@ -61,8 +61,8 @@ def context_overflow(config: Any, *, prompt: int, completion: int, what: str = "
     """How a prompt and a completion exceed a model's context, in one sentence; None if they fit.
 
     Args:
-        prompt: tokens.
-        completion: tokens.
+        prompt: Tokens.
+        completion: Tokens.
         what: whose prompt it is, for the sentence.
     """
     limit = context_length(config)
@@ -130,10 +130,10 @@ def learning_rate_cautions(rate: float, *, parameters: int, adapter: bool, half:
     """Warnings of a learning rate that suits another kind of training.
 
     Args:
-        rate: the highest of the schedule.
-        parameters: number of the model's parameters, without adapter.
-        adapter: whether an adapter is trained, and not the model's weights.
-        half: whether the trained weights are in half precision.
+        rate: The highest of the schedule.
+        parameters: Number of the model's parameters, without adapter.
+        adapter: Whether an adapter is trained, and not the model's weights.
+        half: Whether the trained weights are in half precision.
     """
     if adapter:
         if rate >= LORA_RATE_LEAST:

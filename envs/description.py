@@ -1,4 +1,4 @@
-"""An environment as plain data, with its wrappers and the versions it depends on, and made again from them."""
+"""An environment as plain data (its spec, wrappers and package versions), and made again from it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from dapo_trl import DAPOConfig
-from dapo_trl.checks import inert_settings
 from dapo_trl.errors import ConfigError
 
 
@@ -101,21 +100,3 @@ def test_bad_settings_name_field_value_and_rule(changes, message):
         config(**changes)
     assert message in str(error.value)
     assert isinstance(error.value, ValueError)
-
-
-def test_inert_settings_are_found():
-    assert any("clip-higher is inert" in line for line in inert_settings(config()))
-    assert inert_settings(config(steps_per_generation=4)) == []
-    late = config(steps_per_generation=4, overlong_max_length=512, max_completion_length=512)
-    assert any("overlong penalty is inert" in line for line in inert_settings(late))
-    soft = config(
-        steps_per_generation=4,
-        overlong_shape="soft",
-        overlong_max_length=1000,
-        overlong_cache_length=100,
-        max_completion_length=900,
-    )
-    assert any("starts past 900 tokens" in line for line in inert_settings(soft))
-    assert inert_settings(config(steps_per_generation=4, overlong_shape="none")) == []
-    reverse = inert_settings(config(steps_per_generation=4, epsilon=0.3))
-    assert any("wider below than above (epsilon 0.3, epsilon_high 0.28)" in line for line in reverse)

@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import GRPOTrainer
 
 from ..distributed import explain_lost_process
@@ -57,7 +57,12 @@ class ResumableTrainer(GRPOTrainer):
         gc.collect()
         self.accelerator.end_training()
 
-    def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
+    def train(
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Train, as any Hugging Face trainer does; a torn checkpoint is never resumed from.
 
         Args:
@@ -124,7 +129,7 @@ class ResumableTrainer(GRPOTrainer):
         own = load_state(checkpoint, self.accelerator.process_index, shape=self.rollout_shape())
         [everyones] = broadcast_object_list([own and own.get("everyones")])
         if everyones is None:
-            self.warn(f"{checkpoint} does not say where the prompt stream stood: prompts start from the first again.")
+            self.warn(f"{checkpoint} holds no state of the prompt stream: prompts start from the first again.")
         elif own is None:
             raise ConfigError(
                 f"{checkpoint} holds no state of process {self.accelerator.process_index}: all processes must see the "

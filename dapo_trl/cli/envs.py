@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,6 +26,7 @@ from envs.rejudge import replay
 from envs.reward_check.check import DEFAULT_ROWS, reward_report
 from envs.reward_check.checks import CHECKS
 from envs.reward_check.episode import Fault, answer, present
+from envs.reward_check.openenv import openenv_report
 
 from ..errors import ConfigError, RewardError, one_line
 from ..rollout.environments import make_env, row_count
@@ -58,6 +60,9 @@ def add_parser(commands: Any) -> None:
     )
     check.add_argument("--skip", nargs="+", default=[], metavar="CHECK", help=f"leave out any of {', '.join(CHECKS)}")
     check.add_argument("--strict", action="store_true", help="count advice as a failure")
+    check.add_argument(
+        "--json", action="store_true", help="print the report as JSON, with the ids of OpenEnv's RFC 008"
+    )
     check.set_defaults(run=_check)
 
     again = own.add_parser("replay", help="judge the recorded verdicts of a run again, and name those that differ")
@@ -205,13 +210,15 @@ def _check(args: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise ConfigError(f"{one_line(error).removeprefix('check_reward_env: ')}.") from error
+    if args.json:
+        print(json.dumps(openenv_report(report), indent=2))
+        return 0 if report.ok else 1
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in report.checks:
         table.add_row(check.name, Text(check.status, style=_COLOURS[check.status]), Text(check.message))
     console.print(table)
-    failures = ", ".join(check.name for check in report.failures)
-    console.print(f"\n{report.env}: {f'failed ({failures})' if failures else 'ok'}", style="bold", soft_wrap=True)
+    console.print(f"\n{report.summary}", style="bold", soft_wrap=True)
     return 0 if report.ok else 1
 
 

@@ -13,9 +13,9 @@ from ..errors import ConfigError
 
 HELP = (
     "Measure a model: avg@k, pass@k and maj@k with their intervals, by level and by verdict, such as --model "
-    "models/arithmetic-0.8m --env 'math/Arithmetic-v0: {split: test}' --k 8. Files are those of train; flags are "
-    "described in docs/configuration.md. --k, --problems, --temperature and --top_p are those of the measurement, "
-    "and --env may be given several times. A killed evaluation goes on with the same command."
+    "models/arithmetic-0.8m --env 'math/Arithmetic-v0: {split: test}' --k 8. Files are the same as for train; "
+    "flags are described in docs/configuration.md. --k, --problems, --temperature and --top_p set the measurement, and "
+    "--env may be given several times. A killed evaluation continues with the same command."
 )
 
 
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="folders of two evaluations: how much higher B is, and how surely",
+        help="folders of two evaluations: the gain of B over A, with its interval",
     )
     parser.set_defaults(run=_eval, takes_settings=True)
 

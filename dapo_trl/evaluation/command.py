@@ -55,7 +55,7 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
             problems = evaluator.problems(range(_count(config, env)))
             results.append((problems, _sample(config, accelerator, journal, evaluator, place, problems, name, console)))
     except KeyboardInterrupt:
-        console.print(f"What was judged so far is in {journal.folder}: the same command goes on from there.")
+        console.print(f"The samples judged so far are in {journal.folder}: the same command continues from there.")
         raise
     if accelerator.is_main_process:
         k, room = config.eval_samples, config.max_completion_length

@@ -69,6 +69,7 @@ class Saved:
 
     @property
     def environments(self) -> list[dict[str, Any]]:
+        """The results of each environment."""
         return self.results["environments"]
 
 

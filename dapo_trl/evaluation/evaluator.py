@@ -242,7 +242,7 @@ class Evaluator:
             cause=outcome.cause,
             length=transcript.own,
             truncated=transcript.truncated,
-            completion=self.chat_format.tokenizer.decode(transcript.ids, skip_special_tokens=True),
+            completion=self.chat_format.text(transcript.ids),
         )
 
 

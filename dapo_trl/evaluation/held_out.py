@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 from accelerate.utils import gather_object
 from rich.console import Console
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..distributed import in_step
 from ..monitor.console import progress_bar
@@ -101,7 +101,9 @@ class HeldOut(TrainerCallback):
             self.console.print(f"{what}: {figure(found)}", highlight=False)
         return found
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         record = self.folder / BEST / _RECORD
         if state.global_step and record.is_file():  # a resumed run
             fields = json.loads(record.read_text(encoding="utf-8"))
@@ -109,7 +111,7 @@ class HeldOut(TrainerCallback):
         if state.global_step and not any(_is_of(row, state.global_step) for row in state.log_history):
             self._measure_if_due(state)  # it was stopped right before
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not control.should_training_stop or state.global_step >= state.max_steps:  # an interruption comes first
             self._measure_if_due(state)
 

@@ -208,6 +208,7 @@ def notes(found: Mapping[str, Any], room: int) -> list[str]:
 
 
 def figure(value: float | None) -> str:
+    """A figure with three digits; a dash without one."""
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -88,6 +88,7 @@ class EvalConfig:
 
     @property
     def sampling(self) -> Sampling:
+        """The settings of how completions are drawn."""
         return Sampling(self.eval_temperature, self.eval_top_p, self.max_completion_length, self.seed)
 
     @property

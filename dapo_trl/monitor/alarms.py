@@ -84,6 +84,7 @@ class _Known:
         """Whether the newest log has a gradient norm."""
 
     def take(self, row: Row) -> None:
+        """Add one log."""
         for name in WATCHED:
             value = row.get(name)
             if value is None:
@@ -100,6 +101,7 @@ class _Known:
         self.spiked = row.get("grad_norm") is not None
 
     def newest(self, name: str) -> float:
+        """Mean of the `NEWEST` last values; NaN without any."""
         return _mean(list(self.values.get(name, ()))[-NEWEST:])
 
     def earlier(self, name: str) -> float:
@@ -109,6 +111,7 @@ class _Known:
         return _mean(values[last - NEWEST : last]) if len(values) >= 2 * NEWEST else math.nan
 
     def setting(self, name: str) -> str:
+        """A setting's name, with its value where it is known."""
         value = self.settings.get(name)
         return name if value is None else f"{name} (now {value})"
 

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config import DAPOConfig
 from .alarms import Alarm, AlarmWatch
@@ -27,11 +27,20 @@ class WriteMetrics(TrainerCallback):
     def __init__(self, file: MetricsFile):
         self.file = file
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
             self.file.begin(state.global_step)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if state.is_world_process_zero and logs:
             self.file.append(state.global_step, logs)
 
@@ -42,7 +51,9 @@ class NothingLearnt(TrainerCallback):
     def __init__(self, updates_per_rollout: int):
         self.updates_per_rollout = updates_per_rollout
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         sentence = why_nothing_is_learnt(state.log_history, updates_per_rollout=self.updates_per_rollout)
         if sentence and state.is_world_process_zero:
             logger.warning(sentence)
@@ -59,12 +70,21 @@ class SoundAlarms(TrainerCallback):
         """The alarm that ended the run; None: no alarm did."""
         self._watch = AlarmWatch(self.settings)
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._watch = AlarmWatch(self.settings)
         for row in state.log_history:  # of a resumed run; its alarms have been logged
             self._watch.see(row)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> TrainerControl:
         raised = self._watch.see({**(logs or {}), "step": state.global_step})
         if self.accelerator.num_processes > 1:
             [raised] = broadcast_object_list([raised])
@@ -89,7 +109,9 @@ class StopOnSignal(TrainerCallback):
         self.requested = False
         self._previous: dict[int, Any] = {}
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._request)
 
@@ -101,7 +123,9 @@ class StopOnSignal(TrainerCallback):
             "Stopping after this optimizer step, with a checkpoint. Once more stops at once, without one."
         )
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
         if self.accelerator.num_processes > 1:
             flag = torch.tensor(float(self.requested), device=self.accelerator.device)
             self.requested = bool(self.accelerator.reduce(flag, reduction="sum") > 0)
@@ -112,7 +136,9 @@ class StopOnSignal(TrainerCallback):
             control.should_log = True  # whatever logging_steps is, the last step is shown
         return control
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.restore()
 
     def restore(self) -> None:

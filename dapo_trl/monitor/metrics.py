@@ -100,9 +100,9 @@ METRICS: dict[str, Metric] = {
     "throughput/tokens_per_second": Metric("completion tokens generated per second", "rollout batch", "-"),
     "ledger/tokens": Metric("completion tokens generated; the uses below sum to it", "run", "counts up"),
     **{
-        f"ledger/{fate}_{unit}": Metric(f"{unit}: {meaning}", "run", "-")
+        f"ledger/{account}_{unit}": Metric(f"{unit}: {meaning}", "run", "-")
         for unit in ("tokens", "seconds")
-        for fate, meaning in ACCOUNTS.items()
+        for account, meaning in ACCOUNTS.items()
     },
 }
 

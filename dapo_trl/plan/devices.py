@@ -113,6 +113,7 @@ class Placement:
 
     @property
     def shards_weights(self) -> bool:
+        """Whether each device holds a part of the weights."""
         return self.sharding in ("zero3", "fsdp2")
 
 
@@ -156,10 +157,12 @@ class PlannedConfig(DAPOConfig):
 
     @property
     def world_size(self) -> int:
+        """Processes, one for each device."""
         return self.placement.count
 
     @property
     def device(self) -> torch.device:
+        """The kind of device that is planned for."""
         return torch.device(self.card.kind)
 
     def _processes(self) -> int:

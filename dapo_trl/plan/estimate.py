@@ -52,11 +52,13 @@ class Estimate:
 
     @cached_property
     def weights(self) -> Weights:
+        """The model's parameters, counted."""
         four_bit = self.run.quantization == "4bit"
         return count_weights(self.config, dtype=self._dtype, adapter=peft_config(self.run), four_bit=four_bit)
 
     @cached_property
     def memory(self) -> Memory:
+        """Bytes of the device by phase and part."""
         return Memory(self._held | self._vllm_held, self._phases)
 
     @cached_property

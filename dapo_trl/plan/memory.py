@@ -54,6 +54,7 @@ class Memory:
 
     @property
     def peak(self) -> int:
+        """Bytes of the fullest phase, with everything that is held throughout."""
         return sum(self.held.values()) + sum(self.phases[self.fullest].values())
 
 

@@ -77,10 +77,12 @@ class Plan:
 
     @property
     def exceeds_context(self) -> bool:
+        """Whether the longest row is longer than the model's context."""
         return self.context is not None and self.longest > self.context
 
     @property
     def fits(self) -> bool:
+        """Whether memory, vLLM's share and the context suffice."""
         return self.memory.peak <= self.capacity and not self.vllm_shortage and not self.exceeds_context
 
 

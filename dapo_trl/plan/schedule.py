@@ -67,6 +67,7 @@ class Schedule:
 
     @property
     def warmup_batches(self) -> float | None:
+        """Rollout batches of the warm-up; None: unknown."""
         return None if self.warmup_steps is None else self.warmup_steps / self.updates
 
     @property
@@ -174,8 +175,8 @@ def read_run(folder: str) -> Calibration:
     generated, trained = last["ledger/tokens"], last["ledger/trained_tokens"]
     if not (trained and generating and seconds > generating):
         raise ConfigError(
-            f"calibration is {folder!r}: a run that trained on {trained:.0f} tokens in {last['step']} steps says "
-            "nothing of the speed."
+            f"calibration is {folder!r}: a run that trained on {trained:.0f} tokens in {last['step']} steps shows "
+            "no speed."
         )
     settings = _settings(Path(folder))
     iterations = int(settings.get("num_iterations", 1))

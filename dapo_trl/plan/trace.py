@@ -260,6 +260,7 @@ class Weights:
 
     @property
     def total(self) -> int:
+        """All parameters."""
         return self.trained + self.frozen
 
 

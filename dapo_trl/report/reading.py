@@ -64,6 +64,7 @@ class Run:
 
     @property
     def max_steps(self) -> int | None:
+        """Optimizer steps of the run; None: unknown."""
         found = self.setting("max_steps")
         return found if isinstance(found, int) and found > 0 else None
 

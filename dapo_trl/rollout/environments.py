@@ -48,14 +48,14 @@ def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
         raise ConfigError(f"env is {env!r}: {str(error).rstrip('.')}. {hint}") from error
     except Exception as error:  # whatever the author's code raises
         arguments = f" with {_brief(kwargs)}" if kwargs else ""
-        raise ConfigError(f"env {env!r} cannot be made{arguments}: {_told(error)}") from error
+        raise ConfigError(f"env {env!r} cannot be made{arguments}: {_explained(error)}") from error
 
 
 def row_count(env: gymnasium.Env) -> int | None:
     """Rows of an environment; None for an endless one.
 
     Raises:
-        ConfigError: it does not say, or what it says is no number of rows.
+        ConfigError: It does not give the number, or gives something else.
     """
     task = env.unwrapped
     if isinstance(task, TaskEnv) and not hasattr(task, "num_rows"):
@@ -85,7 +85,7 @@ def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
 
 @contextmanager
 def author_errors(env: gymnasium.Env, index: int, method: str) -> Iterator[None]:
-    """Say which environment, row and method an exception of the author's code comes from."""
+    """Name the environment, row and method that an exception of the author's code comes from."""
     try:
         yield
     except Exception as error:
@@ -116,7 +116,7 @@ class EnvironmentRows:
         return {"prompt": prompt, "index": index, "level": info.get("level")}
 
     def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
-        """The prompt of a row, and what the environment says of it besides (``info`` of ``reset``)."""
+        """The prompt of a row, and the ``info`` that ``reset`` gave with it."""
         with author_errors(self.env, index, "reset"):
             text, info = self.env.reset(options={"index": index})
         if not isinstance(text, str):
@@ -128,7 +128,7 @@ class EnvironmentRows:
 
 
 def shown_text(prompt: str | list[dict[str, str]]) -> str:
-    """What the environment showed, of a prompt made by `as_prompt`."""
+    """The environment's own text of a prompt made by `as_prompt`."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
@@ -166,8 +166,8 @@ def wrap_env(env: gymnasium.Env, wrappers: Sequence[Any], *, training: bool = Tr
     """Put wrappers around an environment, the first innermost.
 
     Args:
-        wrappers: see `RunConfig.env_wrappers`.
-        training: False leaves out those that only shape the reward (`TRAINING_ONLY`).
+        wrappers: As in `RunConfig.env_wrappers`.
+        training: False leaves out wrappers that only shape the reward (`TRAINING_ONLY`).
 
     Raises:
         ConfigError: there is no such wrapper, or it refuses its arguments.
@@ -195,10 +195,10 @@ def _wrapped(
     try:
         wrapped = wrapper(env, **arguments)
     except Exception as error:  # whatever the author's code raises
-        told = one_line(error)
+        cause = one_line(error)
         if not isinstance(error, ValueError | TypeError):
-            told = f"{type(error).__name__}: {told} ({place_of(error)})"
-        raise ConfigError(f"env_wrappers: {name} cannot be made: {told}") from error
+            cause = f"{type(error).__name__}: {cause} ({place_of(error)})"
+        raise ConfigError(f"env_wrappers: {name} cannot be made: {cause}") from error
     if not isinstance(wrapped, gymnasium.Env):
         raise ConfigError(
             f"env_wrappers: {name} made a {type(wrapped).__name__}: a wrapper must return a Gymnasium environment."
@@ -206,7 +206,7 @@ def _wrapped(
     return wrapped
 
 
-def _told(error: Exception) -> str:
+def _explained(error: Exception) -> str:
     """An exception in one line; one that is not ours to explain with its type and the place that raised it."""
     if isinstance(error, ValueError | TypeError | OSError | gymnasium.error.Error):
         return one_line(error)

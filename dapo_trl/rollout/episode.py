@@ -84,7 +84,7 @@ class Episode:
 
     @property
     def outcome(self) -> Outcome:
-        """What the episode came to, with accuracy, verdict, answer and cause of its last step."""
+        """The judgement of the episode, with accuracy, verdict, answer and cause of its last step."""
         unshaped = self._reward - sum(self._components[name] for name in shaped_by(self.env))
         return Outcome(
             reward=self._reward,

@@ -136,7 +136,7 @@ class OverlongReward:
 
 
 def checked(function: Any) -> Any:
-    """A user's reward function that fails with one clear message when what it returns is not rewards.
+    """A user's reward function that fails with one clear message when it does not return rewards.
 
     Reward models (a path or a module) and coroutines are TRL's business and pass through.
     """

@@ -19,6 +19,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather, gather_object
 
+from envs.text import shortened
+
 from ..algorithm import informative_groups
 from ..config import DAPOConfig
 from ..errors import RefillLimitError, RewardError
@@ -403,10 +405,4 @@ class RolloutCollector:
     def _glimpse(self) -> str:
         """A prompt and a completion of the last round, shortened, to show a person."""
         prompt, completion = map(self._decode, self._example)
-        return f"{_shortened(prompt, 100)!r} -> {_shortened(completion, 160)!r}"
-
-
-def _shortened(text: str, length: int) -> str:
-    """At most ``length`` characters of a text, with an ellipsis in the middle of a longer one."""
-    half = (length - 5) // 2
-    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
+        return f"{shortened(prompt, 100)!r} -> {shortened(completion, 160)!r}"

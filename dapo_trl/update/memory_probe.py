@@ -18,8 +18,8 @@ SAFETY = 0.9
 def largest_budget(measure: Callable[[int], int | None], *, row: int, most_rows: int, capacity: int) -> int:
     """The most tokens of a microbatch whose peak memory stays within ``capacity``.
 
-    Memory grows with the number of rows, so two small measurements foretell the rest; what they foretell is measured
-    too before it is used, and only ever approached from below.
+    Memory grows with the number of rows, so two small measurements predict the rest; the prediction is measured too
+    before it is used, and only ever approached from below.
 
     Args:
         measure: Peak bytes of forward and backward over so many rows; None when memory ran out.

@@ -34,7 +34,7 @@ class Rows:
 
     Attributes:
         prompt_column: Where the problem is, as text or as chat messages with one user message.
-        tests_column: Where the tests are; see `envs.verifiers.program_tests`.
+        tests_column: Where the tests are; see `envs.verifiers.code.tests`.
         level_column: Where the level of difficulty is, or None for none.
         solution_column: Where a right program is, or None for none.
     """

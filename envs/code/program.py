@@ -31,7 +31,7 @@ class ProgramEnv(TaskEnv):
 
     ## Action Space
     `UnicodeText`: the model's answer. After any thinking, its last closed block of Python code counts. An answer whose
-    last block is never closed has no program, nor has one without any block; see `envs.verifiers.program_text`.
+    last block is never closed has no program, nor has one without any block; see `envs.verifiers.program_extraction`.
 
     ## Observation Space
     `UnicodeText`: the problem, and how to give the program.
@@ -54,7 +54,7 @@ class ProgramEnv(TaskEnv):
 
     ## Arguments
     Exactly one of the first three, or at most one for a registered data set:
-    - `rows=[{"prompt": ..., "tests": {"kind": ..., ...}}]`: the rows themselves; see `envs.verifiers.program_tests`.
+    - `rows=[{"prompt": ..., "tests": {"kind": ..., ...}}]`: the rows themselves; see `envs.verifiers.code.tests`.
     - `path="data.jsonl"`: a local jsonl (also .jsonl.gz) or parquet file, read once per process and again when it
       changes.
     - `dataset="..."`: a data set on the Hub or a local folder of one, read once per process, with `name=None` (its

@@ -2,14 +2,18 @@ r"""How an answer is asked for and how it is found again: one object, so that th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..base import Judgement, Verdict
-from ..verifiers.answer_extraction import after_thinking, answer_line, boxes, hash_line
+from ..verifiers.answer_extraction import answer_line, answer_text, boxes, hash_line
 
 _QUESTION = "{question}"
-_MOST_OF_AN_ANSWER = 1_000  # characters that are kept of it
+_MAX_ANSWER = 1_000  # characters that are kept of it
+
+
+_STATED = re.compile(r"\b(?:final )?answer is:? +(\S.*?)\.?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class AnswerStyle:
 
         The judgement has the answer among its details, in one spelling if `compare` knows one.
         """
-        text = after_thinking(completion)
+        text = answer_text(completion)
         if text is None:
             return Judgement.of(Verdict.NO_ANSWER, "the thinking never ends, and no answer counts inside of it")
         answer = self.extract(text)
@@ -87,7 +91,7 @@ class AnswerStyle:
         if judgement.verdict is Verdict.NO_ANSWER:
             return judgement
         given = str(judgement.details.get("answer", " ".join(answer.split())))
-        return replace(judgement, details={**judgement.details, "answer": given[:_MOST_OF_AN_ANSWER]})
+        return replace(judgement, details={**judgement.details, "answer": given[:_MAX_ANSWER]})
 
     @property
     def _around(self) -> tuple[str, str]:
@@ -137,9 +141,19 @@ def bare_question(prompt: str) -> str:
 
 
 def gold_answer(value: str) -> str:
-    r"""Reduce a worked solution to its answer: what follows "####", else the last box, else all of it."""
-    for extract in (hash_line, boxes):
+    r"""Reduce a worked solution to its answer.
+
+    That is what follows "####", else the last box, else the last answer line, else what "the answer is" says at the
+    end, else all of it.
+    """
+    for extract in (hash_line, boxes, answer_line, _stated_answer):
         if (answer := extract(value)) is not None:
             value = answer
             break
     return " ".join(value.split())
+
+
+def _stated_answer(value: str) -> str | None:
+    last = value.strip().rpartition("\n")[2]
+    stated = _STATED.search(last)
+    return stated and stated[1].strip()

@@ -107,7 +107,8 @@ class ProblemEnv(TaskEnv):
         return {"prompt": self.style.prompt(question), "answer": gold, **info}
 
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement:
-        return self.style.judge(completion, row["answer"], judge)
+        question = self.style.question(row["prompt"]) or ""
+        return self.style.judge(completion, row["answer"], partial(judge, question=question))
 
     def solution(self, index: int) -> str:
         """Return the gold answer at `index` in the form that is asked for."""

@@ -1,4 +1,4 @@
-"""What each check makes of the evidence: pure functions, each with at most one message."""
+"""The checks: pure functions of the evidence, each with at most one message."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Check:
     """The result of one check.
 
     Attributes:
-        name: Which one.
+        name: Its key in `CHECKS`.
         status: "failed" refuses the environment; "advice" does not.
-        message: What is wrong and how to mend it, or why it was not checked; "" if all is well.
+        message: The fault and how to mend it, or why it was not checked; empty where the check passes.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Scale:
-    """The lowest and the highest reward: as the environment says, else as seen."""
+    """The lowest and the highest reward: those that the environment names, else those that were seen."""
 
     low: float
     high: float
@@ -143,7 +143,11 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
 
 def hedging(evidence: Evidence, scale: Scale) -> Finding:
     tried = evidence.of("hedge")
-    return _paid(tried, scale, "accept one answer, and none that names several") if tried else _nothing(evidence)
+    if not tried:
+        return _nothing(evidence)
+    in_a_row = evidence.of("one after another")  # the last of them alone may earn a part of the reward
+    some = [*tried, *(trial for trial in in_a_row if trial.outcome and scale.full(trial.outcome))]
+    return _paid(some, scale, "accept one answer, and none that names several")
 
 
 def near_misses(evidence: Evidence, scale: Scale) -> Finding:

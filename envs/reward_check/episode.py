@@ -1,4 +1,4 @@
-"""One episode of an environment, and what is wrong with what it returned. Runs in the checker's subprocess."""
+"""One episode of an environment, and the faults of what it returned. Runs in the checker's subprocess."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..contract import ContractError, contradictions, read_reset, read_step
 from ..text import brief, one_line, place_of, shortened
 
 MAX_STEPS = 64
-"""An episode that is not over after as many actions is taken for one that never ends."""
+"""Episodes with more actions than this count as endless."""
 
 
 class Fault(Exception):
-    """What an environment did wrong, in one line that names the fix."""
+    """A fault of an environment, in one line that names the fix."""
 
 
 class Raised(Fault):
@@ -32,7 +32,7 @@ class Raised(Fault):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What `reset` returned."""
+    """The prompt and info that `reset` returned, and the faults of doing so."""
 
     text: str
     info: dict[str, Any]
@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What an environment said of one answer.
+    """The outcome of one answer.
 
     Attributes:
         reward: Summed over the episode, for a `TaskEnv` before any shaping; NaN after an infrastructure failure.
@@ -49,7 +49,7 @@ class ProbeResult:
         cause: `info["cause"]` of the last step.
         seconds: The longest that a single step took.
         steps: Actions until the episode was over.
-        faults: What is wrong with the info, and which global random generator was used.
+        faults: Contradictions in what `step` returned, and changes of a global random generator.
     """
 
     reward: float

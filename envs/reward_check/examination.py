@@ -1,4 +1,4 @@
-"""Everything that the checker asks an environment, and what came back. Judging it is left to `checks`."""
+"""Everything that the checker asks an environment, and the evidence that comes back; `checks` judges it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ Kind = Literal[
     "oversized",
     "program",
     "hedge",
+    "one after another",
     "near miss",
     "other row",
     "strategy",
@@ -63,29 +64,29 @@ class Repeat:
     where: str
     first: ProbeResult
     second: ProbeResult | str
-    """The outcome, or what went wrong."""
+    """The outcome, or the fault that prevented one."""
 
 
 @dataclass
 class Evidence:
-    """What an environment showed and said.
+    """What an environment showed and returned.
 
     Attributes:
-        description: What it says of itself.
+        description: Its own description.
         rows: The indices examined.
         prompts: What `reset` returned for each of them.
-        solutions: A text that is said to be right, for the rows that have one.
+        solutions: A right answer, for the rows that have one.
         golds: The answers within the solutions.
-        form: What stands around the answer in a solution.
+        form: The text around the answer in a solution.
         trials: Answers and their outcomes.
         repeats: Answers judged again.
         unstable: Rows or seeds that showed another prompt when asked again, in words.
-        faults: What it returned that is not what it should be, most serious first.
+        faults: Returned values that break the contract.
         raised: Exceptions of its own, and answers that ended its process.
         slow: Answers that took longer than the limit, or for ever.
-        infos: What is wrong with its info.
-        executed: The program text that was run, if any was.
-        spec: Its spec as JSON, None if it has none, or why that cannot be written.
+        infos: Contradictions in what it returned, and changes of a global random generator.
+        executed: Name of the program text that was run, if any was.
+        spec: Its spec as JSON, None if it has none, or the reason why it cannot be written.
         stopped: Why the examination ended early.
     """
 
@@ -112,7 +113,7 @@ class Evidence:
 
 
 def sample_rows(count: int | None, most: int, seed: int) -> list[int]:
-    """Return the indices to look at: all rows if they are few, else the first, the last and some between."""
+    """Return the indices to look at: all rows where they are few, else the first, the last and some between."""
     if count is not None and count <= most:
         return list(range(count))
     ends = {0} if count is None or most < 2 else {0, count - 1}
@@ -225,7 +226,7 @@ class Examination:
             others = [text for row, text in found.golds.items() if gold is None or not answers.same(text, gold)]
             distinct = [text for i, text in enumerate(others) if not any(answers.same(text, o) for o in others[:i])]
             for name, text in answers.hedges(gold, distinct, found.form):
-                self._try(index, "hedge", name, text)
+                self._try(index, "one after another" if name == answers.IN_A_ROW else "hedge", name, text)
             for row, text in found.solutions.items():
                 if gold is not None and not answers.same(found.golds[row], gold) and row > index:
                     self._try(index, "other row", f"the solution of row {row}", text)
@@ -327,7 +328,7 @@ class Examination:
         return outcome
 
     def _ask(self, what: str, method: str, *arguments: Any, client: Client | None = None) -> Any:
-        """Return what the environment says, or None and note why there is nothing."""
+        """Return the result of a request, or None after noting why there is none."""
         found = self.found
         try:
             return (client or self.main).ask(method, *arguments, limit=_PATIENCE * self.time_limit)

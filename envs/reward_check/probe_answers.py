@@ -1,4 +1,4 @@
-"""The texts that the checker answers with. Nothing here touches an environment."""
+"""The texts that the checker answers with; nothing here touches an environment."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ LONG = 100_000
 """Characters of the longest answers."""
 MAX_NUMBERS, MAX_WORDS = 12, 60
 """Numbers and words of a prompt, from its start and from its end, that are tried as the answer."""
+IN_A_ROW = "every answer given one after another"
+"""Name of a list of answers of which an environment may read the first or the last."""
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _WORD = re.compile(r"[^\s\"'`<>()\[\]{}.,;:!?]+")
 _MARKED = re.compile(r"(?:answer|solution|result|gold|hint)\W{0,4}(?:is|=|:)?\W{0,4}([^\s.,;\"'<>()]+)", re.IGNORECASE)
@@ -34,7 +36,7 @@ _MARKERS = ("<answer>", "```", "\\boxed{", "####", "answer:")
 
 @dataclass(frozen=True)
 class Form:
-    """The form that a task asks for: what stands before and after the answer itself."""
+    """The form that a task asks for: the text before and after the answer itself."""
 
     before: str = ""
     after: str = ""
@@ -145,7 +147,7 @@ def hedges(gold: str | None, others: Sequence[str], form: Form) -> Iterator[tupl
         every = [*others[:middle], gold, *others[middle:]] if middle else [others[0], gold, others[0]]
         yield "every answer joined by 'or'", form.wrap(" or ".join(every))
         yield "every answer joined by commas", form.wrap(", ".join(every))
-        yield "every answer given one after another", "\n".join(map(form.wrap, every))
+        yield IN_A_ROW, "\n".join(map(form.wrap, every))
         if "```" not in form.before:  # two programs joined by "or" may be a program, and a right one
             yield "the answer with another one behind it", form.wrap(f"{gold} or {others[0]}")
     yield "1 or 2 or 3 ...", form.wrap(" or ".join(map(str, range(1, 31))))
@@ -176,6 +178,7 @@ def near_misses(gold: str, *, ordered: bool) -> Iterator[tuple[str, str]]:
             yield "the answer with its letters in another order", gold[::-1]
     elif _DECIMAL.fullmatch(gold):
         yield "the answer with the other sign", gold[1:] if gold.startswith("-") else f"-{gold}"
+        yield "the answer without its point", gold.replace(".", "7")
     elif _INTEGERS.fullmatch(gold) or _WORDS.fullmatch(gold):
         first, separator, rest = re.split(r"([\s,;]+)", gold, maxsplit=1)
         junk = re.sub(r"[^\W\d_]+", "qx", re.sub(r"\d+", "987", rest))
@@ -188,7 +191,7 @@ Strategy = Callable[[str], str | None]
 
 
 def strategies(prompts: Mapping[int, str], golds: Mapping[int, str]) -> dict[str, Strategy]:
-    """Return ways to answer from the prompt alone, by name, and what `golds` show to be the best of their kind.
+    """Return ways to answer from the prompt alone, by name; of each kind the one that `golds` show to be the best.
 
     Args:
         prompts: The prompt of each row.

@@ -1,4 +1,4 @@
-"""The checker's subprocess: makes the environment and runs what the checker asks for, one request at a time.
+"""The checker's subprocess: makes the environment and serves the checker's requests, one at a time.
 
 An environment that hangs, leaks or ends its process takes this one along and not the checker's.
 """
@@ -36,14 +36,14 @@ _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 @dataclass(frozen=True)
 class Description:
-    """What an environment says of itself.
+    """An environment's own description.
 
     Attributes:
         name: Its id, or its class.
         num_rows: None for an endless one.
-        reward_range: The lowest and the highest reward, None if it does not say.
+        reward_range: The lowest and the highest reward, None where it names none.
         many_turns: Whether an episode may have several actions.
-        judging_seconds: Seconds within which it says that any action is judged.
+        judging_seconds: Seconds within which it judges any action, as it states.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Description:
 
 
 class Worker:
-    """What can be asked of the environment; each method is one kind of request."""
+    """The environment and the requests that it takes; each method is one kind of request."""
 
     def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
         self._make = make
@@ -63,7 +63,7 @@ class Worker:
         self._thread: ThreadPoolExecutor | None = None
 
     def describe(self) -> Description:
-        """Return what the environment says of itself."""
+        """Return the environment's own description."""
         task = self._env.unwrapped
         name = self._env.spec.id if self._env.spec is not None else type(task).__name__
         count = getattr(task, "num_rows", None)
@@ -81,7 +81,7 @@ class Worker:
         return Prompt(prompt.text, _plain(prompt.info), prompt.faults)
 
     def solution(self, index: int) -> str | None:
-        """Return the text that the environment says is right at a row."""
+        """Return the right answer to a row as the environment states it; None if it states none."""
         known = getattr(self._env.unwrapped, "solution", None)
         if known is None:
             return None

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from dapo_trl.checks import cautions_at_start
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
-from dapo_trl.run.lora import merge_adapter
+from dapo_trl.run.lora import idle_adapter_settings, merge_adapter
+from dapo_trl.run.settings import RunConfig
 
 from ..cli.test_main import command, config_file
 from ..conftest import SHIPPED_MODEL
@@ -184,3 +185,9 @@ def test_a_learning_rate_for_full_training_is_warned_of_and_the_readmes_is_not(t
         False,
         False,
     ]
+
+
+def test_settings_of_an_adapter_that_is_not_trained():
+    assert idle_adapter_settings(RunConfig(lora_rank=8, lora_alpha=4)) == idle_adapter_settings(RunConfig()) == []
+    (found,) = idle_adapter_settings(RunConfig(lora_alpha=4, lora_rslora=True))
+    assert found.startswith("lora_alpha, lora_rslora: no effect, because lora_rank is 0")

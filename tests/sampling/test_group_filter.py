@@ -37,8 +37,8 @@ def test_only_mixed_groups_are_kept_and_the_batch_is_refilled():
     sampler.add(torch.tensor([MIXED, MIXED]))
     assert sampler.missing == 0 and sampler.enough
     assert sampler.counts == GroupCounts(kept=5, all_right=1, all_wrong=1, constant=1, unscorable=1)
-    assert sampler.counts.told(filtered=True) == (
-        "9 groups sampled: 5 informative, 1 all wrong, 1 all right, 1 constant, 1 unscorable."
+    assert sampler.counts.summary(filtered=True) == (
+        "9 groups sampled: 5 informative, 1 all wrong, 1 all correct, 1 constant, 1 unscorable."
     )
     assert sampler.have == 5 and sampler.used == 4  # one more than needed
     assert sampler.refill_rounds == 2

@@ -14,16 +14,15 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..inside import frames
 from ..seccomp_filter import filter_code
-from ..task import Task
-from ..types import Limits, Program, Result, SandboxUnavailable, Status, Stop
+from ..task import AnySandbox, Task
+from ..types import Limits, Program, Result, SandboxUnavailable, Status
 from ..zygote_client import Channel, ZygoteFailure
 from .far_end import MAX_REPORTS, REPORTS
 from .servers import Servers, Unavailable
@@ -60,7 +59,7 @@ _ATTEMPTS = {"starting a process": "denied(fork)", "sending a signal": "denied(o
 _PROBE_LIMITS = Limits(cpu_seconds=10, wall_seconds=30)
 
 
-class FusionSandbox:
+class FusionSandbox(AnySandbox):
     """Runs programs on a farm; used like `Sandbox`, from any thread and after forks.
 
     The farm keeps programs apart from its machines and from each other. What keeps a program from its own results is
@@ -93,42 +92,18 @@ class FusionSandbox:
             raise SandboxUnavailable(f"the farm cannot be used: {reason}. See docs/sandbox.md.")
         return "fusion"
 
-    def run(
-        self,
-        program: Program,
-        inputs: Sequence[Any],
-        limits: Limits | None = None,
-        *,
-        stop_at: Collection[Status] = (),
-        stop: Stop | None = None,
-    ) -> tuple[Result, ...]:
-        """Run a program on each input, in order; see `Sandbox.run`.
-
-        The farm itself stops at the statuses of `stop_at`; what `stop` leaves out has been run by then.
-
-        Raises:
-            SandboxUnavailable: No filter of system calls can be made on this machine.
-            ValueError: There is no input, or an input does not fit the mode.
-        """
-        limits = limits or Limits()
-        task = Task(program, inputs, limits, stop_at=stop_at, stop=stop)
+    def _run(self, task: Task) -> tuple[Result, ...]:
         reason = self._check()
         if not reason:
             try:
-                return self._run(task, len(inputs), limits)
+                return self._attempt(task)
             except ZygoteFailure as failure:
                 reason = str(failure)
-        return (Result(Status.INFRA_FAILURE, cause=f"the farm failed: {reason}"),) * len(inputs)
+        return (Result(Status.INFRA_FAILURE, cause=f"the farm failed: {reason}"),) * len(task)
 
     def close(self) -> None:
         """Close all connections. The next `run` opens them again."""
         self._live().servers.close()
-
-    def __enter__(self) -> FusionSandbox:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _live(self) -> _State:
         if self._state.pid != os.getpid():  # after a fork: connections and locks are the parent's
@@ -143,7 +118,7 @@ class FusionSandbox:
                 return ""
             task = Task(Program(_PROBE, "eval"), list(_ATTEMPTS.values()), _PROBE_LIMITS)
             try:
-                results = self._run(task, len(_ATTEMPTS), _PROBE_LIMITS)
+                results = self._attempt(task)
             except ZygoteFailure as failure:
                 return str(failure)
             for name, result in zip(_ATTEMPTS, results, strict=True):
@@ -153,15 +128,15 @@ class FusionSandbox:
         log.info("isolation=fusion: ready to run programs")
         return ""
 
-    def _run(self, task: Task, count: int, limits: Limits) -> tuple[Result, ...]:
+    def _attempt(self, task: Task) -> tuple[Result, ...]:
         """Have a task run, and return one result per input.
 
         Raises:
             ZygoteFailure: The farm failed.
         """
         state = self._live()
-        seconds = _START_SECONDS + count * limits.wall_seconds
-        max_bytes = (MAX_REPORTS + count * _BYTES_PER_INPUT) * 4 // 3 + _SPARE_BYTES
+        seconds = _START_SECONDS + len(task) * task.limits.wall_seconds
+        max_bytes = (MAX_REPORTS + len(task) * _BYTES_PER_INPUT) * 4 // 3 + _SPARE_BYTES
         with state.room:
             for run in range(1, _RUNS + 1):
                 try:

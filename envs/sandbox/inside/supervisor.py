@@ -28,7 +28,7 @@ _END = frames.pack(b"")
 _NULL = (0, 1, 2)  # the zygote's standard input, output and error lead nowhere
 
 
-class Task(NamedTuple):
+class Job(NamedTuple):
     """A program and its inputs: where they are, and how to go about it."""
 
     file: int
@@ -57,7 +57,7 @@ Reports = Generator[Report, None, None]
 def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
     """Serve the tasks that arrive on `channel` until it, or the process behind the pidfd `parent`, ends.
 
-    A task is the descriptor of a file: a message (the fields of `Task` as JSON), then the texts. The answer is two
+    A task is the descriptor of a file: a message (the fields of `Job` as JSON), then the texts. The answer is two
     messages per input, a header ("status seconds cause") and the payload, then an empty message. Anything else that
     arrives during a task ends it, and is of no effect at other times.
     """
@@ -70,17 +70,17 @@ def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
         if not message:
             os._exit(0)
         if files:
-            task = _read_task(files[0])
-            run = _run_scripts if task.mode == "stdin" else _run_calls
-            with closing(run(task, wall, watched)) as reports:
-                _answer(channel, task, reports)
-            os.close(task.file)
+            job = _read_job(files[0])
+            run = _run_scripts if job.mode == "stdin" else _run_calls
+            with closing(run(job, wall, watched)) as reports:
+                _answer(channel, job, reports)
+            os.close(job.file)
 
 
-def _answer(channel: socket.socket, task: Task, reports: Reports) -> None:
+def _answer(channel: socket.socket, job: Job, reports: Reports) -> None:
     with suppress(NotWanted):
         for number, report in enumerate(reports, 1):
-            is_last = number == len(task.inputs) or report.status in task.stop_at
+            is_last = number == len(job.inputs) or report.status in job.stop_at
             header = f"{report.status} {report.seconds:.6f} {report.cause}".encode()
             announced = frames.pack(header) + frames.header(len(report.payload))
             _send(channel, announced, report.payload, _END if is_last else b"")
@@ -89,14 +89,14 @@ def _answer(channel: socket.socket, task: Task, reports: Reports) -> None:
     _send(channel, _END)
 
 
-def _read_task(file: int) -> Task:
+def _read_job(file: int) -> Job:
     fields = json.loads(frames.read(lambda size: os.read(file, size), 1 << 30))
     start = os.lseek(file, 0, os.SEEK_CUR)
     places = []
     for length in fields.pop("lengths"):
         places.append((start, length))
         start += length
-    return Task(file, places[0], places[1:], **fields)
+    return Job(file, places[0], places[1:], **fields)
 
 
 def _send(channel: socket.socket, *parts: bytes | memoryview) -> None:
@@ -113,20 +113,20 @@ def _send(channel: socket.socket, *parts: bytes | memoryview) -> None:
 # --- mode "stdin": a process for every input, with files in memory as its standard input, output and error
 
 
-def _run_scripts(task: Task, wall: Wall, watched: list[int]) -> Reports:
+def _run_scripts(job: Job, wall: Wall, watched: list[int]) -> Reports:
     def work() -> int:
-        return worker.run_script(task.source)
+        return worker.run_script(job.source)
 
-    for position, length in task.inputs:
+    for position, length in job.inputs:
         files = tuple(kernel.memory_file(name) for name in ("stdin", "stdout", "stderr"))
         while length:
-            copied = os.sendfile(files[0], task.file, position, length)
+            copied = os.sendfile(files[0], job.file, position, length)
             position, length = position + copied, length - copied
         os.lseek(files[0], 0, os.SEEK_SET)
         printed = memoryview(bytearray())
         try:
-            with closing(Worker(work, (*files, task.file), task.limits, 1, wall, watched)) as process:
-                report, printed = _judge_script(process, process.wait(), task.limits, files[1], files[2])
+            with closing(Worker(work, (*files, job.file), job.limits, 1, wall, watched)) as process:
+                report, printed = _judge_script(process, process.wait(), job.limits, files[1], files[2])
             yield report._replace(payload=printed)
         finally:
             printed[:] = bytes(len(printed))
@@ -181,11 +181,11 @@ def _timeout(seconds: float, limits: dict[str, Any]) -> Report:
 # --- modes "call" and "eval": a process that loads the program and serves inputs until one brings it down
 
 
-def _run_calls(task: Task, wall: Wall, watched: list[int]) -> Reports:
-    done, count = 0, len(task.inputs)
+def _run_calls(job: Job, wall: Wall, watched: list[int]) -> Reports:
+    done, count = 0, len(job.inputs)
     while done < count:
-        batch = 1 if task.isolate_inputs else count - done
-        with closing(_Server(task, done, batch, wall, watched)) as server:
+        batch = 1 if job.isolate_inputs else count - done
+        with closing(_Session(job, done, batch, wall, watched)) as server:
             report = server.loaded()
             if report is not None:  # the program itself is at fault: every other input would end the same way
                 for _ in range(count - done):
@@ -198,15 +198,15 @@ def _run_calls(task: Task, wall: Wall, watched: list[int]) -> Reports:
                     break
 
 
-class _Server:
+class _Session:
     """A worker that serves `count` inputs of a task from number `first` on.
 
     It may write to its channel whatever and whenever it wants. What arrives out of turn, or is too long, or is no
     reply, brings it down.
     """
 
-    def __init__(self, task: Task, first: int, count: int, wall: Wall, watched: list[int]) -> None:
-        self._limits = task.limits
+    def __init__(self, job: Job, first: int, count: int, wall: Wall, watched: list[int]) -> None:
+        self._limits = job.limits
         self.is_down = False
         self._buffer = memoryview(bytearray(1 << 16))
         self._used = self._filled = 0
@@ -215,10 +215,10 @@ class _Server:
         self._is_first, self._ticket = True, os.urandom(_TICKET_BYTES)
 
         def work() -> int:
-            worker.serve(task, first, count)
+            worker.serve(job, first, count)
             return 0
 
-        self._worker = Worker(work, (*_NULL, task.file, reply, go), task.limits, count, wall, watched, self._replies)
+        self._worker = Worker(work, (*_NULL, job.file, reply, go), job.limits, count, wall, watched, self._replies)
         os.close(reply)
         os.close(go)
         os.write(self._go, self._ticket)  # the first input follows right after loading

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ...base import Judgement, Verdict
-from ...sandbox import Limits, Program, Status
-from ...sandbox.open import AnySandbox, open_sandbox
+from ...sandbox import AnySandbox, Limits, Program, Status, open_sandbox
 from ..program_extraction import with_preamble
 from .assert_session import run_asserts
 from .run_tests import TestReport, brief, run_tests, source_of
@@ -46,7 +45,7 @@ class Grading:
         tolerance: Relative tolerance of floats. By default 1e-9 for values that calls return, none for numbers in
             printed text; a number applies to both. Asserts say for themselves.
         limits: What a program may take for each test.
-        sandbox: The sandbox; see `envs.sandbox.open.open_sandbox`.
+        sandbox: The sandbox; see `envs.sandbox.open_sandbox`.
 
     Raises:
         ValueError: A value is out of range.

@@ -16,12 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from envs.sandbox import Limits, Program, Sandbox, SandboxUnavailable, Status
+from envs.sandbox import Limits, Program, Sandbox, SandboxUnavailable, Status, open_sandbox
 from envs.sandbox.fusion import sandbox as fusion
 from envs.sandbox.fusion import servers
 from envs.sandbox.fusion.sandbox import FusionSandbox
 from envs.sandbox.inside import frames
-from envs.sandbox.open import open_sandbox
 from envs.verifiers.code.run_tests import run_tests
 
 from ...support.fusion_server import run_code, serving

@@ -1,4 +1,4 @@
-"""Warnings that a plan and the beginning of training share."""
+"""Checks and warnings before a run starts; a plan and training share them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import dataclasses
 
 import pytest
 import torch
+from transformers import AutoConfig
 
-from dapo_trl import DAPOTrainer
-from dapo_trl.checks import learning_rate_cautions
-from dapo_trl.run.lora import idle_adapter_settings, peft_config
+from dapo_trl import DAPOConfig, DAPOTrainer
+from dapo_trl.checks import context_overflow, inert_settings, learning_rate_cautions
+from dapo_trl.run.lora import peft_config
 from dapo_trl.run.settings import RunConfig
 
-from ..support.recorded import config
+from .support.recorded import config
 
 BILLION = 10**9
 
@@ -50,7 +51,31 @@ def test_a_trainer_warns_when_it_starts(tiny_model, tmp_path, caplog, rate):
     assert ("too small to move an adapter" in caplog.text) == (rate == 1e-6)
 
 
-def test_settings_of_an_adapter_that_is_not_trained():
-    assert idle_adapter_settings(RunConfig(lora_rank=8, lora_alpha=4)) == idle_adapter_settings(RunConfig()) == []
-    (found,) = idle_adapter_settings(RunConfig(lora_alpha=4, lora_rslora=True))
-    assert found.startswith("lora_alpha, lora_rslora: no effect, because lora_rank is 0")
+def settings(**changes) -> DAPOConfig:
+    return DAPOConfig(**{"use_cpu": True, "report_to": [], **changes})
+
+
+def test_inert_settings_are_found():
+    assert any("clip-higher is inert" in line for line in inert_settings(settings()))
+    assert inert_settings(settings(steps_per_generation=4)) == []
+    late = settings(steps_per_generation=4, overlong_max_length=512, max_completion_length=512)
+    assert any("overlong penalty is inert" in line for line in inert_settings(late))
+    soft = settings(
+        steps_per_generation=4,
+        overlong_shape="soft",
+        overlong_max_length=1000,
+        overlong_cache_length=100,
+        max_completion_length=900,
+    )
+    assert any("starts past 900 tokens" in line for line in inert_settings(soft))
+    assert inert_settings(settings(steps_per_generation=4, overlong_shape="none")) == []
+    reverse = inert_settings(settings(steps_per_generation=4, epsilon=0.3))
+    assert any("wider below than above (epsilon 0.3, epsilon_high 0.28)" in line for line in reverse)
+
+
+def test_a_context_holds_its_last_token():
+    model = AutoConfig.for_model("qwen2", max_position_embeddings=100)
+    assert context_overflow(model, prompt=60, completion=40) is None
+    assert "a long prompt of 61 tokens + max_completion_length 40 = 101" in str(
+        context_overflow(model, prompt=61, completion=40, what="a long prompt")
+    )
