@@ -31,8 +31,9 @@ def test_the_environment_of_many_turns():
     env = names["Guess"]()
     check_env(env)
     env.reset(options={"index": 42})
-    assert [env.step(guess)[0] for guess in ("50", "25")] == ["lower\n", "higher\n"]
-    assert env.step(env.solution(42))[1:3] == (1.0, True)
+    answer = int(env.solution(42))
+    assert [env.step(str(guess))[0] for guess in (answer + 1, answer - 1)] == ["lower\n", "higher\n"]
+    assert env.step(str(answer))[1:3] == (1.0, True)
 
 
 @pytest.mark.parametrize("name", re.findall(r"`(math/\w+-v0)`", (ROOT / "docs/environments.md").read_text()))
