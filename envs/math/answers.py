@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..base import Judgement, Verdict
-from ..verifiers.answer_extraction import answer_line, answer_text, boxes, hash_line
+from ..verifiers.answer_extraction import answer_line, answer_text, boxes, hash_line, last_number
 
 _QUESTION = "{question}"
 _MAX_ANSWER = 1_000  # characters that are kept of it
@@ -25,6 +25,7 @@ class AnswerStyle:
         form: What it asks for, in words, for the cause of a `no_answer`.
         extract: Finds the answer in a text (without thinking), or returns None.
         final: The last line of a response in this style, with `{answer}` where the answer goes.
+        weakness: Why this style is easier to game than others; "" if it is not.
 
     Raises:
         ValueError: The question does not stand in the template exactly once.
@@ -34,6 +35,7 @@ class AnswerStyle:
     form: str
     extract: Callable[[str], str | None]
     final: str = "Answer: {answer}"
+    weakness: str = ""
 
     def __post_init__(self) -> None:
         if self.template.count(_QUESTION) != 1:
@@ -130,6 +132,13 @@ ANSWER_STYLES: dict[str, AnswerStyle] = {
         'a last line "#### ..."',
         hash_line,
         "#### {answer}",
+    ),
+    "last_number": AnswerStyle(
+        "{question}\n\nReason step by step, and end with the final answer, a number.",
+        "a number",
+        last_number,
+        "The answer is {answer}.",
+        "the last number of any text is its answer, so a text that lists several is paid for the last",
     ),
 }
 """The styles of `math/Problem-v0`; "auto" asks for an answer line and accepts a box too."""

@@ -23,6 +23,7 @@ MAX_TEXT = 200_000
 
 _ANSWER_LINE = re.compile(r"(?<![A-Za-z])answer[ \t*_]*[:\uff1a][ \t]*", re.IGNORECASE)
 _HASH_LINE = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
+_NUMBER = re.compile(r"(?<![\w.])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?")
 _SPECIAL_TOKEN = re.compile(
     r"<\|[\w-]{1,40}\|>|<\uff5c[\w\u2581-]{1,40}\uff5c>|</?s>|<(?:eos|bos|pad|(?:start|end)_of_turn)>"
 )
@@ -76,7 +77,7 @@ def answer_line(text: str) -> str | None:
     Of several on one line the first counts: what it is followed by is then read as one (bad) answer.
     """
     last = None
-    for last in _ANSWER_LINE.finditer(text):
+    for last in _ANSWER_LINE.finditer(text):  # noqa: B007
         pass
     if last is None:
         return None
@@ -134,6 +135,14 @@ def hash_line(text: str) -> str | None:
     """Return what follows the last "####" that starts a line, as in GSM8K."""
     found = _HASH_LINE.findall(text)
     return found[-1].strip() if found else None
+
+
+def last_number(text: str) -> str | None:
+    """Return the last number in `text`, whatever stands around it."""
+    last = None
+    for last in _NUMBER.finditer(text):  # noqa: B007
+        pass
+    return last and last[0]
 
 
 def without_emphasis(text: str) -> str:

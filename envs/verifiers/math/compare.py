@@ -66,7 +66,7 @@ class Comparison:
 
     def equal(self, target: str, gold: str) -> bool:
         """Whether the answer `target` is `gold`; both as `clean` returns them. `cause` says why not."""
-        if self._same_text_is_equal and squeezed(target) == squeezed(gold):
+        if self._same_text_is_equal and squeezed(target) == squeezed(gold) and not (gold.isalpha() and " " in target):
             return True
         gold = gold.replace(AND, ", " if len(split(gold)) > 1 else "")
         target = target.replace(AND, "" if parse_rational(gold) else ", ")
@@ -182,6 +182,8 @@ class Comparison:
         if (names := _names(golds)) is not None:
             return self._equals_named(target, golds, names)
         kind, values = _values(value_of(target))
+        if all(brackets(value)[0] == "()" for value in golds) and (tuples := _tuples(target)):
+            kind, values = "", tuples
         ordered = gold_kind not in ("", "{}")
         if (kind != gold_kind and not (kind == "" and gold_kind == "()")) if ordered else kind not in ("", "()", "{}"):
             return self._no(f"it is no {gold_kind[0]}...{gold_kind[1]}" if gold_kind else "it is no list")
@@ -245,7 +247,7 @@ class Comparison:
             return self._no(f"it has no {min(missing)!r}" if missing else "it gives several candidates")
         if not _variables(gold) and (added := _functions(target) - _functions(gold)):
             return self._no(f"it leaves a function to be worked out ({min(added)})")
-        if len(word_form(target) or "") > 1:
+        if len(word_form(target) or "") > 1 and sorted(target) != sorted(gold):
             return self._no("it gives words where a formula is asked for")
         return self._symbolic(target, gold)
 
@@ -303,6 +305,17 @@ def _names(values: list[str]) -> list[str] | None:
     found = [assignment(value) for value in values]
     names = [named.name for named in found if named is not None]
     return names if len(values) > 1 and len(set(names)) == len(values) else None
+
+
+def _tuples(text: str) -> list[str]:
+    """Read `p=5, q=2; p=7, q=2` as `(5, 2)` and `(7, 2)`; nothing unless the same names come again and again."""
+    found = [assignment(value) for value in split(text)]
+    names = [named.name for named in found if named is not None]
+    size = len(dict.fromkeys(names))
+    if size < 2 or len(names) < len(found) or len(names) % size or names != names[:size] * (len(names) // size):
+        return []
+    values = [named.value for named in found if named is not None]
+    return [f"({', '.join(values[start : start + size])})" for start in range(0, len(values), size)]
 
 
 def _same_name(left: str, right: str) -> bool:

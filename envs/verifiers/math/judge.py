@@ -50,6 +50,8 @@ _PRINTABLE_BITS = 10_000  # of a number that is written out, well within what Py
 _MAX_LENGTH = 4_000  # characters beyond the gold answer's: no notation is that much longer
 _INTEGER = re.compile(r"\s*([-+]?)([1-9]\d{0,2}(?:,\d{3})+|\d+)\s*")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}])")  # backslashes, in data that was escaped twice
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_MAX_WORDS = 15  # of a gold answer
 _PLACEHOLDER = re.compile(r"[\[<]\s*[A-Za-z_ /]*\s*[\]>]|none|null|nan|n/?a|\?+|tbd|unknown", re.IGNORECASE)
 
 
@@ -117,8 +119,9 @@ def check_gold(gold: str) -> None:
     """Refuse a gold answer that no answer could match.
 
     Raises:
-        ValueError: It is empty, a placeholder such as "[INVALID]", or does not verify against itself.
-        SymbolicFailure: The worker that should have told could not be used.
+        ValueError: It is empty, a placeholder such as "[INVALID]", a worked text without a marked answer, or does not
+            verify against itself.
+        SymbolicFailure: The worker that decides could not be used.
     """
     if _INTEGER.fullmatch(gold):
         return
@@ -127,6 +130,10 @@ def check_gold(gold: str) -> None:
         raise ValueError(f"the gold answer {gold!r} is empty")
     if _PLACEHOLDER.fullmatch(gold.strip()):
         raise ValueError(f"the gold answer {gold!r} is a placeholder")
+    if "=" in target and all(read_number(side) for side in target.split("=")):
+        raise ValueError(f"the gold answer {gold!r} is an equation between numbers: give the one that is the answer")
+    if len(_PROSE.findall(target)) > _MAX_WORDS:
+        raise ValueError(f"the gold answer {gold!r} is a text without an answer in it that is marked as one")
     comparison = _comparison(same_text_is_equal=False)
     try:
         if not comparison.equal(target, target):

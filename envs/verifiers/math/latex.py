@@ -64,7 +64,7 @@ def clean(answer: str) -> str:
     text = answer.replace("\\$", "¤").replace("\\pounds", "£")  # a dollar that does not delimit a formula
     if (words := _LAST_WORDS.search(text)) and not is_modified(words[0]):
         text = text[: words.start()]
-    text = one_notation(_unwrap(without_emphasis(text).rstrip("\\ \n")))
+    text = one_notation(_unwrap(text.rstrip("\\ \n")))
     text = _without_full_stop(text.rstrip(";, "))
     return _without_statement(_LEADING_SIGN.sub("", text))
 
@@ -144,7 +144,7 @@ def _unwrap(answer: str) -> str:
     """Take the one formula out of its delimiters and boxes, and of the words before it."""
     text = answer.strip()
     while True:
-        inner = _unwrap_once(text)
+        inner = _unwrap_once(without_emphasis(text))
         if inner == text:
             return text
         text = inner

@@ -52,6 +52,7 @@ _COMMANDS = {
         ("\\cup ", "bigcup"),
         ("\\pm ", "mp"),
         (":", "colon"),
+        ("=", "coloneqq triangleq"),
         ("*", "ast star"),
         ("\\log_{10}", "lg"),
     )
@@ -70,13 +71,14 @@ _ROWS = re.compile(r"\\begin\{(aligned|align\*?|gathered|split|cases)\}(.*?)\\en
 _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (needed, re.compile(pattern), replacement)
     for needed, pattern, replacement in (  # where `needed` is not in the text, nor is what the pattern looks for
-        (":=", r"(?<!:):=|=:(?!:)", "="),
+        (":", r"(?<!:):=|=:(?!:)", "="),
         ("color", r"\\(?:text)?color ?\{[a-zA-Z0-9!]*\}", ""),
         ("space", r"\\[hv]space\*? ?\{[^{}]*\}", " "),
         (",", r",\\! ?|\{,\}", ","),
         ("\\", r"(?<=\d)\\[,:;! ](?=\d{3}(?!\d))", ""),
         ("~", r"(?<=\d)~(?=\d{3}(?!\d))", ""),
         ("\\", r"(?<!\\)(?:\\!|\\[,:;> ]|\\q?quad)", " "),
+        ("~~", r"~~(?=[^~]+~~)", r"\\cancel "),
         ("~", r"^ ?~(?= ?[-+\d.\\])", r"\\approx "),
         ("~", r"~", " "),
         (" ", r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d/])", lambda match: match[1].replace(" ", "")),
@@ -85,8 +87,7 @@ _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]],
         ("!=", r"!=", r"\\ne "),
         ("\\}", r"\\\{ ?\\\}", r"\\emptyset "),
         ("\\mathbb ", r"\\mathbb ([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
-        ("\\log", r"\\log ?_ ?(?:e|\{ ?e ?\})", r"\\ln "),
-        ("and", r"(?<![\d./])(\d+) and (\d+) ?/ ?(\d+)(?![\d/])", rf"\1{AND}\\frac{{\2}}{{\3}}"),
+        ("and", rf"(?<![\d./])(\d+) and (\d+) ?/ ?(\d+)(?![\d/])", rf"\1{AND}\\frac{{\2}}{{\3}}"),
         ("%", r"\\%", "%"),
         ("cent", r" ?\b[Pp]er ?cent(?:age)?\b", "%"),
         ("pct", r" ?\bpct\b", "%"),
@@ -104,7 +105,10 @@ _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]],
         ("", r"(?<![A-Za-z\\])(?:[aA]nd|AND|[oO]r|OR)(?![A-Za-z])(?! so\b)", ", "),
         ("\\text", r"\\text ?\{ ?([ie]|[-+¤€£¥₹¢]|\W?\d[\d.,:]*) ?\}", r"\1"),
         ("\\text", r"(?:^|(?<=[(,]))\\text ?\{ ?([A-Za-z]) ?\}", r"\1"),
+        ("10", r"(?<=\d) ?x ?(?=10(?:\^|\*\*))", r"\\times "),
         ("", r"(?s).+", lambda match: with_braces(match[0])),
+        ("\\log", r"\\log ?_\{ ?e ?\}", r"\\ln "),
+        ("^{-1}", r"\\(sin|cos|tan) ?\^\{-1\}", r"\\arc\1 "),
         (" {", r"(?<=[A-Za-z\]^_}]) +(?=\{)", ""),
         ("{ ", r"\{ +", "{"),
         (" }", r" +\}", "}"),
@@ -124,7 +128,7 @@ _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]],
 
 def one_notation(text: str) -> str:
     """Return a formula, without delimiters, in one notation."""
-    text = " ".join(text.translate(_CHARACTERS).split())
+    text = " ".join(text.translate(_CHARACTERS).split()).rstrip("\\ ")
     if not text.isascii():
         text = _ascii_numbers(text)
     if "\\begin" in text:

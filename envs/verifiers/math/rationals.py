@@ -13,6 +13,7 @@ from functools import lru_cache
 _MAX_DEPTH = 20  # of nested fractions and parentheses
 _MAX_DIGITS = 100_000  # of a power that is worked out
 _MAX_BITS = 400_000  # of a product to which a factor is added
+_LEAST_POWER_OF_TWO = 10  # exponent of one that is the size of a number and no arithmetic
 _CHUNK = 4_000  # digits that `int` reads under every setting of its limit
 
 _POINT = re.compile(r"\(\d{1,3}(?:,\d{3})+\)")
@@ -31,7 +32,8 @@ class Rational:
     Attributes:
         percent: It was written with a percent sign, which is not part of the value.
         evaluated: It is a number, and not arithmetic that leaves the work to the reader, such as `17 * 2`, `6 \\div 2`
-            or `115^2`. Fractions of numbers, powers of 2 and of 10 (`2^{10}`, `3 \\cdot 10^8`) are numbers.
+            or `115^2`. Fractions of numbers are numbers, and so are powers of ten (`3 \\cdot 10^8`) and powers of two
+            from `2^{10}` on.
         plain: It is written with digits alone, as a whole number, a decimal or a fraction of such.
     """
 
@@ -133,7 +135,8 @@ class _Parser:
         if digits > _MAX_DIGITS or (base.numerator == 0 and exponent <= 0):
             raise _NotANumber
         is_ten = base.numerator == 10 and base.denominator == 1
-        evaluated = base.plain and base.denominator == 1 and base.numerator in (2, 10)
+        is_size = base.numerator == 10 or (base.numerator == 2 and not 0 <= exponent < _LEAST_POWER_OF_TWO)
+        evaluated = base.plain and base.denominator == 1 and is_size
         numerator, denominator = base.numerator ** abs(exponent), base.denominator ** abs(exponent)
         if exponent < 0:
             numerator, denominator = denominator, numerator
