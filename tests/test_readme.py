@@ -61,7 +61,7 @@ class Person:
             named = re.match(r"# (\w+\.py)\n", text)
             file = self.folder / (named[1] if named else "program.py")
             file.write_text(text, encoding="utf-8")
-            return (0, "") if named else self.forked.run([str(file)], self.folder)
+            return (0, "") if named else self.python(str(file))
         words = shlex.split(text, comments=True)
         if words[0] in ("git", "cd"):  # done: this is a checkout
             return 0, ""
@@ -71,8 +71,12 @@ class Person:
             rest = [f"VENV={BIN.parent}", f"ARGS={MAKE[words[1]]}", "-o", str(BIN.parent / ".installed")]
             return self.shell(shlex.join(words + rest))
         if words[0] == "dapo-trl":
-            return self.forked.run([str(BIN / "dapo-trl"), *made_short(words[1:])], self.folder)
+            return self.python("dapo_trl", *made_short(words[1:]))
         return self.shell(text if words[0] == "echo" else shlex.join(made_short(words)))
+
+    def python(self, program: str, *arguments: str) -> tuple[int, str]:
+        done = self.forked.run(program, *arguments, cwd=self.folder)
+        return done.returncode, done.stdout + done.stderr
 
     def shell(self, line: str) -> tuple[int, str]:
         env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}

@@ -12,6 +12,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "trl.tra
 
 
 class Forked:
-    """Runs ``program argument ...``, the program being a Python file; close it by leaving the context."""
+    """Runs Python programs; close it by leaving the context."""
 
     def __enter__(self) -> Forked:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -33,32 +34,31 @@ class Forked:
     def __exit__(self, *_: Any) -> None:
         self._process.communicate()
 
-    def run(self, words: list[str], folder: Path) -> tuple[int, str]:
-        """The exit code of a command and all that it printed.
-
-        Args:
-            words: The program's path and its arguments.
-            folder: The folder to run it in.
-        """
+    def run(self, program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+        """Run `python -m program arguments`, or `python program arguments` where the program is a file."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        output = folder / "output.txt"
-        print(json.dumps([words, str(folder), str(output)]), file=self._process.stdin, flush=True)
-        code = int(self._process.stdout.readline())
-        return code, output.read_text(encoding="utf-8")
+        words = [program, *arguments]
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
+            print(json.dumps([words, str(cwd), output.name]), file=self._process.stdin, flush=True)
+            code = int(self._process.stdout.readline())
+            return subprocess.CompletedProcess(words, code, output.read(), "")
 
 
 def _run(words: list[str], folder: str, output: str) -> int:
     """Become the command; returns its exit code."""
     os.chdir(folder)
-    for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
+    for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, output, os.O_WRONLY | os.O_APPEND)):
         opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
     os.dup2(1, 2)
-    sys.argv = words
-    sys.path.insert(0, str(Path(words[0]).absolute().parent))  # as Python does for a script
+    sys.argv, program = words, words[0]
+    sys.path.insert(0, str(Path(program).parent) if program.endswith(".py") else folder)  # as Python does
     try:
-        runpy.run_path(words[0], run_name="__main__")
+        if program.endswith(".py"):
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
