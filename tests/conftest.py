@@ -16,6 +16,7 @@ import torch
 from dapo_trl.monitor.console import ConsoleHandler
 
 from .support.tiny import save_tiny_model
+from .support.warm_start import WarmStart
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED_MODEL = ROOT / "models" / "arithmetic-0.8m"
@@ -43,6 +44,14 @@ def tiny_model(tmp_path_factory) -> str:
 def tiny_chat_model(tmp_path_factory) -> str:
     """The same with a chat template and room for long prompts."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny_chat"), chat=True, context=4096)
+
+
+@pytest.fixture(scope="session")
+def warm_start() -> Iterator[WarmStart]:
+    """Starts commands in processes of their own that do not import torch anew."""
+    helper = WarmStart()
+    yield helper
+    helper.close()
 
 
 @pytest.fixture
