@@ -52,12 +52,12 @@ from .rollout.trl_bridge import EnvironmentReward, clock_rows
 from .rollout.types import Rollout, TrainingRow
 from .sampling.collector import Observers, RolloutCollector
 from .sampling.state import SamplingState
-from .trl_internals import TRL, Replay
+from .trl_internals import TRL, KnownRollouts
 from .update import logprobs
 from .update.batching import Microbatch, split_evenly, training_rows
 from .update.loss import make_loss
 from .update.microbatches import MicrobatchRunner, OptimizerStep, stop_at_non_finite
-from .update.schedule import Schedule, Scheduler
+from .update.schedule import LocalSteps, Scheduler
 from .update.token_means import TokenMeans
 
 RewardFunc = str | PreTrainedModel | Callable[..., list[float | None]]
@@ -294,8 +294,8 @@ class DAPOTrainer(ResumableTrainer):
     # Rewards
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        if self.trl.replay is not None:
-            return self.trl.replay.rewards
+        if self.trl.known is not None:
+            return self.trl.known.rewards
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # A completion that its task could not score has no reward at all, whatever its length.
         decisive = rewards[:, :1] if self.env is not None else rewards[:, : self.columns.task]
@@ -311,7 +311,7 @@ class DAPOTrainer(ResumableTrainer):
     # Generation
 
     def _generate(self, prompts):
-        return super()._generate(prompts) if self.trl.replay is None else self.trl.replay.generated()
+        return super()._generate(prompts) if self.trl.known is None else self.trl.known.generated()
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
         if images is not None or multimodal_fields:
@@ -351,7 +351,7 @@ class DAPOTrainer(ResumableTrainer):
         )
         return [step if step.tokens else None for step in steps]
 
-    def _filtered(self) -> Schedule:
+    def _filtered(self) -> LocalSteps:
         """Groups with a signal, from as many rounds as it takes."""
         batch = self._collector.fill()
         self.sampling.counts += batch.sampler.counts
@@ -363,7 +363,7 @@ class DAPOTrainer(ResumableTrainer):
             self.control.should_training_stop = self.control.should_log = True
         return self._scheduler.schedule(batch, self.recorder)
 
-    def _unfiltered(self) -> Schedule:
+    def _unfiltered(self) -> LocalSteps:
         """One rollout batch as TRL makes it, for episodes that cannot be replayed; every group is trained on."""
         started, groups = time.perf_counter(), self.args.groups_per_rollout
         batch = self.trl.whole_batch(self._collector.draw(groups, groups, groups).rows)
@@ -377,13 +377,13 @@ class DAPOTrainer(ResumableTrainer):
         rows = [replace(row, advantage=advantage) for row, advantage in pairs]
         order = torch.randperm(len(rows)).tolist()
         steps = split_evenly(len(rows), self.args.updates_per_pass)
-        return Schedule([[rows[order[i]] for i in step] for step in steps], rows[0])
+        return LocalSteps([[rows[order[i]] for i in step] for step in steps], rows[0])
 
     def _score_rollouts(
         self, rollouts: list[Rollout], rewards: Tensor, order: list[int], keep: bool
     ) -> list[TrainingRow]:
         """TRL's tensors of rollouts, with old and reference log-probabilities; see `update.schedule.ScoreFn`."""
-        with self.trl.answering(Replay(rollouts, rewards[order])):
+        with self.trl.answering(KnownRollouts(rollouts, rewards[order])):
             batch = self.trl.whole_batch([rollout.row for rollout in rollouts])
         varied = informative_groups(self.columns.total(rewards).view(-1, self.num_generations))
         self.trl.correct_logs(

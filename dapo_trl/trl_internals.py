@@ -33,7 +33,7 @@ from .update.loss import TRL_TOKEN_LOSSES
 
 
 @dataclass(frozen=True)
-class Replay:
+class KnownRollouts:
     """Rollouts that exist already, as TRL's `_generate` and `_calculate_rewards` would return them."""
 
     rollouts: list[Rollout]
@@ -60,12 +60,12 @@ class TRL:
     """The private side of a `GRPOTrainer`.
 
     Args:
-        trainer: It must have been constructed; its overrides answer from `replay` while there is one.
+        trainer: It must have been constructed; its overrides answer from `known` while there is one.
     """
 
     def __init__(self, trainer: GRPOTrainer):
         self._trainer: Any = trainer
-        self.replay: Replay | None = None
+        self.known: KnownRollouts | None = None
         """Set within `answering` alone."""
 
     @property
@@ -192,15 +192,15 @@ class TRL:
     # Tensors of rollouts that exist
 
     @contextlib.contextmanager
-    def answering(self, replay: Replay) -> Iterator[None]:
+    def answering(self, known: KnownRollouts) -> Iterator[None]:
         """Let the trainer answer with these rollouts in place of generating and scoring."""
-        for name in {name for rollout in replay.rollouts for name in rollout.log_columns}:
-            self._trainer._pending_extra_logs[name] = [rollout.log_columns.get(name) for rollout in replay.rollouts]
-        self.replay = replay
+        for name in {name for rollout in known.rollouts for name in rollout.log_columns}:
+            self._trainer._pending_extra_logs[name] = [rollout.log_columns.get(name) for rollout in known.rollouts]
+        self.known = known
         try:
             yield
         finally:
-            self.replay = None
+            self.known = None
 
     def score(self, batch: dict[str, Any]) -> Tensor:
         """``[N, T]`` log-probabilities of a batch's completions under the policy as it is."""

@@ -1,6 +1,7 @@
 """Tasks with verifiable rewards, as Gymnasium environments. Importing this package registers their ids.
 
 base.py                 TaskEnv, of which a task writes two methods; Completion, Verdict, Judgement
+observations.py         replies made fit for a model: no special tokens, no surrogates
 spaces.py               UnicodeText, the space of observations and actions
 contract.py             the one check of what reset, step and info must be
 rows.py                 where rows come from (directly, a file, the Hub), and how their columns are read

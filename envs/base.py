@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from .observations import clean
 from .spaces import UnicodeText
 
 FinishReason = Literal["stop", "length"]
@@ -35,6 +36,8 @@ class Completion(str):
         n_tokens: Its length in tokens, or None when unknown.
         finish_reason: "stop" when the model ended it, "length" when the token limit cut it off, or None when
             unknown.
+        thinking: Whether the prompt ended inside of an open `<think>`, as some chat templates do, so that the text
+            begins in the middle of the model's thinking.
 
     Raises:
         ValueError: `n_tokens` is negative or no integer, or `finish_reason` is not one of the above.
@@ -42,9 +45,15 @@ class Completion(str):
 
     n_tokens: int | None
     finish_reason: FinishReason | None
+    thinking: bool
 
     def __new__(
-        cls, text: str = "", *, n_tokens: int | None = None, finish_reason: FinishReason | None = None
+        cls,
+        text: str = "",
+        *,
+        n_tokens: int | None = None,
+        finish_reason: FinishReason | None = None,
+        thinking: bool = False,
     ) -> Completion:
         if n_tokens is not None and (_as_index(n_tokens) is None or n_tokens < 0):
             raise ValueError(f"Completion: n_tokens={n_tokens!r} must be an integer of at least 0 (tokens) or None")
@@ -53,6 +62,7 @@ class Completion(str):
         self = super().__new__(cls, text)
         self.n_tokens = None if n_tokens is None else int(n_tokens)
         self.finish_reason = finish_reason
+        self.thinking = thinking
         return self
 
 
@@ -256,7 +266,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         if not truncated and len(self._turns) < self.max_turns:
             reply = self.reply(row, self._turns)
             if isinstance(reply, str):
-                return reply, 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
+                return clean(reply), 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
             if reply is not None:
                 raise TypeError(f"reply returned {reply!r} ({type(reply).__name__}): return a str, or None to end")
         judgement = Judgement.of(self.verify(row, action))

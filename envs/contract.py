@@ -23,12 +23,12 @@ _VERDICTS = frozenset(verdict.value for verdict in Verdict)
 
 
 class ContractError(ValueError):
-    """What `reset` or `step` returned cannot be used."""
+    """`reset` or `step` returned something that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What `step` returned.
+    """The result of one `step`, checked and typed.
 
     Attributes:
         reply: The observation; "" where the episode is over and it is no text.
@@ -39,7 +39,7 @@ class Step:
         accuracy: `info["accuracy"]` in [0, 1], or NaN for a completion that cannot be scored; None if there is none.
         verdict: `info["verdict"]`, None if there is none.
         cause: `info["cause"]`, empty if there is none.
-        answer: `info["answer"]`, what was read as the model's answer; None if there is none.
+        answer: `info["answer"]`, the model's answer as the environment read it; None if there is none.
     """
 
     reply: str = ""
@@ -70,7 +70,7 @@ def read_reset(returned: Any) -> tuple[str, dict[str, Any]]:
 
 
 def read_step(returned: Any) -> Step:
-    """Return what `step` returned, as far as it matters here.
+    """Return the result of `step` as a `Step`.
 
     Raises:
         ContractError: It returned something that cannot be trained on.
@@ -119,7 +119,7 @@ def read_step(returned: Any) -> Step:
 
 
 def contradictions(returned: tuple[Any, Any, Any, Any, dict[str, Any]]) -> Iterator[str]:
-    """Find what is wrong with a step although `read_step` accepts it.
+    """Yield the faults of a step that `read_step` accepts.
 
     "verdict", "accuracy" and "rewards" are optional, but where they are given they must agree with each other.
     """
@@ -158,5 +158,5 @@ def _typed(value: Any) -> str:
 
 
 def _shape(value: Any) -> str:
-    """Describe what stands where a tuple of a certain length should."""
+    """Describe a value that is not the tuple that it should be."""
     return f"a tuple of {len(value)}" if isinstance(value, tuple) else _typed(value)

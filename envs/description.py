@@ -34,7 +34,7 @@ def remake(description: Mapping[str, Any]) -> gymnasium.Env:
 
     Raises:
         ValueError: It has no spec.
-        gymnasium.error.Error, ImportError, ...: What `gymnasium.make` raises, such as for a module that is gone.
+        gymnasium.error.Error, ImportError, ...: `gymnasium.make` fails, such as for a module that is gone.
     """
     if description["spec"] is None:
         raise ValueError(f"environment {description['id']} cannot be made again: {description['reason']}")

@@ -43,7 +43,7 @@ def load_plugins() -> None:
 
 
 def _load(plugin: EntryPoint) -> None:
-    """Import a plug-in's module and call what it names there."""
+    """Import a plug-in's module and call the function that it names there, if any."""
     # the import system's own mark of a module whose import has begun and not ended
     loading = getattr(getattr(sys.modules.get(plugin.module), "__spec__", None), "_initializing", False)
     if not loading:

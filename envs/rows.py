@@ -183,14 +183,14 @@ def read_dataset(
 
 
 def column(row: Any, place: str, name: str, argument: str, meaning: str, *, may_be_none: bool = False) -> Any:
-    """Return what a row has in the column `name`, which may be a path to a nested one: `reward_model.ground_truth`.
+    """Return the value of a row in the column `name`, which may be a path to a nested one: `reward_model.ground_truth`.
 
     Args:
         row: The row.
         place: Where it is, for messages, such as "row 3 of data.jsonl".
         name: The column.
         argument: The argument that maps this column, for messages.
-        meaning: What every row needs, for messages.
+        meaning: The thing that every row needs, for messages.
         may_be_none: Whether None will do, as long as there is such a column.
 
     Raises:

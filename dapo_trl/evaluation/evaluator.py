@@ -116,7 +116,7 @@ class Evaluator:
         model: a causal language model with ``generate``.
         env: the held-out environment; see `rollout.environments.make_env`.
         batch_tokens: token budget of a batch, prompts and room for completions together; it bounds the memory.
-        most_rows: most completions of a batch.
+        max_rows: most completions of a batch.
         chat_template_kwargs: arguments of the chat template, as in training.
         sync: for processes that hold the model in parts and must generate together; see `rollout.episode_runner`.
     """
@@ -129,12 +129,12 @@ class Evaluator:
         sampling: Sampling,
         *,
         batch_tokens: int = BATCH_TOKENS,
-        most_rows: int = MAX_ROWS,
+        max_rows: int = MAX_ROWS,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         sync: SyncFn | None = None,
     ):
         self.model, self.env, self.sampling = model, env, sampling
-        self.batch_tokens, self.most_rows, self._sync = batch_tokens, most_rows, sync
+        self.batch_tokens, self.max_rows, self._sync = batch_tokens, max_rows, sync
         self.chat_format = ChatFormat(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
         self._judges = EnvPool(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
@@ -169,7 +169,7 @@ class Evaluator:
         while waiting:
             batch = waiting.pop()
             try:
-                done = self._play(problems, batch)
+                done = self._run_batch(problems, batch)
             except torch.OutOfMemoryError:
                 if self._sync is not None:
                     raise ConfigError(
@@ -193,14 +193,14 @@ class Evaluator:
         room, batches = self.sampling.max_completion_length, list[list[Job]]()
         for job in sorted(jobs, key=lambda job: (len(problems[job[0]].ids), job)):
             width = len(problems[job[0]].ids) + room
-            rows = max(1, min(self.most_rows, self.batch_tokens // width))
+            rows = max(1, min(self.max_rows, self.batch_tokens // width))
             if not batches or len(batches[-1]) >= rows:
                 batches.append([])
             batches[-1].append(job)
         return batches
 
     @torch.no_grad()
-    def _play(self, problems: Sequence[Problem], batch: Sequence[Job]) -> list[Sample]:
+    def _run_batch(self, problems: Sequence[Problem], batch: Sequence[Job]) -> list[Sample]:
         sampling, limit = self.sampling, self.sampling.max_completion_length
         prompts = [problems[place].ids for place, _ in batch]
         episodes = [Episode(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
@@ -242,7 +242,7 @@ class Evaluator:
             cause=outcome.cause,
             length=transcript.own,
             truncated=transcript.truncated,
-            completion=self.chat_format.tokenizer.decode(transcript.ids, skip_special_tokens=True),
+            completion=self.chat_format.text(transcript.ids),
         )
 
 
@@ -287,22 +287,22 @@ def evaluate(
     k: int = 8,
     sampling: Sampling | None = None,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
-    **examiner: Any,
+    **options: Any,
 ) -> Evaluation:
     """Sample ``k`` completions of each row in ``indices`` and let the environment judge them.
 
     Args:
         sampling: how they are drawn; None: the defaults of `Sampling`.
         on_batch: called with (completions done, completions in all) after each batch.
-        examiner: further arguments of `Evaluator`.
+        options: further arguments of `Evaluator`.
     """
     sampling = sampling or Sampling()
     sampling.check(k)
-    at_work = Evaluator(model, tokenizer, env, sampling, **examiner)
-    problems = at_work.problems(indices)
+    evaluator = Evaluator(model, tokenizer, env, sampling, **options)
+    problems = evaluator.problems(indices)
     found: dict[tuple[int, int], Sample] = {}
     jobs = [(place, number) for place in range(len(problems)) for number in range(k)]
-    for batch in at_work.samples(problems, jobs):
+    for batch in evaluator.samples(problems, jobs):
         found |= {(sample.index, sample.number): sample for sample in batch}
         on_batch(len(found), len(jobs))
     return collect(problems, found, k=k, room=sampling.max_completion_length)

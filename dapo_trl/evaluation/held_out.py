@@ -143,7 +143,7 @@ class HeldOut(TrainerCallback):
                 k=self.samples,
                 sampling=self.sampling,
                 batch_tokens=self.batch_tokens,
-                most_rows=evaluated_at_once(trainer.args),
+                max_rows=evaluated_at_once(trainer.args),
                 chat_template_kwargs=trainer.chat_format.template,
                 on_batch=on_batch,
                 **in_step(accelerator),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from trl.chat_template_utils import parse_response
 
 from envs import Completion
+from envs.observations import clean
 
 from ..errors import ConfigError
 
+_THINKING_TAGS = ("<think>", "</think>")
+_TAIL = 16  # tokens of a prompt that are decoded to see whether it opens the thinking
 _MARK = "a7Xq2"  # stands for the model's turn, to find the text that a chat template writes after it
 
 
@@ -40,6 +44,7 @@ class ChatFormat:
         Raises:
             ConfigError: The template changes the text of the model's earlier turns.
         """
+        reply = clean(reply, getattr(self.tokenizer, "all_special_tokens", ()))
         if not getattr(self.tokenizer, "chat_template", None):
             return self.tokenizer(reply, add_special_tokens=False)["input_ids"]
         dialogue = [
@@ -61,11 +66,45 @@ class ChatFormat:
                 break
         return self.tokenizer(between, add_special_tokens=False)["input_ids"]
 
-    def completion(self, ids: list[int]) -> Completion:
-        """The environment's input for the tokens that the model wrote. The text is decoded from the tokens: a
-        chat parser may have split the reasoning off the message."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(text, n_tokens=len(ids), finish_reason="stop" if self.is_ended(ids) else "length")
+    def completion(self, ids: list[int], prompt_ids: Sequence[int] = ()) -> Completion:
+        """Return the completion that the environment judges for the tokens that the model wrote.
+
+        The text is decoded from the tokens: a chat parser may have split the reasoning off the message.
+
+        Args:
+            ids: The model's tokens of one turn.
+            prompt_ids: The tokens before them, if they are known; else the chat template tells how a prompt ends.
+        """
+        ending = self.tokenizer.decode(list(prompt_ids[-_TAIL:])) if prompt_ids else self._generation_prompt
+        return Completion(
+            self.text(ids),
+            n_tokens=len(ids),
+            finish_reason="stop" if self.is_ended(ids) else "length",
+            thinking=ending.rstrip().endswith(_THINKING_TAGS[0]),
+        )
+
+    def text(self, ids: list[int]) -> str:
+        """Decode tokens without special ones, but with thinking tags, which some tokenizers count among those."""
+        if self._hidden_ids is None:
+            return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return self.tokenizer.decode([token for token in ids if token not in self._hidden_ids])
+
+    @cached_property
+    def _hidden_ids(self) -> frozenset[int] | None:
+        """Special tokens other than thinking tags; None if no thinking tag is a special token."""
+        added = self.tokenizer.added_tokens_decoder
+        special = {token: str(text) for token, text in added.items() if text.special}
+        special |= dict(zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True))
+        hidden = frozenset(token for token, text in special.items() if text not in _THINKING_TAGS)
+        return hidden if len(hidden) < len(special) else None
+
+    @cached_property
+    def _generation_prompt(self) -> str:
+        """The end of every prompt, as the chat template writes it; "" without a template."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            return ""
+        asked = [{"role": "user", "content": "-"}]
+        return self.tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False, **self.template)
 
     def completions(
         self, prompts: list[Any], prompt_ids: list[list[int]], completion_ids: list[list[int]]

@@ -15,6 +15,7 @@ import gymnasium
 
 from envs import Completion, RewardShaping
 from envs.contract import ContractError, Step, read_reset, read_step
+from envs.observations import clean
 from envs.text import brief
 
 from ..errors import RewardError, one_line
@@ -69,7 +70,7 @@ class Episode:
         if not self._started:
             self._started = True
             self.env = duplicate(self.env)
-        return step.reply
+        return clean(step.reply)
 
     def use_env(self, env: gymnasium.Env) -> None:
         """Take another copy of the environment for the first action; one that goes on has its own by then."""

@@ -91,7 +91,7 @@ def run_episodes(
             left = limit - len(transcripts[i].ids)
             ids = sampled[place][:left]
             transcripts[i].extend(ids, 1, None if logprobs is None else logprobs[place][:left])
-            actions.append(chat_format.completion(ids))
+            actions.append(chat_format.completion(ids, contexts[place]))
         taking = [episodes[i] for i in active]
         replies = step(taking, actions) if step else [one.step(a) for one, a in zip(taking, actions, strict=True)]
         going_on = []

@@ -141,7 +141,9 @@ class MicrobatchRunner:
             row=longest,
             most_rows=rows,
         )
-        self._warn(f"microbatch_tokens is 'auto': {self.measured} tokens of a pass fit (rows of up to {longest}).")
+        self._warn(
+            f"microbatch_tokens is 'auto': {self.measured} tokens of a microbatch fit (rows of up to {longest})."
+        )
 
     def run(self, model: Any, step: OptimizerStep, *, number: int) -> Tensor:
         """All microbatches of an optimizer step; returns its loss on this process.
@@ -172,17 +174,17 @@ class MicrobatchRunner:
         longest = max(row.length for row in step.rows)
         if self.accelerator.num_processes > 1:
             raise ConfigError(
-                f"step {number}: out of memory with {step.budget} tokens in a pass. On several processes a step cannot "
-                f"be done again: resume from the last checkpoint with microbatch_tokens {step.budget // 2}."
+                f"step {number}: out of memory with {step.budget} tokens in a microbatch. On several processes a step "
+                f"cannot be done again: resume from the last checkpoint with microbatch_tokens {step.budget // 2}."
             )
         if step.budget <= longest:
             raise ConfigError(
-                f"step {number}: out of memory with a single completion of {longest} tokens in a pass. Lower "
+                f"step {number}: out of memory with a single completion of {longest} tokens in a microbatch. Lower "
                 "max_completion_length, turn gradient_checkpointing on, or train an adapter (LoRA)."
             )
         self.limit = step.budget // 2
         self._warn(
-            f"step {number}: out of memory with {step.budget} tokens in a pass. The step is done again with "
+            f"step {number}: out of memory with {step.budget} tokens in a microbatch. The step is done again with "
             f"{self.limit}; set microbatch_tokens to that from the start."
         )
 

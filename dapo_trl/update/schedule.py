@@ -40,7 +40,7 @@ class TrainedRecorder(Protocol):
 
 
 @dataclass
-class Schedule:
+class LocalSteps:
     """This process's rows of each optimizer step on a rollout batch."""
 
     steps: list[list[TrainingRow]]
@@ -61,7 +61,7 @@ class Scheduler:
     """``[N, F]`` rewards, groups side by side, to ``[N]``."""
     put_surplus: Callable[[list[Group]], None]
 
-    def schedule(self, batch: RolloutBatch, recorder: TrainedRecorder | None = None) -> Schedule:
+    def schedule(self, batch: RolloutBatch, recorder: TrainedRecorder | None = None) -> LocalSteps:
         """The rows of a rollout batch that this process trains on; keeps the surplus for the next batch."""
         me, processes = self.accelerator.process_index, self.accelerator.num_processes
         device = self.accelerator.device
@@ -76,7 +76,7 @@ class Scheduler:
             if batch.surplus:
                 self._keep_surplus(batch.surplus, {n: row for n, row in rows.items() if n >= len(tokens)}, len(tokens))
         if not tokens:
-            return Schedule([[] for _ in plan[me]], None)
+            return LocalSteps([[] for _ in plan[me]], None)
         rewards = [values for group in trained for values in group.rewards]
         advantages = self.advantages(torch.tensor(rewards, device=device))
         assert filler is not None
@@ -85,7 +85,7 @@ class Scheduler:
         if recorder is not None:
             fresh = [rollout for group in batch.fresh for rollout in group.rollouts]
             recorder.mark(steps, plan[me], fresh, advantages, self.group_size)
-        return Schedule(steps, filler)
+        return LocalSteps(steps, filler)
 
     def _score_fresh(
         self, batch: RolloutBatch, plan: list[list[list[int]]], *, first: int

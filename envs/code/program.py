@@ -15,6 +15,8 @@ from .formats import FORMATS, Rows
 from .problems import read_problems
 from .prompts import STYLES
 
+_OUTPUT_BYTES = 8 << 20  # that a program may print for each test, unless limits say otherwise
+
 
 class ProgramEnv(TaskEnv):
     """Write a Python program that passes tests.
@@ -40,8 +42,9 @@ class ProgramEnv(TaskEnv):
     `correct_reward` for a program that passes all tests, else `wrong_reward`; with `reward="fraction"` what the share
     of passed tests is worth between the two. Numbers returned from calls compare as in Python (2.0 is 2, True is 1),
     floats up to a relative 1e-9; a list expected in JSON may be a tuple. Printed text is compared without whitespace at
-    the ends of lines and of the text. Asserts hold as they are written; a function gets copies of its arguments, so
-    that an assert about what it did to them fails. What exceeds its limits ends the program, whatever the reward.
+    the ends of lines and of the text; that of APPS and LiveCodeBench as their graders do. Asserts
+    hold as they are written; with "fraction" an assert statement counts as one test, in a loop over a literal as one
+    for each round. What exceeds its limits, or the time for all tests, ends the program, whatever the reward.
 
     ## Episode End
     After one step: terminated, or truncated if the action is a `Completion` with `finish_reason="length"`.
@@ -68,8 +71,8 @@ class ProgramEnv(TaskEnv):
       answer goes on with it, up to the next line of other code ("humaneval" alone).
     - `reward="all"`: or "fraction".
     - `tolerance=None`: relative tolerance of floats in place of the above, and of numbers in printed text.
-    - `limits=None`: what a program may take for each test in place of the defaults, such as {"cpu_seconds": 2}; see
-      `envs.sandbox.Limits`.
+    - `limits=None`: what a program may take for each test in place of the defaults, such as {"cpu_seconds": 2}, and
+      "total_seconds" for all tests; see `envs.sandbox.Limits`.
     - `sandbox="auto"`: the strongest isolation that works here, the name of one, or the address of a farm such as
       "fusion+http://host:port"; see `envs.sandbox`.
     - `bad_rows="raise"`: refuse a source with a row that can not be used, or "skip" such rows with a warning.
@@ -115,7 +118,7 @@ class ProgramEnv(TaskEnv):
             raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
         self.style = STYLES[answer_style]
         self.grading = Grading(reward, tolerance, _read_limits(limits), sandbox)
-        self.judging_seconds = self.grading.limits.wall_seconds + 5.0  # what exceeds its limits is not tried again
+        self.judging_seconds = self.grading.limits.total_seconds + 5.0
         read_row = FORMATS[format] if format else Rows(prompt_column, tests_column, level_column, solution_column)
         source = Source.of(rows=rows, path=path, dataset=dataset, name=name, split=split, hub=hub)
         self._problems = source.read(read_problems, read_row, bad_rows)
@@ -152,6 +155,6 @@ class ProgramEnv(TaskEnv):
 
 def _read_limits(limits: Mapping[str, Any] | None) -> Limits:
     try:
-        return Limits(**(limits or {}))
+        return Limits(**{"output_bytes": _OUTPUT_BYTES, **(limits or {})})
     except TypeError as error:
         raise ValueError(f"limits={limits!r}: it may have {', '.join(Limits.__dataclass_fields__)}") from error

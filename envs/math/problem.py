@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv
@@ -54,8 +55,9 @@ class ProblemEnv(TaskEnv):
       has a dotted path, such as `reward_model.ground_truth`.
     - `level_column=None`: where the difficulty is, for info["level"]; "Level 3" becomes 3.
     - `answer_style="auto"`: how the answer is asked for and found: "answer_line" (`Answer: 34`), "dapo" (the same, in
-      the DAPO paper's words), "boxed" (`\boxed{34}`), "hash" (`#### 34`), or "auto", which asks for an answer line
-      and accepts a box too.
+      the DAPO paper's words), "boxed" (`\boxed{34}`), "hash" (`#### 34`), "auto", which asks for an answer line and
+      accepts a box too, or "last_number", the last number of the text: for models too weak to keep to a form, and
+      easier to game.
     - `deduplicate=False`: keep the first of the rows with the same question; with different gold answers they are
       bad rows.
     - `bad_rows="raise"`: refuse a source with a row that can not be used, or "skip" such rows with a warning.
@@ -107,7 +109,8 @@ class ProblemEnv(TaskEnv):
         return {"prompt": self.style.prompt(question), "answer": gold, **info}
 
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement:
-        return self.style.judge(completion, row["answer"], judge)
+        question = self.style.question(row["prompt"]) or ""
+        return self.style.judge(completion, row["answer"], partial(judge, question=question))
 
     def solution(self, index: int) -> str:
         """Return the gold answer at `index` in the form that is asked for."""

@@ -16,7 +16,7 @@ from .probe_answers import MAX_NUMBERS, MAX_WORDS, encodings, same
 Status = Literal["ok", "failed", "advice", "not checked"]
 _TOLERANCE = 1e-6
 _LUCK = 0.1  # share of rows on which the solution of another row may be right
-_NOTEWORTHY, _MOST_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
+_NOTEWORTHY, _MAX_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
 _SIGNIFICANT = 0.05  # chance below which no accident is assumed
 _FLAT = "all rewards seen are the same"
 _TELLING = 20  # characters of a solution that nothing else contains by chance
@@ -135,10 +135,8 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
             "not checked",
             "no solution is known, so the highest reward is not either: pass solution= or reward_range=",
         )
-    password = _password(evidence, scale)
-    return password or _paid(
-        tried, scale, "read the answer alone and compare it as a whole, so that no such text is right"
-    )
+    found = _paid(tried, scale, "read the answer alone and compare it as a whole, so that no such text is right")
+    return found if found is not OK else _password(evidence, scale)
 
 
 def hedging(evidence: Evidence, scale: Scale) -> Finding:
@@ -160,7 +158,7 @@ def near_misses(evidence: Evidence, scale: Scale) -> Finding:
     for name in dict.fromkeys(trial.name for trial in tried):
         those = [trial for trial in tried if trial.name == name]
         right = [trial for trial in those if trial.outcome and scale.full(trial.outcome)]
-        if len(right) > max(len(those) / 2, min(1, len(those) - 1)):
+        if len(right) > len(those) / 2 and len(right) >= min(2, len(evidence.golds)):
             return "failed", (
                 f"{name}, {brief(right[0].text)}, earns the full {scale.high:g} at row {right[0].index}"
                 f"{_count(right, those)}: compare the answer as a whole, as a number or as text, with the right one"
@@ -200,7 +198,7 @@ def copying(evidence: Evidence, scale: Scale) -> Finding:
     if _by_chance(won, count, constant) * 2 * (MAX_NUMBERS + MAX_WORDS) > _SIGNIFICANT:
         return OK  # of so many places in the prompt one is right as often without holding the answer
     said = f"{name} is right in {won} of {count} rows"
-    if share > max(_MOST_GUESSED, min(0.95, constant + 0.3)):
+    if share > max(_MAX_GUESSED, min(0.95, constant + 0.3)):
         return "failed", f"{said}: take the answer out of the prompt"
     if share > max(_NOTEWORTHY, constant):
         return "advice", f"{said}: a model can earn as much by copying"
@@ -220,7 +218,7 @@ def leak(evidence: Evidence, _: Scale) -> Finding:
         if telling and text in prompt.text and not _names_others(evidence, index):
             places.setdefault("the prompt", []).append(index)
     place, found = max(places.items(), key=lambda item: len(item[1]), default=("", []))
-    if len(found) > max(1, _MOST_GUESSED * len(evidence.solutions)):
+    if len(found) > max(1, _MAX_GUESSED * len(evidence.solutions)):
         return "failed", f"{place} holds the solution{_count(found, evidence.solutions)}: take it out"
     return OK
 
@@ -333,7 +331,7 @@ def _paid(tried: Sequence[Trial], scale: Scale, fix: str) -> Finding:
     )
 
 
-def _password(evidence: Evidence, scale: Scale) -> Finding | None:
+def _password(evidence: Evidence, scale: Scale) -> Finding:
     """Report a text in the environment's own code that earns the full reward at rows with different answers."""
     trials: dict[str, list[Trial]] = {}
     for trial in evidence.of("constant"):
@@ -345,7 +343,7 @@ def _password(evidence: Evidence, scale: Scale) -> Finding | None:
                 f"{tried[0].name}, {brief(text)}, earns the full {scale.high:g} at rows with different answers: pay "
                 "for the right answer alone"
             )
-    return None
+    return OK
 
 
 def _by_chance(won: int, count: int, share: float) -> float:

@@ -248,7 +248,8 @@ class Examination:
         golds = self.found.golds
         ordered = any(list(gold) != sorted(gold) for gold in golds.values())
         for index, gold in golds.items():
-            for name, text in answers.near_misses(gold, ordered=ordered):
+            other = next((text for text in golds.values() if not answers.same(text, gold)), None)
+            for name, text in answers.near_misses(gold, other=other, ordered=ordered):
                 self._try(index, "near miss", name, self.found.form.wrap(text))
 
     def _from_the_prompt(self) -> None:

@@ -148,17 +148,16 @@ def hedges(gold: str | None, others: Sequence[str], form: Form) -> Iterator[tupl
         yield "every answer joined by 'or'", form.wrap(" or ".join(every))
         yield "every answer joined by commas", form.wrap(", ".join(every))
         yield IN_A_ROW, "\n".join(map(form.wrap, every))
-        if "```" not in form.before:  # two programs joined by "or" may be a program, and a right one
-            yield "the answer with another one behind it", form.wrap(f"{gold} or {others[0]}")
     yield "1 or 2 or 3 ...", form.wrap(" or ".join(map(str, range(1, 31))))
     yield "all numbers from 0 to 999", form.wrap(", ".join(map(str, range(1000))))
 
 
-def near_misses(gold: str, *, ordered: bool) -> Iterator[tuple[str, str]]:
+def near_misses(gold: str, *, other: str | None, ordered: bool) -> Iterator[tuple[str, str]]:
     """Yield (name, answer) that look like the right answer and are wrong, whatever is asked.
 
     Args:
         gold: The right answer.
+        other: A different one, if there is any.
         ordered: Whether the order of its characters matters; in "ACD", all choices that apply, it does not.
     """
     number = _INTEGER.fullmatch(gold)
@@ -185,6 +184,8 @@ def near_misses(gold: str, *, ordered: bool) -> Iterator[tuple[str, str]]:
         yield "the answer with another end", f"{first}{separator}{junk}"
     elif len(gold) >= _LONG_ANSWER:
         yield "the first half of the answer", gold[: len(gold) // 2]
+    if other is not None and "\n" not in gold:  # two programs joined by "or" may be a program, and a right one
+        yield "the answer with another one behind it", f"{gold} or {other}"
 
 
 Strategy = Callable[[str], str | None]

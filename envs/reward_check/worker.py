@@ -26,8 +26,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from ..base import Completion, TaskEnv
 from ..numeric import is_count
-from ..text import brief, one_line
-from .episode import Fault, ProbeResult, Prompt, Raised, answer, present
+from ..text import brief, one_line, place_of
+from .episode import MAX_STEPS, Fault, ProbeResult, Prompt, Raised, answer, present
 
 MAX_CONSTANTS, MAX_CONSTANT_LENGTH = 40, 60
 """Texts in an environment's own code that are tried as answers, and their characters."""
@@ -105,11 +105,14 @@ class Worker:
         for done in range(count):
             if time.perf_counter() > end:
                 return done
-            self._env.reset(options={"index": rows[done % len(rows)]})
-            over = False
-            while not over:
-                _, _, terminated, truncated, _ = self._env.step(Completion("pneumonoultramicroscopic", n_tokens=1))
-                over = terminated or truncated
+            try:
+                self._env.reset(options={"index": rows[done % len(rows)]})
+                for _ in range(MAX_STEPS):
+                    _, _, terminated, truncated, _ = self._env.step(Completion("pneumonoultramicroscopic", n_tokens=1))
+                    if terminated or truncated:
+                        break
+            except Exception as error:
+                raise Raised(f"{type(error).__name__}: {one_line(error)} ({place_of(error)})") from error
         return count
 
     def constants(self) -> list[str]:

@@ -8,9 +8,11 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 
+from .dialog import converse
 from .escape_tests import escapes
 from .isolation import Isolation, launch
 from .task import AnySandbox, Task
@@ -66,12 +68,25 @@ class Sandbox(AnySandbox):
         return self._isolation
 
     def _run(self, task: Task) -> tuple[Result, ...]:
+        return self._twice(1, len(task), lambda channel: task.exchange(channel))
+
+    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
+        def talk(*channels: Channel) -> tuple[Result, ...]:
+            one, other = (task.side(channel) for task, channel in zip((asker, answerer), channels, strict=True))
+            converse(one, other, (asker.text(), answerer.text()))
+            return asker.result(one.header, one.payload), answerer.result(other.header, other.payload)
+
+        one, other = self._twice(2, 2, talk)
+        return one, other
+
+    def _twice(self, channels: int, count: int, exchange: Callable[..., tuple[Result, ...]]) -> tuple[Result, ...]:
+        """Return what `exchange` does on so many channels, at the second try if the first fails for our own fault."""
         cause = ""
         with self._room:
             closings = self._closings
             for _ in range(2):
                 try:
-                    results = self._exchange(task)
+                    results = self._on_channels(channels, exchange)
                 except ZygoteFailure as failure:
                     cause = str(failure)
                 else:
@@ -79,27 +94,27 @@ class Sandbox(AnySandbox):
                         return results
                     cause = next(result.cause for result in results if result.status is Status.INFRA_FAILURE)
                 if self._closings != closings:
-                    return (Result(Status.INFRA_FAILURE, cause="the sandbox was closed"),) * len(task)
+                    return (Result(Status.INFRA_FAILURE, cause="the sandbox was closed"),) * count
                 log.warning("isolation=%s: the sandbox failed: %s", self._isolation, cause)
-        return (Result(Status.INFRA_FAILURE, cause=f"the sandbox failed twice: {cause}"),) * len(task)
+        return (Result(Status.INFRA_FAILURE, cause=f"the sandbox failed twice: {cause}"),) * count
 
-    def _exchange(self, task: Task) -> tuple[Result, ...]:
-        """Run one task on an idle supervisor, or a new one."""
+    def _on_channels(self, count: int, exchange: Callable[..., tuple[Result, ...]]) -> tuple[Result, ...]:
+        """Exchange something with idle supervisors, or new ones."""
         zygote = self._running_zygote()
-        try:
-            channel = self._idle.pop()
-        except IndexError:
-            channel = zygote.open_channel()
-        try:
-            results = task.exchange(channel)
-        except BaseException:
-            channel.close()
-            raise
-        with self._starting:
-            if zygote is self._zygote:
-                self._idle.append(channel)
-            else:  # it has been replaced or closed meanwhile
-                channel.close()
+        with ExitStack() as stack:
+            channels = []
+            for _ in range(count):
+                try:
+                    channel = self._idle.pop()
+                except IndexError:
+                    channel = zygote.open_channel()
+                stack.callback(channel.close)
+                channels.append(channel)
+            results = exchange(*channels)
+            with self._starting:
+                if zygote is self._zygote:  # it has not been replaced or closed meanwhile
+                    self._idle += channels
+                    stack.pop_all()
         return results
 
     def close(self) -> None:

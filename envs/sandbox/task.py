@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
-from .inside import codec, frames, kernel
+from .dialog import Side, sealed_file
+from .inside import codec, frames
 from .types import Limits, Program, Result, Status, Stop
 from .zygote_client import Channel, ZygoteFailure
 
@@ -64,9 +64,42 @@ class AnySandbox(ABC):
         """
         return self._run(Task(program, inputs, limits or Limits(), stop_at=stop_at, stop=stop))
 
+    def converse(
+        self,
+        asker: Program,
+        answerer: Program,
+        first: tuple[Sequence[Any], Sequence[Any]],
+        limits: tuple[Limits, Limits],
+    ) -> tuple[Result, Result]:
+        """Have two programs of mode "dialog" talk, each behind a wall of its own, until the asker ends.
+
+        Their entry points are called with `exchange`, which sends a plain value to the other side and returns its
+        answer, and the first arguments. The answerer speaks first; what the asker sends first goes nowhere. After the
+        answerer's end the asker is answered with None.
+
+        Args:
+            asker: One program.
+            answerer: The other.
+            first: The first arguments of each.
+            limits: What each may take for every answer, and in all.
+
+        Returns:
+            How each of them ended: with what it returned (`ok`), or otherwise; `not_run` for one that had not ended.
+
+        Raises:
+            SandboxUnavailable: No level that is allowed works here.
+        """
+        sides = zip((asker, answerer), first, limits, strict=True)
+        one, other = (Task(program, [arguments], limit) for program, arguments, limit in sides)
+        return self._converse(one, other)
+
     @abstractmethod
     def _run(self, task: Task) -> tuple[Result, ...]:
         """Run a task, a second time if the machinery fails."""
+
+    @abstractmethod
+    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
+        """Run two tasks that talk, a second time if the machinery fails."""
 
     @abstractmethod
     def close(self) -> None:
@@ -99,7 +132,7 @@ class Task:
             raise ValueError(f"Sandbox.run: inputs={inputs!r} must be a list of at least one input")
         self._program, self.limits = program, limits
         self._stop_at, self._stop = stop_at, stop
-        write = _arguments if program.mode == "call" else _text
+        write = _arguments if program.mode in ("call", "dialog") else _text
         self._texts = [program.source.encode("utf-8", "surrogatepass")]
         self._texts += [write(number, value) for number, value in enumerate(inputs)]
 
@@ -118,14 +151,14 @@ class Task:
         """
         results: list[Result] = []
         count, is_enough = len(self), False
-        with self._file() as file:
+        with sealed_file(self.text()) as file:
             channel.send(file)
             while report := self._receive(channel):
                 if is_enough:  # it had been under way already
                     continue
                 if len(results) == count:
                     raise ZygoteFailure("the supervisor sent more reports than there are inputs")
-                results.append(self._result(*report))
+                results.append(self.result(*report))
                 is_enough = self._is_enough(len(results) - 1, results[-1])
                 if is_enough and len(results) < count:
                     channel.stop()
@@ -144,9 +177,8 @@ class Task:
         is_asked_to = self._stop is not None and self._stop(number, result)
         return is_asked_to or result.status in self._stop_at
 
-    @contextmanager
-    def _file(self) -> Iterator[int]:
-        """The task as a file in memory that nobody can change."""
+    def text(self) -> bytes:
+        """Return the task as a supervisor reads it."""
         fields = {
             "lengths": list(map(len, self._texts)),
             "mode": self._program.mode,
@@ -155,17 +187,17 @@ class Task:
             "stop_at": list(self._stop_at),
             "limits": vars(self.limits),
         }
-        with open(kernel.memory_file("task"), "wb") as file:
-            file.write(frames.pack(json.dumps(fields).encode()))
-            file.writelines(self._texts)
-            file.flush()
-            file.seek(0)
-            kernel.seal(file.fileno())
-            yield file.fileno()
+        return b"".join([frames.pack(json.dumps(fields).encode()), *self._texts])
 
-    def _result(self, header: bytes, payload: bytes) -> Result:
+    def side(self, channel: Channel) -> Side:
+        """Return the program of a dialog, on a channel."""
+        return Side(channel, self.limits.wall_seconds + _GRACE_SECONDS, self.limits.output_bytes)
+
+    def result(self, header: bytes, payload: bytes) -> Result:
         try:
             name, taken, cause = header.decode().split(" ", 2)
+            if name == "asks":  # in a dialog that the other side ended
+                return Result(Status.NOT_RUN, cause="the other side ended", seconds=float(taken))
             status, seconds = Status(name), float(taken)
             if status not in _REPORTED:
                 raise ValueError(f"status {status}")

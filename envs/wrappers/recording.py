@@ -61,6 +61,7 @@ class RecordedEpisode:
                 "text": str(turn),
                 "n_tokens": getattr(turn, "n_tokens", None),
                 "finish_reason": getattr(turn, "finish_reason", None),
+                **({"thinking": True} if getattr(turn, "thinking", False) else {}),
             }
             for turn in self.turns
         ]
@@ -78,7 +79,12 @@ class RecordedEpisode:
     def from_dict(cls, data: dict[str, Any]) -> RecordedEpisode:
         """Return the episode of `to_dict`."""
         turns = tuple(
-            Completion(turn["text"], n_tokens=turn["n_tokens"], finish_reason=turn["finish_reason"])
+            Completion(
+                turn["text"],
+                n_tokens=turn["n_tokens"],
+                finish_reason=turn["finish_reason"],
+                thinking=turn.get("thinking", False),
+            )
             for turn in data["turns"]
         )
         return cls(

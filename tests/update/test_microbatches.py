@@ -204,7 +204,7 @@ class TestOutOfMemory:
         assert max(seen) > 60 and run.microbatches.limit <= 100
         assert gap(weights(run), weights(plain)) < 1e-5
         assert run.state.log_history[0]["entropy"] == pytest.approx(plain.state.log_history[0]["entropy"], rel=1e-5)
-        assert "out of memory with 400 tokens in a pass. The step is done again with 200" in caplog.text
+        assert "out of memory with 400 tokens in a microbatch. The step is done again with 200" in caplog.text
 
     def test_the_smaller_budget_stays_and_does_not_shrink_on(self, tiny_model, tmp_path):
         """Four updates were prepared with the old budget: what one of them learnt holds for the others."""

@@ -12,13 +12,15 @@ import io
 import json
 import logging
 import os
+import re
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+from ..dialog import sealed_file
 from ..inside import frames
 from ..seccomp_filter import filter_code
 from ..task import AnySandbox, Task
@@ -41,7 +43,7 @@ _SPARE_BYTES = 1 << 24  # of an answer, beyond reports
 _BYTES_PER_INPUT = 1 << 13
 _EXCERPT = 300  # characters
 _CODE = "from far_end.fusion import far_end\nfar_end.main()\n"
-_FAR_END = ("zygote_client.py", "fusion/far_end.py", "inside/*.py")
+_FAR_END = ("zygote_client.py", "dialog.py", "fusion/far_end.py", "inside/*.py")
 # That these fail keeps a program from its own results; for all else the farm has walls of its own.
 _PROBE = """
 import os
@@ -93,13 +95,28 @@ class FusionSandbox(AnySandbox):
         return "fusion"
 
     def _run(self, task: Task) -> tuple[Result, ...]:
+        return self._checked(task.limits, len(task), task.exchange)
+
+    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
+        def talk(exchange: _Exchange) -> tuple[Result, ...]:
+            with sealed_file(asker.text()) as one, sealed_file(answerer.text()) as other:
+                exchange.send(one, other)
+            return tuple(task.result(*exchange.receive_report(task.limits)) for task in (asker, answerer))
+
+        one, other = self._checked(answerer.limits, 2, talk)
+        return one, other
+
+    def _checked(
+        self, limits: Limits, count: int, talk: Callable[[_Exchange], tuple[Result, ...]]
+    ) -> tuple[Result, ...]:
+        """Return what `talk` does if the farm works, else as many failures."""
         reason = self._check()
         if not reason:
             try:
-                return self._attempt(task)
+                return self._attempt(limits, count, talk)
             except ZygoteFailure as failure:
                 reason = str(failure)
-        return (Result(Status.INFRA_FAILURE, cause=f"the farm failed: {reason}"),) * len(task)
+        return (Result(Status.INFRA_FAILURE, cause=f"the farm failed: {reason}"),) * count
 
     def close(self) -> None:
         """Close all connections. The next `run` opens them again."""
@@ -118,7 +135,7 @@ class FusionSandbox(AnySandbox):
                 return ""
             task = Task(Program(_PROBE, "eval"), list(_ATTEMPTS.values()), _PROBE_LIMITS)
             try:
-                results = self._attempt(task)
+                results = self._attempt(_PROBE_LIMITS, len(task), task.exchange)
             except ZygoteFailure as failure:
                 return str(failure)
             for name, result in zip(_ATTEMPTS, results, strict=True):
@@ -128,19 +145,21 @@ class FusionSandbox(AnySandbox):
         log.info("isolation=fusion: ready to run programs")
         return ""
 
-    def _attempt(self, task: Task) -> tuple[Result, ...]:
-        """Have a task run, and return one result per input.
+    def _attempt(
+        self, limits: Limits, count: int, talk: Callable[[_Exchange], tuple[Result, ...]]
+    ) -> tuple[Result, ...]:
+        """Return the `count` results of `talk`, of one request.
 
         Raises:
             ZygoteFailure: The farm failed.
         """
         state = self._live()
-        seconds = _START_SECONDS + len(task) * task.limits.wall_seconds
-        max_bytes = (MAX_REPORTS + len(task) * _BYTES_PER_INPUT) * 4 // 3 + _SPARE_BYTES
+        seconds = _START_SECONDS + min(count * limits.wall_seconds, limits.total_seconds)
+        max_bytes = (MAX_REPORTS + count * _BYTES_PER_INPUT) * 4 // 3 + _SPARE_BYTES
         with state.room:
             for run in range(1, _RUNS + 1):
                 try:
-                    results = task.exchange(_Exchange(state.servers, self._packages, seconds, max_bytes))
+                    results = talk(_Exchange(state.servers, self._packages, seconds, max_bytes))
                     for result in results:
                         if result.status is Status.INFRA_FAILURE:
                             raise ZygoteFailure(result.cause)
@@ -180,14 +199,14 @@ class _Exchange(Channel):
         self._seconds, self._max_bytes = seconds, max_bytes
         self._reports = io.BytesIO()
 
-    def send(self, file: int) -> None:
+    def send(self, *files: int) -> None:
         nonce = secrets.token_hex(16)  # an answer from a cache, or to somebody else, is none
         request = {
             "nonce": nonce,
             "machine": os.uname().machine,
             "filter": _filter(),
             "packages": self._packages,
-            "task": base64.b64encode(os.pread(file, os.fstat(file).st_size, 0)).decode(),
+            "tasks": [base64.b64encode(os.pread(file, os.fstat(file).st_size, 0)).decode() for file in files],
         }
         body = {
             "language": "python",
@@ -222,6 +241,10 @@ class _Exchange(Channel):
             return frames.read(self._reports.read, max_bytes)
         except frames.FrameError as error:
             raise ZygoteFailure(f"the far end sent no report: {error}") from error
+
+    def receive_report(self, limits: Limits) -> tuple[bytes, bytes]:
+        """Return header and payload of a report."""
+        return self.receive(_MAX_HEADER, 0.0), self.receive(max(limits.output_bytes, _MAX_HEADER), 0.0)
 
     def close(self) -> None:
         pass
@@ -258,6 +281,9 @@ def _filter() -> str:
         ) from error
 
 
+_HOST = re.compile(r"(?:[^\s@/]+@)?(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?", re.ASCII)
+
+
 @cache
 def _far_end() -> dict[str, str]:
     """Return the files that `_CODE` imports, in the form that the server takes."""
@@ -273,7 +299,8 @@ def _read(address: str) -> tuple[list[str], int]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     workers = options.pop("workers", str(_WORKERS))
     hosts = [host.strip() for host in parts.netloc.split(",")]
-    is_address = address.startswith(SCHEME) and parts.scheme in ("http", "https") and all(hosts) and not parts.fragment
+    is_address = address.startswith(SCHEME) and parts.scheme in ("http", "https") and not parts.fragment
+    is_address = is_address and address.isprintable() and all(map(_HOST.fullmatch, hosts))
     if not is_address or options or not workers.isdecimal() or int(workers) < 1:
         raise ValueError(
             f"sandbox={address!r} must be 'fusion+http://host:port', with commas between several hosts, and "

@@ -235,7 +235,7 @@ def test_other_kinds_of_files(tmp_path):
         ({"path": "x.jsonl", "dataset": "y"}, "path= and dataset= given: pass exactly one of"),
         (
             {"rows": [GOOD], "answer_style": "box"},
-            "answer_style='box' must be one of auto, answer_line, dapo, boxed, hash",
+            "answer_style='box' must be one of auto, answer_line, dapo, boxed, hash, last_number",
         ),
         ({"rows": [GOOD], "bad_rows": "drop"}, "bad_rows='drop' must be 'raise' or 'skip'"),
     ],
