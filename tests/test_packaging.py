@@ -47,9 +47,10 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
 @pytest.mark.slow
 def test_it_installs_in_a_clean_environment_and_both_packages_import(wheel, tmp_path):
     """Dependencies come from this environment's folder: the wheel alone is what is new."""
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)  # this environment's pip installs into that one
     python = tmp_path / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
     (outside,) = (path for path in map(Path, sys.path) if path.name == "site-packages" and (path / "torch").is_dir())
     (site / "dependencies.pth").write_text(f"{outside}\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT
-from .support.forked import Forked
+from .support.warm_start import WarmStart
 
 BIN = Path(sys.executable).parent
 SHORT = "--max_steps 2 --eval_problems 4 --eval_samples 2 --save_strategy no"
@@ -51,8 +51,8 @@ def made_short(words: list[str]) -> list[str]:
 class Person:
     """Somebody in a checkout who has nothing but the page."""
 
-    def __init__(self, folder: Path, forked: Forked):
-        self.folder, self.forked = folder, forked
+    def __init__(self, folder: Path, warm_start: WarmStart):
+        self.folder, self.warm_start = folder, warm_start
         for name in ("configs", "models", "Makefile", "pyproject.toml", "constraints.txt", "tests", "dapo_trl", "envs"):
             (folder / name).symlink_to(ROOT / name)
 
@@ -61,7 +61,7 @@ class Person:
             named = re.match(r"# (\w+\.py)\n", text)
             file = self.folder / (named[1] if named else "program.py")
             file.write_text(text, encoding="utf-8")
-            return (0, "") if named else self.forked.run([str(file)], self.folder)
+            return (0, "") if named else self.python(str(file))
         words = shlex.split(text, comments=True)
         if words[0] in ("git", "cd"):  # done: this is a checkout
             return 0, ""
@@ -71,8 +71,12 @@ class Person:
             rest = [f"VENV={BIN.parent}", f"ARGS={MAKE[words[1]]}", "-o", str(BIN.parent / ".installed")]
             return self.shell(shlex.join(words + rest))
         if words[0] == "dapo-trl":
-            return self.forked.run([str(BIN / "dapo-trl"), *made_short(words[1:])], self.folder)
+            return self.python(str(BIN / "dapo-trl"), *made_short(words[1:]))
         return self.shell(text if words[0] == "echo" else shlex.join(made_short(words)))
+
+    def python(self, *words: str) -> tuple[int, str]:
+        done = self.warm_start.run(*words, cwd=self.folder, timeout=500)
+        return done.returncode, done.stdout + done.stderr
 
     def shell(self, line: str) -> tuple[int, str]:
         env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
@@ -90,14 +94,13 @@ class Person:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [README, TRAINING], ids=lambda page: page.name)
-def test_everything_on_the_page_works(page, tmp_path):
+def test_everything_on_the_page_works(page, warm_start, tmp_path):
     todo = steps(page)
     printed = {}
-    with Forked() as forked:
-        person = Person(tmp_path, forked)
-        for language, text in todo:
-            code, printed[text] = person.does(language, text)
-            assert code == 0, f"{text}\n{printed[text][-3000:]}"
+    person = Person(tmp_path, warm_start)
+    for language, text in todo:
+        code, printed[text] = person.does(language, text)
+        assert code == 0, f"{text}\n{printed[text][-3000:]}"
     if page == README:
         (quickstart,) = (output for text, output in printed.items() if text.startswith("make quickstart"))
         assert_same_lines(quickstart)

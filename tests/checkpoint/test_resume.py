@@ -90,9 +90,7 @@ class TestKilled:
 
         def run(folder, **asked):
             arguments = [tiny_model, str(folder), json.dumps(asked)]
-            return warm_start.run(
-                "tests.support.resume_run", *arguments, accelerate=CPU_2 if processes == 2 else None
-            )
+            return warm_start.run("tests.support.resume_run", *arguments, accelerate=CPU_2 if processes == 2 else None)
 
         undisturbed = whole
         if processes == 2:
@@ -104,10 +102,10 @@ class TestKilled:
 
         killed = run(folder, die_in_step=7)
         assert names(folder) == ["checkpoint-5"] and problem(folder / "checkpoint-5") is None, killed.stderr
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert -signal.SIGKILL in killed.returncodes, killed.stderr
 
         killed = run(folder, resume=True, die_in_checkpoint=10)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert -signal.SIGKILL in killed.returncodes, killed.stderr
         assert problem(folder / "checkpoint-10") == "it was not written to its end"
         written, expected = (at / "checkpoint-10" / "model.safetensors" for at in (folder, undisturbed["folder"]))
         assert same(load_file(written), load_file(expected))

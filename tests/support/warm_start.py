@@ -8,18 +8,26 @@ order of imports, the hash seed (a child has the helper's), `accelerate launch` 
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+THIRD_PARTIES = (
+    *("torch", "transformers", "accelerate.commands.launch", "peft", "trl.trainer.grpo_trainer", "bitsandbytes"),
+    *("datasets", "matplotlib.pyplot", "sympy", "torch.distributed.fsdp"),
+)
 CPU_2 = "configs/accelerate/cpu-2.yaml"
 FSDP2_CPU_2 = "tests/support/fsdp2-cpu-2.yaml"
 BEFORE_A_FORK = {  # neither threads nor CUDA outlive one
@@ -30,13 +38,17 @@ BEFORE_A_FORK = {  # neither threads nor CUDA outlive one
 
 
 class WarmStart:
-    """The helper process; `run` and `start` a command with it."""
+    """The helper process; `run` and `start` a command with it.
 
-    def __init__(self) -> None:
+    Args:
+        imports: Modules that every command has imported from the start.
+    """
+
+    def __init__(self, imports: Sequence[str] = THIRD_PARTIES) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="warm-start-")
         self._started = 0
         self._helper = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.warm_start"],
+            [sys.executable, "-m", "tests.support.warm_start", *imports],
             cwd=ROOT,
             env={**os.environ, **BEFORE_A_FORK},
             stdin=subprocess.PIPE,
@@ -53,7 +65,7 @@ class WarmStart:
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
     ) -> Command:
-        """Start `python -m program arguments`, or `python program arguments` where the program is a file.
+        """Start `python -m program arguments`, or `python program arguments` where the program is the path of a file.
 
         Args:
             accelerate: With this configuration file, as many processes as `accelerate launch` would start, in the
@@ -71,14 +83,14 @@ class WarmStart:
             "stdout": str(stdout),
             "stderr": str(stderr),
         }
-        return Command(self, [program, *arguments], self._ask(start=request), stdout, stderr)
+        return Command(self, self._ask(start=request), stdout, stderr)
 
-    def run(self, program: str, *arguments: str, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess:
-        """`start` a command and wait for its end, at most ``timeout`` seconds."""
+    def run(self, program: str, *arguments: str, timeout: float = 300, **options: Any) -> Ended:
+        """`start` a command and `wait` for its end."""
         return self.start(program, *arguments, **options).wait(timeout)
 
     def poll(self, pids: list[int]) -> dict[int, int]:
-        """Exit statuses of the processes that have ended, negative for a signal. A process is told of once."""
+        """Exit statuses of the processes that have ended, negative for a signal. Each is given once."""
         return {int(pid): status for pid, status in self._ask(poll=pids).items()}
 
     def close(self) -> None:
@@ -96,64 +108,57 @@ class WarmStart:
         return json.loads(answer)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a command has ended: what it wrote, and the exit status of each process, negative for a signal."""
+
+    returncodes: list[int]
+    stdout: str
+    stderr: str
+
+    @property
+    def returncode(self) -> int:
+        """0 where no process has failed."""
+        return next((code for code in self.returncodes if code), 0)
+
+
 class Command:
     """A command that runs, in one process or several."""
 
-    def __init__(self, helper: WarmStart, words: list[str], pids: list[int], stdout: Path, stderr: Path):
-        self._helper, self._words, self._running, self._stdout, self._stderr = helper, words, set(pids), stdout, stderr
-        self.returncode: int | None = None
-        """Exit status once it has ended, negative for a signal; of several processes, of the first that failed."""
+    def __init__(self, helper: WarmStart, pids: list[int], stdout: Path, stderr: Path):
+        self._helper, self.pids, self._stdout, self._stderr = helper, pids, stdout, stderr
+        self._codes: dict[int, int] = {}
 
-    def poll(self) -> int | None:
-        """The exit status, or None while it runs. Where one process has failed the others are ended, as a launcher does."""
-        if not self._running:
-            return self.returncode
-        ended = self._helper.poll(sorted(self._running))
-        self._running -= ended.keys()
-        failed = [status for status in ended.values() if status]
-        if failed and not self.returncode:
-            self.returncode = failed[0]
+    def poll(self) -> bool:
+        """Whether it has ended. A failure of the first process ends the others; it must notice theirs by itself."""
+        found = self._helper.poll([pid for pid in self.pids if pid not in self._codes])
+        self._codes |= found
+        if found.get(self.pids[0]):
             self.send_signal(signal.SIGTERM)
-        if not self._running:
-            self.returncode = self.returncode or 0
-            return self.returncode
-        return None
+        return len(self._codes) == len(self.pids)
 
     def send_signal(self, number: int) -> None:
-        for pid in self._running:  # only `poll` takes an ended process's id away
-            os.kill(pid, number)
+        for pid in self.pids:
+            if pid not in self._codes:  # until then the id is kept
+                os.kill(pid, number)
 
-    def wait(self, timeout: float = 300) -> subprocess.CompletedProcess:
-        """Its exit status and output at its end. Where it does not end in time it is killed.
+    def wait(self, timeout: float = 300) -> Ended:
+        """How it ended. What has not after ``timeout`` seconds is killed.
 
         Raises:
-            subprocess.TimeoutExpired: With the output until then.
+            TimeoutError: With what it wrote to standard error.
         """
         end = time.monotonic() + timeout
-        while self.poll() is None:
+        while not self.poll():
             if time.monotonic() > end:
                 self.send_signal(signal.SIGKILL)
-                raise subprocess.TimeoutExpired(self._words, timeout, self._stdout.read_text(), self._stderr.read_text())
+                raise TimeoutError(f"no end within {timeout} s: {self._stderr.read_text()[-3000:]}")
             time.sleep(0.02)
-        return subprocess.CompletedProcess(
-            self._words, self.returncode, self._stdout.read_text(), self._stderr.read_text()
-        )
+        codes = [self._codes[pid] for pid in self.pids]
+        return Ended(codes, self._stdout.read_text(encoding="utf-8"), self._stderr.read_text(encoding="utf-8"))
 
 
 # The helper's own half. `serve` returns in the children alone, so that each ends as its program does.
-
-
-def import_third_parties() -> None:
-    import accelerate.commands.launch
-    import bitsandbytes
-    import matplotlib.pyplot
-    import peft
-    import sympy
-    import torch
-    import torch.distributed.fsdp
-    import trl.trainer.grpo_trainer  # noqa: F401
-
-    torch.set_num_threads(1)
 
 
 def environments(accelerate: str | None) -> list[dict[str, str]]:
@@ -208,7 +213,7 @@ def carry_out(asked: dict[str, Any]) -> None:
         os.close(file)
     program = asked["program"]
     sys.argv = [program, *asked["arguments"]]
-    if program.endswith(".py"):
+    if os.sep in program:
         sys.path[0] = str(Path(program).resolve().parent)
         runpy.run_path(program, run_name="__main__")
     else:
@@ -217,10 +222,8 @@ def carry_out(asked: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    import gc
-    import runpy
-
-    import_third_parties()
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     tasks = Path("/proc/self/task")
     if tasks.is_dir() and len(list(tasks.iterdir())) > 1:
         sys.exit("A process of several threads cannot be forked: an imported package has started one.")
