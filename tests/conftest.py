@@ -22,7 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent
 SHIPPED_MODEL = ROOT / "models" / "arithmetic-0.8m"
 DATA = ROOT.parent / "shared" / "data"
 
+OF_PROCESSES = ("envs/sandbox", "envs/reward_check", "envs/verifiers/code", "envs/verifiers/math/test_sympy_pool.py")
+"""Nearly every test in these starts processes and waits for them."""
+
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait for processes of their own are slow."""
+    folders = [ROOT / "tests" / name for name in OF_PROCESSES]
+    for item in items:
+        if "warm_start" in getattr(item, "fixturenames", ()) or any(map(item.path.is_relative_to, folders)):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -123,6 +123,7 @@ class TestKilled:
         assert problem(folder / "checkpoint-10") is None
 
 
+@pytest.mark.slow
 class TestTornCheckpoints:
     """Resumed in this process, from copies of whole checkpoints that were damaged."""
 
@@ -150,6 +151,7 @@ class TestTornCheckpoints:
             ten_steps(tiny_model, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 class TestSaving:
     def test_with_a_limit_of_one_there_is_always_a_complete_checkpoint(self, tiny_model, tmp_path, monkeypatch):
         seen: list[str | None] = []

@@ -104,6 +104,7 @@ def test_what_does_not_fit_exits_1_with_changes_that_do_what_is_said(request, ca
         assert (code == 0) == change["fits"]
 
 
+@pytest.mark.slow
 def test_a_model_need_not_be_shared_out(capsys, shallow):
     """ZeRO-3 gathers the weights to generate; four bits on each device take less."""
     arguments = [*GPU, "--model", shallow, "--quantization", "4bit", "--lora_rank", "8", "--card", "RTX 4060"]
@@ -119,6 +120,7 @@ def test_the_page_is_readable(capsys, shallow):
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
+@pytest.mark.slow
 def test_an_adapter_and_four_bits_are_counted(capsys):
     arguments = [*GPU, "--model", str(MODELS / "qwen2.5-1.5b.json"), "--card", "RTX 4090", "--max_steps", "100"]
     code, found = as_json(capsys, *arguments, "--lora_rank", "16", "--quantization", "4bit")
@@ -126,6 +128,7 @@ def test_an_adapter_and_four_bits_are_counted(capsys):
     assert found["parameters"] == {"trained": 18_464_768, "frozen": 1_543_714_304, "in_4_bits": 1_310_195_712}
 
 
+@pytest.mark.slow
 def test_devices_of_an_accelerate_file(capsys, shallow):
     accelerate = str(ROOT / "configs" / "accelerate" / "fsdp2.yaml")
     model = ["--model", shallow, "--lora_rank", "0", "--beta", "0", "--learning_rate", "1e-6"]
@@ -261,6 +264,7 @@ IN_FULL = ["lora-8gb", "qlora-24gb", "full-80gb", "8x80gb-vllm"]
 documentation shows what they need."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "command"), (found := commands_of_the_hardware_files()).items(), ids=found)
 def test_the_commands_of_the_hardware_files_need_no_network(capsys, monkeypatch, tmp_path, shallow, name, command):
     if name not in IN_FULL:

@@ -268,7 +268,7 @@ def test_every_turn_of_an_evaluation_has_random_numbers_of_its_own(tiny_model, m
 
     def watched(model, chat_format, contexts, numbers, **shape):
         drawn.append(numbers[0])
-        return [ids[:2] + [tokenizer.eos_token_id] for ids in generate(model, chat_format, contexts, numbers, **shape)]
+        return [[*ids[:2], tokenizer.eos_token_id] for ids in generate(model, chat_format, contexts, numbers, **shape)]
 
     monkeypatch.setattr(evaluator, "generate", watched)
     evaluate(model, tokenizer, Patient(), [0], k=1, sampling=Sampling(top_p=1.0, max_completion_length=60))

@@ -114,6 +114,7 @@ ADAPTER = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False)
 
 
 class TestTheUpdateDoesNotDependOnTheBudget:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("changes", "adapter", "budgets"),
         [
