@@ -86,11 +86,12 @@ def test_envs_imports_neither_torch_nor_the_trainer_nor_sympy():
     assert run(sys.executable, "-c", code, cwd=ROOT).stdout.strip() == "[]"
 
 
-def test_the_trainer_loads_no_command():
+def test_the_trainer_loads_no_command(warm_start, tmp_path):
     """A script that trains pays for no part of the command line."""
-    code = (
+    (tmp_path / "program.py").write_text(
         "import sys; from dapo_trl import DAPOTrainer\n"
-        "above = ('evaluation', 'plan', 'report', 'run', 'cli')\n"
-        "print([m for m in sys.modules if m.startswith('dapo_trl.') and m.split('.')[1] in above])"
+        "found = {m.split('.')[1] for m in sys.modules if m.startswith('dapo_trl.')}\n"
+        "print('trainer' in found, found & {'evaluation', 'plan', 'report', 'run', 'cli'})"
     )
-    assert run(sys.executable, "-c", code, cwd=ROOT).stdout.strip() == "[]"
+    done = warm_start.run(str(tmp_path / "program.py"))
+    assert done.stdout == "True set()\n", done.stderr

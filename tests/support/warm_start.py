@@ -3,7 +3,8 @@
 `WarmStart` keeps one helper process that has imported the third-party packages, and nothing of this project. For each
 command it forks: the child has its own arguments, environment, folder and output, imports the project itself, and ends
 as any interpreter does. A command takes a second in place of eight. What a fork cannot show is left to real starts: the
-order of imports, the hash seed (a child has the helper's), `accelerate launch` and its report, the console script.
+order of imports, the interpreter's own variables (a child has the helper's PYTHONHASHSEED and PYTHONPATH), `accelerate
+launch` and its report, the installed console script.
 """
 
 from __future__ import annotations

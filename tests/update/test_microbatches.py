@@ -113,6 +113,12 @@ class TestLayout:
 ADAPTER = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False)
 
 
+@pytest.fixture(scope="module")
+def alone(tiny_model, tmp_path_factory):
+    """Without a refill two groups are left, so two processes have other lengths and other numbers of passes."""
+    return one_step(tiny_model, tmp_path_factory.mktemp("alone"), 2, max_refill_rounds=0)
+
+
 class TestTheUpdateDoesNotDependOnTheBudget:
     @pytest.mark.slow
     @pytest.mark.parametrize(
@@ -152,11 +158,6 @@ class TestTheUpdateDoesNotDependOnTheBudget:
         monkeypatch.setattr("dapo_trl.update.microbatches.can_pack", lambda config: True)
         packed = one_step(tiny_model, tmp_path, 2, microbatch_tokens=90)
         assert packed.microbatches.packed and gap(weights(plain), weights(packed)) < 1e-5
-
-    @pytest.fixture(scope="class")
-    def alone(self, tiny_model, tmp_path_factory):
-        """Without a refill two groups are left, so the processes have other lengths and other numbers of passes."""
-        return one_step(tiny_model, tmp_path_factory.mktemp("alone"), 2, max_refill_rounds=0)
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
