@@ -10,12 +10,13 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help quickstart test lint docs ladder setup base-model clean
+.PHONY: help quickstart test test-quick lint docs ladder setup base-model clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   train the shipped model on arithmetic (a minute on 2 cores, once installed)"
-	@echo "make test         run the tests"
+	@echo "make test         run the tests (nine minutes on 2 cores)"
+	@echo "make test-quick   run those that take no more than a few seconds each (two minutes)"
 	@echo "make lint         ruff and mypy"
 	@echo "make docs         build the documentation into site/"
 	@echo "make ladder       the paper's ladder in small (SEEDS=1: ten minutes on 2 cores)"
@@ -44,6 +45,9 @@ quickstart: setup
 # One thread a worker: tiny models run ten times slower when workers share cores.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-quick: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,12 +16,24 @@ import torch
 from dapo_trl.monitor.console import ConsoleHandler
 
 from .support.tiny import save_tiny_model
+from .support.warm_start import WarmStart
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED_MODEL = ROOT / "models" / "arithmetic-0.8m"
 DATA = ROOT.parent / "shared" / "data"
 
+OF_PROCESSES = ("envs/sandbox", "envs/reward_check", "envs/verifiers/code", "envs/verifiers/math/test_sympy_pool.py")
+"""Nearly every test in these starts processes and waits for them."""
+
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait for processes of their own are slow."""
+    folders = [ROOT / "tests" / name for name in OF_PROCESSES]
+    for item in items:
+        if "warm_start" in getattr(item, "fixturenames", ()) or any(map(item.path.is_relative_to, folders)):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +55,14 @@ def tiny_model(tmp_path_factory) -> str:
 def tiny_chat_model(tmp_path_factory) -> str:
     """The same with a chat template and room for long prompts."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny_chat"), chat=True, context=4096)
+
+
+@pytest.fixture(scope="session")
+def warm_start() -> Iterator[WarmStart]:
+    """Starts commands in processes of their own that do not import torch anew."""
+    helper = WarmStart()
+    yield helper
+    helper.close()
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ def writer(tiny_model, tmp_path, sandbox):
     return str(tmp_path / "writer")
 
 
+@pytest.mark.slow
 def test_training_on_programs(sandbox, writer, tmp_path):
     """Rewards vary, programs that hang hold nothing up, and nothing is left behind."""
     others = descendants(os.getpid())

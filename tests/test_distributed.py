@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -22,29 +22,27 @@ from dapo_trl.run.lora import merge_adapter
 
 from .cli.test_main import config_file
 from .conftest import ROOT, SHIPPED_MODEL
+from .support.warm_start import CPU_2, FSDP2_CPU_2
 
 TIMEOUT_SECONDS = 240
 IDS = torch.arange(6)[None]
 
 
-def launched(accelerate: str, module: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate, "-m", module]
-    return subprocess.run(
-        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 8], ids=["full", "lora"])
-def test_a_sharded_model_from_training_to_plain_transformers(tmp_path, rank):
+def test_a_sharded_model_from_training_to_plain_transformers(warm_start, tmp_path, rank):
     """FSDP2: refill rounds, completions and problems to measure that are not equally many on both; resumed, saved."""
+
+    def train(*arguments):
+        done = warm_start.run("tests.support.sharded_run", "train", *arguments, accelerate=FSDP2_CPU_2)
+        assert done.returncode == 0, done.stderr[-3000:]
+
     path = config_file(
         tmp_path, lora_rank=rank, learning_rate=1e-3, min_valid_fraction=1.0, num_generations=2, save_strategy="steps",
         save_steps=2, env_kwargs={"levels": [3], "split": "train"}, per_device_train_batch_size=4,
         max_completion_length=56, eval_problems=5, eval_samples=4,
     )  # fmt: skip
-    done = launched("tests/support/fsdp2-cpu-2.yaml", "tests.support.sharded_run", "train", "--config", path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    train("--config", path)
     run = tmp_path / "run"
     logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any(row.get("sampling/refill_rounds") for row in logs)
@@ -71,26 +69,27 @@ def test_a_sharded_model_from_training_to_plain_transformers(tmp_path, rank):
     for left in ("checkpoint-4", "model"):
         shutil.rmtree(run / left)
     assert problem(run / "checkpoint-2") is None
-    resume = ["--config", path, "--resume_from_checkpoint", "latest", "--eval_problems", "0"]
-    done = launched("tests/support/fsdp2-cpu-2.yaml", "tests.support.sharded_run", "train", *resume)
-    assert done.returncode == 0, done.stderr[-3000:]
+    train("--config", path, "--resume_from_checkpoint", "latest", "--eval_problems", "0")
     again = load_file(run / "model" / file)
     assert again.keys() == saved.keys() and all(torch.equal(again[name], value) for name, value in saved.items())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["generation", "backward", "silence"])
-def test_a_process_that_fails_ends_the_run_with_one_line(tmp_path, where):
-    """Killed, it is noticed at once; one that is silent, after ``ddp_timeout``."""
+def test_a_process_that_fails_ends_the_run_with_one_line(warm_start, tmp_path, where):
+    """Killed, it is noticed at once; one that is silent, after ``ddp_timeout`` (without it, in half an hour)."""
     path = config_file(tmp_path, steps_per_generation=1, save_strategy="steps", save_steps=1, ddp_timeout=5)
-    done = launched("configs/accelerate/cpu-2.yaml", "tests.support.mortal_run", where, "train", "--config", path)
-    after = time.time() - (tmp_path / "run" / "metrics.jsonl").stat().st_mtime  # seconds since the step before
-    assert after < 60
-    assert done.returncode == 1
+    arguments = ["tests.support.mortal_run", where, "train", "--config", path]
+    if where == "generation":  # with the launcher, whose report follows
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU_2, "-m", *arguments]
+        done = subprocess.run(launch, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        assert done.returncode == 1 and "exitcode  : -9" in done.stderr
+    else:
+        done = warm_start.run(*arguments, accelerate=CPU_2, timeout=TIMEOUT_SECONDS)
+        assert done.returncodes == [1, -signal.SIGKILL if where == "backward" else -signal.SIGTERM]
     said = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert len(said) == 1 and "another process of this run has ended, or has not answered" in said[0], done.stderr
     assert "[rank0]" not in done.stderr  # no traceback but the launcher's report
-    assert where == "silence" or "exitcode  : -9" in done.stderr
     last = f"The last checkpoint is {tmp_path / 'run' / 'checkpoint-1'}: resume with"
     assert last in done.stdout and problem(tmp_path / "run" / "checkpoint-1") is None
     state, why = seen(tmp_path / "run", newest=None) or ("", "")

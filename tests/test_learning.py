@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dapo_trl import DAPOTrainer
 from dapo_trl.evaluation import Sampling, evaluate
 from dapo_trl.rollout.environments import make_env
@@ -10,6 +12,7 @@ from .conftest import SHIPPED_MODEL
 from .support.recorded import config
 
 
+@pytest.mark.slow
 def test_accuracy_rises_on_problems_that_were_never_trained_on(tmp_path):
     args = config(
         tmp_path,

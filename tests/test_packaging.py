@@ -47,9 +47,10 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
 @pytest.mark.slow
 def test_it_installs_in_a_clean_environment_and_both_packages_import(wheel, tmp_path):
     """Dependencies come from this environment's folder: the wheel alone is what is new."""
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)  # this environment's pip installs into that one
     python = tmp_path / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
     (outside,) = (path for path in map(Path, sys.path) if path.name == "site-packages" and (path / "torch").is_dir())
     (site / "dependencies.pth").write_text(f"{outside}\n")
@@ -85,11 +86,12 @@ def test_envs_imports_neither_torch_nor_the_trainer_nor_sympy():
     assert run(sys.executable, "-c", code, cwd=ROOT).stdout.strip() == "[]"
 
 
-def test_the_trainer_loads_no_command():
+def test_the_trainer_loads_no_command(warm_start, tmp_path):
     """A script that trains pays for no part of the command line."""
-    code = (
+    (tmp_path / "program.py").write_text(
         "import sys; from dapo_trl import DAPOTrainer\n"
-        "above = ('evaluation', 'plan', 'report', 'run', 'cli')\n"
-        "print([m for m in sys.modules if m.startswith('dapo_trl.') and m.split('.')[1] in above])"
+        "found = {m.split('.')[1] for m in sys.modules if m.startswith('dapo_trl.')}\n"
+        "print('trainer' in found, found & {'evaluation', 'plan', 'report', 'run', 'cli'})"
     )
-    assert run(sys.executable, "-c", code, cwd=ROOT).stdout.strip() == "[]"
+    done = warm_start.run(str(tmp_path / "program.py"))
+    assert done.stdout == "True set()\n", done.stderr

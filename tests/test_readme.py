@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT
-from .support.forked import Forked
+from .support.warm_start import WarmStart
 
 BIN = Path(sys.executable).parent
 SHORT = "--max_steps 2 --eval_problems 4 --eval_samples 2 --save_strategy no"
@@ -51,8 +51,8 @@ def made_short(words: list[str]) -> list[str]:
 class Person:
     """Somebody in a checkout who has nothing but the page."""
 
-    def __init__(self, folder: Path, forked: Forked):
-        self.folder, self.forked = folder, forked
+    def __init__(self, folder: Path, warm_start: WarmStart):
+        self.folder, self.warm_start = folder, warm_start
         for name in ("configs", "models", "Makefile", "pyproject.toml", "constraints.txt", "tests", "dapo_trl", "envs"):
             (folder / name).symlink_to(ROOT / name)
 
@@ -75,7 +75,7 @@ class Person:
         return self.shell(text if words[0] == "echo" else shlex.join(made_short(words)))
 
     def python(self, program: str, *arguments: str) -> tuple[int, str]:
-        done = self.forked.run(program, *arguments, cwd=self.folder)
+        done = self.warm_start.run(program, *arguments, cwd=self.folder, timeout=500)
         return done.returncode, done.stdout + done.stderr
 
     def shell(self, line: str) -> tuple[int, str]:
@@ -94,14 +94,13 @@ class Person:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [README, TRAINING], ids=lambda page: page.name)
-def test_everything_on_the_page_works(page, tmp_path):
+def test_everything_on_the_page_works(page, warm_start, tmp_path):
     todo = steps(page)
     printed = {}
-    with Forked() as forked:
-        person = Person(tmp_path, forked)
-        for language, text in todo:
-            code, printed[text] = person.does(language, text)
-            assert code == 0, f"{text}\n{printed[text][-3000:]}"
+    person = Person(tmp_path, warm_start)
+    for language, text in todo:
+        code, printed[text] = person.does(language, text)
+        assert code == 0, f"{text}\n{printed[text][-3000:]}"
     if page == README:
         (quickstart,) = (output for text, output in printed.items() if text.startswith("make quickstart"))
         assert_same_lines(quickstart)

@@ -9,19 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .conftest import ROOT, SHIPPED_MODEL
 
 TIMES = ("seconds", "runtime", "per_second", "time/", "step_time", "profiling/")
-
-
-def started(folder: Path, hash_seed: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dapo_trl", "train", "--config", "configs/quickstart.yaml"]
-    short = ["--max_steps", "16", "--logging_steps", "4", "--eval_problems", "10", "--output_dir", str(folder)]
-    env = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [*command, "--model", str(SHIPPED_MODEL), *short], cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True
-    )
 
 
 def told(folder: Path) -> list[dict[str, Any]]:
@@ -33,12 +25,18 @@ def told(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_two_runs_of_a_command_are_the_same_bit_for_bit(tmp_path):
-    """Held-out accuracy, metrics, rollouts and weights, in processes whose hashes differ."""
+@pytest.mark.slow
+def test_two_runs_of_a_command_are_the_same_bit_for_bit(warm_start, tmp_path):
+    """Held-out accuracy, metrics, rollouts and weights, in an interpreter of its own hash seed and in a forked one."""
     folders = [tmp_path / "one", tmp_path / "two"]
-    for process in [started(folder, number) for number, folder in enumerate(folders)]:
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors
+    command = ["dapo_trl", "train", "--config", "configs/quickstart.yaml", "--model", str(SHIPPED_MODEL)]
+    command += ["--max_steps", "16", "--logging_steps", "4", "--eval_problems", "10", "--output_dir"]
+    forked = warm_start.start(*command, str(folders[0]))
+    env = {**os.environ, "PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+    interpreter = [sys.executable, "-m", *command, str(folders[1])]
+    done = subprocess.run(interpreter, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    for ended in (done, forked.wait(600)):
+        assert ended.returncode == 0, ended.stderr
     one, two = map(told, folders)
     assert one == two
     assert len(one) >= 4 and len({row["loss"] for row in one if "loss" in row}) > 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -22,6 +19,7 @@ from dapo_trl.monitor.metrics import METRICS
 
 from .support import recorded
 from .support.recorded import config, one_step, prompts_of, trainer, weights
+from .support.warm_start import CPU_2
 
 
 def gap(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -46,8 +44,12 @@ class TestDropIn:
         ours.train()
         return theirs, ours
 
-    @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "cispo"])
-    @pytest.mark.parametrize("scale_rewards", ["group", "none", "batch"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("loss_type", "scale_rewards"),  # each scale with two losses: it makes the advantages, which no loss looks into
+        [(loss, "group") for loss in ("dapo", "grpo", "dr_grpo", "cispo")]
+        + [(loss, scale) for loss in ("dapo", "grpo") for scale in ("none", "batch")],
+    )
     def test_one_optimizer_step_equals_trls(self, tiny_model, tmp_path, loss_type, scale_rewards):
         settings = {
             "output_dir": str(tmp_path),
@@ -103,21 +105,23 @@ class TestDropIn:
 
 
 class TestTheUpdateDoesNotDependOnTheSplit:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
-        "changes",
+        ("changes", "sizes", "refills"),
         [
-            {},
-            {"loss_type": "grpo"},
-            {"scale_rewards": "group"},
-            {"loss_type": "dr_grpo"},
-            {"loss_type": "cispo"},
-            {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+            ({}, (1, 2, 8), 8),
+            ({}, (1, 2, 8), 0),  # a batch that is not full
+            ({"loss_type": "grpo"}, (1, 8), 8),
+            ({"scale_rewards": "group"}, (1, 8), 8),
+            ({"loss_type": "dr_grpo"}, (1, 8), 8),
+            ({"loss_type": "cispo"}, (1, 8), 8),
+            ({"loss_type": "grpo", "importance_sampling_level": "sequence"}, (1, 8), 8),
+            ({"loss_type": "grpo", "importance_sampling_level": "sequence"}, (1, 8), 0),
         ],
         ids=str,
     )
-    @pytest.mark.parametrize("refills", [8, 0])  # 0: a batch that is not full
-    def test_micro_batches_of_1_2_and_8_rows(self, tiny_model, tmp_path, changes, refills):
-        runs = [one_step(tiny_model, tmp_path, size, max_refill_rounds=refills, **changes) for size in (1, 2, 8)]
+    def test_microbatches_of_1_2_and_8_rows(self, tiny_model, tmp_path, changes, sizes, refills):
+        runs = [one_step(tiny_model, tmp_path, size, max_refill_rounds=refills, **changes) for size in sizes]
         for run in runs[1:]:
             assert gap(weights(run), weights(runs[0])) < 1e-5
             exact = ["loss", "grad_norm"] + ([] if run.loss is None else ["entropy", "kl"])
@@ -127,19 +131,10 @@ class TestTheUpdateDoesNotDependOnTheSplit:
         assert gap(weights(runs[0]), initial(tiny_model)) > 1e-4
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("refills", [8, 0])  # 0: two groups only, so the processes hold other numbers of rows
-    def test_one_and_two_processes(self, tiny_model, tmp_path, refills):
-        alone = one_step(tiny_model, tmp_path, 2, max_refill_rounds=refills)
-        command = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
-
-        command += ["-m", "tests.support.recorded", tiny_model, str(tmp_path), "2", str(refills)]
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=Path(__file__).resolve().parents[1],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+    def test_one_and_two_processes(self, warm_start, tiny_model, tmp_path):
+        """With refills. Without them, and with budgets: tests/update/test_microbatches.py."""
+        alone = one_step(tiny_model, tmp_path, 2, max_refill_rounds=8)
+        done = warm_start.run("tests.support.recorded", tiny_model, str(tmp_path), "2", "8", accelerate=CPU_2)
         assert done.returncode == 0, done.stderr[-3000:]
         found = torch.load(tmp_path / "found.pt", weights_only=True)
         assert found["processes"] == 2

@@ -24,7 +24,8 @@ from dapo_trl.run.train import _find_checkpoint, _print_last_checkpoint
 
 from ..cli.test_main import config_file
 from ..support.recorded import weights
-from ..support.resume_run import SUMS, Mortal, has_vowel, in_child, outcome, ten_steps
+from ..support.resume_run import SUMS, Mortal, has_vowel, outcome, ten_steps
+from ..support.warm_start import CPU_2
 
 
 def checkpoint(folder: Path, step: int, *, ours: bool = True) -> Path:
@@ -82,31 +83,39 @@ def lines() -> Iterator[list[str]]:
 class TestKilled:
     @pytest.mark.slow
     @pytest.mark.parametrize("processes", [1, 2])
-    def test_a_run_killed_twice_ends_in_the_same_weights_bit_for_bit(self, tiny_model, tmp_path, whole, processes):
+    def test_a_run_killed_twice_ends_in_the_same_weights_bit_for_bit(
+        self, warm_start, tiny_model, tmp_path, whole, processes
+    ):
         """Killed in the middle of a step, resumed, killed in the middle of a checkpoint, resumed."""
+
+        def run(folder, **asked):
+            arguments = [tiny_model, str(folder), json.dumps(asked)]
+            return warm_start.run("tests.support.resume_run", *arguments, accelerate=CPU_2 if processes == 2 else None)
+
         undisturbed = whole
         if processes == 2:
-            done = in_child(tiny_model, tmp_path / "whole", processes=2)
-            assert done.returncode == 0, done.stdout
+            done = run(tmp_path / "whole")
+            assert done.returncode == 0, done.stderr
             undisturbed = torch.load(tmp_path / "whole" / "outcome.pt")
             undisturbed["folder"] = tmp_path / "whole"
         folder = tmp_path / "part"
 
-        killed = in_child(tiny_model, folder, processes=processes, die_in_step=7)
-        assert names(folder) == ["checkpoint-5"] and problem(folder / "checkpoint-5") is None, killed.stdout
-        assert was_killed(killed, processes), killed.stdout
+        killed = run(folder, die_in_step=7)
+        assert names(folder) == ["checkpoint-5"] and problem(folder / "checkpoint-5") is None, killed.stderr
+        assert -signal.SIGKILL in killed.returncodes, killed.stderr
 
-        killed = in_child(tiny_model, folder, processes=processes, resume=True, die_in_checkpoint=10)
-        assert was_killed(killed, processes), killed.stdout
+        killed = run(folder, resume=True, die_in_checkpoint=10)
+        assert -signal.SIGKILL in killed.returncodes, killed.stderr
         assert problem(folder / "checkpoint-10") == "it was not written to its end"
         written, expected = (at / "checkpoint-10" / "model.safetensors" for at in (folder, undisturbed["folder"]))
         assert same(load_file(written), load_file(expected))
-        assert "is torn" not in killed.stdout
+        assert "is torn" not in killed.stdout + killed.stderr
 
-        resumed = in_child(tiny_model, folder, processes=processes, resume=True)
-        assert resumed.returncode == 0, resumed.stdout
+        resumed = run(folder, resume=True)
+        output = resumed.stdout + resumed.stderr
+        assert resumed.returncode == 0, output
         line = f"{folder}/checkpoint-10 is torn (it was not written to its end): resuming from {folder}/checkpoint-5 "
-        assert resumed.stdout.count("is torn") == 1 and line + "instead." in resumed.stdout
+        assert output.count("is torn") == 1 and line + "instead." in output
         found = torch.load(folder / "outcome.pt")
         assert found["steps"] == 5 and found["processes"] == processes
         assert same(found["weights"], undisturbed["weights"])
@@ -114,11 +123,7 @@ class TestKilled:
         assert problem(folder / "checkpoint-10") is None
 
 
-def was_killed(done, processes: int) -> bool:
-    """A launcher says what its processes died of."""
-    return done.returncode == -signal.SIGKILL if processes == 1 else "(SIGKILL)" in done.stdout
-
-
+@pytest.mark.slow
 class TestTornCheckpoints:
     """Resumed in this process, from copies of whole checkpoints that were damaged."""
 
@@ -146,6 +151,7 @@ class TestTornCheckpoints:
             ten_steps(tiny_model, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 class TestSaving:
     def test_with_a_limit_of_one_there_is_always_a_complete_checkpoint(self, tiny_model, tmp_path, monkeypatch):
         seen: list[str | None] = []

@@ -23,6 +23,7 @@ from dapo_trl.evaluation.settings import load_eval_settings
 from dapo_trl.run.settings import OWNERS
 
 from ..conftest import ROOT, SHIPPED_MODEL
+from ..support.warm_start import CPU_2
 
 SUMS = "math/Arithmetic-v0: {levels: [1, 3], split: test}"
 SMALL = ["--model", str(SHIPPED_MODEL), "--problems", "6", "--max_completion_length", "48", "--use_cpu", "true"]
@@ -314,12 +315,8 @@ class TestCompare:
 
 
 @pytest.mark.slow
-def test_two_processes_draw_the_same_samples(measured, tmp_path):
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "dapo_trl", *arguments(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+def test_two_processes_draw_the_same_samples(warm_start, measured, tmp_path):
+    done = warm_start.run("dapo_trl", *arguments(tmp_path), accelerate=CPU_2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("results: ") == 1 and {path.name for path in tmp_path.glob("*.jsonl")} == {
         "samples-0.jsonl",

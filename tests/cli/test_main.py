@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from dapo_trl.monitor.status import seen
 from dapo_trl.run.train import _report
 
 from ..conftest import ROOT, SHIPPED_MODEL
+from ..support.warm_start import CPU_2, WarmStart
 
 SMALL = {
     "env": "math/Arithmetic-v0",
@@ -48,24 +48,16 @@ def config_file(folder: Path, **changes) -> str:
     return str(path)
 
 
-def command(*arguments: str, timeout: float = 300, launch: bool = False) -> subprocess.CompletedProcess:
-    prefix = [sys.executable]
-    if launch:
-        prefix += ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
-
-    return subprocess.run(
-        [*prefix, "-m", "dapo_trl", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout
-    )
-
-
 def here(capsys, *arguments: str) -> tuple[int, str]:
     """Exit code and output of a command in this process, which has imported everything already."""
     code = main(arguments)
     return code, "".join(capsys.readouterr())
 
 
-def test_a_run_leaves_everything_behind(tmp_path, capsys):
-    done = command("train", "--config", config_file(tmp_path, eval_problems=6, eval_samples=2))
+@pytest.mark.slow
+def test_a_run_leaves_everything_behind(warm_start, tmp_path, capsys):
+    path = config_file(tmp_path, eval_problems=6, eval_samples=2)
+    done = warm_start.run("dapo_trl", "train", "--config", path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -95,7 +87,8 @@ def test_a_run_leaves_everything_behind(tmp_path, capsys):
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     path = config_file(tmp_path, eval_problems=5, eval_samples=2, eval_every=2, record_verdicts=True)
-    done = command("train", "--config", path, launch=True)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU_2, "-m", "dapo_trl"]
+    done = subprocess.run([*launch, "train", "--config", path], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 process(es)" in done.stdout and done.stdout.count("held-out accuracy after:") == 1
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -136,33 +129,39 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_run(tmp_path, monkeyp
     assert _report(tmp_path) == "report: not written (ZeroDivisionError: division by zero)"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
-    path = config_file(tmp_path, max_steps=200)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "dapo_trl", "train", "--config", path],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def interrupted(warm_start: WarmStart, config: str, number: int) -> int:
+    """The optimizer step at which a run has stopped that got a signal after its third; it is checked how it ended."""
+    folder = Path(config).parent / "run"
+    metrics = folder / "metrics.jsonl"
+    running = warm_start.start("dapo_trl", "train", "--config", config)
     deadline = time.time() + 240
     while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        assert running.poll() is None and time.time() < deadline, running.communicate()[0]
-        time.sleep(0.2)
+        assert not running.poll() and time.time() < deadline, running.wait(0)
+        time.sleep(0.1)
     running.send_signal(number)
-    output, _ = running.communicate(timeout=240)
-    assert running.returncode == 130, output
+    done = running.wait()
+    output = done.stdout + done.stderr
+    assert done.returncode == 130, output
     assert "Traceback" not in output and "--resume_from_checkpoint latest" in output
-    checkpoint = max((tmp_path / "run").glob("checkpoint-*"))
-    stopped = int(checkpoint.name.split("-")[1])
-    assert 3 <= stopped < 200
-    assert (seen(tmp_path / "run", newest=None) or [""])[0] == "interrupted"
+    assert (seen(folder, newest=None) or [""])[0] == "interrupted"
+    checkpoint = max(folder.glob("checkpoint-*"))
+    step = int(checkpoint.name.split("-")[1])
+    assert 3 <= step < 200
+    return step
 
-    done = command("train", "--config", path, "--resume_from_checkpoint", "latest", "--max_steps", str(stopped + 2))
+
+@pytest.mark.slow
+def test_a_terminated_run_stops_cleanly(warm_start, tmp_path):
+    interrupted(warm_start, config_file(tmp_path, max_steps=200), signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_stops_cleanly_and_goes_on(warm_start, tmp_path):
+    path = config_file(tmp_path, max_steps=200)
+    stopped = interrupted(warm_start, path, signal.SIGINT)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    resume = ["--resume_from_checkpoint", "latest", "--max_steps", str(stopped + 2)]
+    done = warm_start.run("dapo_trl", "train", "--config", path, *resume)
     assert done.returncode == 0, done.stdout + done.stderr
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"loss"' in line]
     assert steps == list(range(1, stopped + 3))

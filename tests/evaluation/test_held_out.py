@@ -19,6 +19,8 @@ from dapo_trl.run.settings import RunConfig
 
 from ..conftest import SHIPPED_MODEL
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "model": SHIPPED_MODEL,
     "env": "math/Arithmetic-v0",

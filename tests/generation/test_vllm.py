@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from unittest import mock
 
 import pytest
@@ -17,10 +15,10 @@ from dapo_trl import DAPOTrainer
 from dapo_trl.cli.main import main
 
 from ..cli.test_main import config_file
-from ..conftest import ROOT
 from ..support import vllm_run
 from ..support.recorded import config
 from ..support.vllm_stand_in import SHIFT
+from ..support.warm_start import CPU_2
 
 COLOCATE = {"vllm_mode": "colocate", "vllm_importance_sampling_mode": "token_truncate"}
 SERVER = {"vllm_mode": "server", "vllm_importance_sampling_mode": "sequence_truncate"}
@@ -37,18 +35,17 @@ SERVER = {"vllm_mode": "server", "vllm_importance_sampling_mode": "sequence_trun
     ],
     ids=["colocate", "sleeping", "server", "server, two processes", "sleeping, two processes"],
 )
-def test_many_turns_and_rounds_on_one_push_of_each_policy(tiny_model, tmp_path, monkeypatch, changes, processes):
+def test_many_turns_and_rounds_on_one_push_of_each_policy(
+    request, tiny_model, tmp_path, monkeypatch, changes, processes
+):
     if processes == 1:
         for name in ("is_vllm_available", "LLM", "SamplingParams", "VLLMClient"):
             monkeypatch.setattr(f"trl.generation.vllm_generation.{name}", None, raising=False)  # and put back
         with mock.patch.dict(os.environ):  # TRL sets vLLM's there
             found = vllm_run.main(tiny_model, str(tmp_path), changes)
     else:
-        launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
-        arguments = ["-m", "tests.support.vllm_run", tiny_model, str(tmp_path), json.dumps(changes)]
-        done = subprocess.run(
-            [sys.executable, *launch, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-        )
+        arguments = [tiny_model, str(tmp_path), json.dumps(changes)]
+        done = request.getfixturevalue("warm_start").run("tests.support.vllm_run", *arguments, accelerate=CPU_2)
         assert done.returncode == 0, done.stderr[-3000:]
         found = torch.load(tmp_path / "found.pt", weights_only=False)
     logs = [row for row in found["logs"] if "groups/sampled" in row]

@@ -19,6 +19,8 @@ from dapo_trl.report.page import write_report
 
 from ..support.run_folder import make_run, rollout, row, usual_run
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 
@@ -110,8 +112,7 @@ def three(tmp_path_factory) -> str:
     return str(write_report([usual_run(folder / "first"), longer, make_run(folder / "empty")], folder / "report.html"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 def test_one_run(usual, opened, size, scheme):
     page = opened(usual, size=size, scheme=scheme)
     assert page.all_drawn() >= 18 and page.fits()
@@ -288,7 +289,6 @@ def test_a_long_completion_is_shown_in_parts(opened, tmp_path):
     assert "85,000 tokens were not recorded" in page.inner_text("#completion")
 
 
-@pytest.mark.slow
 def test_a_big_run(opened, tmp_path):
     """10,000 steps and 50,000 rollouts: a page of bounded size, of which the browser holds little at a time."""
     rows = [json.dumps(row(step, 100)).partition(",")[2] for step in range(100)]

@@ -19,8 +19,9 @@ from envs.description import remake
 from envs.rejudge import replay
 from envs.wrappers.recording import read_verdicts
 
-from ..cli.test_main import command, config_file
+from ..cli.test_main import config_file
 from ..conftest import ROOT
+from ..support.warm_start import CPU_2, WarmStart
 
 FLAGS = ["--model", "m", "--env", "math/Arithmetic-v0", "--use_cpu", "true"]
 WRAPPERS = [
@@ -140,16 +141,18 @@ def test_a_mistake_costs_a_line_and_no_model(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def trained(tmp_path: Path, *, launch: bool = False, **changes) -> Path:
+def trained(warm_start: WarmStart, tmp_path: Path, accelerate: str | None = None) -> Path:
     wrappers = [{"FormatReward": {"form": "answer_line", "bonus": 0.5}}, {"RepetitionPenalty": {"max_penalty": 0.5}}]
-    settings = {"env_wrappers": wrappers, "record_verdicts": True, "eval_problems": 4, "eval_samples": 2, **changes}
-    done = command("train", "--config", config_file(tmp_path, max_steps=2, **settings), launch=launch)
+    settings = {"env_wrappers": wrappers, "record_verdicts": True, "eval_problems": 4, "eval_samples": 2}
+    path = config_file(tmp_path, max_steps=2, **settings)
+    done = warm_start.run("dapo_trl", "train", "--config", path, accelerate=accelerate)
     assert done.returncode == 0, done.stderr[-3000:]
     return tmp_path / "run"
 
 
-def test_a_run_can_be_judged_again(tmp_path):
-    run = trained(tmp_path)
+@pytest.mark.slow
+def test_a_run_can_be_judged_again(warm_start, tmp_path):
+    run = trained(warm_start, tmp_path)
     lines = list(read_verdicts(run / "verdicts-0.jsonl"))
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     sampled = sum(row.get("groups/sampled", 0) for row in metrics) * 4
@@ -164,14 +167,14 @@ def test_a_run_can_be_judged_again(tmp_path):
     assert layers(remake(saved["held_out"])) == ["OrderEnforcing"]
     assert saved["train"]["versions"]["gymnasium"] == gymnasium.__version__
 
-    again = command("train", "--config", str(run / "config.yaml"), "--overwrite", "true", "--record_verdicts", "false")
-    assert again.returncode == 0, again.stderr
+    again = ["--overwrite", "true", "--record_verdicts", "false", "--max_steps", "1", "--eval_problems", "0"]
+    assert main(["train", "--config", str(run / "config.yaml"), *again]) == 0
     assert (run / "environment.json").exists() and not list(run.glob("verdicts-*")), "the records were of the other run"
 
 
 @pytest.mark.slow
-def test_each_process_records_its_own(tmp_path):
-    run = trained(tmp_path, launch=True)
+def test_each_process_records_its_own(warm_start, tmp_path):
+    run = trained(warm_start, tmp_path, CPU_2)
     files = sorted(path.name for path in run.glob("verdicts-*.jsonl"))
     assert files == ["verdicts-0.jsonl", "verdicts-1.jsonl"]
     counts = [len(list(read_verdicts(run / name))) for name in files]

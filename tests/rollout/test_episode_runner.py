@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium
@@ -22,6 +20,7 @@ from envs.wrappers import overlong_penalty
 
 from ..support.tiny import byte_tokenizer
 from ..support.turns_run import REPLY, Haggle
+from ..support.warm_start import CPU_2
 
 
 class Guess(gymnasium.Env):
@@ -269,24 +268,24 @@ def test_every_turn_of_an_evaluation_has_random_numbers_of_its_own(tiny_model, m
 
     def watched(model, chat_format, contexts, numbers, **shape):
         drawn.append(numbers[0])
-        return [ids[:2] + [tokenizer.eos_token_id] for ids in generate(model, chat_format, contexts, numbers, **shape)]
+        return [[*ids[:2], tokenizer.eos_token_id] for ids in generate(model, chat_format, contexts, numbers, **shape)]
 
     monkeypatch.setattr(evaluator, "generate", watched)
     evaluate(model, tokenizer, Patient(), [0], k=1, sampling=Sampling(top_p=1.0, max_completion_length=60))
     assert len(drawn) >= 2 and not set(drawn[0][:3].tolist()) & set(drawn[1].tolist())
 
 
-def run_turns(model, folder, rows, steps, *launch):
-    folder.mkdir()
-    command = [sys.executable, *launch, "-m", "tests.support.turns_run", model, str(folder), str(rows), str(steps)]
-    subprocess.run(command, check=True, timeout=300, cwd=Path(__file__).resolve().parents[2])
-    return torch.load(folder / "found.pt")
+@pytest.mark.slow
+def test_training_on_many_turns_is_the_same_on_two_processes(warm_start, tiny_model, tmp_path):
+    def run(name, rows, steps, accelerate=None):
+        folder = tmp_path / name
+        folder.mkdir()
+        arguments = [tiny_model, str(folder), str(rows), str(steps)]
+        done = warm_start.run("tests.support.turns_run", *arguments, accelerate=accelerate)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return torch.load(folder / "found.pt")
 
-
-def test_training_on_many_turns_is_the_same_on_two_processes(tiny_model, tmp_path):
-    one = run_turns(tiny_model, tmp_path / "one", 8, 4)
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-2.yaml"]
-    two = run_turns(tiny_model, tmp_path / "two", 4, 4, *launch)
+    one, two = run("one", 8, 4), run("two", 4, 4, CPU_2)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert two["calls"] == one["calls"] * 2  # as many turns on either, though they need not as many
     assert one["foreign"][0] == two["foreign"][0] == ""

@@ -173,6 +173,7 @@ def test_every_file_is_trained_with():
     assert [set(column) for column in zip(*RUNS, strict=True)] == [set(ALGORITHMS), set(TASKS), set(HARDWARE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "task", "hardware"), RUNS, ids=stem)
 def test_two_steps_on_a_cpu(algorithm, task, hardware, guessing, tmp_path):
     """All settings but those of devices and number formats are the files' own; the update is real."""

@@ -16,7 +16,7 @@ from dapo_trl.errors import ConfigError
 from dapo_trl.run.lora import idle_adapter_settings, merge_adapter
 from dapo_trl.run.settings import RunConfig
 
-from ..cli.test_main import command, config_file
+from ..cli.test_main import config_file
 from ..conftest import SHIPPED_MODEL
 from ..support.recorded import config, weights
 from ..support.resume_run import ten_steps
@@ -130,11 +130,12 @@ def test_it_holds_less_than_full_training(run, tiny_model, tmp_path):
     assert held(run) < 0.5 * held(full)
 
 
-def test_the_command_line_from_training_to_a_merged_model(tmp_path, capsys):
+@pytest.mark.slow
+def test_the_command_line_from_training_to_a_merged_model(warm_start, tmp_path, capsys):
     """`train` with an adapter, measured with it and without, then `merge`."""
     changes = {"eval_problems": 4, "eval_samples": 2, "eval_without_adapter": True, "max_steps": 2}
     path = config_file(tmp_path, lora_rank=4, max_completion_length=8, **changes)
-    done = command("train", "--config", path)
+    done = warm_start.run("dapo_trl", "train", "--config", path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run"
     assert "an adapter of 0.0" in done.stdout and "held-out accuracy without the adapter: " in done.stdout

@@ -13,7 +13,7 @@ import sys
 from dapo_trl import DAPOTrainer
 from dapo_trl.cli import main as cli
 
-METHODS = {"generation": "_generate_single_turn", "backward": "backward", "silence": "backward"}
+METHODS = {"generation": "generate_turn", "backward": "backward", "silence": "backward"}
 
 
 def failing(where, method):

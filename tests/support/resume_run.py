@@ -1,7 +1,7 @@
 """Ten optimizer steps that can be killed, and what they ended in.
 
-Run as a script (`resume_run.py MODEL FOLDER '{"die_in_step": 7}'`, under `accelerate launch` for several processes) it
-trains and saves the outcome in `FOLDER/outcome.pt`, unless it is killed before that.
+Run as a module (`tests.support.resume_run MODEL FOLDER '{"die_in_step": 7}'`, in one process or several) it trains and
+saves the outcome in `FOLDER/outcome.pt`, unless it is killed before that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from dapo_trl.run.settings import RunConfig
 from .recorded import config, weights
 
 STEPS = 10
-TIMEOUT_SECONDS = 240
 SUMS = Dataset.from_dict({"prompt": [f"{i}+{i}=" for i in range(8)]})
 
 
@@ -113,28 +111,6 @@ def outcome(run: Mortal) -> dict[str, Any]:
         "processes": run.accelerator.num_processes,
         "steps": run.micro_batches_trained // run.args.gradient_accumulation_steps,
     }
-
-
-def in_child(model: str, folder: Path, *, processes: int = 1, **asked) -> subprocess.CompletedProcess[str]:
-    """`ten_steps` in a process of its own, or in two; output and errors come back together. A hang raises."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/cpu-{processes}.yaml"]
-    command += ["-m", "tests.support.resume_run", model, str(folder), json.dumps(asked)]
-    child = subprocess.Popen(
-        command,
-        cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output, _ = child.communicate(timeout=TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.terminate()  # a launcher ends its processes
-        raise
-    return subprocess.CompletedProcess(command, child.returncode, output)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Counting(DAPOTrainer):
     rows = tokens = 0
 
     def _compute_loss(self, model, inputs):
-        self.rows += inputs["row_count"]
+        self.rows += inputs.rows
         self.tokens += int(inputs.loss_mask.sum())
         return super()._compute_loss(model, inputs)
 
