@@ -221,7 +221,9 @@ class Comparison:
             left.pop(match)
         if all(any(self.equal(target, gold) for gold in every_gold) for target in left):
             return True
-        return self._no(f"it gives {len(targets) + len(every_gold) - len(golds)} values where {len(every_gold)} are asked for")
+        return self._no(
+            f"it gives {len(targets) + len(every_gold) - len(golds)} values where {len(every_gold)} are asked for"
+        )
 
     def _equals_formula(self, target: str, gold: str) -> bool:
         terms, signs = chain(gold)

@@ -31,10 +31,12 @@ _OFFERS = re.compile(r"\bwhich (?:of|one)\b|\bchoose\b|\bselect\b", re.IGNORECAS
 _ASKS_FOR_A_FORM = re.compile(
     r"fraction|decimal|mixed number|percent|simplif|lowest terms|scientific|express|convert|rational", re.IGNORECASE
 )
-_WORK = re.compile(r"(?<=.)[-+*/^!|]|\\(?:frac|sqrt|cdot|times|div|binom|[a-z]*(?:sin|cos|tan|cot|sec|csc|log|ln))|\)[\w(]|[\w)]\(")
+_WORK = re.compile(
+    r"(?<=.)[-+*/^!|]|\\(?:frac|sqrt|cdot|times|div|binom|[a-z]*(?:sin|cos|tan|cot|sec|csc|log|ln))|\)[\w(]|[\w)]\("
+)
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|in)(?![A-Za-z])")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[^\s(){}\[\]]")
-_SAME = {"\\frac": "/", "\\div": "/", "\\cdot": "", "\\times": "", "*": ""}
+_SAME = {"\\frac": "/", "\\div": "/", "\\cdot": "", "\\times": "", "*": "", "+": ""}
 _MAX_QUESTION = 20_000  # characters in which formulas are looked for
 
 

@@ -96,7 +96,9 @@ _IN_TEXT = r"\\text\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}"
 _QUOTIENT = r"\\frac\{\\text\{[^{}\d]*\}\}\{\\text\{[^{}\d]*\}\}"
 _ATOM = rf"(?:{_IN_TEXT}|{_QUOTIENT}|{_WORD}|[{_CURRENCY}])(?:\^\{{-?[1-4]\}}|(?<=m)[23](?!\d))?"
 _UNIT = re.compile(rf"(?:(?>{_ATOM})(?:[ /*]|\\cdot )*+)++")
-_TAIL = re.compile(rf"(?:[\d)}}.!%] *|[A-Za-z](?: +|(?=\\text)))(?=(?:\\text\{{|\\frac\{{\\text|{_LETTER}|[{_CURRENCY}]))")
+_TAIL = re.compile(
+    rf"(?:[\d)}}.!%] *|[A-Za-z](?: +|(?=\\text)))(?=(?:\\text\{{|\\frac\{{\\text|{_LETTER}|[{_CURRENCY}]))"
+)
 _NAMES = re.compile(rf"{_LETTER}(?:{_LETTER}|['.])*|[{_CURRENCY}]")
 _PREFIX = re.compile(rf"([-+]? ?)((?:US|CA|AU)?[{_CURRENCY}]|Rs\.?|INR|USD|EUR|GBP|JPY) ?(?=[-+\d.\\])")
 _RATE = re.compile(r"(?<=[\d)}]) ?/ ?(?:\\text\{ ?)?([a-z]{3,})(?: ?\})?$")
