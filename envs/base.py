@@ -1,4 +1,4 @@
-"""What every task shares: `TaskEnv`, and the three types that go in and come out of it.
+"""`TaskEnv`, the base of every task, and the three types that go into it and come out of it.
 
 A model's answer goes in as a `Completion`, a verifier judges it with a `Judgement`, and the `Verdict` says
 how it ended.
@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from .observations import clean
 from .spaces import UnicodeText
 
 FinishReason = Literal["stop", "length"]
@@ -161,11 +162,11 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     num_rows: int | None
     """Number of rows, or None for an endless task."""
     max_turns: int = 1
-    """Most actions of one episode; beyond 1 `reply` decides whether it goes on."""
+    """Maximum of actions in one episode; beyond 1 `reply` decides whether it goes on."""
     concurrent: bool = False
     """Whether `reply` and `verify` may run in several threads at once, as they do in training where this is true."""
     judging_seconds: float = 5.0
-    """Seconds within which any one action is judged, however it was meant; `check_reward_env` tests it."""
+    """Seconds within which any one action is judged, however hostile; `check_reward_env` tests it."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
         if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):
@@ -197,7 +198,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         """
 
     def reply(self, row: Mapping[str, Any], turns: Sequence[str]) -> str | None:
-        """Answer the last of `turns`, all that the model has said so far, and go on; None ends the episode.
+        """Answer the last of `turns`, the model's actions so far, and go on; None ends the episode.
 
         Asked while fewer than `max_turns` were taken and the last one was not cut off.
         """
@@ -265,7 +266,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         if not truncated and len(self._turns) < self.max_turns:
             reply = self.reply(row, self._turns)
             if isinstance(reply, str):
-                return reply, 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
+                return clean(reply), 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
             if reply is not None:
                 raise TypeError(f"reply returned {reply!r} ({type(reply).__name__}): return a str, or None to end")
         judgement = Judgement.of(self.verify(row, action))
@@ -307,7 +308,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
 
 
 def _checked(row: Any, place: str) -> Mapping[str, Any]:
-    """Return what an author's `row` returned, if it is a row."""
+    """Return the result of an author's `row`, if it is a row."""
     if not isinstance(row, Mapping):
         raise TypeError(f"{place} returned {row!r} ({type(row).__name__}): it must be a dict with a 'prompt'")
     prompt, info = row.get("prompt"), row.get("info", {})

@@ -15,9 +15,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from dapo_trl.plan.devices import GIB, placement, planned_config
-from dapo_trl.plan.planner import Assumed, Plan, make_plan
-from dapo_trl.plan.task import Task
-from dapo_trl.plan.weights import read_config
+from dapo_trl.plan.planner import Assumed, Plan, Task, make_plan
+from dapo_trl.plan.trace import read_config
 from dapo_trl.run.settings import load_settings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

@@ -35,7 +35,7 @@ DATASETS: dict[str, dict[str, Any]] = {
             "splits": ["train", "test"],
         },
         "format": "apps",
-        "limits": {"cpu_seconds": 4.0},
+        "limits": {"cpu_seconds": 4.0, "total_seconds": 120.0},
         "bad_rows": "skip",
     },
     # Contest problems, for evaluation, of ever later dates: name="release_v1" to "release_v6" are all up to one,
@@ -43,6 +43,6 @@ DATASETS: dict[str, dict[str, Any]] = {
     "code/LiveCodeBench-v0": {
         "hub": {"dataset": "lighteval/code_generation_lite", "name": "release_v6", "splits": ["test"]},
         "format": "livecodebench",
-        "limits": {"cpu_seconds": 6.0},
+        "limits": {"cpu_seconds": 6.0, "total_seconds": 120.0},
     },
 }

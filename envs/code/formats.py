@@ -34,7 +34,7 @@ class Rows:
 
     Attributes:
         prompt_column: Where the problem is, as text or as chat messages with one user message.
-        tests_column: Where the tests are; see `envs.verifiers.program_tests`.
+        tests_column: Where the tests are; see `envs.verifiers.code.tests`.
         level_column: Where the level of difficulty is, or None for none.
         solution_column: Where a right program is, or None for none.
     """
@@ -151,7 +151,7 @@ def _apps_tests(raw: str, place: str) -> Tests:
     inputs, outputs, name = (tests.get(key) for key in ("inputs", "outputs", "fn_name"))
     if not name:
         texts = [list(map(_joined, part)) if isinstance(part, list) else part for part in (inputs, outputs)]
-        return read_tests({"kind": "stdin", "inputs": texts[0], "outputs": texts[1]}, place)
+        return read_tests({"kind": "stdin", "inputs": texts[0], "outputs": texts[1], "printing": "apps"}, place)
     calls = {"kind": "call", "entry_point": name, "inputs": _integer_keys(inputs), "outputs": _integer_keys(outputs)}
     tests = read_tests(calls, place)
     assert isinstance(tests, CallTests)
@@ -196,7 +196,8 @@ def _live_code_bench_tests(public: str, private: str, metadata: str, place: str)
             f"{place}: its test cases are of testtype {sorted(kinds)}: all must be 'stdin' or 'functional'"
         )
     inputs, outputs = [given for given, _ in pairs], [right for _, right in pairs]
-    return read_tests({"kind": "stdin", "inputs": inputs, "outputs": outputs}, place)
+    tests = {"kind": "stdin", "inputs": inputs, "outputs": outputs, "printing": "livecodebench"}
+    return read_tests(tests, place)
 
 
 def _private(text: str, place: str) -> list[Any]:

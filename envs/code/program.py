@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv, Verdict
-from ..rows import one_source, published_split
+from ..rows import BadRows, Source
 from ..sandbox import Limits
 from ..verifiers.code.judge import Grading, RewardKind, judgement_of, outcome_of, sandbox_of
 from ..verifiers.code.run_tests import TestReport
 from .formats import FORMATS, Rows
-from .problems import BadRows, Problem, problems_of_dataset, problems_of_file, read_problems
+from .problems import read_problems
 from .prompts import STYLES
+
+_OUTPUT_BYTES = 8 << 20  # that a program may print for each test, unless limits say otherwise
 
 
 class ProgramEnv(TaskEnv):
@@ -33,7 +33,7 @@ class ProgramEnv(TaskEnv):
 
     ## Action Space
     `UnicodeText`: the model's answer. After any thinking, its last closed block of Python code counts. An answer whose
-    last block is never closed has no program, nor has one without any block; see `envs.verifiers.program_text`.
+    last block is never closed has no program, nor has one without any block; see `envs.verifiers.program_extraction`.
 
     ## Observation Space
     `UnicodeText`: the problem, and how to give the program.
@@ -42,8 +42,9 @@ class ProgramEnv(TaskEnv):
     `correct_reward` for a program that passes all tests, else `wrong_reward`; with `reward="fraction"` what the share
     of passed tests is worth between the two. Numbers returned from calls compare as in Python (2.0 is 2, True is 1),
     floats up to a relative 1e-9; a list expected in JSON may be a tuple. Printed text is compared without whitespace at
-    the ends of lines and of the text. Asserts hold as they are written; a function gets copies of its arguments, so
-    that an assert about what it did to them fails. What exceeds its limits ends the program, whatever the reward.
+    the ends of lines and of the text; that of APPS and LiveCodeBench as their graders do. Asserts
+    hold as they are written; with "fraction" an assert statement counts as one test, in a loop over a literal as one
+    for each round. What exceeds its limits, or the time for all tests, ends the program, whatever the reward.
 
     ## Episode End
     After one step: terminated, or truncated if the action is a `Completion` with `finish_reason="length"`.
@@ -56,7 +57,7 @@ class ProgramEnv(TaskEnv):
 
     ## Arguments
     Exactly one of the first three, or at most one for a registered data set:
-    - `rows=[{"prompt": ..., "tests": {"kind": ..., ...}}]`: the rows themselves; see `envs.verifiers.program_tests`.
+    - `rows=[{"prompt": ..., "tests": {"kind": ..., ...}}]`: the rows themselves; see `envs.verifiers.code.tests`.
     - `path="data.jsonl"`: a local jsonl (also .jsonl.gz) or parquet file, read once per process and again when it
       changes.
     - `dataset="..."`: a data set on the Hub or a local folder of one, read once per process, with `name=None` (its
@@ -70,8 +71,8 @@ class ProgramEnv(TaskEnv):
       answer goes on with it, up to the next line of other code ("humaneval" alone).
     - `reward="all"`: or "fraction".
     - `tolerance=None`: relative tolerance of floats in place of the above, and of numbers in printed text.
-    - `limits=None`: what a program may take for each test in place of the defaults, such as {"cpu_seconds": 2}; see
-      `envs.sandbox.Limits`.
+    - `limits=None`: what a program may take for each test in place of the defaults, such as {"cpu_seconds": 2}, and
+      "total_seconds" for all tests; see `envs.sandbox.Limits`.
     - `sandbox="auto"`: the strongest isolation that works here, the name of one, or the address of a farm such as
       "fusion+http://host:port"; see `envs.sandbox`.
     - `bad_rows="raise"`: refuse a source with a row that can not be used, or "skip" such rows with a warning.
@@ -117,30 +118,17 @@ class ProgramEnv(TaskEnv):
             raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
         self.style = STYLES[answer_style]
         self.grading = Grading(reward, tolerance, _read_limits(limits), sandbox)
-        self.judging_seconds = self.grading.limits.wall_seconds + 5.0  # what exceeds its limits is not tried again
-        revision = None
-        if hub is not None and dataset is None:
-            split = published_split(split, hub)
-            if rows is None and path is None:
-                dataset, name, revision = hub["dataset"], name or hub.get("name"), hub.get("revision")
+        self.judging_seconds = self.grading.limits.total_seconds + 5.0
         read_row = FORMATS[format] if format else Rows(prompt_column, tests_column, level_column, solution_column)
-        source = one_source(rows=rows, path=path, dataset=dataset)
-        self._read: Callable[[], Sequence[Problem]] | None
-        """Reads the problems again, from the cache if this process has them; None for rows given directly."""
-        if source == "path":
-            self._read = partial(problems_of_file, Path(os.fspath(path)).expanduser(), read_row, bad_rows)  # type: ignore[arg-type]
-        elif source == "dataset":
-            self._read = partial(
-                problems_of_dataset, str(dataset), name, split or "train", revision, read_row, bad_rows
-            )
-        else:
-            self._read = None
-        self._problems: Sequence[Problem]
-        self._problems = self._read() if self._read else read_problems(rows or (), "rows", read_row, bad_rows)
-        self.num_rows = len(self._problems)
+        source = Source.of(rows=rows, path=path, dataset=dataset, name=name, split=split, hub=hub)
+        self._problems = source.read(read_problems, read_row, bad_rows)
         if answer_style == "completion" and not all(problem.unfinished for problem in self._problems):
             raise ValueError("answer_style='completion' needs rows with an unfinished function: format='humaneval'")
         sandbox_of(sandbox).isolation  # noqa: B018  # fails here rather than after the first rollout
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return len(self._problems)
 
     def row(self, index: int) -> dict[str, Any]:
         problem = self._problems[index]
@@ -164,19 +152,9 @@ class ProgramEnv(TaskEnv):
         problem = self._problems[index]
         return None if problem.solution is None else self.style.answer(problem, problem.solution)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out problems that can be read again: a copy in another process reads them there."""
-        return self.__dict__ if self._read is None else {**self.__dict__, "_problems": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._read is not None:
-            self._problems = self._read()
-            self.num_rows = len(self._problems)
-
 
 def _read_limits(limits: Mapping[str, Any] | None) -> Limits:
     try:
-        return Limits(**(limits or {}))
+        return Limits(**{"output_bytes": _OUTPUT_BYTES, **(limits or {})})
     except TypeError as error:
         raise ValueError(f"limits={limits!r}: it may have {', '.join(Limits.__dataclass_fields__)}") from error

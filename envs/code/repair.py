@@ -8,6 +8,8 @@ from typing import Any
 from ..sandbox import Status
 from .program import ProgramEnv
 
+_REQUEST = "Mend it, and give the whole program again in the same form."
+
 
 class RepairEnv(ProgramEnv):
     """Write a Python program that passes tests, and mend it when it does not.
@@ -58,12 +60,14 @@ class RepairEnv(ProgramEnv):
             return None
         is_shown = failure.number < row["problem"].shown
         parts = [f"The program fails test {failure.number + 1} of {outcome.total}."]
-        if failure.input and (self.show_inputs or is_shown):
+        if not self.show_inputs and not is_shown:  # what a program says about its end may hold the input
+            parts.append(
+                "It gives a wrong result." if outcome.status is Status.OK else f"It ends in a {outcome.status}."
+            )
+            return "\n\n".join([*parts, _REQUEST])
+        if failure.input:
             parts.append(f"Input:\n{failure.input}")
-        if outcome.status is not Status.OK:
-            parts.append(f"It ended like this:\n{failure.given}")
-        elif self.show_inputs or is_shown:
-            parts.append(f"It gave:\n{failure.given}")
+        parts.append(f"{'It gave' if outcome.status is Status.OK else 'It ended like this'}:\n{failure.given}")
         if is_shown and failure.expected:
             parts.append(f"Expected:\n{failure.expected}")
-        return "\n\n".join([*parts, "Mend it, and give the whole program again in the same form."])
+        return "\n\n".join([*parts, _REQUEST])

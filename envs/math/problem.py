@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv
-from ..rows import one_source, published_split
+from ..rows import BadRows, Source
 from ..verifiers.math.judge import judge
 from .answers import ANSWER_STYLES
-from .questions import BadRows, Question, Reading, questions_of_dataset, questions_of_file, questions_of_rows
+from .questions import Reading, read_questions
 
 
 class ProblemEnv(TaskEnv):
@@ -95,23 +94,14 @@ class ProblemEnv(TaskEnv):
             raise ValueError(f"answer_style={answer_style!r} must be one of {', '.join(ANSWER_STYLES)}")
         if bad_rows not in get_args(BadRows):
             raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
-        if hub is not None and dataset is None:
-            split = published_split(split, hub)
-            if rows is None and path is None:
-                dataset, name = hub["dataset"], name or hub.get("name")
         how = Reading(prompt_column, answer_column, level_column, deduplicate, bad_rows)
-        source = one_source(rows=rows, path=path, dataset=dataset)
+        source = Source.of(rows=rows, path=path, dataset=dataset, name=name, split=split, hub=hub)
         self.style = ANSWER_STYLES[answer_style]
-        self._read: Callable[[], tuple[Question, ...]] | None
-        """Reads the questions again, from the cache if this process has them; None for rows given directly."""
-        if source == "path":
-            self._read = partial(questions_of_file, Path(os.fspath(path)).expanduser().absolute(), how)  # type: ignore[arg-type]
-        elif source == "dataset":
-            self._read = partial(questions_of_dataset, str(dataset), name, split or "train", how)
-        else:
-            self._read = None
-        self._questions: Sequence[Question] = self._read() if self._read else questions_of_rows(rows or (), how)
-        self.num_rows = len(self._questions)
+        self._questions = source.read(read_questions, how)
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return len(self._questions)
 
     def row(self, index: int) -> dict[str, Any]:
         question, gold, level = self._questions[index]
@@ -129,13 +119,3 @@ class ProblemEnv(TaskEnv):
     def messages(self, index: int, *, system: bool = False) -> list[dict[str, str]]:
         """Return the prompt at `index` as chat messages; see `AnswerStyle.messages`."""
         return self.style.messages(self._questions[index].text, system=system)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out questions that can be read again: a copy in another process reads them there."""
-        return self.__dict__ if self._read is None else {**self.__dict__, "_questions": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._read is not None:
-            self._questions = self._read()
-            self.num_rows = len(self._questions)

@@ -6,11 +6,24 @@
         results = sandbox.run(Program("def add(a, b): return a + b", mode="call", entry_point="add"), [[1, 2]])
 
 Linux only; see docs/sandbox.md for what is covered and what is not.
+
+types.py           programs, limits and results
+task.py            what every sandbox does, and a program's way through it
+sandbox.py         `Sandbox`: the one on this machine
+fusion/            `FusionSandbox`: the one on a farm
+isolation.py       levels of isolation, and how each is started
+seccomp_filter.py  the system calls that a program may make
+escape_tests.py    what must fail inside, tried before a sandbox is used
+zygote_client.py   the sandbox's processes as seen from outside
+inside/            what runs behind the wall
 """
 
+from functools import cache
+
+from .fusion.sandbox import SCHEME, FusionSandbox
 from .isolation import Isolation
-from .open import AnySandbox, open_sandbox
 from .sandbox import Sandbox, shared_sandbox
+from .task import AnySandbox
 from .types import Limits, Program, Result, SandboxUnavailable, Status
 
 __all__ = [
@@ -25,3 +38,20 @@ __all__ = [
     "open_sandbox",
     "shared_sandbox",
 ]
+
+
+@cache
+def open_sandbox(name: str = "auto", packages: tuple[str, ...] = ()) -> AnySandbox:
+    """Return the one sandbox of this process with these settings, so that all its users share its workers.
+
+    Args:
+        name: "auto", an isolation level, or the address of a farm: "fusion+http://host:port". See `Sandbox` and
+            `FusionSandbox`.
+        packages: Installed packages that programs may import besides the standard library.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if name.startswith(SCHEME):
+        return FusionSandbox(name, packages=packages)
+    return shared_sandbox(name, packages)

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .task import Task
 from .types import Limits, Program, Result, Status
-
-Run = Callable[[Program, list[str], Limits], tuple[Result, ...]]
 
 _LIMITS = Limits(cpu_seconds=10, wall_seconds=30, threads=4)
 
@@ -44,16 +43,16 @@ def thread_denied():
 """
 
 
-def escapes(run: Run) -> list[str]:
+def escapes(run: Callable[[Task], tuple[Result, ...]]) -> list[str]:
     """Try everything that must fail, and return what did not.
 
     Args:
-        run: Runs a program, as `Sandbox.run` does, in the sandbox on trial.
+        run: Runs a task in the sandbox on trial.
     """
     with _secret() as secret:
         attempts = _attempts(secret)
         program = Program(_SOURCE, mode="eval")
-        results = run(program, list(attempts.values()), _LIMITS)
+        results = run(Task(program, list(attempts.values()), _LIMITS))
     failed = [name for name, result in zip(attempts, results, strict=True) if result.value is not True]
     broken = next((result for result in results if result.status is not Status.OK), None)
     return [f"{name} ({broken.cause})" for name in failed] if broken else failed

@@ -8,25 +8,25 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
-from typing import Any
 
+from .dialog import converse
 from .escape_tests import escapes
 from .isolation import Isolation, launch
-from .task import Task
-from .types import Limits, Program, Result, SandboxUnavailable, Status, Stop
+from .task import AnySandbox, Task
+from .types import Result, SandboxUnavailable, Status
 from .zygote_client import Channel, Zygote, ZygoteFailure
 
 log = logging.getLogger("envs.sandbox")
 
 
-class Sandbox:
+class Sandbox(AnySandbox):
     """Runs programs that nobody has read, kept apart from the machine, from this process and from each other.
 
-    It returns values, never verdicts, and is never told what is expected. It may be used from any thread and any
-    process, daemonic ones and those forked after its creation included. What it starts ends with it, or with the
-    process that made it.
+    It may be used from any thread and any process, daemonic ones and those forked after its creation included. What it
+    starts ends with it, or with the process that made it.
 
     Args:
         isolation: "auto" takes the strongest level that works here, or the name of one; see `Isolation`. "unsafe" is
@@ -67,42 +67,26 @@ class Sandbox:
         assert self._isolation is not None
         return self._isolation
 
-    def run(
-        self,
-        program: Program,
-        inputs: Sequence[Any],
-        limits: Limits | None = None,
-        *,
-        stop_at: Collection[Status] = (),
-        stop: Stop | None = None,
-    ) -> tuple[Result, ...]:
-        """Run a program on each input, in order.
+    def _run(self, task: Task) -> tuple[Result, ...]:
+        return self._twice(1, len(task), lambda channel: task.exchange(channel))
 
-        Args:
-            program: The program, and how to use it.
-            inputs: Texts for standard input, argument sequences of plain values, or expressions; see `Program.mode`.
-            limits: What it may take; `Limits()` by default.
-            stop_at: Leave out the inputs that follow one with such a status.
-            stop: Leave them out after a result for which this returns true. It is called in this thread as results
-                come in, while the program may go ahead with the next inputs; from the first on again if the sandbox
-                failed in between.
+    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
+        def talk(*channels: Channel) -> tuple[Result, ...]:
+            one, other = (task.side(channel) for task, channel in zip((asker, answerer), channels, strict=True))
+            converse(one, other, (asker.text(), answerer.text()))
+            return asker.result(one.header, one.payload), answerer.result(other.header, other.payload)
 
-        Returns:
-            One result per input, in their order, "not_run" for those left out. If the sandbox itself fails, twice in
-            a row, their status is "infra_failure".
+        one, other = self._twice(2, 2, talk)
+        return one, other
 
-        Raises:
-            SandboxUnavailable: No level that is allowed works here.
-            ValueError: There is no input, or an input does not fit the mode.
-        """
-        limits = limits or Limits()
-        task = Task(program, inputs, limits, stop_at=stop_at, stop=stop)
+    def _twice(self, channels: int, count: int, exchange: Callable[..., tuple[Result, ...]]) -> tuple[Result, ...]:
+        """Return what `exchange` does on so many channels, at the second try if the first fails for our own fault."""
         cause = ""
         with self._room:
             closings = self._closings
             for _ in range(2):
                 try:
-                    results = self._exchange(task)
+                    results = self._on_channels(channels, exchange)
                 except ZygoteFailure as failure:
                     cause = str(failure)
                 else:
@@ -110,27 +94,27 @@ class Sandbox:
                         return results
                     cause = next(result.cause for result in results if result.status is Status.INFRA_FAILURE)
                 if self._closings != closings:
-                    return (Result(Status.INFRA_FAILURE, cause="the sandbox was closed"),) * len(inputs)
+                    return (Result(Status.INFRA_FAILURE, cause="the sandbox was closed"),) * count
                 log.warning("isolation=%s: the sandbox failed: %s", self._isolation, cause)
-        return (Result(Status.INFRA_FAILURE, cause=f"the sandbox failed twice: {cause}"),) * len(inputs)
+        return (Result(Status.INFRA_FAILURE, cause=f"the sandbox failed twice: {cause}"),) * count
 
-    def _exchange(self, task: Task) -> tuple[Result, ...]:
-        """Run one task on an idle supervisor, or a new one."""
+    def _on_channels(self, count: int, exchange: Callable[..., tuple[Result, ...]]) -> tuple[Result, ...]:
+        """Exchange something with idle supervisors, or new ones."""
         zygote = self._running_zygote()
-        try:
-            channel = self._idle.pop()
-        except IndexError:
-            channel = zygote.open_channel()
-        try:
-            results = task.exchange(channel)
-        except BaseException:
-            channel.close()
-            raise
-        with self._starting:
-            if zygote is self._zygote:
-                self._idle.append(channel)
-            else:  # it has been replaced or closed meanwhile
-                channel.close()
+        with ExitStack() as stack:
+            channels = []
+            for _ in range(count):
+                try:
+                    channel = self._idle.pop()
+                except IndexError:
+                    channel = zygote.open_channel()
+                stack.callback(channel.close)
+                channels.append(channel)
+            results = exchange(*channels)
+            with self._starting:
+                if zygote is self._zygote:  # it has not been replaced or closed meanwhile
+                    self._idle += channels
+                    stack.pop_all()
         return results
 
     def close(self) -> None:
@@ -145,12 +129,6 @@ class Sandbox:
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.stop()
-
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _running_zygote(self) -> Zygote:
         with self._starting:
@@ -210,12 +188,9 @@ def _proven(level: Isolation, packages: tuple[str, ...]) -> Zygote:
     if level is Isolation.UNSAFE:
         return zygote
 
-    def run(program: Program, inputs: list[str], limits: Limits) -> tuple[Result, ...]:
-        return Task(program, inputs, limits).exchange(channel)
-
     try:
         channel = zygote.open_channel()
-        held = escapes(run)
+        held = escapes(lambda task: task.exchange(channel))
     except ZygoteFailure as failure:
         zygote.stop()
         raise SandboxUnavailable(f"it did not run its own tests: {failure}") from failure

@@ -2,8 +2,8 @@
 
 What is not listed fails with EPERM, and no argument rule follows a pointer, so nothing can be changed behind its
 back. Not listed are, among others, everything that starts a process, sends a signal, opens a socket, creates or
-changes a file, sets up shared memory, or reaches the kernel by another way (io_uring, bpf, perf, keyrings, mounts,
-namespaces). Foreign architectures end the program.
+changes a file, changes a limit, sets up shared memory, or reaches the kernel by another way (io_uring, bpf,
+perf, keyrings, mounts, namespaces). Foreign architectures end the program.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _PRCTL = {"PR_SET_NAME": 15, "PR_GET_NAME": 16}
 
 _CLONE_THREAD, _CLONE_VM, _CLONE_SIGHAND = 0x00010000, 0x00000100, 0x00000800
 _CLONE_NEW = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+_RLIMIT_STACK = 3
 _O_ASYNC = 0o20000
 _INT = 0xFFFFFFFF  # the kernel reads an int from the lower half of its register
 
@@ -64,6 +65,9 @@ def filter_code() -> bytes:
     def equal(position: int, value: int, mask: int = _INT) -> Any:
         return seccomp.Arg(position, seccomp.MASKED_EQ, mask, value)
 
+    def null(position: int) -> Any:
+        return seccomp.Arg(position, seccomp.EQ, 0)
+
     for name in _ALLOWED.split():
         allow(name)
     for name in ("fcntl", "fcntl64"):
@@ -76,8 +80,10 @@ def filter_code() -> bytes:
         allow("ioctl", equal(1, request))
     for option in _PRCTL.values():
         allow("prctl", equal(0, option))
-    for name in ("prlimit64", "sched_getaffinity"):
-        allow(name, equal(0, 0))  # of this process only
+    allow("sched_getaffinity", equal(0, 0))  # of this process only
+    # Limits may be read; that of the stack alone may be changed, which programs do for deep recursion.
+    allow("prlimit64", equal(0, 0), null(2))
+    allow("prlimit64", equal(0, 0), equal(1, _RLIMIT_STACK))
     threads = _CLONE_THREAD | _CLONE_VM | _CLONE_SIGHAND
     allow("clone", equal(0, threads, threads | _CLONE_NEW))
     # A filter cannot see the arguments of clone3; without it the C library falls back to clone.

@@ -1,14 +1,15 @@
-"""One program's way through the sandbox: the task that goes in, and the reports that come out, taken as hostile."""
+"""What every sandbox does: `AnySandbox`, and the `Task` that goes in, with reports that come out, taken as hostile."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import Any, Self
 
-from .inside import codec, frames, kernel
+from .dialog import Side, sealed_file
+from .inside import codec, frames
 from .types import Limits, Program, Result, Status, Stop
 from .zygote_client import Channel, ZygoteFailure
 
@@ -16,6 +17,99 @@ _GRACE_SECONDS = 10.0  # for a process to be forked and to report, beyond what t
 _REPORTED = frozenset(Status) - {Status.NOT_RUN}
 _MAX_HEADER, _MAX_CAUSE = 1 << 12, 1 << 13  # bytes
 _CAUSE_LENGTH = 500  # characters
+
+
+class AnySandbox(ABC):
+    """Runs programs that nobody has read, here (`Sandbox`) or on a farm (`FusionSandbox`).
+
+    It returns values, never verdicts, and is never told what is expected. It may be used from any thread.
+    """
+
+    @property
+    @abstractmethod
+    def isolation(self) -> str:
+        """The level in use; starts the sandbox if need be.
+
+        Raises:
+            SandboxUnavailable: It does not work here.
+        """
+
+    def run(
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        limits: Limits | None = None,
+        *,
+        stop_at: Collection[Status] = (),
+        stop: Stop | None = None,
+    ) -> tuple[Result, ...]:
+        """Run a program on each input, in order.
+
+        Args:
+            program: The program, and how to use it.
+            inputs: Texts for standard input, argument sequences of plain values, or expressions; see `Program.mode`.
+            limits: What it may take; `Limits()` by default.
+            stop_at: Leave out the inputs that follow one with such a status.
+            stop: Leave them out after a result for which this returns true. It is called in this thread as results
+                come in, while the program may go ahead with the next inputs; from the first on again if the sandbox
+                failed in between. A farm has run all inputs by then.
+
+        Returns:
+            One result per input, in their order, "not_run" for those left out. If the sandbox itself fails, twice in
+            a row, their status is "infra_failure".
+
+        Raises:
+            SandboxUnavailable: No level that is allowed works here.
+            ValueError: There is no input, or an input does not fit the mode.
+        """
+        return self._run(Task(program, inputs, limits or Limits(), stop_at=stop_at, stop=stop))
+
+    def converse(
+        self,
+        asker: Program,
+        answerer: Program,
+        first: tuple[Sequence[Any], Sequence[Any]],
+        limits: tuple[Limits, Limits],
+    ) -> tuple[Result, Result]:
+        """Have two programs of mode "dialog" talk, each behind a wall of its own, until the asker ends.
+
+        Their entry points are called with `exchange`, which sends a plain value to the other side and returns its
+        answer, and the first arguments. The answerer speaks first; what the asker sends first goes nowhere. After the
+        answerer's end the asker is answered with None.
+
+        Args:
+            asker: One program.
+            answerer: The other.
+            first: The first arguments of each.
+            limits: What each may take for every answer, and in all.
+
+        Returns:
+            How each of them ended: with what it returned (`ok`), or otherwise; `not_run` for one that had not ended.
+
+        Raises:
+            SandboxUnavailable: No level that is allowed works here.
+        """
+        sides = zip((asker, answerer), first, limits, strict=True)
+        one, other = (Task(program, [arguments], limit) for program, arguments, limit in sides)
+        return self._converse(one, other)
+
+    @abstractmethod
+    def _run(self, task: Task) -> tuple[Result, ...]:
+        """Run a task, a second time if the machinery fails."""
+
+    @abstractmethod
+    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
+        """Run two tasks that talk, a second time if the machinery fails."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything that runs ("infra_failure"). The next `run` starts it again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class Task:
@@ -36,11 +130,15 @@ class Task:
     ) -> None:
         if isinstance(inputs, str) or len(inputs) == 0:
             raise ValueError(f"Sandbox.run: inputs={inputs!r} must be a list of at least one input")
-        self._program, self._limits = program, limits
+        self._program, self.limits = program, limits
         self._stop_at, self._stop = stop_at, stop
-        write = _arguments if program.mode == "call" else _text
+        write = _arguments if program.mode in ("call", "dialog") else _text
         self._texts = [program.source.encode("utf-8", "surrogatepass")]
         self._texts += [write(number, value) for number, value in enumerate(inputs)]
+
+    def __len__(self) -> int:
+        """Return the number of inputs."""
+        return len(self._texts) - 1
 
     def exchange(self, channel: Channel) -> tuple[Result, ...]:
         """Have the program run, and return one result per input, whatever arrives.
@@ -52,15 +150,15 @@ class Task:
             ZygoteFailure: The machinery failed, and the channel is of no more use.
         """
         results: list[Result] = []
-        count, is_enough = len(self._texts) - 1, False
-        with self._file() as file:
+        count, is_enough = len(self), False
+        with sealed_file(self.text()) as file:
             channel.send(file)
             while report := self._receive(channel):
                 if is_enough:  # it had been under way already
                     continue
                 if len(results) == count:
                     raise ZygoteFailure("the supervisor sent more reports than there are inputs")
-                results.append(self._result(*report))
+                results.append(self.result(*report))
                 is_enough = self._is_enough(len(results) - 1, results[-1])
                 if is_enough and len(results) < count:
                     channel.stop()
@@ -71,36 +169,35 @@ class Task:
 
     def _receive(self, channel: Channel) -> tuple[bytes, bytes] | None:
         """Return header and payload of the next report, or None at the end of the answer."""
-        seconds = self._limits.wall_seconds + _GRACE_SECONDS
+        seconds = self.limits.wall_seconds + _GRACE_SECONDS
         header = channel.receive(_MAX_HEADER, seconds)
-        return (header, channel.receive(max(self._limits.output_bytes, _MAX_CAUSE), seconds)) if header else None
+        return (header, channel.receive(max(self.limits.output_bytes, _MAX_CAUSE), seconds)) if header else None
 
     def _is_enough(self, number: int, result: Result) -> bool:
         is_asked_to = self._stop is not None and self._stop(number, result)
         return is_asked_to or result.status in self._stop_at
 
-    @contextmanager
-    def _file(self) -> Iterator[int]:
-        """The task as a file in memory that nobody can change."""
+    def text(self) -> bytes:
+        """Return the task as a supervisor reads it."""
         fields = {
             "lengths": list(map(len, self._texts)),
             "mode": self._program.mode,
             "entry_point": self._program.entry_point,
             "isolate_inputs": self._program.isolate_inputs,
             "stop_at": list(self._stop_at),
-            "limits": vars(self._limits),
+            "limits": vars(self.limits),
         }
-        with open(kernel.memory_file("task"), "wb") as file:
-            file.write(frames.pack(json.dumps(fields).encode()))
-            file.writelines(self._texts)
-            file.flush()
-            file.seek(0)
-            kernel.seal(file.fileno())
-            yield file.fileno()
+        return b"".join([frames.pack(json.dumps(fields).encode()), *self._texts])
 
-    def _result(self, header: bytes, payload: bytes) -> Result:
+    def side(self, channel: Channel) -> Side:
+        """Return the program of a dialog, on a channel."""
+        return Side(channel, self.limits.wall_seconds + _GRACE_SECONDS, self.limits.output_bytes)
+
+    def result(self, header: bytes, payload: bytes) -> Result:
         try:
             name, taken, cause = header.decode().split(" ", 2)
+            if name == "asks":  # in a dialog that the other side ended
+                return Result(Status.NOT_RUN, cause="the other side ended", seconds=float(taken))
             status, seconds = Status(name), float(taken)
             if status not in _REPORTED:
                 raise ValueError(f"status {status}")
@@ -117,7 +214,7 @@ class Task:
         if self._program.mode == "stdin":
             return Result(Status.OK, payload.decode("utf-8", "replace"), seconds=seconds)
         try:
-            return Result(Status.OK, codec.decode(payload, self._limits.output_bytes), seconds=seconds)
+            return Result(Status.OK, codec.decode(payload, self.limits.output_bytes), seconds=seconds)
         except codec.CodecError as error:
             return Result(Status.INVALID_VALUE, cause=str(error), seconds=seconds)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
-Mode = Literal["stdin", "call", "eval"]
+Mode = Literal["stdin", "call", "eval", "dialog"]
 
 
 class Status(StrEnum):
@@ -46,9 +46,9 @@ class Program:
         mode: How it is used. "stdin": the whole program runs once per input, a text to read from standard input;
             the value is what it prints. "call": an input is a sequence of positional arguments for `entry_point`;
             the value is what that returns. "eval": an input is a Python expression over the program's names; the
-            value is the expression's.
-        entry_point: The function to call, as "name", or as "Class.name" for a method of a new instance. A plain
-            name that the program does not define is looked for in its class `Solution`.
+            value is the expression's. "dialog": for `converse`, a program of ours that talks to another one.
+        entry_point: The function to call in "call" and "dialog", as "name", or as "Class.name" for a method of a new
+            instance. A plain name that the program does not define is looked for in its class `Solution`.
         isolate_inputs: Give every input of "call" and "eval" a process of its own. By default one process loads the
             program and serves the inputs in order, as the published graders do; it is replaced when an input
             brings it down. Inputs of "stdin" are always apart.
@@ -65,10 +65,10 @@ class Program:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ValueError(f"Program: mode={self.mode!r} must be one of {', '.join(map(repr, get_args(Mode)))}")
-        if (self.mode == "call") != (self.entry_point is not None):
+        if (self.mode in ("call", "dialog")) != (self.entry_point is not None):
             raise ValueError(
                 f"Program: entry_point={self.entry_point!r} with mode={self.mode!r}: "
-                "name the function to call in mode 'call', and there only"
+                "name the function to call in mode 'call' or 'dialog', and there only"
             )
         if self.entry_point is not None:
             parts = self.entry_point.split(".")
@@ -84,6 +84,7 @@ class Limits:
         cpu_seconds: Processor time per input, over all its threads.
         wall_seconds: Elapsed time per input; it catches what waits without computing, and should leave room for a
             busy machine.
+        total_seconds: Elapsed time for all inputs of a program together; twice `wall_seconds` if None.
         memory_bytes: Address space, of which the interpreter itself takes about 50 MiB, with NumPy 400 MiB.
         output_bytes: Printed bytes per input, or size of the returned value as JSON.
         threads: Threads at a time, besides the main one. There are no processes.
@@ -95,12 +96,15 @@ class Limits:
 
     cpu_seconds: float = 10.0
     wall_seconds: float = 30.0
+    total_seconds: float = None  # type: ignore[assignment]  # filled in below
     memory_bytes: int = 1 << 30
     output_bytes: int = 4 << 20
     threads: int = 32
     open_files: int = 64
 
     def __post_init__(self) -> None:
+        if self.total_seconds is None and isinstance(self.wall_seconds, (int, float)):
+            object.__setattr__(self, "total_seconds", 2 * self.wall_seconds)
         for field in fields(self):
             value = getattr(self, field.name)
             is_count = field.type == "int"

@@ -193,14 +193,12 @@ class TestConversation:
     @pytest.mark.parametrize(
         ("result", "message"),
         [
-            (("", 1.0, True, {}), r"returned 4 values from step\(\) for index 2: it must return \(observation"),
-            (1.0, r"returned a float from step\(\)"),
-            (("", 1.0, True, False, None), r"returned the info None \(NoneType\).*must be a dict"),
-            (("", 1.0, True, False, {"rewards": [1.0]}), r'returned info\["rewards"\] \[1.0\] for index 2'),
-            (("", 1.0, True, False, {"rewards": {"a": "x"}}), r'returned info\["rewards"\]'),
-            (("", 1.0, True, False, {"accuracy": "high"}), r'returned info\["accuracy"\] \'high\' for index 2'),
-            (("", 1.0, True, False, {"accuracy": 7.0}), r'info\["accuracy"\] 7.0'),
-            ((None, 0.0, False, False, {}), r"returned None \(NoneType\) for index 2 and does not end: it must reply"),
+            (("", 1.0, True, {}), r"step\(\) returned a tuple of 4: return \(observation"),
+            (("", 1.0, True, False, None), r"the info None \(NoneType\): return a dict"),
+            (
+                (None, 0.0, False, False, {}),
+                r"None \(NoneType\) as the observation and does not end the episode: reply",
+            ),
         ],
     )
     def test_what_is_not_a_step_is_named(self, result, message):
@@ -208,7 +206,15 @@ class TestConversation:
             def step(self, action):
                 return result
 
-        with pytest.raises(RewardError, match=rf"env Odd .*{message}"):
+        with pytest.raises(RewardError, match=rf"env Odd, index 2: .*{message}"):
+            Episode(Odd(), 2).step(Completion("1?"))
+
+    def test_what_is_not_a_prompt_is_named(self):
+        class Odd(Haggle):
+            def reset(self, **arguments):
+                return None, {}
+
+        with pytest.raises(RewardError, match=r"env Odd, index 2: reset\(\) returned None \(NoneType\) as the obs"):
             Episode(Odd(), 2).step(Completion("1?"))
 
     def test_a_copy_shares_the_rows_and_nothing_else(self):

@@ -19,8 +19,9 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+from ..dialog import Side, converse, sealed_file
 from ..inside import frames
-from ..zygote_client import Channel, Launch, Zygote
+from ..zygote_client import Launch, Zygote
 
 REPORTS = "reports"
 """File that the answer is left in: a message about the run, then the reports as a supervisor sends them."""
@@ -54,7 +55,7 @@ def main() -> None:
     try:
         zygote = Zygote(_launch(request))
         try:
-            reports = _run(base64.b64decode(request["task"]), zygote.open_channel())
+            reports = _run([base64.b64decode(task) for task in request["tasks"]], zygote)
         finally:
             zygote.stop()
     except Exception as error:
@@ -66,17 +67,21 @@ def main() -> None:
         file.write(reports)
 
 
-def _run(task: bytes, channel: Channel) -> bytearray:
-    """Have a task run, and return what the supervisor sends about it."""
-    fields = json.loads(frames.read(io.BytesIO(task).read, len(task)))
-    seconds = fields["limits"]["wall_seconds"] + _GRACE_SECONDS
-    max_bytes = max(fields["limits"]["output_bytes"], _MAX_MESSAGE)
-    file = os.memfd_create("task", os.MFD_CLOEXEC)
-    with open(file, "wb", closefd=False) as writer:
-        writer.write(task)
-    os.lseek(file, 0, os.SEEK_SET)
-    channel.send(file)
-    os.close(file)
+def _run(tasks: list[bytes], zygote: Zygote) -> bytearray:
+    """Have a task run, or two talk, and return what supervisors send about it."""
+    limits = [json.loads(frames.read(io.BytesIO(task).read, len(task)))["limits"] for task in tasks]
+    if len(tasks) == 2:
+        one, other = (
+            Side(zygote.open_channel(), limit["wall_seconds"] + _GRACE_SECONDS, limit["output_bytes"])
+            for limit in limits
+        )
+        converse(one, other, (tasks[0], tasks[1]))
+        return bytearray().join(map(frames.pack, (one.header, one.payload, other.header, other.payload)))
+    seconds = limits[0]["wall_seconds"] + _GRACE_SECONDS
+    max_bytes = max(limits[0]["output_bytes"], _MAX_MESSAGE)
+    channel = zygote.open_channel()
+    with sealed_file(tasks[0]) as file:
+        channel.send(file)
     reports = bytearray()
     while header := channel.receive(_MAX_MESSAGE, seconds):
         payload = channel.receive(max_bytes, seconds)

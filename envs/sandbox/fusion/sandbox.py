@@ -12,18 +12,19 @@ import io
 import json
 import logging
 import os
+import re
 import secrets
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from ..dialog import sealed_file
 from ..inside import frames
 from ..seccomp_filter import filter_code
-from ..task import Task
-from ..types import Limits, Program, Result, SandboxUnavailable, Status, Stop
+from ..task import AnySandbox, Task
+from ..types import Limits, Program, Result, SandboxUnavailable, Status
 from ..zygote_client import Channel, ZygoteFailure
 from .far_end import MAX_REPORTS, REPORTS
 from .servers import Servers, Unavailable
@@ -42,7 +43,7 @@ _SPARE_BYTES = 1 << 24  # of an answer, beyond reports
 _BYTES_PER_INPUT = 1 << 13
 _EXCERPT = 300  # characters
 _CODE = "from far_end.fusion import far_end\nfar_end.main()\n"
-_FAR_END = ("zygote_client.py", "fusion/far_end.py", "inside/*.py")
+_FAR_END = ("zygote_client.py", "dialog.py", "fusion/far_end.py", "inside/*.py")
 # That these fail keeps a program from its own results; for all else the farm has walls of its own.
 _PROBE = """
 import os
@@ -60,7 +61,7 @@ _ATTEMPTS = {"starting a process": "denied(fork)", "sending a signal": "denied(o
 _PROBE_LIMITS = Limits(cpu_seconds=10, wall_seconds=30)
 
 
-class FusionSandbox:
+class FusionSandbox(AnySandbox):
     """Runs programs on a farm; used like `Sandbox`, from any thread and after forks.
 
     The farm keeps programs apart from its machines and from each other. What keeps a program from its own results is
@@ -93,42 +94,33 @@ class FusionSandbox:
             raise SandboxUnavailable(f"the farm cannot be used: {reason}. See docs/sandbox.md.")
         return "fusion"
 
-    def run(
-        self,
-        program: Program,
-        inputs: Sequence[Any],
-        limits: Limits | None = None,
-        *,
-        stop_at: Collection[Status] = (),
-        stop: Stop | None = None,
+    def _run(self, task: Task) -> tuple[Result, ...]:
+        return self._checked(task.limits, len(task), task.exchange)
+
+    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
+        def talk(exchange: _Exchange) -> tuple[Result, ...]:
+            with sealed_file(asker.text()) as one, sealed_file(answerer.text()) as other:
+                exchange.send(one, other)
+            return tuple(task.result(*exchange.receive_report(task.limits)) for task in (asker, answerer))
+
+        one, other = self._checked(answerer.limits, 2, talk)
+        return one, other
+
+    def _checked(
+        self, limits: Limits, count: int, talk: Callable[[_Exchange], tuple[Result, ...]]
     ) -> tuple[Result, ...]:
-        """Run a program on each input, in order; see `Sandbox.run`.
-
-        The farm itself stops at the statuses of `stop_at`; what `stop` leaves out has been run by then.
-
-        Raises:
-            SandboxUnavailable: No filter of system calls can be made on this machine.
-            ValueError: There is no input, or an input does not fit the mode.
-        """
-        limits = limits or Limits()
-        task = Task(program, inputs, limits, stop_at=stop_at, stop=stop)
+        """Return what `talk` does if the farm works, else as many failures."""
         reason = self._check()
         if not reason:
             try:
-                return self._run(task, len(inputs), limits)
+                return self._attempt(limits, count, talk)
             except ZygoteFailure as failure:
                 reason = str(failure)
-        return (Result(Status.INFRA_FAILURE, cause=f"the farm failed: {reason}"),) * len(inputs)
+        return (Result(Status.INFRA_FAILURE, cause=f"the farm failed: {reason}"),) * count
 
     def close(self) -> None:
         """Close all connections. The next `run` opens them again."""
         self._live().servers.close()
-
-    def __enter__(self) -> FusionSandbox:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _live(self) -> _State:
         if self._state.pid != os.getpid():  # after a fork: connections and locks are the parent's
@@ -143,7 +135,7 @@ class FusionSandbox:
                 return ""
             task = Task(Program(_PROBE, "eval"), list(_ATTEMPTS.values()), _PROBE_LIMITS)
             try:
-                results = self._run(task, len(_ATTEMPTS), _PROBE_LIMITS)
+                results = self._attempt(_PROBE_LIMITS, len(task), task.exchange)
             except ZygoteFailure as failure:
                 return str(failure)
             for name, result in zip(_ATTEMPTS, results, strict=True):
@@ -153,19 +145,21 @@ class FusionSandbox:
         log.info("isolation=fusion: ready to run programs")
         return ""
 
-    def _run(self, task: Task, count: int, limits: Limits) -> tuple[Result, ...]:
-        """Have a task run, and return one result per input.
+    def _attempt(
+        self, limits: Limits, count: int, talk: Callable[[_Exchange], tuple[Result, ...]]
+    ) -> tuple[Result, ...]:
+        """Return the `count` results of `talk`, of one request.
 
         Raises:
             ZygoteFailure: The farm failed.
         """
         state = self._live()
-        seconds = _START_SECONDS + count * limits.wall_seconds
+        seconds = _START_SECONDS + min(count * limits.wall_seconds, limits.total_seconds)
         max_bytes = (MAX_REPORTS + count * _BYTES_PER_INPUT) * 4 // 3 + _SPARE_BYTES
         with state.room:
             for run in range(1, _RUNS + 1):
                 try:
-                    results = task.exchange(_Exchange(state.servers, self._packages, seconds, max_bytes))
+                    results = talk(_Exchange(state.servers, self._packages, seconds, max_bytes))
                     for result in results:
                         if result.status is Status.INFRA_FAILURE:
                             raise ZygoteFailure(result.cause)
@@ -205,14 +199,14 @@ class _Exchange(Channel):
         self._seconds, self._max_bytes = seconds, max_bytes
         self._reports = io.BytesIO()
 
-    def send(self, file: int) -> None:
+    def send(self, *files: int) -> None:
         nonce = secrets.token_hex(16)  # an answer from a cache, or to somebody else, is none
         request = {
             "nonce": nonce,
             "machine": os.uname().machine,
             "filter": _filter(),
             "packages": self._packages,
-            "task": base64.b64encode(os.pread(file, os.fstat(file).st_size, 0)).decode(),
+            "tasks": [base64.b64encode(os.pread(file, os.fstat(file).st_size, 0)).decode() for file in files],
         }
         body = {
             "language": "python",
@@ -247,6 +241,10 @@ class _Exchange(Channel):
             return frames.read(self._reports.read, max_bytes)
         except frames.FrameError as error:
             raise ZygoteFailure(f"the far end sent no report: {error}") from error
+
+    def receive_report(self, limits: Limits) -> tuple[bytes, bytes]:
+        """Return header and payload of a report."""
+        return self.receive(_MAX_HEADER, 0.0), self.receive(max(limits.output_bytes, _MAX_HEADER), 0.0)
 
     def close(self) -> None:
         pass
@@ -283,6 +281,9 @@ def _filter() -> str:
         ) from error
 
 
+_HOST = re.compile(r"(?:[^\s@/]+@)?(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?", re.ASCII)
+
+
 @cache
 def _far_end() -> dict[str, str]:
     """Return the files that `_CODE` imports, in the form that the server takes."""
@@ -298,7 +299,8 @@ def _read(address: str) -> tuple[list[str], int]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     workers = options.pop("workers", str(_WORKERS))
     hosts = [host.strip() for host in parts.netloc.split(",")]
-    is_address = address.startswith(SCHEME) and parts.scheme in ("http", "https") and all(hosts) and not parts.fragment
+    is_address = address.startswith(SCHEME) and parts.scheme in ("http", "https") and not parts.fragment
+    is_address = is_address and address.isprintable() and all(map(_HOST.fullmatch, hosts))
     if not is_address or options or not workers.isdecimal() or int(workers) < 1:
         raise ValueError(
             f"sandbox={address!r} must be 'fusion+http://host:port', with commas between several hosts, and "

@@ -1,10 +1,11 @@
 """Plain values as JSON text, and back by a reader that can build nothing else.
 
-A value is None, a bool, int, float, complex, str or bytes, or a list, tuple, dict, set or frozenset of values.
+A value is None, a bool, int, float, complex, Fraction, Decimal, str or bytes, or a list, tuple, dict, set or frozenset
+of values.
 What JSON has stands for itself; the rest is an object with one key that names the type, such as
 `{"tuple": [1, 2]}`, so that no dict is ever written as an object. Types are compared by identity: an instance
-of a subclass, whatever it calls itself, is no value. NumPy's numbers and arrays and the dicts of `collections`
-are written as the builtin values that they equal.
+of a subclass, whatever it calls itself, is no value. Named tuples, members of enumerations of numbers or texts, NumPy's
+numbers and arrays and the dicts of `collections` are written as the builtin values that they equal.
 
 The writer runs next to hostile code, so the reader takes nothing for granted: size, depth, digits and hash
 collisions are bounded before anything is built from them.
@@ -17,11 +18,15 @@ import re
 import sys
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from decimal import Decimal
+from enum import EnumMeta
+from fractions import Fraction
 from itertools import accumulate
 from typing import Any
 
 MAX_DEPTH = 100
 _MAX_COLLISIONS = 100  # members of one set or dict with the same hash: more would take quadratic time
+_MAX_FRACTION_DIGITS = 20_000  # reducing a fraction takes quadratic time
 _NUMBER_BITS = 63  # larger integers are written in hexadecimal, which is read in linear time
 _ONCE = "+" if sys.version_info >= (3, 11) else ""  # possessive, where Python knows that
 # matches wherever it starts: linear time
@@ -78,7 +83,11 @@ class _Writer:
             return {"bytes": value.hex()}
         if kind is complex:
             return {"complex": [value.real, value.imag]}
-        return self.numpy(value, depth)
+        if kind is Fraction and type(value.numerator) is type(value.denominator) is int:
+            return {"fraction": [hex(value.numerator), hex(value.denominator)]}
+        if kind is Decimal:
+            return {"decimal": str(value)}
+        return self.flat(value, kind, depth)
 
     def members(self, values: Any, depth: int) -> list[Any]:
         self.members_left -= len(values)
@@ -86,8 +95,15 @@ class _Writer:
             raise TooLarge("the value has more members than bytes are allowed")
         return [self.plain(value, depth - 1) for value in values]
 
-    def numpy(self, value: Any, depth: int) -> Any:
-        kind = type(value)
+    def flat(self, value: Any, kind: type, depth: int) -> Any:
+        """Write a named tuple, a member of an enumeration of numbers or texts, or NumPy's values as what they equal."""
+        base = next((base for base in kind.__mro__ if base is tuple or base is int or base is str), None)
+        if base is tuple and type(getattr(kind, "_fields", None)) is tuple:
+            return self.plain(tuple(tuple.__iter__(value)), depth)
+        if base is int and type(kind) is EnumMeta:
+            return self.plain(int.__int__(value), depth)
+        if base is str and type(kind) is EnumMeta:
+            return str.__str__(value)
         numpy = sys.modules.get("numpy")
         kinds = map(id, (numpy.ndarray, *numpy.sctypeDict.values())) if numpy else ()
         if id(kind) in kinds and value.dtype.kind in _NUMPY_KINDS:
@@ -126,7 +142,7 @@ def decode(text: bytes | str, max_bytes: int) -> Any:
         return read(text)
     except CodecError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as error:
         raise CodecError(f"not a plain value: {type(error).__name__}: {str(error)[:200]}") from None
 
 
@@ -153,6 +169,21 @@ def _dict(body: Any) -> dict[Any, Any]:
     return dict(zip(_hashable(keys), _list(values), strict=True))
 
 
+def _fraction(body: Any) -> Fraction:
+    numerator, denominator = _list(body)
+    if len(numerator) + len(denominator) > _MAX_FRACTION_DIGITS:
+        raise CodecError(f"a fraction has more than {_MAX_FRACTION_DIGITS} hexadecimal digits")
+    return Fraction(int(numerator, 16), int(denominator, 16))
+
+
+def _decimal(body: str) -> Decimal:
+    if len(body) > _MAX_FRACTION_DIGITS:
+        raise CodecError(f"a decimal has more than {_MAX_FRACTION_DIGITS} digits")
+    if (value := Decimal(body)).is_snan():
+        raise CodecError("a decimal that signals cannot be compared")
+    return value
+
+
 def _complex(body: Any) -> complex:
     real, imaginary = _list(body)
     return complex(float(real), float(imaginary))
@@ -166,6 +197,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "bytes": bytes.fromhex,
     "int": lambda body: int(body, 16),
     "complex": _complex,
+    "fraction": _fraction,
+    "decimal": _decimal,
 }
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))

@@ -41,7 +41,8 @@ class Worker:
         files: Its only open files; it sees them under the numbers from 0 on. Here they have other numbers from
             `FIRST_FILE` on, or already the same.
         limits: The fields of `Limits`.
-        inputs: Number of inputs that it is to serve at most.
+        cpu_seconds: Processor time after which the kernel ends it, should the supervisor fail to.
+        end: When the time for all inputs together is over, on the monotonic clock.
         watched: File descriptors that become readable when nobody wants to know any more.
         replies: File descriptor that becomes readable when the process has something to say.
     """
@@ -51,14 +52,15 @@ class Worker:
         work: Callable[[], int],
         files: tuple[int, ...],
         limits: dict[str, Any],
-        inputs: int,
+        cpu_seconds: float,
+        end: float,
         wall: Wall,
         watched: list[int],
         replies: int | None = None,
     ) -> None:
         supervisor = os.getpid()
-        cpu_seconds = math.ceil(limits["cpu_seconds"] * inputs) + 1
-        kernel_limits = confine.kernel_limits(limits, wall.tasks + 1 + limits["threads"], cpu_seconds)
+        self._kernel_seconds = math.ceil(cpu_seconds) + 1
+        kernel_limits = confine.kernel_limits(limits, wall.tasks + 1 + limits["threads"], self._kernel_seconds)
         self._pid = os.fork()
         if self._pid == 0:
             _confine(files, kernel_limits, wall, supervisor)
@@ -66,7 +68,8 @@ class Worker:
         self._pidfd = kernel.watch_process(self._pid)
         self._clock = (~self._pid << 3) | 2  # the kernel's number for the CPU time of a process
         self._limits, self._watched, self._replies = limits, watched, replies
-        self._end: tuple[int, Any] | None = None
+        self._end = end
+        self._status: tuple[int, Any] | None = None
         self._poll = select.poll()
         for file in (self._pidfd, *watched, *([] if replies is None else [replies])):
             self._poll.register(file, select.POLLIN)
@@ -87,7 +90,7 @@ class Worker:
         """
         while True:
             cpu_left = self._cpu_end - time.clock_gettime(self._clock)
-            left = min(self._limits["wall_seconds"] - self.seconds(), cpu_left)
+            left = min(self._limits["wall_seconds"] - self.seconds(), cpu_left, self._end - time.monotonic())
             ready = [file for file, _ in self._poll.poll(max(0, math.ceil(left * 1000)))]
             if any(file in self._watched for file in ready):
                 raise NotWanted
@@ -105,11 +108,16 @@ class Worker:
 
     def close(self) -> tuple[int, Any]:
         """End the worker, if it has not ended, and return its wait status and resource usage."""
-        if self._end is None:
+        if self._status is None:
             os.kill(self._pid, signal.SIGKILL)
-            self._end = os.wait4(self._pid, 0)[1:]
+            self._status = os.wait4(self._pid, 0)[1:]
             os.close(self._pidfd)
-        return self._end
+        return self._status
+
+    def was_stopped_by_kernel(self) -> bool:
+        """Whether the kernel ended it for its processor time: threads together are faster than any watch."""
+        usage = self.close()[1]
+        return bool(usage.ru_utime + usage.ru_stime >= self._kernel_seconds)
 
 
 def _confine(files: tuple[int, ...], limits: confine.KernelLimits, wall: Wall, supervisor: int) -> None:

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import Any, NamedTuple, NoReturn
@@ -22,13 +23,14 @@ from .confined_process import FIRST_FILE, NotWanted, Wall, Worker
 
 _CAUSE_BYTES = 4000  # of what a program says about its end
 _KINDS = {b"c": "crash", b"i": "invalid_value", b"o": "output_limit", b"m": "memory", b"v": "ok", b"l": "loaded"}
+_KINDS[b"q"] = "asks"  # in a dialog, which goes on
 _TICKET_BYTES = 8
 _HEAD = struct.Struct(f"!I{_TICKET_BYTES}sB")  # of a reply: length of what follows, ticket, kind
 _END = frames.pack(b"")
 _NULL = (0, 1, 2)  # the zygote's standard input, output and error lead nowhere
 
 
-class Task(NamedTuple):
+class Job(NamedTuple):
     """A program and its inputs: where they are, and how to go about it."""
 
     file: int
@@ -40,6 +42,8 @@ class Task(NamedTuple):
     isolate_inputs: bool
     stop_at: list[str]
     limits: dict[str, Any]
+    end: float
+    """When the time for all inputs together is over, on the monotonic clock."""
 
 
 class Report(NamedTuple):
@@ -57,9 +61,10 @@ Reports = Generator[Report, None, None]
 def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
     """Serve the tasks that arrive on `channel` until it, or the process behind the pidfd `parent`, ends.
 
-    A task is the descriptor of a file: a message (the fields of `Task` as JSON), then the texts. The answer is two
+    A task is the descriptor of a file: a message (the fields of `Job` as JSON), then the texts. The answer is two
     messages per input, a header ("status seconds cause") and the payload, then an empty message. Anything else that
-    arrives during a task ends it, and is of no effect at other times.
+    arrives during a task ends it, and is of no effect at other times. In a dialog the descriptor of a file with the
+    next input follows every report with the status "asks".
     """
     while os.dup(0) < FIRST_FILE:
         pass
@@ -70,17 +75,21 @@ def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
         if not message:
             os._exit(0)
         if files:
-            task = _read_task(files[0])
-            run = _run_scripts if task.mode == "stdin" else _run_calls
-            with closing(run(task, wall, watched)) as reports:
-                _answer(channel, task, reports)
-            os.close(task.file)
+            job = _read_job(files[0])
+            if job.mode == "dialog":
+                reports = _run_dialog(job, wall, watched, channel)
+            else:
+                reports = (_run_scripts if job.mode == "stdin" else _run_calls)(job, wall, watched)
+            with closing(reports):
+                _answer(channel, job, reports)
+            os.close(job.file)
 
 
-def _answer(channel: socket.socket, task: Task, reports: Reports) -> None:
+def _answer(channel: socket.socket, job: Job, reports: Reports) -> None:
     with suppress(NotWanted):
         for number, report in enumerate(reports, 1):
-            is_last = number == len(task.inputs) or report.status in task.stop_at
+            is_last = number == len(job.inputs) or report.status in job.stop_at
+            is_last = report.status != "asks" if job.mode == "dialog" else is_last
             header = f"{report.status} {report.seconds:.6f} {report.cause}".encode()
             announced = frames.pack(header) + frames.header(len(report.payload))
             _send(channel, announced, report.payload, _END if is_last else b"")
@@ -89,14 +98,14 @@ def _answer(channel: socket.socket, task: Task, reports: Reports) -> None:
     _send(channel, _END)
 
 
-def _read_task(file: int) -> Task:
+def _read_job(file: int) -> Job:
     fields = json.loads(frames.read(lambda size: os.read(file, size), 1 << 30))
     start = os.lseek(file, 0, os.SEEK_CUR)
     places = []
     for length in fields.pop("lengths"):
         places.append((start, length))
         start += length
-    return Task(file, places[0], places[1:], **fields)
+    return Job(file, places[0], places[1:], **fields, end=time.monotonic() + fields["limits"]["total_seconds"])
 
 
 def _send(channel: socket.socket, *parts: bytes | memoryview) -> None:
@@ -113,20 +122,24 @@ def _send(channel: socket.socket, *parts: bytes | memoryview) -> None:
 # --- mode "stdin": a process for every input, with files in memory as its standard input, output and error
 
 
-def _run_scripts(task: Task, wall: Wall, watched: list[int]) -> Reports:
+def _run_scripts(job: Job, wall: Wall, watched: list[int]) -> Reports:
     def work() -> int:
-        return worker.run_script(task.source)
+        return worker.run_script(job.source)
 
-    for position, length in task.inputs:
+    cpu_seconds = job.limits["cpu_seconds"]
+    for position, length in job.inputs:
+        if time.monotonic() > job.end:
+            yield _out_of_time(job)
+            continue
         files = tuple(kernel.memory_file(name) for name in ("stdin", "stdout", "stderr"))
         while length:
-            copied = os.sendfile(files[0], task.file, position, length)
+            copied = os.sendfile(files[0], job.file, position, length)
             position, length = position + copied, length - copied
         os.lseek(files[0], 0, os.SEEK_SET)
         printed = memoryview(bytearray())
         try:
-            with closing(Worker(work, (*files, task.file), task.limits, 1, wall, watched)) as process:
-                report, printed = _judge_script(process, process.wait(), task.limits, files[1], files[2])
+            with closing(Worker(work, (*files, job.file), job.limits, cpu_seconds, job.end, wall, watched)) as process:
+                report, printed = _judge_script(process, process.wait(), job.limits, files[1], files[2])
             yield report._replace(payload=printed)
         finally:
             printed[:] = bytes(len(printed))
@@ -138,7 +151,7 @@ def _judge_script(
     process: Worker, in_time: bool, limits: dict[str, Any], stdout: int, stderr: int
 ) -> tuple[Report, memoryview]:
     """End a script, and return a report with what belongs to it: what it printed or, if it failed, complained."""
-    status, usage = process.close()
+    status, _ = process.close()
     seconds, max_bytes = process.seconds(), limits["output_bytes"]
     if max(os.fstat(stdout).st_size, os.fstat(stderr).st_size) > max_bytes:
         return Report("output_limit", seconds, f"it printed more than {max_bytes} bytes"), _end_of(stdout, 0)
@@ -146,7 +159,7 @@ def _judge_script(
         return _timeout(seconds, limits), _end_of(stdout, 0)
     if status == 0:
         return Report("ok", seconds), _end_of(stdout, max_bytes)
-    return _judge_death(status, usage, seconds, limits), _end_of(stderr, _CAUSE_BYTES)
+    return _judge_death(process, seconds, limits), _end_of(stderr, _CAUSE_BYTES)
 
 
 def _end_of(file: int, max_bytes: int) -> memoryview:
@@ -158,11 +171,12 @@ def _end_of(file: int, max_bytes: int) -> memoryview:
     return text
 
 
-def _judge_death(status: int, usage: Any, seconds: float, limits: dict[str, Any]) -> Report:
+def _judge_death(process: Worker, seconds: float, limits: dict[str, Any]) -> Report:
+    status, usage = process.close()
     if not os.WIFSIGNALED(status):
         return Report("crash", seconds, f"it ended with status {os.WEXITSTATUS(status)}")
     number = os.WTERMSIG(status)
-    if number == signal.SIGXCPU:
+    if number == signal.SIGXCPU or process.was_stopped_by_kernel():
         return _timeout(seconds, limits)
     if number == signal.SIGXFSZ:
         return Report("output_limit", seconds, f"it wrote more than {limits['output_bytes']} bytes")
@@ -178,14 +192,23 @@ def _timeout(seconds: float, limits: dict[str, Any]) -> Report:
     return Report("timeout", seconds, cause)
 
 
+def _out_of_time(job: Job) -> Report:
+    """Report on an input that there is no time left for."""
+    return Report("timeout", 0.0, f"its inputs together took more than {job.limits['total_seconds']:g} s")
+
+
 # --- modes "call" and "eval": a process that loads the program and serves inputs until one brings it down
 
 
-def _run_calls(task: Task, wall: Wall, watched: list[int]) -> Reports:
-    done, count = 0, len(task.inputs)
+def _run_calls(job: Job, wall: Wall, watched: list[int]) -> Reports:
+    done, count = 0, len(job.inputs)
     while done < count:
-        batch = 1 if task.isolate_inputs else count - done
-        with closing(_Server(task, done, batch, wall, watched)) as server:
+        if time.monotonic() > job.end:
+            yield _out_of_time(job)
+            done += 1
+            continue
+        batch = 1 if job.isolate_inputs else count - done
+        with closing(_Session(job, done, batch, wall, watched)) as server:
             report = server.loaded()
             if report is not None:  # the program itself is at fault: every other input would end the same way
                 for _ in range(count - done):
@@ -198,15 +221,30 @@ def _run_calls(task: Task, wall: Wall, watched: list[int]) -> Reports:
                     break
 
 
-class _Server:
+def _run_dialog(job: Job, wall: Wall, watched: list[int], channel: socket.socket) -> Reports:
+    """Run a program of ours that says something in answer to every input; it ends with a report of another status."""
+    with closing(_Session(job, 0, 1, wall, watched)) as session:
+        report = session.loaded() or session.ask()
+        yield report
+        while report.status == "asks":
+            select.select(watched, [], [])
+            _, files, _, _ = socket.recv_fds(channel, 16, 1, socket.MSG_DONTWAIT)
+            if not files:
+                raise NotWanted
+            report = session.ask(files[0])
+            os.close(files[0])
+            yield report
+
+
+class _Session:
     """A worker that serves `count` inputs of a task from number `first` on.
 
     It may write to its channel whatever and whenever it wants. What arrives out of turn, or is too long, or is no
     reply, brings it down.
     """
 
-    def __init__(self, task: Task, first: int, count: int, wall: Wall, watched: list[int]) -> None:
-        self._limits = task.limits
+    def __init__(self, job: Job, first: int, count: int, wall: Wall, watched: list[int]) -> None:
+        self._limits = job.limits
         self.is_down = False
         self._buffer = memoryview(bytearray(1 << 16))
         self._used = self._filled = 0
@@ -215,10 +253,14 @@ class _Server:
         self._is_first, self._ticket = True, os.urandom(_TICKET_BYTES)
 
         def work() -> int:
-            worker.serve(task, first, count)
+            worker.serve(job, first, count)
             return 0
 
-        self._worker = Worker(work, (*_NULL, task.file, reply, go), task.limits, count, wall, watched, self._replies)
+        is_dialog = job.mode == "dialog"
+        self._inbox = kernel.memory_file("inbox") if is_dialog else None
+        files = (*_NULL, job.file, reply, go, *([self._inbox] if self._inbox is not None else []))
+        cpu_seconds = job.limits["total_seconds"] if is_dialog else job.limits["cpu_seconds"] * count
+        self._worker = Worker(work, files, job.limits, cpu_seconds, job.end, wall, watched, self._replies)
         os.close(reply)
         os.close(go)
         os.write(self._go, self._ticket)  # the first input follows right after loading
@@ -226,26 +268,37 @@ class _Server:
     def close(self) -> None:
         self._worker.close()
         self._buffer[: self._filled] = bytes(self._filled)
-        os.close(self._replies)
-        os.close(self._go)
+        for file in (self._replies, self._go, *([] if self._inbox is None else [self._inbox])):
+            os.close(file)
 
     def loaded(self) -> Report | None:
         """Return None when the program has been loaded, else how that ended."""
         report = self._reply(bytes(_TICKET_BYTES))
         return None if report.status == "loaded" else report
 
-    def ask(self) -> Report:
-        """Let the worker go on with its next input, and return how that ended."""
+    def ask(self, file: int | None = None) -> Report:
+        """Let the worker go on with its next input, in a dialog that in a file, and return how that ended."""
         if not self._is_first:
             self._worker.start_input()
             self._drop()
             if self._filled or select.select([self._replies], [], [], 0)[0]:
                 return self._broken("it wrote to the result channel out of turn")
             self._ticket = os.urandom(_TICKET_BYTES)
-            os.write(self._go, self._ticket)
+            os.write(self._go, self._ticket + (b"" if file is None else self._hand_over(file).to_bytes(8, "big")))
         self._is_first = False
         report = self._reply(self._ticket)
-        return self._broken("it sent a reply that is none") if report.status == "loaded" else report
+        is_none = report.status == "loaded" or (report.status == "asks" and self._inbox is None)
+        return self._broken("it sent a reply that is none") if is_none else report
+
+    def _hand_over(self, file: int) -> int:
+        """Copy a file to where the worker reads inputs, and return its size; the worker may do as it likes there."""
+        size, buffer = os.fstat(file).st_size, memoryview(bytearray(1 << 16))
+        assert self._inbox is not None
+        for position in range(0, size, len(buffer)):
+            count = os.preadv(file, [buffer], position)
+            os.pwritev(self._inbox, [buffer[:count]], position)
+        buffer[:] = bytes(len(buffer))
+        return size
 
     def _reply(self, ticket: bytes) -> Report:
         """Read the reply to the input that `ticket` was given for; none is written before that."""
@@ -298,12 +351,12 @@ class _Server:
     def _death(self) -> Report:
         """Report on a worker that closed its channel, by ending or otherwise."""
         ended = self._worker.wait_for_end()
-        status, usage = self._worker.close()
+        self._worker.close()
         self.is_down = True
         seconds = self._worker.seconds()
         if not ended:
             return _timeout(seconds, self._limits)
-        return self._too_early(_judge_death(status, usage, seconds, self._limits))
+        return self._too_early(_judge_death(self._worker, seconds, self._limits))
 
     @staticmethod
     def _too_early(report: Report) -> Report:

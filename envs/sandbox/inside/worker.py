@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
+import gc
+import io
 import os
 import sys
 import threading
@@ -17,8 +20,10 @@ from typing import Any
 
 from . import codec
 
-_TASK, _REPLY, _GO = 3, 4, 5  # file descriptors: the texts; where values go; where each next input is allowed
+# file descriptors: the texts; where values go; where each next input is allowed; in a dialog, the next input
+_TASK, _REPLY, _GO, _INBOX = 3, 4, 5, 6
 _CAUSE_LENGTH = 300  # characters
+_STDOUT = sys.stdout
 
 
 def run_script(source: tuple[int, int]) -> int:
@@ -40,11 +45,26 @@ def run_script(source: tuple[int, int]) -> int:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as at the end of any program
         atexit._run_exitfuncs()
-        sys.stdout.flush()
     except BaseException as error:
         status = status or 1
         _print_error(error)
+    _flush(sys.stdout, _STDOUT, *filter(_is_text, gc.get_objects()), *filter(_is_buffer, gc.get_objects()))
     return status
+
+
+def _flush(*files: Any) -> None:
+    """Write what is still in buffers, as the interpreter does when it ends and destroys them."""
+    for file in files:
+        with contextlib.suppress(Exception):  # closed, detached, or no file at all
+            file.flush()
+
+
+def _is_text(value: Any) -> bool:
+    return issubclass(type(value), io.TextIOWrapper)
+
+
+def _is_buffer(value: Any) -> bool:
+    return issubclass(type(value), io.BufferedWriter)
 
 
 def serve(task: Any, first: int, count: int) -> None:
@@ -61,8 +81,16 @@ def serve(task: Any, first: int, count: int) -> None:
         while rest:
             rest = rest[write(_REPLY, rest) :]
 
+    def exchange(value: Any) -> Any:
+        """In a dialog: send a value to the other side, and return its answer."""
+        nonlocal ticket
+        reply(b"q", encode(value, max_bytes))
+        ticket, length = read(_GO, 8), int.from_bytes(read(_GO, 8), "big")
+        return codec.decode(os.pread(_INBOX, length, 0), max_bytes)
+
     def fail(error: BaseException) -> None:
-        reply(b"m" if type(error) is MemoryError else b"c", _describe(error))
+        kind = b"m" if type(error) is MemoryError else b"o" if type(error) is codec.TooLarge else b"c"
+        reply(kind, _describe(error))
 
     namespace = _module("solution")
     try:
@@ -74,7 +102,9 @@ def serve(task: Any, first: int, count: int) -> None:
         ticket = read(_GO, 8)
         try:
             text = _text(place)
-            if task.mode == "call":
+            if task.mode == "dialog":
+                value = _find(namespace, task.entry_point)(exchange, *decode(text))
+            elif task.mode == "call":
                 value = _find(namespace, task.entry_point)(*decode(text))
             else:
                 value = eval(_compiled(text, "eval"), namespace)
@@ -97,7 +127,7 @@ def _text(place: tuple[int, int]) -> str:
 
 
 def _compiled(source: str, mode: str = "exec") -> Any:
-    return compile(source, "<program>", mode, dont_inherit=True)
+    return compile(source.removeprefix("\ufeff"), "<program>", mode, dont_inherit=True)
 
 
 def _module(name: str) -> dict[str, Any]:

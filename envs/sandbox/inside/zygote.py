@@ -23,7 +23,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from . import confine, supervisor
+from . import confine, substitutes, supervisor
 from . import confined_process as process
 
 _STANDARD_MODULES = """
@@ -31,6 +31,7 @@ _STANDARD_MODULES = """
     fractions functools gc hashlib heapq inspect io itertools json math numbers operator os random re select signal
     statistics string struct textwrap threading time traceback typing warnings weakref zlib
 """
+_MAX_DIGITS = 50_000  # of integers that are read or printed; Python's own limit is 4,300
 _SEED = 0  # every process of every program draws the same numbers: a verdict can be repeated
 _SHARED_TASKS = 1024  # threads that this user may start elsewhere before those of programs fail
 _USERS = 1024  # users of their own for supervisors
@@ -88,6 +89,8 @@ def _preload(packages: list[str], paths: list[str]) -> None:
     del sys.path[len(sys.path) - len(paths) :]
     for name in ("exit", "quit"):  # of the module `site`, which is not loaded
         setattr(builtins, name, _sitebuiltins.Quitter(name, "the end of the input"))
+    sys.set_int_max_str_digits(_MAX_DIGITS)
+    substitutes.install()
     importlib.invalidate_caches()
     random.seed(_SEED)
     if "numpy" in sys.modules:

@@ -1,121 +1,120 @@
-"""Asserts that are more than single calls: the statements run in one sandbox, the program in another.
+"""Asserts that are more than single calls: the statements run behind one wall, the program behind another.
 
-Only plain values go from the program's process to that of the statements, and only questions the other way, so that
+Whatever the statements do with a name of the program is asked of the program's side, and only values come back, so that
 the program meets neither the statements nor what they expect, and nothing of the program's runs where it is judged.
-The statements run once with guesses to learn the questions, which are the same for every program as long as they do
-not depend on answers; the program answers; the statements run again with the answers, and go round once more if that
-raised new questions. Arguments arrive as copies: a test that looks at what a function did to its argument fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...sandbox import Limits, Program, Result, Status
-from .run_tests import FAILED, TOO_MUCH, Failure, Run, TestReport, brief, run_until
+from ...sandbox import AnySandbox, Limits, Program, Result, Status
+from .run_tests import Failure, TestReport, brief
 from .tests import AssertTests
 
-_PROGRAM = Path(__file__).with_name("assert_session_program.py").read_text(encoding="utf-8")
-_LIMITS = Limits(cpu_seconds=60.0, wall_seconds=180.0, output_bytes=1 << 26)
-_ROUNDS = 20
+
+def _side(name: str, entry_point: str) -> Program:
+    """Return one side of a session as a program: the text of both sides, then its own without the import of that."""
+    wire, own = (Path(__file__).with_name(f"session_{part}.py").read_text(encoding="utf-8") for part in ("wire", name))
+    own = re.sub(r"^from \.session_wire import (\([^)]*\)|.*)$", "", own, flags=re.MULTILINE)
+    return Program(f"{wire}\n{own}", "dialog", entry_point)
 
 
-class _Unusable(Exception):
-    """The statements cannot be run, whatever the program is like."""
+_ASKER, _ANSWERER = _side("tests", "run_tests"), _side("program", "main")
+_STATEMENTS_CPU = 30.0  # seconds, between two questions
 
 
-def run_asserts(
-    run: Run, run_statements: Run, source: str, tests: AssertTests, limits: Limits, *, stop: bool
-) -> TestReport:
+def run_asserts(sandbox: AnySandbox, source: str, tests: AssertTests, limits: Limits, *, stop: bool) -> TestReport:
     """Run test statements on a program.
 
     Args:
-        run: Runs the program in the sandbox.
-        run_statements: Runs the statements in the sandbox.
+        sandbox: Runs both.
         source: The program.
         tests: The statements.
-        limits: What the program may take for each question.
+        limits: What the program may take for each question, and in all.
         stop: End with the first assertion that fails.
     """
-    try:
-        first = report = _first_report(run_statements, tests)
-        for attempt in range(_ROUNDS):
-            results = _ask(run, source, report["questions"], limits, stop=stop and attempt == 0)
-            seconds = sum(result.seconds for result in results)
-            if results[-1].status is Status.INFRA_FAILURE:
-                return TestReport.infra_failure(results[-1].cause)
-            if results[0].status is not Status.OK:
-                failure = Failure.of(0, "loading the program", results[0])
-                return TestReport(0, first["guessed"], failure, seconds, results[0].status)
-            answers, questions = results[1:], report["questions"]
-            report = _report(run_statements, tests, questions, answers, stop)
-            if report["is_complete"]:
-                return _outcome(report, answers, seconds, total=first["guessed"])
-            if results[-1].status in TOO_MUCH:
-                failure = Failure.of(report["passed"], questions[len(answers) - 1], results[-1])
-                return TestReport(report["passed"], first["guessed"], failure, seconds, results[-1].status)
-    except _Unusable as reason:
-        return TestReport.infra_failure(f"the tests cannot be run: {reason}")
-    return TestReport.infra_failure(f"the tests asked other questions in each of {_ROUNDS} runs")
+    start = time.monotonic()
+    asker, answerer = _session(sandbox, source, tests, limits, stop=stop)
+    seconds = time.monotonic() - start
+    total = sum(tests.weights)
+    if Status.INFRA_FAILURE in (asker.status, answerer.status):
+        return TestReport.infra_failure(asker.cause or answerer.cause)
+    if asker.status is not Status.OK:
+        reason = _unusable(sandbox, tests)
+        if reason:
+            return TestReport.infra_failure(f"the tests cannot be run: {reason}")
+        failure = Failure(0, "", f"{asker.status}: the tests could not deal with what it returned: {asker.cause}")
+        return TestReport(0, total, failure, seconds, asker.status)
+    report = asker.value
+    if report.get("load") and answerer.status is Status.NOT_RUN:
+        return TestReport(
+            0, total, Failure(0, "loading the program", f"crash: {report['load']}"), seconds, Status.CRASH
+        )
+    if not report["questions"] and answerer.status is Status.NOT_RUN:
+        return TestReport.infra_failure("the tests cannot be run: they ask nothing of the program")
+    return _outcome(report, answerer, tests, seconds)
 
 
-def _ask(run: Run, source: str, questions: list[str], limits: Limits, *, stop: bool) -> tuple[Result, ...]:
-    """Ask whether the program can be loaded, then the questions, up to one that is too much for it.
-
-    They are asked in one process, as questions may name the objects that earlier ones gave.
-    """
-    inputs = ["None", *(f"(_h{number} := {question})" for number, question in enumerate(questions))]
-    return run_until(
-        run,
-        Program(source, mode="eval"),
-        inputs,
-        limits,
-        stop_at=FAILED - {Status.INVALID_VALUE} if stop else TOO_MUCH,
-        stop=lambda number, result: number == 0 and result.status is not Status.OK,
+def _session(
+    sandbox: AnySandbox, source: str, tests: AssertTests, limits: Limits, *, stop: bool
+) -> tuple[Result, Result]:
+    names = tests.names
+    arguments = (
+        tests.setup,
+        "\n".join(tests.asserts),
+        list(names.of_program),
+        names.of_modules,
+        tests.entry_point,
+        stop,
     )
-
-
-def _outcome(report: dict[str, Any], answers: Sequence[Result], seconds: float, *, total: int) -> TestReport:
-    passed = report["passed"]
-    total = max(total, passed + report["failed"], 1)
-    if report["failure"] is not None:
-        number, assertion, error, last = report["failure"]
-        if last < 0:
-            return TestReport(passed, total, Failure(number, "", error, brief(assertion)), seconds)
-        failure = Failure.of(number, report["questions"][last], answers[last], assertion)
-        return TestReport(passed, total, failure, seconds, answers[last].status)
-    if not passed:
-        return TestReport(0, total, Failure(0, "", "no assertion was reached"), seconds)
-    return TestReport(passed, passed, None, seconds)
+    own = Limits(
+        cpu_seconds=_STATEMENTS_CPU,
+        wall_seconds=limits.total_seconds + _STATEMENTS_CPU,
+        total_seconds=limits.total_seconds,
+        output_bytes=max(limits.output_bytes, 1 << 23),
+    )
+    return sandbox.converse(_ASKER, _ANSWERER, (arguments, (source, list(names.of_program))), (own, limits))
 
 
 @lru_cache(maxsize=4096)
-def _first_report(run: Run, tests: AssertTests) -> dict[str, Any]:
-    report = _report(run, tests, [], (), stop=False)
-    if not report["questions"]:
-        raise _Unusable("they ask nothing of the program")
-    return report
+def _unusable(sandbox: AnySandbox, tests: AssertTests) -> str:
+    """Return why the statements cannot be run, whatever the program is like; "" if they can."""
+    asker, _ = _session(sandbox, "", tests, Limits(), stop=False)
+    return "" if asker.status in (Status.OK, Status.INFRA_FAILURE) else f"{asker.status}: {asker.cause}"
 
 
-def _report(
-    run: Run, tests: AssertTests, questions: list[str], answers: Sequence[Result], stop: bool
-) -> dict[str, Any]:
-    """Run the statements with the answers known so far; see `harness_program.run_tests` for what is reported.
+def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, seconds: float) -> TestReport:
+    passed, failed = report["passed"], report["failed"]
+    scores = [_score(weight, passed.get(n, 0), failed.get(n, 0)) for n, weight in enumerate(tests.weights)]
+    total = sum(tests.weights)
+    is_alive = answerer.status is Status.NOT_RUN
+    if report["failure"] is None and is_alive and passed:
+        return TestReport(total, total, None, seconds)
+    count = min(sum(scores), total - 1)
+    if report["failure"] is None:
+        if is_alive:
+            return TestReport(count, total, Failure(count, "", "no assertion was reached"), seconds)
+        failure = Failure.of(count, "loading the program" if report.get("load") is not None else "", answerer)
+        return TestReport(count, total, failure, seconds, answerer.status)
+    number, assertion, error, question, answer, ending = report["failure"]
+    first = (
+        sum(tests.weights[:number]) + min(passed.get(number, 0), tests.weights[number] - 1) if number >= 0 else count
+    )
+    status = Status.CRASH if ending == "crash" else Status.OK
+    given = f"crash: {answer}" if status is Status.CRASH else answer or error
+    return TestReport(count, total, Failure(first, brief(question), brief(given), brief(assertion)), seconds, status)
 
-    Raises:
-        _Unusable: That did not work.
+
+def _score(weight: int, passed: int, failed: int) -> int:
+    """Return the tests that an assertion is worth, of as many as it is by itself.
+
+    One that runs more often, because the program says so, is worth something only if it always holds.
     """
-    known = [
-        (question, str(answer.status), answer.value if answer.status is Status.OK else answer.cause)
-        for question, answer in zip(questions, answers, strict=False)
-    ]
-    names = tests.names
-    asserts = "\n".join(tests.asserts)
-    arguments = (tests.setup, asserts, list(names.of_program), names.of_modules, tests.entry_point, known, stop)
-    (result,) = run(Program(_PROGRAM, mode="call", entry_point="run_tests"), [arguments], _LIMITS)
-    if result.status is not Status.OK:
-        raise _Unusable(f"{result.status}: {result.cause}")
-    return result.value
+    return (
+        weight if passed + failed > weight and not failed else min(passed, weight) if passed + failed <= weight else 0
+    )

@@ -6,7 +6,7 @@ import ast
 import builtins
 import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
 Relation = Literal["==", "is", "true", "false"]
@@ -40,11 +40,13 @@ class Names(NamedTuple):
         of_program: Those that the program defines.
         of_modules: Those of modules that the statements use without importing them, with the modules' own names.
         has_assertion: Whether there is an assert statement at all.
+        refused: Why the statements cannot be run apart from a program; "" if they can.
     """
 
     of_program: tuple[str, ...]
     of_modules: dict[str, str]
     has_assertion: bool
+    refused: str = ""
 
 
 def asserted_calls(
@@ -159,7 +161,57 @@ def names_of(setup: str, asserts: str, entry_point: str | None) -> Names:
         if name in _IMPORTED_AS or name in sys.stdlib_module_names
     }
     of_program = {entry_point.partition(".")[0]} if entry_point else free - of_modules.keys()
-    return Names(tuple(sorted(of_program)), of_modules, has_assertion)
+    return Names(tuple(sorted(of_program)), of_modules, has_assertion, _refused(nodes, of_program))
+
+
+def _refused(nodes: Iterable[ast.AST], of_program: Collection[str]) -> str:
+    """Return what in the statements cannot be done apart from the program."""
+    for node in nodes:
+        imported: list[str | None] = []
+        if isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported = [node.module]
+        for name in imported:
+            if name is None or name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy"}:
+                return (
+                    f"they import {name!r}: the standard library and NumPy are there, and the program needs no import"
+                )
+        if isinstance(node, ast.ClassDef):
+            for base in node.bases:
+                if isinstance(base, ast.Name) and base.id in of_program:
+                    return f"their class {node.name!r} derives from {base.id!r}, which is the program's"
+    return ""
+
+
+def weights_of(source: str) -> tuple[int, ...]:
+    """Return for each assertion of a program how often it runs by itself, as its loops over literals and ranges say."""
+    weights: list[int] = []
+
+    def visit(node: ast.AST, times: int) -> None:
+        if isinstance(node, ast.Assert):
+            weights.append(times)
+        for name, value in ast.iter_fields(node):
+            is_repeated = isinstance(node, ast.For) and name == "body"
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    visit(child, times * _rounds(node.iter) if is_repeated else times)  # type: ignore[attr-defined]
+
+    visit(ast.parse(source), 1)
+    return tuple(weights)
+
+
+def _rounds(node: ast.expr) -> int:
+    """Return how often a loop over something runs, 1 where that is not known."""
+    match node:
+        case ast.List(members) | ast.Tuple(members) if not any(isinstance(member, ast.Starred) for member in members):
+            return max(len(members), 1)
+        case ast.Call(ast.Name("range"), [*arguments], []):
+            try:
+                return max(len(range(*map(_value, arguments))), 1)
+            except (ValueError, TypeError, SyntaxError, OverflowError):
+                return 1
+    return 1
 
 
 def _defined(nodes: Iterable[ast.AST]) -> set[str]:

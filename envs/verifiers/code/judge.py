@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ...base import Judgement, Verdict
-from ...sandbox import Limits, Program, Status
-from ...sandbox.open import AnySandbox, open_sandbox
+from ...sandbox import AnySandbox, Limits, Program, Status, open_sandbox
 from ..program_extraction import with_preamble
 from .assert_session import run_asserts
 from .run_tests import TestReport, brief, run_tests, source_of
 from .shared_cache import SharedCache
 from .tests import AssertTests, StdinTests, Tests
-from .values import DEFAULT_TOLERANCE, same_output, same_value
+from .values import DEFAULT_TOLERANCE, same_value
 
 RewardKind = Literal["all", "fraction"]
 
@@ -46,7 +45,7 @@ class Grading:
         tolerance: Relative tolerance of floats. By default 1e-9 for values that calls return, none for numbers in
             printed text; a number applies to both. Asserts say for themselves.
         limits: What a program may take for each test.
-        sandbox: The sandbox; see `envs.sandbox.open.open_sandbox`.
+        sandbox: The sandbox; see `envs.sandbox.open_sandbox`.
 
     Raises:
         ValueError: A value is out of range.
@@ -97,7 +96,7 @@ def outcome_of(program: str, tests: Tests, how: Grading) -> TestReport:
     Raises:
         SandboxUnavailable: No isolation works on this machine.
     """
-    key = hashlib.blake2b(program.encode("utf-8", "backslashreplace"), key=tests.key).digest()
+    key = hashlib.blake2b(program.encode("utf-8", "surrogatepass"), key=tests.key).digest()
     return _outcomes.get((key, how), lambda: _run(program, tests, how))
 
 
@@ -105,22 +104,21 @@ def _run(source: str, tests: Tests, how: Grading) -> TestReport:
     stop = how.reward == "all"
     if isinstance(tests, AssertTests):
         source = with_preamble(tests.imports, source)
-    run = sandbox_of(how.sandbox, source).run
+    sandbox = sandbox_of(how.sandbox, source)
     if isinstance(tests, StdinTests):
-        printed = tests.outputs
         return run_tests(
-            run,
+            sandbox,
             Program(source),
             tests.inputs,
-            lambda number, text: same_output(text, printed[number], tolerance=how.tolerance or 0.0),
+            lambda number, text: tests.is_right(number, text, how.tolerance or 0.0),
             how.limits,
-            describe=lambda number: (tests.inputs[number], printed[number]),
+            describe=lambda number: (tests.inputs[number], tests.outputs[number]),
             stop=stop,
         )
     if isinstance(tests, AssertTests):
         if tests.calls is None:
             statements = (tests.setup, *tests.asserts, *tests.names.of_modules.values())
-            return run_asserts(run, sandbox_of(how.sandbox, *statements).run, source, tests, how.limits, stop=stop)
+            return run_asserts(sandbox_of(how.sandbox, source, *statements), source, tests, how.limits, stop=stop)
         entry_point, calls = tests.calls
         inputs = [call.arguments for call in calls]
         expected = [source_of(call.expected) for call in calls]
@@ -139,7 +137,7 @@ def _run(source: str, tests: Tests, how: Grading) -> TestReport:
         return f"{entry_point}({', '.join(map(source_of, inputs[number]))})", expected[number]
 
     program = Program(source, "call", entry_point)
-    return run_tests(run, program, inputs, is_right, how.limits, describe=describe, stop=stop)
+    return run_tests(sandbox, program, inputs, is_right, how.limits, describe=describe, stop=stop)
 
 
 def _is_final(outcome: TestReport) -> bool:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from ...sandbox import Limits, Program, Result, Status
-from ...sandbox.types import Stop
+from ...sandbox import AnySandbox, Limits, Program, Result, Status
 
 _BRIEF = 300  # characters of an input or an output
-
-
-class Run(Protocol):
-    """Runs programs: `Sandbox.run`."""
-
-    def __hash__(self) -> int: ...
-
-    def __call__(
-        self,
-        program: Program,
-        inputs: Sequence[Any],
-        limits: Limits | None = None,
-        *,
-        stop_at: Collection[Status] = (),
-        stop: Stop | None = None,
-    ) -> tuple[Result, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +60,7 @@ class TestReport:
 
 
 def run_tests(
-    run: Run,
+    sandbox: AnySandbox,
     program: Program,
     inputs: Sequence[Any],
     is_right: Callable[[int, Any], bool],
@@ -89,7 +72,7 @@ def run_tests(
     """Run a program on every input and compare what it gives.
 
     Args:
-        run: Runs programs in the sandbox.
+        sandbox: Runs it.
         program: The program.
         inputs: The inputs.
         is_right: Whether a value is right for the input of that number.
@@ -103,7 +86,9 @@ def run_tests(
         verdicts[number] = result.status is Status.OK and is_right(number, result.value)
         return stop and not verdicts[number]
 
-    results = run_until(run, program, inputs, limits, stop_at=FAILED if stop else TOO_MUCH, stop=is_enough)
+    stop_at = _FAILED if stop else _TOO_MUCH
+    results = sandbox.run(program, inputs, limits, stop_at=stop_at, stop=is_enough)
+    results = tuple(result for result in results if result.status is not Status.NOT_RUN)
     seconds = sum(result.seconds for result in results)
     if results[-1].status is Status.INFRA_FAILURE:
         return TestReport.infra_failure(results[-1].cause)
@@ -113,20 +98,6 @@ def run_tests(
     number = passed.index(False)
     failure = Failure.of(number, describe(number)[0], results[number], describe(number)[1])
     return TestReport(sum(passed), len(inputs), failure, seconds, results[number].status)
-
-
-def run_until(
-    run: Run,
-    program: Program,
-    inputs: Sequence[Any],
-    limits: Limits,
-    *,
-    stop_at: Collection[Status],
-    stop: Stop | None = None,
-) -> tuple[Result, ...]:
-    """Return the results up to the one to stop at; see `Sandbox.run`."""
-    results = run(program, inputs, limits, stop_at=stop_at, stop=stop)
-    return tuple(result for result in results if result.status is not Status.NOT_RUN)
 
 
 def source_of(value: Any) -> str:
@@ -143,8 +114,8 @@ def brief(text: str, most: int = _BRIEF) -> str:
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
-TOO_MUCH = frozenset({Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT, Status.INFRA_FAILURE})
+_TOO_MUCH = frozenset({Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT, Status.INFRA_FAILURE})
 """After these a program is not tried on further inputs: each could cost as much again."""
 
-FAILED = frozenset(Status) - {Status.OK}
+_FAILED = frozenset(Status) - {Status.OK}
 """All endings that no value comes from."""

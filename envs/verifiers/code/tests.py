@@ -2,7 +2,7 @@
 
 A row gives them as one of
 
-    {"kind": "stdin", "inputs": ["2 3\\n"], "outputs": ["5\\n"]}
+    {"kind": "stdin", "inputs": ["2 3\\n"], "outputs": ["5\\n"]}   and "printing": "livecodebench" for its rule
     {"kind": "call", "entry_point": "add", "inputs": [[2, 3]], "outputs": [5]}
     {"kind": "assert", "setup": "", "asserts": ["assert add(2, 3) == 5"]}
 
@@ -16,18 +16,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ...sandbox import Program
 from ...sandbox.inside import codec
-from .asserts import AssertedCall, Names, asserted_calls, imports_of, names_of
+from .asserts import AssertedCall, Names, asserted_calls, imports_of, names_of, weights_of
+from .values import same_output, same_output_apps, same_output_livecodebench
 
 _MAX_VALUE_BYTES = 1 << 28
 _KEYS = {
-    "stdin": {"inputs", "outputs"},
+    "stdin": {"inputs", "outputs", "printing"},
     "call": {"entry_point", "inputs", "outputs"},
     "assert": {"setup", "asserts", "entry_point"},
 }
+
+
+Printing = Literal["", "apps", "livecodebench"]
 
 
 class _Tests:
@@ -39,10 +43,24 @@ class _Tests:
 
 @dataclass(frozen=True)
 class StdinTests(_Tests):
-    """Texts for standard input, and what should be printed."""
+    """Texts for standard input, and what should be printed.
+
+    Attributes:
+        inputs: The texts.
+        outputs: What should be printed for each.
+        printing: The benchmark whose rule says what counts as the same, or "" for none.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    printing: Printing = ""
+
+    def is_right(self, number: int, printed: str, tolerance: float) -> bool:
+        """Whether that is right for the input of that number."""
+        rule = {"apps": same_output_apps, "livecodebench": same_output_livecodebench}.get(self.printing)
+        expected = self.outputs[number]
+        is_same = same_output(printed, expected, tolerance=tolerance)
+        return is_same or (rule is not None and rule(printed, expected))
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,11 @@ class AssertTests(_Tests):
     def names(self) -> Names:
         """What the names in the statements stand for."""
         return names_of(self.setup, "\n".join(self.asserts), self.entry_point)
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        """For each assertion, in the setup and then the statements, how many tests it is worth."""
+        return weights_of(self.setup) + weights_of("\n".join(self.asserts))
 
     @cached_property
     def imports(self) -> str:
@@ -116,7 +139,12 @@ def read_tests(value: Any, place: str) -> Tests:
     if kind == "stdin":
         for key, texts in (("inputs", inputs), ("outputs", outputs)):
             _check_texts(texts, key, place)
-        return StdinTests(tuple(inputs), tuple(outputs))
+        printing = given.get("printing", "")
+        if printing not in get_args(Printing):
+            raise ValueError(
+                f"{place}: its tests have printing={_brief(printing)}: it must be 'apps' or 'livecodebench'"
+            )
+        return StdinTests(tuple(inputs), tuple(outputs), printing)
     return _call_tests(given.get("entry_point"), inputs, outputs, place)
 
 
@@ -149,6 +177,8 @@ def _assert_tests(given: Mapping[str, Any], place: str) -> AssertTests:
             raise ValueError(f"{place}: {_brief(text)} is no Python: {error}") from error
     if not tests.names.has_assertion:
         raise ValueError(f"{place}: nothing is asserted in {_brief(asserts[0])}: a program could only pass")
+    if tests.calls is None and tests.names.refused:
+        raise ValueError(f"{place}: its tests cannot be run: {tests.names.refused}")
     if tests.calls is None and not tests.names.of_program:
         raise ValueError(f"{place}: {_brief(asserts[0])} does not call anything that a program could define")
     return tests

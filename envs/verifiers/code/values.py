@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from fractions import Fraction
 from itertools import zip_longest
 from typing import Any
 
@@ -53,6 +54,42 @@ def same_output(got: str, expected: str, *, tolerance: float = 0.0) -> bool:
     return all(one == other or (tolerance > 0 and _same_words(one, other, tolerance)) for one, other in pairs)
 
 
+def same_output_apps(got: str, expected: str) -> bool:
+    """Whether a program printed what was expected, as the grader of APPS has it.
+
+    Whitespace at both ends of lines and blank lines do not count; lines that are numbers may differ a little. That the
+    published one also takes words and lines in any order is left out: it pays wrong programs.
+    """
+    pairs = zip_longest(*([line.strip() for line in text.split("\n") if line.strip()] for text in (got, expected)))
+    return all(one == other or _close(one, other) for one, other in pairs)
+
+
+def same_output_livecodebench(got: str, expected: str) -> bool:
+    """Whether a program printed what was expected, as the grader of LiveCodeBench has it.
+
+    Whitespace at both ends of lines and of the text does not count; lines of numbers compare as decimals do: 1.0 is 1.
+    """
+    pairs = zip_longest(*([line.strip() for line in text.strip().split("\n")] for text in (got, expected)))
+    return all(one == other or _same_decimals(one, other) for one, other in pairs)
+
+
+def _close(got: str | None, expected: str | None) -> bool:
+    try:
+        one, other = float(got or ""), float(expected or "")
+    except ValueError:
+        return False
+    return abs(one - other) <= 1e-8 + 1e-5 * abs(other)
+
+
+def _same_decimals(got: str | None, expected: str | None) -> bool:
+    if got is None or expected is None:
+        return False
+    try:
+        return [*map(Decimal, got.split())] == [*map(Decimal, expected.split())]
+    except ArithmeticError:  # a word is no number
+        return False
+
+
 def _lines(text: str) -> list[str]:
     lines = [line.rstrip() for line in text.split("\n")]
     while lines and not lines[-1]:
@@ -79,11 +116,12 @@ def _same_printed_number(got: str | None, expected: str | None, tolerance: float
 
 
 def _same_number(got: Any, expected: Any, tolerance: float) -> bool:
-    if not isinstance(got, (int, float, complex)) or not isinstance(expected, (int, float, complex)):
-        return False
     if got == expected:
         return True
     try:
+        got = float(got) if isinstance(got, (Decimal, Fraction)) else got
+        if not isinstance(got, (int, float, complex)) or not isinstance(expected, (int, float, complex)):
+            return False
         if isinstance(got, complex) or isinstance(expected, complex):
             difference = abs(got - expected)
             return math.isfinite(difference) and difference <= tolerance * max(abs(got), abs(expected))

@@ -4,6 +4,8 @@ import json
 import math
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from decimal import Decimal
+from enum import IntEnum, StrEnum
 from fractions import Fraction
 
 import numpy as np
@@ -91,6 +93,11 @@ class List(list):
 
 
 Pair = namedtuple("Pair", "a b")
+Number = IntEnum("Number", "ONE TWO")
+
+
+class Letter(StrEnum):
+    A = "a"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +109,6 @@ Pair = namedtuple("Pair", "a b")
             Str("x"),
             List(),
             Liar(),
-            Pair(1, 2),
-            Fraction(1, 2),
             deque(),
             range(3),
             iter([]),
@@ -128,6 +133,11 @@ def test_anything_else_is_no_value(value):
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
+        (Pair(1, Pair(2, 3)), (1, (2, 3))),
+        (Number.ONE, 1),
+        (Letter.A, "a"),
+        (Fraction(1, 2), Fraction(1, 2)),
+        (Decimal("0.10"), Decimal("0.10")),
         (np.int64(3), 3),
         (np.uint8(200), 200),
         (np.float32(0.5), 0.5),

@@ -16,12 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from envs.sandbox import Limits, Program, Sandbox, SandboxUnavailable, Status
+from envs.sandbox import Limits, Program, Sandbox, SandboxUnavailable, Status, open_sandbox
 from envs.sandbox.fusion import sandbox as fusion
 from envs.sandbox.fusion import servers
 from envs.sandbox.fusion.sandbox import FusionSandbox
 from envs.sandbox.inside import frames
-from envs.sandbox.open import open_sandbox
 from envs.verifiers.code.run_tests import run_tests
 
 from ...support.fusion_server import run_code, serving
@@ -126,6 +125,19 @@ def test_results_are_those_of_home(farm, program, inputs, given):
     assert all(r.cause for r in results if r.status is not Status.OK)
 
 
+def test_two_programs_talk(farm):
+    ask = Program(
+        "def main(exchange, n):\n    exchange(None)\n    return [exchange(i) for i in range(n)]", "dialog", "main"
+    )
+    echo = Program(
+        "def main(exchange, k):\n    x = exchange(0)\n    while x < 2: x = exchange(x * k)", "dialog", "main"
+    )
+    one, other = farm.converse(ask, echo, ([2], [5]), (QUICK, QUICK))
+    assert one.value == [0, 5] and other.status is Status.NOT_RUN
+    one, other = farm.converse(ask, echo, ([4], [5]), (QUICK, QUICK))
+    assert one.value == [0, 5, None, None] and (other.status, other.value) == (Status.OK, None)
+
+
 def test_stops_at_the_first_failure(farm):
     program, inputs = Program("print(1 // int(input()))"), list("1021")
     for settings in ({"stop_at": {Status.CRASH}}, {"stop": lambda number, result: result.status is Status.CRASH}):
@@ -205,8 +217,8 @@ def test_the_request_holds_program_and_inputs(small, server):
     small.run(DOUBLE, [[3], [4]])
     (request,) = server.requests
     sent = json.loads(request["stdin"])
-    assert sorted(sent) == ["filter", "machine", "nonce", "packages", "task"]
-    task = base64.b64decode(sent["task"])
+    assert sorted(sent) == ["filter", "machine", "nonce", "packages", "tasks"]
+    task = base64.b64decode(sent["tasks"][0])
     fields = json.loads(frames.read(io.BytesIO(task).read, 1 << 20))
     assert sorted(fields) == ["entry_point", "isolate_inputs", "lengths", "limits", "mode", "stop_at"]
     assert task.endswith(b'def f(x): return x * 2{"tuple":[3]}{"tuple":[4]}')
@@ -362,7 +374,7 @@ def test_an_outage(monkeypatch, caplog):
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 1 and f"http://127.0.0.1:{port} is down (ConnectError" in warnings[0]
     outcome = run_tests(
-        farm.run, DOUBLE, [[1]], lambda number, value: False, QUICK, describe=lambda number: ("", ""), stop=True
+        farm, DOUBLE, [[1]], lambda number, value: False, QUICK, describe=lambda number: ("", ""), stop=True
     )
     assert outcome.status is Status.INFRA_FAILURE
     with serving(port):
@@ -431,6 +443,10 @@ def test_the_filter_of_another_machine_is_not_used(server, monkeypatch):
         "fusion+http://a?workers=many",
         "fusion+http://a?retries=3",
         "fusion+http://a#b",
+        "fusion+http://a@b@c",
+        "fusion+http://a b:8080",
+        "fusion+http://a:8080\r\nHost: b",
+        "fusion+http://a:8080:9090",
     ],
 )
 def test_addresses_are_checked(address):

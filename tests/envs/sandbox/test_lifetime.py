@@ -220,7 +220,7 @@ def test_unsafe_is_named_in_every_line(caplog):
 def test_the_probes_find_what_is_not_prevented():
     """The same attempts as before every start, where nothing is in their way."""
     with Sandbox("unsafe") as sandbox:
-        held = " ".join(escapes(sandbox.run))
+        held = " ".join(escapes(sandbox._run))
     for name in ("opening a socket", "reading a file", "starting a process", "writing a file", "sharing memory"):
         assert name in held
 

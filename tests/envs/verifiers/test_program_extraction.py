@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.verifiers.code.values import same_output, same_value
+from envs.verifiers.code.values import same_output, same_output_apps, same_output_livecodebench, same_value
 from envs.verifiers.program_extraction import completed_function, fenced_blocks, fenced_program, with_preamble
 
 # --- extraction
@@ -32,6 +32,15 @@ from envs.verifiers.program_extraction import completed_function, fenced_blocks,
         ('````python\ns = """\n```\n"""\n````', 's = """\n```\n"""\n'),
         ("<think>```python\nx = 0\n```</think>\n```python\nx = 1\n```", "x = 1\n"),
         ("thinking</think>```python\nx = 1\n```", "x = 1\n"),
+        ("<think>```python\nx = 0\n</think>\n```python\nx = 1\n```", "x = 1\n"),
+        ("```python\nx = '<think>'\n```", "x = '<think>'\n"),
+        ("<think>a</think>```python\nx = '</think>'\n```", "x = '</think>'\n"),
+        ("```python3.11\nx = 1\n```", "x = 1\n"),
+        ("```python:main.py\nx = 1\n```", "x = 1\n"),
+        ("```python\nx = 1\n```\n```python-repl\n>>> x\n```", "x = 1\n"),
+        ("```python\nx = 1\n    ```", "x = 1\n"),
+        ("```python\nx = 1\n\t```\nDone.", "x = 1\n"),
+        ("```python\nx = 0\n    ```\nBetter:\n```python\nx = 1\n```", "x = 1\n"),
     ],
 )
 def test_programs(answer, program):
@@ -54,6 +63,7 @@ def test_programs(answer, program):
         "```print(1)```",
         "<think>```python\nx = 1\n```",
         "```python\nx = 1\n```\n<think>Is that right?",
+        "```python\nx = 1\n```\n" * 60_000,
     ],
 )
 def test_no_program(answer):
@@ -94,8 +104,16 @@ def test_completed_function(answer, body):
 
 
 def test_a_preamble_leaves_future_imports_first():
-    program = with_preamble("import math\n", "'''Doc.'''\nfrom __future__ import annotations\nx: Y = math.pi")
-    exec(compile(program, "program", "exec"), {})
+    for names in (
+        "annotations",
+        "(annotations)",
+        "(\n  annotations,  # all\n)",
+        "annotations  # all",
+        "\\\n annotations",
+    ):
+        program = with_preamble("import math\n", f"'''Doc.'''\nfrom __future__ import {names}\nx: Y = math.pi")
+        exec(compile(program, "program", "exec"), {})
+    exec(compile(with_preamble("N = 1", "\ufefffrom __future__ import annotations; x: Y = N"), "program", "exec"), {})
     assert with_preamble(" \n", "x = 1") == "x = 1"
 
 
@@ -184,3 +202,25 @@ def test_tolerance_of_values():
 )
 def test_same_output(got, expected, tolerance, is_same):
     assert same_output(got, expected, tolerance=tolerance) is is_same
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "by_apps", "by_livecodebench"),
+    [
+        (" 4", "4", True, True),
+        ("1.0\n", "1", True, True),
+        ("0.50 2", "0.5 2", False, True),
+        ("1e3", "1000", True, True),
+        ("1\n\n2", "1\n2", True, False),
+        ("\n1\n", "1", True, True),
+        ("0.333333", "0.3333333", True, False),
+        ("x 1.0", "x 1", False, False),
+        ("2 1", "1 2", False, False),
+        ("1\n2", "1", False, False),
+        ("", "1", False, False),
+        ("nan", "5", False, False),
+    ],
+)
+def test_printing_rules_of_benchmarks(got, expected, by_apps, by_livecodebench):
+    assert same_output_apps(got, expected) is by_apps
+    assert same_output_livecodebench(got, expected) is by_livecodebench

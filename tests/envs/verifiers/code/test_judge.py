@@ -1,5 +1,6 @@
 """Tests of programs: read, run in the sandbox, judged outside of it."""
 
+import os
 import re
 import sys
 import threading
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from envs.sandbox import Limits, Result, Sandbox, Status
+from envs.sandbox.zygote_client import Channel
 from envs.verifiers.code.asserts import AssertedCall
 from envs.verifiers.code.judge import Grading, judge, outcome_of
 from envs.verifiers.code.shared_cache import SharedCache
@@ -275,7 +277,7 @@ def test_programs_that_satisfy_asserts(program, setup, asserts):
             "timeout",
         ),
         ("def f(x): return x[0]", ["y = f([1])[0]\nassert y == 1"], "wrong"),
-        ("def f(x): x.append(1)", ["x = []\nf(x)\nassert x == [1] or f(x)"], "wrong"),
+        ("def f(x): x = x + [1]", ["x = []\nf(x)\nassert x == [1] or f(x)"], "wrong"),
     ],
 )
 def test_programs_that_fail_asserts(program, asserts, expected):
@@ -285,14 +287,8 @@ def test_programs_that_fail_asserts(program, asserts, expected):
 @pytest.mark.parametrize(
     ("asserts", "cause"),
     [
-        (
-            ["import time\nassert f(time.time_ns()) or True or f(1)"],
-            "the tests asked other questions in each of 20 runs",
-        ),
         (["import os\nos._exit(0)\nassert f(1)"], "the tests cannot be run: crash"),
         (["if False:\n    assert f(1)"], "the tests cannot be run: they ask nothing of the program"),
-        (["assert f(1) == 1", "assert f(lambda: 1)"], "the tests cannot be run: crash: CannotBeSent: a function"),
-        (["import threading\nassert f(threading.Lock())"], "the tests cannot be run: crash: CannotBeSent: a lock"),
     ],
 )
 def test_asserts_that_cannot_be_run_are_no_fault_of_the_program(asserts, cause):
@@ -305,21 +301,66 @@ def test_fractions_of_asserts_count_each_assertion():
     found = judge("def f(x): return x if x < 7 else 0", tests, Grading("fraction"))
     assert (found.accuracy, found.details["tests_passed"], found.details["tests"]) == (0.7, 7, 10)
     assert found.cause == "test 8 of 10: 'f(7)' gave '0'"
-    found = judge("def f(x): return x if x < 1 else exit()", tests, Grading("fraction"))
-    assert (found.accuracy, found.details["tests"]) == (0.1, 10)
+    for ending in ("exit()", "__import__('os')._exit(0)"):
+        found = judge(f"def f(x): return x if x < 1 else {ending}", tests, Grading("fraction"))
+        assert (found.accuracy, found.details["tests"]) == (0.1, 10)
+
+
+def test_the_tests_say_what_each_assertion_is_worth():
+    """A program that makes an assertion run more often wins nothing by it."""
+    tests = asserting("for x in f(3):\n    assert x < 3", "assert len(f(3)) == 3")
+    assert judge("def f(n): return range(n)", tests, Grading("fraction")).accuracy == 1
+    assert judge("def f(n): return [0] * 10_000", tests, Grading("fraction")).accuracy == 0.5
+    assert judge("def f(n): return [0] * 10_000 + [9]", tests, Grading("fraction")).accuracy == 0
+
+
+def test_one_budget_over_all_tests():
+    slow = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x"
+    limits = Limits(total_seconds=1.0)
+    for tests in (
+        calling("f", *[([x], x) for x in range(20)]),
+        asserting(*[f"assert f({x}) + 0 == {x}" for x in range(20)]),
+    ):
+        for reward in ("all", "fraction"):
+            found = judge(slow, tests, Grading(reward, limits=limits))
+            assert found.verdict == "timeout" and found.accuracy <= 0.2 and found.details["seconds"] < 10
+    found = judge("import time\ntime.sleep(0.4)", printing(*[("", "")] * 20), Grading(limits=limits))
+    assert found.verdict == "timeout" and found.details["tests_passed"] <= 2
+
+
+def test_programs_that_differ_in_surrogates_are_different():
+    tests = calling("f", ([], 1))
+    assert verdict("def f(): return len('\ud800')", tests) == "correct"
+    assert verdict("def f(): return len('\\\\ud800')", tests) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("setup", "asserts", "message"),
+    [
+        ("import pytest", ["with pytest.raises(ValueError):\n    f(1)\nassert f(2)"], "they import 'pytest'"),
+        ("from solution import f", ["assert f(1) > 0"], "they import 'solution'"),
+        ("class D(Animal):\n    pass", ["assert D().legs == 4"], "their class 'D' derives from 'Animal'"),
+    ],
+)
+def test_rows_whose_tests_cannot_be_run_are_refused(setup, asserts, message):
+    with pytest.raises(ValueError, match=f"row 0: its tests cannot be run: {message}"):
+        asserting(*asserts, setup=setup)
 
 
 def test_a_program_never_meets_its_tests(monkeypatch):
-    """Whatever is sent along with the program holds inputs, and nothing of what is expected."""
-    sent = []
-    run = Sandbox.run
+    """Whatever is sent to where the program runs holds inputs, and nothing of what is expected."""
+    sent, channels = [], {}
+    send = Channel.send
 
-    def spy(self, program, inputs, limits=None, **settings):
-        if "SECRET_PROGRAM" in program.source:
-            sent.append(repr((program, inputs)))
-        return run(self, program, inputs, limits, **settings)
+    def spy(self, file):
+        text = os.pread(file, 1 << 20, 0).decode()
+        if "lengths" in text[:100]:  # the beginning of a task
+            channels[self] = "SECRET_PROGRAM" in text
+        if channels[self]:
+            sent.append(text.partition("SECRET_PROGRAM")[2] or text)
+        send(self, file)
 
-    monkeypatch.setattr(Sandbox, "run", spy)
+    monkeypatch.setattr(Channel, "send", spy)
     program = "def f(x): return 'SECRET_PROGRAM'"
     for tests in (
         printing(("in1", "31337")),

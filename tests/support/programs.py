@@ -1,0 +1,332 @@
+"""Programs with their tests, hostile and honest, beyond one function of numbers: objects, exceptions, files, text.
+
+Each is (tests, program); tests are the statements of an assert test, or (input, output) for a program that prints.
+"""
+
+# ruff: noqa: E501  # a program is one line
+from __future__ import annotations
+
+VECTOR = """
+class V:
+    def __init__(self, x, y): self.x, self.y = x, y
+    def __repr__(self): return f'V({self.x}, {self.y})'
+    def __add__(self, other): return V(self.x + other.x, self.y + other.y)
+    def __mul__(self, k): return V(self.x * k, self.y * k)
+    def __eq__(self, other): return isinstance(other, V) and (self.x, self.y) == (other.x, other.y)
+    def __hash__(self): return hash((self.x, self.y))
+    def __lt__(self, other): return (self.x, self.y) < (other.x, other.y)
+    def __bool__(self): return bool(self.x or self.y)
+    def __abs__(self): return (self.x ** 2 + self.y ** 2) ** 0.5
+    def __neg__(self): return V(-self.x, -self.y)
+    def __iter__(self): return iter((self.x, self.y))
+    def __len__(self): return 2
+    def __contains__(self, x): return x in (self.x, self.y)
+    def __getitem__(self, i): return (self.x, self.y)[i]
+    def __call__(self, t): return V(self.x + t, self.y + t)
+    def __enter__(self): return self
+    def __exit__(self, *error): self.x = 0
+    @property
+    def norm(self): return abs(self)
+    @classmethod
+    def origin(cls): return cls(0, 0)
+    @staticmethod
+    def dot(a, b): return a.x * b.x + a.y * b.y
+"""
+
+HONEST: dict[str, tuple[object, str]] = {
+    "operators": (
+        ["assert V(1, 2) * 3 == V(3, 6)", "assert -V(1, 2) == V(-1, -2)", "assert abs(V(3, 4)) == 5"],
+        VECTOR,
+    ),
+    "comparison": (
+        ["assert V(1, 2) < V(2, 0)", "assert V(1, 2) != V(1, 3)", "assert sorted([V(2, 0), V(1, 5)])[0].x == 1"],
+        VECTOR,
+    ),
+    "truth and length": (["assert V(1, 0)", "assert not V(0, 0)", "assert len(V(1, 2)) == 2"], VECTOR),
+    "hashes": (
+        ["assert len({V(1, 2), V(1, 2), V(2, 1)}) == 2", "d = {V(1, 2): 'a'}\nassert d[V(1, 2)] == 'a'"],
+        VECTOR,
+    ),
+    "unpacking": (["x, y = V(5, 6)\nassert (x, y) == (5, 6)", "assert max(V(5, 6)) == 6 and 5 in V(5, 6)"], VECTOR),
+    "text": (
+        ["assert repr(V(1, 2)) == 'V(1, 2)'", "assert f'{V(1, 2)}' == 'V(1, 2)'", "assert '%s' % V(1, 2) == 'V(1, 2)'"],
+        VECTOR,
+    ),
+    "kinds of methods": (
+        ["assert V.origin() == V(0, 0)", "assert V.dot(V(1, 2), V(3, 4)) == 11", "assert V(3, 4).norm == 5"],
+        VECTOR,
+    ),
+    "called and entered": (
+        ["assert V(1, 2)(1) == V(2, 3)", "with V(1, 2) as v:\n    assert v.x == 1\nassert v.x == 0"],
+        VECTOR,
+    ),
+    "types": (
+        [
+            "assert type(V(1, 2)) is V",
+            "assert V(1, 2).__class__.__name__ == 'V'",
+            "assert isinstance(V(0, 0), (int, V))",
+        ],
+        VECTOR,
+    ),
+    "attributes": (
+        [
+            "v = V(1, 2)\nv.x = 7\nassert v.x == 7 and hasattr(v, 'y') and not hasattr(v, 'z')",
+            "assert getattr(v, 'z', 3) == 3",
+        ],
+        VECTOR,
+    ),
+    "same object": (
+        ["assert S() is S()", "assert S() == S()"],
+        "class S:\n    one = None\n    def __new__(cls):\n        cls.one = cls.one or super().__new__(cls)\n        return cls.one",
+    ),
+    "own exception": (
+        [
+            "try:\n    withdraw(10, 20)\n    assert False\nexcept Broke as e:\n    assert str(e) == 'short of 10' and e.amount == 10",
+            "assert withdraw(20, 10) == 10",
+        ],
+        "class Broke(Exception):\n    def __init__(self, n):\n        super().__init__(f'short of {n}')\n        self.amount = n\n"
+        "def withdraw(a, b):\n    if b > a: raise Broke(b - a)\n    return a - b",
+    ),
+    "subclass of an exception": (
+        [
+            "import json\ntry:\n    load('{')\n    assert False\nexcept ValueError as e:\n    assert 'column' in str(e)",
+            "try:\n    load('[')\nexcept json.JSONDecodeError:\n    pass\nelse:\n    assert False",
+        ],
+        "import json\ndef load(s): return json.loads(s)",
+    ),
+    "exit is expected": (
+        ["try:\n    stop(3)\n    assert False\nexcept SystemExit as e:\n    assert e.code == 3"],
+        "import sys\ndef stop(n): sys.exit(n)",
+    ),
+    "end of an iterator": (
+        [
+            "it = count(2)\nassert next(it) == 0 and next(it) == 1\ntry:\n    next(it)\n    assert False\nexcept StopIteration:\n    pass",
+            "assert next(count(0), None) is None",
+        ],
+        "def count(n): yield from range(n)",
+    ),
+    "endless generator": (
+        [
+            "from itertools import islice\nassert list(islice(primes(), 5)) == [2, 3, 5, 7, 11]",
+            "for p in primes():\n    if p > 20: break\nassert p == 23",
+        ],
+        "def primes():\n    n = 2\n    while True:\n        if all(n % k for k in range(2, n)): yield n\n        n += 1",
+    ),
+    "closures": (
+        ["c = counter()\nassert c() == 1 and c() == 2", "d = counter()\nassert d() == 1"],
+        "def counter():\n    n = 0\n    def step():\n        nonlocal n\n        n += 1\n        return n\n    return step",
+    ),
+    "callbacks that call back": (
+        [
+            "assert apply(lambda x: double(x) + 1, [1, 2]) == [3, 5]",
+            "seen = []\neach(seen.append, 'ab')\nassert seen == ['a', 'b']",
+        ],
+        "def double(x): return 2 * x\ndef apply(f, xs): return [f(x) for x in xs]\ndef each(f, xs):\n    for x in xs: f(x)",
+    ),
+    "decorator with arguments": (
+        [
+            "calls = []\n@retry(3)\ndef flaky():\n    calls.append(1)\n    if len(calls) < 3: raise ValueError('no')\n    return 'yes'\nassert flaky() == 'yes' and len(calls) == 3"
+        ],
+        "import functools\ndef retry(n):\n    def wrap(f):\n        @functools.wraps(f)\n        def again(*a):\n            for k in range(n):\n                try: return f(*a)\n                except ValueError:\n                    if k == n - 1: raise\n        return again\n    return wrap",
+    ),
+    "in place": (
+        [
+            "g = [[1, 2], [3, 4]]\nrotate(g)\nassert g == [[3, 1], [4, 2]]",
+            "d = {}\nput(d, 'a', 1)\nassert d == {'a': 1}",
+            "x = [2, 1]\nassert order(x) is x",
+        ],
+        "def rotate(g): g[:] = [list(r) for r in zip(*g[::-1])]\ndef put(d, k, v): d[k] = v\ndef order(x):\n    x.sort()\n    return x",
+    ),
+    "values of the library": (
+        [
+            "import datetime, decimal, fractions, collections",
+            "assert f(0) == fractions.Fraction(1, 2) and f(0) + 1 == 1.5",
+            "assert f(1) == decimal.Decimal('0.10')",
+            "assert f(2) - datetime.date(2020, 1, 1) == datetime.timedelta(1)",
+            "assert f(3)['x'] == 0 and f(3).most_common(1) == [('a', 2)]",
+            "assert f(4).x == 1 and f(4) == (1, 2) and f(4)._asdict() == {'x': 1, 'y': 2}",
+            "assert f(5) == 1 and f(5).name == 'ONE'",
+        ],
+        "import datetime, decimal, fractions, collections, enum\nP = collections.namedtuple('P', 'x y')\nclass E(enum.IntEnum):\n    ONE = 1\ndef f(n): return [fractions.Fraction(1, 2), decimal.Decimal('0.1'), datetime.date(2020, 1, 2), collections.Counter('aab'), P(1, 2), E.ONE][n]",
+    ),
+    "constants": (
+        ["assert result == 4.0", "assert f(2) == MOD", "bump()\nassert total == 1"],
+        "MOD = 10 ** 9 + 7\nresult = 4.0\ntotal = 0\ndef f(x): return MOD\ndef bump():\n    global total\n    total += 1",
+    ),
+    "coroutines": (
+        [
+            "import asyncio\nasync def main():\n    return await asyncio.gather(f(1), f(2))\nassert asyncio.run(main()) == [2, 4]"
+        ],
+        "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return 2 * x",
+    ),
+    "a class of the tests": (
+        [
+            "class Node:\n    def __init__(self, v, n=None): self.v, self.n = v, n",
+            "assert total(Node(1, Node(2))) == 3",
+            "n = Node(1)\ngrow(n)\nassert n.v == 2",
+        ],
+        "def total(n): return n.v + (total(n.n) if n.n else 0)\ndef grow(n): n.v += 1",
+    ),
+    "arrays": (
+        [
+            "import numpy as np",
+            "assert (f(2) == np.eye(2)).all()",
+            "assert f(3).shape == (3, 3) and f(2).sum() == 2",
+            "assert np.array_equal(f(2), np.eye(2))",
+        ],
+        "import numpy as np\ndef f(n): return np.eye(n)",
+    ),
+    "big integers": (("10\n", "1" + "0" * 9000 + "\n"), "print(int(input()) ** 9000)"),
+    "a big integer read": (("1" + "0" * 5000 + "\n", "1\n"), "print(int(input()) % 9)"),
+    "standard input by name": (
+        ("3\n4\n", "7\n"),
+        "from pathlib import Path\nprint(sum(map(int, Path('/dev/stdin').read_text().split())))",
+    ),
+    "standard output by name": (("", "hi\n"), "with open('/dev/stdout', 'w') as out: out.write('hi\\n')"),
+    "closed output": (("", "hi\n"), "import sys\nprint('hi')\nsys.stdout.close()"),
+    "output in a wrapper": (
+        ("", "hi\n"),
+        "import sys, io\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, 'utf-8', write_through=False)\nprint('hi')",
+    ),
+    "redirected and restored": (
+        ("", "HI\n"),
+        "import io, sys, contextlib\nb = io.StringIO()\nwith contextlib.redirect_stdout(b): print('hi')\nprint(b.getvalue().upper(), end='')",
+    ),
+    "deep recursion": (
+        ("", "50000\n"),
+        "import sys, resource\nresource.setrlimit(resource.RLIMIT_STACK, (1 << 26, resource.getrlimit(resource.RLIMIT_STACK)[1]))\nsys.setrecursionlimit(10 ** 6)\ndef d(n): return n and 1 + d(n - 1)\nprint(d(50000))",
+    ),
+    "five megabytes": (("", "x" * 5_000_000), "print('x' * 5_000_000)"),
+    "event loop with threads": (
+        ("", "3\n"),
+        "import asyncio\nasync def main(): print(await asyncio.to_thread(lambda: 3))\nasyncio.run(main())",
+    ),
+}
+
+HOSTILE: dict[str, tuple[object, str]] = {
+    "equal to all of its kind": (
+        ["assert V(1, 2) + V(3, 4) == V(4, 6)"],
+        VECTOR.replace("(self.x, self.y) == (other.x, other.y)", "True"),
+    ),
+    "equal to everything": (
+        ["assert V(1, 2) == V(1, 2)", "assert V(1, 2) + V(3, 4) == V(4, 6)"],
+        VECTOR.replace("isinstance(other, V) and (self.x, self.y) == (other.x, other.y)", "True"),
+    ),
+    "contains everything": (["assert 2 in V(1, 2)"], VECTOR.replace("x in (self.x, self.y)", "True")),
+    "object for a number": (
+        ["assert abs(f(1) - 4242) < 1e-6"],
+        "class X:\n    def __sub__(s, o): return 0.0\n    __rsub__ = __sub__\ndef f(x): return X()",
+    ),
+    "object for a number in a list": (
+        ["assert sorted(f(1)) == [1, 2, 991]"],
+        "class X(int):\n    def __eq__(s, o): return True\n    def __lt__(s, o): return True\n    __hash__ = int.__hash__\ndef f(x): return [X(), X(), X()]",
+    ),
+    "tuple that is equal to everything": (
+        ["assert f(1) == (4242, 1)"],
+        "from collections import namedtuple\nclass P(namedtuple('P', 'x y')):\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return P(1, 2)",
+    ),
+    "enumeration that is equal to everything": (
+        ["assert f(1) == 4242"],
+        "import enum\nclass E(enum.IntEnum):\n    A = 1\n    def __eq__(s, o): return True\n    __hash__ = int.__hash__\ndef f(x): return E.A",
+    ),
+    "end of iteration in all": (
+        ["assert all(f(x) == 4242 for x in [1, 2])", "assert all(map(lambda x: f(x) == 4242, [1]))"],
+        "def f(x): raise StopIteration",
+    ),
+    "end of iteration in sum": (["assert sum(map(f, [0, 1])) == 0"], "def f(x): raise StopIteration(0)"),
+    "own end of iteration": (["assert all(map(f, [1, 2]))"], "class Stop(StopIteration): pass\ndef f(x): raise Stop"),
+    "exit with success": (["assert f(1) == 4242"], "import os\ndef f(x): os._exit(0)"),
+    "no index in a loop": (
+        [
+            "class L:\n    def __getitem__(self, i): return f(i)\nfor x in L():\n    assert x == 4242\n    break\nelse:\n    assert False, 'nothing'"
+        ],
+        "def f(i): raise IndexError",
+    ),
+    "false class": (
+        ["assert isinstance(f(1), int) and f(1) == 4242"],
+        "class X:\n    __class__ = int\n    def __eq__(s, o): return True\ndef f(x): return X()",
+    ),
+    "reads the statements": (
+        ["assert g(lambda: 1) == 4242"],
+        "def g(f):\n    import gc\n    for name in ('__globals__', '__code__', '__closure__', '__self__', '__dict__'):\n        try: return getattr(f, name)['_passed'](0)\n        except Exception: pass\n    return f",
+    ),
+    "calls what counts": (
+        ["def h(x):\n    assert x == 4242\nf(h)"],
+        "def f(h):\n    try: h.__globals__['_passed'](0)\n    except Exception: pass\n    h(1)",
+    ),
+    "object with every attribute": (
+        ["assert f(1).value == 4242", "assert f(1).x.y() == 7"],
+        "class X:\n    def __getattr__(s, n): return s\n    def __call__(s, *a): return s\n    def __eq__(s, o): return True\ndef f(x): return X()",
+    ),
+    "too many answers": (
+        ["assert f(1) == 4242"],
+        "import os\ndef f(x):\n    for n in range(3, 9):\n        try: os.write(n, b'\\0\\0\\0\\x20' + b'q' * 99)\n        except OSError: pass\n    return 4242",
+    ),
+    "talks in its harness's place": (
+        ["assert f(1) == 4242"],
+        "import sys\ndef f(x):\n    g = sys._getframe()\n    while g:\n        if 'exchange' in g.f_locals:\n            g.f_locals['exchange'](['value', ['mine', 0, 'object', ['pickle', b'']]])\n        g = g.f_back",
+    ),
+    "takes the place of a function": (
+        ["assert abs(f(1) - 4242) < 1"],
+        "import sys\ng = sys._getframe()\nwhile g:\n    if 'names' in g.f_locals: g.f_locals['names'].append('abs')\n    g = g.f_back\ndef abs(x): return 0\ndef f(x): return 1",
+    ),
+    "evaluates among the statements": (
+        ["assert f(1) == 4242"],
+        "import sys\ndef f(x):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    for name in ('eval', 'exec', 'open', '__import__'):\n        g.f_locals['exchange'](['do', 'call', [['type', name], ['list', 'sys'], ['dict', [], []]]])\n    return [*map(str, range(3))]",
+    ),
+    "asks for objects it was not given": (
+        ["assert g(lambda: 1) == 4242"],
+        "import sys\ndef g(h):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    for n in range(3):\n        for op in ('getattr', 'setattr', 'call', 'getitem', 'str'):\n            g.f_locals['exchange'](['do', op, [['yours', n], '__globals__', 1]])\n    return 1",
+    ),
+    "numbers that collide": (
+        ["assert set(f(1)) == {1}"],
+        "def f(x): return [i * ((1 << 61) - 1) for i in range(60_000)]",
+    ),
+    "numbers that collide as keys": (
+        ["assert len({x: 1 for x in f(1)}) == 1"],
+        "def f(x): return [i * ((1 << 61) - 1) for i in range(60_000)]",
+    ),
+    "other answers every time": (
+        ["while f(1) != 4242:\n    pass\nassert f(1) == 4242"],
+        "import itertools\nc = itertools.count()\ndef f(x): return -next(c)",
+    ),
+    "threads that ignore the limit": (
+        ("", "4242\n"),
+        "import signal, threading, hashlib\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ndef burn():\n    while True: hashlib.sha256(b'x' * 10 ** 6)\nfor _ in range(16): threading.Thread(target=burn).start()",
+    ),
+    "limit lowered": (
+        ("", "4242\n"),
+        "import resource\nfor k in range(16):\n    try: resource.setrlimit(k, (1, 1))\n    except (ValueError, OSError): pass\nwhile True: pass",
+    ),
+    "limit of the stack lowered": (
+        ["assert f(1) == 4242"],
+        "import resource\nresource.setrlimit(resource.RLIMIT_STACK, (4096, 4096))\ndef f(x): return f(x)",
+    ),
+    "sleeps through its tests": (
+        ["for i in range(40):\n    assert f(i) == i"],
+        "import time\ndef f(x):\n    time.sleep(0.5)\n    return x",
+    ),
+    "endless callbacks": (["assert f(lambda x: x) == 4242"], "def f(g):\n    while True: g(1)"),
+    "endless generator": (["assert sum(f()) == 4242"], "def f():\n    while True: yield 0"),
+    "a million deep": (
+        ["assert f(1) == [4242]"],
+        "def f(x):\n    a = []\n    for _ in range(10 ** 6): a = [a]\n    return a",
+    ),
+    "holds itself": (
+        ["assert f(1) == [4242]", "assert len(f(1)) == 1"],
+        "def f(x):\n    a = []\n    a.append(a)\n    return a",
+    ),
+    "a billion members": (["assert f(1) == [4242]"], "def f(x):\n    a = [1] * 1000\n    return [[a] * 1000] * 1000"),
+    "kills its group": (
+        ("", "4242\n"),
+        "import os, signal\nfor n in range(1, 65):\n    try: os.kill(0, n)\n    except OSError: pass\nsignal.setitimer(signal.ITIMER_PROF, 0.01)\nwhile True: pass",
+    ),
+    "digits without end": (
+        ["assert f(1) == 4242"],
+        "from fractions import Fraction\ndef f(x): return Fraction(3 ** 400_000, 2 ** 600_000)",
+    ),
+    "a decimal beyond all": (
+        ["assert f(1) == 4242", "assert abs(f(1) - 4242) < 1"],
+        "from decimal import Decimal\ndef f(x): return Decimal('1e999999999')",
+    ),
+}
