@@ -1,6 +1,7 @@
 r"""Judging answers: what counts as the gold answer, what does not, and that every judging ends."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -424,3 +425,13 @@ def test_the_parts_of_an_answer_share_one_budget(monkeypatch):
     assert judge(gold.replace("sqrt", "sqrt "), gold).verdict == "correct"  # the same text needs nobody
     assert judge(gold.replace(r"\sqrt", r"1\sqrt"), gold).verdict == "timeout"
     assert len(budgets) == 3 and len(set(map(id, budgets))) == 1
+
+
+def test_the_decisions_in_the_documentation_are_those_of_the_code():
+    page = (Path(__file__).parents[4] / "docs" / "math-verdicts.md").read_text(encoding="utf-8")
+    table = page.partition("could have gone the other way")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) >= 7
+    for answers, gold, verdict, _ in rows:
+        for answer in re.findall("`([^`]+)`", answers):
+            assert verify(f"Answer: {answer}", gold.strip(" `")).verdict == verdict.strip(), answer
