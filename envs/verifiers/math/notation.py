@@ -25,7 +25,19 @@ _CHARACTERS = str.maketrans(
     | {"∪": "\\cup ", "∩": "\\cap ", "∅": "\\emptyset ", "∈": "\\in ", "±": "\\pm ", "∓": "\\pm ", "°": "^\\circ "}
     | {"ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}"}
     | {"θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ", "…": "..."}
-    | {"“": '"', "”": '"', "‘": "'", "’": "'", "′": "'", "⟨": "(", "⟩": ")", "∶": ":", "，": ",", "≈": "\\approx "}
+    | {
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "′": "'",
+        "⟨": "(",
+        "⟩": ")",
+        "∶": ":",
+        "，": ",",
+        "。": ".",
+        "≈": "\\approx ",
+    }
 )
 
 _COMMANDS = {
@@ -66,7 +78,7 @@ _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9
 _SCALES |= {"百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _SCALED = re.compile(
     r"(?<![\w.,^{}/])(\d{1,3}(?:,\d{3})+|\d{1,30}(?:\.\d{1,30})?) ?(\\text\{ ?)?"
-    rf"({'|'.join(_SCALES)})(?![A-Za-z])(?! \d)( ?\}})?"
+    rf"({'|'.join(_SCALES)})(?![A-Za-z])(?! ?[\d/*^])( ?\}})?"
 )
 _ROWS = re.compile(r"\\begin\{(aligned|align\*?|gathered|split|cases)\}(.*?)\\end\{\1\}", re.DOTALL)
 _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
