@@ -10,7 +10,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from .errors import ConfigError
-from .settings import Limits, check, setting
+from .settings import Rule, check, setting
 
 REFILL_SIGMAS = 3.0
 """Safety margin of a round, in standard deviations above the expected need, where the surplus is kept."""
@@ -18,14 +18,14 @@ LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vesp
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
 INHERITED = {
-    "temperature": Limits(),
-    "learning_rate": Limits(least=0),
-    "num_iterations": Limits(least=1),
-    "per_device_train_batch_size": Limits(least=1),
-    "gradient_accumulation_steps": Limits(least=1),
-    "steps_per_generation": Limits(least=1),
-    "generation_batch_size": Limits(least=1),
-    "multi_objective_aggregation": Limits(choices=("sum_then_normalize", "normalize_then_sum")),
+    "temperature": Rule(),
+    "learning_rate": Rule(least=0),
+    "num_iterations": Rule(least=1),
+    "per_device_train_batch_size": Rule(least=1),
+    "gradient_accumulation_steps": Rule(least=1),
+    "steps_per_generation": Rule(least=1),
+    "generation_batch_size": Rule(least=1),
+    "multi_objective_aggregation": Rule(choices=("sum_then_normalize", "normalize_then_sum")),
 }
 """Settings of TRL and Transformers that are checked here too."""
 

@@ -24,7 +24,7 @@ from .errors import ConfigError, did_you_mean, one_line
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class Rule:
     """The limits of a setting's value, beyond its annotated type."""
 
     least: float | None = None
@@ -59,11 +59,11 @@ def setting(
         choices: the texts that are allowed.
         own: a class of the user's is allowed too, as ``module:Class``.
     """
-    metadata = {"help": doc, "limits": Limits(least, tuple(choices), own)}
+    metadata = {"help": doc, "limits": Rule(least, tuple(choices), own)}
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
 
 
-def check(settings: Any, inherited: Mapping[str, Limits] | None = None, *, label: Callable[[str], str] = str) -> None:
+def check(settings: Any, inherited: Mapping[str, Rule] | None = None, *, label: Callable[[str], str] = str) -> None:
     """Check type and limits of every setting of a dataclass.
 
     Args:
@@ -205,7 +205,7 @@ def _checked(
             return adapter.validate_python(attempt)
         except ValidationError:
             continue
-    raise ConfigError(f"{source}: {name} is {_shown(value)}: it must be {_rule(hint, Limits())}.")
+    raise ConfigError(f"{source}: {name} is {_shown(value)}: it must be {_rule(hint, Rule())}.")
 
 
 def _shown(value: Any) -> str:
@@ -213,7 +213,7 @@ def _shown(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
-def _rule(hint: Any, limits: Limits) -> str:
+def _rule(hint: Any, limits: Rule) -> str:
     """The rule of a setting, in words."""
     more = "" if limits.least is None else f", {limits.least:g} or more"
     own = ", or a class of your own as module:Class" if limits.own else ""

@@ -11,14 +11,14 @@ comparison.py  the difference of two evaluations
 held_out.py    held-out accuracy during a run, and the best model
 """
 
-from .evaluator import BATCH_TOKENS, Evaluator, Problem, Sample, Sampling, collect, evaluate, evaluated_at_once
+from .evaluator import BATCH_TOKENS, EvalProblem, Evaluator, Sample, Sampling, collect, evaluate, evaluated_at_once
 from .results import Evaluation
 
 __all__ = [
     "BATCH_TOKENS",
+    "EvalProblem",
     "Evaluation",
     "Evaluator",
-    "Problem",
     "Sample",
     "Sampling",
     "collect",

@@ -17,7 +17,7 @@ from envs.description import describe
 from ..errors import ConfigError
 from ..monitor.console import progress_bar
 from ..rollout.environments import make_env, row_count, wrap_env
-from .evaluator import Evaluator, Problem, collect
+from .evaluator import EvalProblem, Evaluator, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
 from .results import show_results
@@ -41,7 +41,7 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
     journal = Journal(config.folder, process=accelerator.process_index)
     _together(accelerator, lambda: journal.begin(request, overwrite=config.overwrite))
 
-    results: list[tuple[list[Problem], Samples]] = []
+    results: list[tuple[list[EvalProblem], Samples]] = []
     try:
         for place, (name, _, env) in enumerate(made):
             evaluator = Evaluator(
@@ -116,7 +116,7 @@ def _sample(
     journal: Journal,
     evaluator: Evaluator,
     place: int,
-    problems: list[Problem],
+    problems: list[EvalProblem],
     name: str,
     console: Console,
 ) -> Samples:

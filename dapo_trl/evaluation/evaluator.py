@@ -72,7 +72,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Problem:
+class EvalProblem:
     """A row of an environment, as the model sees it."""
 
     index: int
@@ -138,7 +138,7 @@ class Evaluator:
         self.chat_format = ChatFormat(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
         self._judges = EnvPool(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
-    def problems(self, indices: Sequence[int]) -> list[Problem]:
+    def problems(self, indices: Sequence[int]) -> list[EvalProblem]:
         """The rows of these indices.
 
         Raises:
@@ -147,7 +147,7 @@ class Evaluator:
         rows, found = EnvironmentRows(self.env, self.chat_format.tokenizer), []
         for index in indices:
             prompt, info = rows.show(index)
-            found.append(Problem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
+            found.append(EvalProblem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
         check_context(
             self.model.config,
             prompt=max((len(problem.ids) for problem in found), default=0),
@@ -156,7 +156,7 @@ class Evaluator:
         )
         return found
 
-    def samples(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:
+    def samples(self, problems: Sequence[EvalProblem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:
         """Draw and judge samples batch by batch, the longest prompts first: too little memory shows at once, and the
         remaining time is overestimated rather than underestimated.
 
@@ -188,7 +188,7 @@ class Evaluator:
             else:
                 yield done
 
-    def _batches(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> list[list[Job]]:
+    def _batches(self, problems: Sequence[EvalProblem], jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs with prompts of similar length, the longest in the last batch."""
         room, batches = self.sampling.max_completion_length, list[list[Job]]()
         for job in sorted(jobs, key=lambda job: (len(problems[job[0]].ids), job)):
@@ -200,7 +200,7 @@ class Evaluator:
         return batches
 
     @torch.no_grad()
-    def _run_batch(self, problems: Sequence[Problem], batch: Sequence[Job]) -> list[Sample]:
+    def _run_batch(self, problems: Sequence[EvalProblem], batch: Sequence[Job]) -> list[Sample]:
         sampling, limit = self.sampling, self.sampling.max_completion_length
         prompts = [problems[place].ids for place, _ in batch]
         episodes = [Episode(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
@@ -255,7 +255,9 @@ def evaluated_at_once(args: DAPOConfig) -> int:
     return min(MAX_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
 
 
-def collect(problems: Sequence[Problem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int) -> Evaluation:
+def collect(
+    problems: Sequence[EvalProblem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int
+) -> Evaluation:
     """``k`` samples of each problem side by side.
 
     Args:

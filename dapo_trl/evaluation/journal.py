@@ -21,7 +21,7 @@ import pyarrow
 import pyarrow.parquet
 
 from ..errors import ConfigError
-from .evaluator import Problem, Sample
+from .evaluator import EvalProblem, Sample
 from .results import plain, title
 
 REQUEST, RESULTS, PARQUET = "request.json", "results.json", "samples.parquet"
@@ -98,7 +98,7 @@ class Journal:
                 f"output_dir {self.folder} holds an evaluation with {'; '.join(different[:3])}: {way_out}"
             )
 
-    def append(self, env: int, problems: Mapping[int, Problem], samples: Sequence[Sample]) -> None:
+    def append(self, env: int, problems: Mapping[int, EvalProblem], samples: Sequence[Sample]) -> None:
         """Append samples to the file, in one write.
 
         Args:
@@ -113,7 +113,7 @@ class Journal:
         with self._file.open("ab") as file:  # a blank line apart, so that one torn before does not spoil these
             file.write("".join(f"{line}\n" for line in (["", *lines] if begun else lines)).encode())
 
-    def read(self, env: int, problems: Mapping[int, Problem]) -> Samples:
+    def read(self, env: int, problems: Mapping[int, EvalProblem]) -> Samples:
         """The samples of one environment's problems that were drawn already.
 
         Raises:
@@ -145,7 +145,9 @@ class Journal:
                     except (ValueError, KeyError, TypeError):
                         continue
 
-    def finish(self, results: Mapping[str, Any], samples: Sequence[tuple[Sequence[Problem], Samples]], k: int) -> None:
+    def finish(
+        self, results: Mapping[str, Any], samples: Sequence[tuple[Sequence[EvalProblem], Samples]], k: int
+    ) -> None:
         """Write the figures, and all samples for other tools.
 
         Args:

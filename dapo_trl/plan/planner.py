@@ -47,7 +47,7 @@ class Plan:
     run: RunConfig
     args: PlannedConfig
     config: PreTrainedConfig
-    task: Task
+    task: TaskFacts
     assumed: Assumed
     weights: Weights
     memory: Memory
@@ -86,7 +86,7 @@ class Plan:
         return self.memory.peak <= self.capacity and not self.vllm_shortage and not self.exceeds_context
 
 
-def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, task: Task, assumed: Assumed) -> Plan:
+def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, task: TaskFacts, assumed: Assumed) -> Plan:
     """Plan a run on the devices that ``args`` names.
 
     Raises:
@@ -97,7 +97,7 @@ def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, tas
     return Plan(run, args, config, task, assumed, found.weights, found.memory, found.vllm_shortage, schedule)
 
 
-def _schedule(args: PlannedConfig, task: Task, assumed: Assumed) -> Schedule:
+def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedule:
     steps, epochs = optimizer_steps(
         max_steps=args.max_steps,
         epochs=args.num_train_epochs,
@@ -144,7 +144,7 @@ UNKNOWN_PROMPT = 512
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskFacts:
     rows: int | None
     """Rows of the data; None: endless or unknown."""
     prompt_mean: float
@@ -161,7 +161,7 @@ class Task:
 
 def look_at_task(
     run: RunConfig, args: DAPOConfig, *, prompt_tokens: int | None = None, rows: int | None = None
-) -> Task:
+) -> TaskFacts:
     """Make the environment and measure its first prompts with the model's tokenizer.
 
     Args:
@@ -178,12 +178,12 @@ def look_at_task(
         if not _out_of_reach(error):
             raise
         tokens = prompt_tokens or UNKNOWN_PROMPT
-        return Task(rows, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
+        return TaskFacts(rows, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
     size = row_count(env)
     rows, endless = rows or size, size is None
     if prompt_tokens is not None:
         note = f"prompts are taken to be {prompt_tokens} tokens"
-        return Task(rows, prompt_tokens, prompt_tokens, note, endless=endless)
+        return TaskFacts(rows, prompt_tokens, prompt_tokens, note, endless=endless)
     tokenizer = _tokenizer(run.model)
     source = EnvironmentRows(env, tokenizer)
     prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
@@ -194,7 +194,7 @@ def look_at_task(
         template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
         chat_format = ChatFormat(tokenizer, (), template)
         lengths, note = [len(chat_format.prompt_ids(prompt)) for prompt in prompts], ""
-    return Task(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless)
+    return TaskFacts(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless)
 
 
 def _tokenizer(model: str) -> Any:

@@ -111,6 +111,18 @@ class TestPlay:
         assert [episode.outcome.reward for episode in episodes] == [0.75] * 3
         assert [episode.outcome.accuracy for episode in episodes] == [0.75] * 3
 
+    def test_the_parts_of_the_reward_are_summed_over_the_turns(self):
+        class Parts(Guess):
+            def step(self, action):
+                reply, _, over, _, _ = super().step(action)
+                return reply, 0.3, over, False, {"rewards": {"style": 0.1, "truth": 0.2}}
+
+        episode = Episode(Parts(), 0)
+        while episode.step(Completion("1", n_tokens=1)) is not None:
+            pass
+        assert episode.outcome.reward == pytest.approx(0.9)
+        assert episode.outcome.components == {"style": pytest.approx(0.3), "truth": pytest.approx(0.6)}
+
     def test_shaping_is_not_taken_for_accuracy(self):
         class Parts(Guess):
             def step(self, action):
@@ -241,6 +253,27 @@ def test_evaluation_plays_every_turn(tiny_model):
     model.generation_config.eos_token_id = [*range(100)]  # a random model soon says one of these
     found = evaluate(model, tokenizer, Patient(), [0, 1], k=4, sampling=Sampling(top_p=1.0, max_completion_length=60))
     assert found.lengths.max() <= 60 - len(REPLY) and found.verdicts.size == 8
+
+
+def test_every_turn_of_an_evaluation_has_random_numbers_of_its_own(tiny_model, monkeypatch):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dapo_trl.evaluation import evaluator
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    drawn, generate = [], evaluator.generate
+
+    class Patient(Haggle):
+        def reply(self, row, turns):
+            return REPLY
+
+    def watched(model, chat_format, contexts, numbers, **shape):
+        drawn.append(numbers[0])
+        return [ids[:2] + [tokenizer.eos_token_id] for ids in generate(model, chat_format, contexts, numbers, **shape)]
+
+    monkeypatch.setattr(evaluator, "generate", watched)
+    evaluate(model, tokenizer, Patient(), [0], k=1, sampling=Sampling(top_p=1.0, max_completion_length=60))
+    assert len(drawn) >= 2 and not set(drawn[0][:3].tolist()) & set(drawn[1].tolist())
 
 
 def run_turns(model, folder, rows, steps, *launch):

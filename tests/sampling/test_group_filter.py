@@ -18,7 +18,7 @@ from dapo_trl.prompts.stream import PromptStream
 from dapo_trl.rollout.rewards import RewardColumns, Scorer
 from dapo_trl.rollout.types import Sampled
 from dapo_trl.sampling.collector import Observers, RolloutCollector
-from dapo_trl.sampling.group_filter import DynamicSampler, GroupCounts
+from dapo_trl.sampling.group_filter import DynamicSampler, GroupCounts, SolvedWatch
 from dapo_trl.sampling.state import SamplingState
 
 NAN = float("nan")
@@ -326,3 +326,20 @@ def test_a_full_batch_is_found_whenever_there_is_one_to_find(sigmas):
         trainer.step += 4
     assert len(trainer.groups) <= 1.1 * 4 * 16 * 20
     assert not sigmas or sum(rounds) <= 24
+
+
+def test_the_data_are_solved_after_five_batches_of_nothing_but_correct_groups_in_a_row():
+    watch = SolvedWatch(prompts=12)
+
+    def after(rows, *, banked=0):
+        sampler = DynamicSampler(target=3, banked=banked)
+        if rows:
+            sampler.add(torch.tensor(rows))
+        return watch.see(sampler)
+
+    correct = [[1.0, 1.0]] * 3
+    assert [after(correct) for _ in range(5)] == [False] * 4 + [True]
+    for other in ([[0.0, 1.0], *correct[1:]], [[0.0, 0.0], *correct[1:]]):
+        assert after(other) is False and watch.batches == watch.seen == 0
+        assert [after(correct) for _ in range(5)] == [False] * 4 + [True]
+    assert after([], banked=3) is False and watch.batches == 0  # a batch of surplus alone was trained on
