@@ -14,7 +14,8 @@ from .rationals import parse_rational
 _MODIFIERS = frozenset(
     """
     hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens doz score
-    gross mil mio mn bn half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths
+    gross mil mio mn bn
+    half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths
     tenth tenths hundredth hundredths thousandth thousandths
     one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty
     ninety negative minus plus times squared cubed factorial root power reciprocal twice double triple divided modulo
