@@ -14,7 +14,7 @@ from ..support.tiny import byte_tokenizer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 QWQ = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
 )
 """The end of a prompt as QwQ's and Qwen3-Thinking-2507's templates write it."""

@@ -36,7 +36,7 @@ _WORK = re.compile(
 )
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|in)(?![A-Za-z])")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[^\s(){}\[\]]")
-_SAME = {"\\frac": "/", "\\div": "/", "\\cdot": "", "\\times": "", "*": ""}
+_SAME = {"\\frac": "/", "\\div": "/", "\\cdot": "", "\\times": "", "*": "", "+": ""}
 _MAX_QUESTION = 20_000  # characters in which formulas are looked for
 
 

@@ -21,9 +21,10 @@ _GREEK = (
     "|omega|Gamma|Delta|Theta|Lambda|Sigma|Phi|Psi|Omega|ell"
 )
 _LETTER = rf"(?:[A-Za-z]|\\(?:{_GREEK})(?![A-Za-z]) ?)"
+_ACCENT = "(?:over|under)line|over(?:right|left|leftright)arrow|vec|(?:wide)?(?:hat|tilde)|bar"
 _NAME = re.compile(
     rf"(?:m ?)?(?:\\(?:angle|triangle|measuredangle) ?)?"
-    rf"(?:{_LETTER}+(?: {_LETTER}+)*|\\(?:text|(?:over|under)line|over(?:right|left|leftright)arrow|vec|(?:wide)?(?:hat|tilde)|bar)\{{[A-Za-z .]+\}}|\|[A-Z]{{2}}\|)"
+    rf"(?:{_LETTER}+(?: {_LETTER}+)*|\\(?:text|{_ACCENT})\{{[A-Za-z .]+\}}|\|[A-Z]{{2}}\|)"
     rf"(?:\({_LETTER}\))?|[f-hpqrA-Z](?:\^\{{-1\}})?\((?:[\w ,.-]|\\(?:{_GREEK}|cap|cup|mid)(?![A-Za-z]))*\)"
 )
 _RATIO_OF_NAMES = re.compile(r"([^:]*):([^:]*)|\\frac\{([A-Z]{2})\}\{([A-Z]{2})\}")

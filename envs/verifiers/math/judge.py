@@ -16,8 +16,11 @@ What does not:
   at any size; other numbers to 150 digits.
 - More than one candidate where one is asked for: `33, 34`, `33 or 34`, a set, an interval, `\pm`.
 - The problem instead of its answer: a sum over an index, an integral, a limit, an equation or condition, arithmetic
-  that is left to the reader (`17 + 17`), or a function that is (`\log_2 8` for `3`), unless the gold answer has it too.
-- Another unit of measurement than the gold answer's (`5 m` for `5 cm`), or words that change the value (`5 million`).
+  that is left to the reader (`17 + 17`, `115^2`, `\sqrt{36}`), or a function that is (`\log_2 8` for `3`), unless the
+  gold answer has it too; a formula copied from the question, where that is known (see `copied`).
+- Another unit of measurement than the gold answer's (`5 m` or `5 cm^2` for `5 cm`), or words that change the value
+  (`5 squared`); but `5 million` is 5000000.
+- Other words, or letters in another order: `on` for `no`, `HTH` for `HHT`.
 - Another variable, also in another case: `X` for `x`.
 """
 

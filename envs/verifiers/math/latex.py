@@ -45,8 +45,8 @@ _LAST_WORDS = re.compile(r"(?<=[\w})%$])\.\s+[A-Z][A-Za-z\s,.;:!']*$")  # a sent
 _SPACING = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but not between two digits: "3 4" is not 34
 _SHORT_WORDS = frozenset(
     """
-    no yes odd even all two one six ten red big old new low far hot wet add sum act ant any art air arc are age ago am an
-    as at be by cry dry fly fry go he hi how if in is it its me my of on or so sky the to try up us we why
+    no yes odd even all two one six ten red big old new low far hot wet add sum act ant any art air arc are age ago am
+    an as at be by cry dry fly fry go he hi how if in is it its me my of on or so sky the to try up us we why
     """.split()  # noqa: SIM905
 )
 """Words that could be products of variables or labels."""
@@ -96,7 +96,7 @@ def is_labels(text: str) -> bool:
 
 
 def _is_product(letters: str) -> bool:
-    """Whether letters alone are a product of variables, not a word: they have no vowel, or stand in order behind one."""
+    """Whether letters alone are a product of variables, not a word: without a vowel, or in order behind one."""
     if letters.lower() in _SHORT_WORDS or not letters.isascii():
         return False
     if not letters.islower():

@@ -25,7 +25,19 @@ _CHARACTERS = str.maketrans(
     | {"∪": "\\cup ", "∩": "\\cap ", "∅": "\\emptyset ", "∈": "\\in ", "±": "\\pm ", "∓": "\\pm ", "°": "^\\circ "}
     | {"ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}"}
     | {"θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "λ": "\\lambda ", "φ": "\\phi ", "…": "..."}
-    | {"“": '"', "”": '"', "‘": "'", "’": "'", "′": "'", "⟨": "(", "⟩": ")", "∶": ":", "，": ",", "≈": "\\approx "}
+    | {
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "′": "'",
+        "⟨": "(",
+        "⟩": ")",
+        "∶": ":",
+        "，": ",",
+        "。": ".",
+        "≈": "\\approx ",
+    }
 )
 
 _COMMANDS = {
@@ -65,7 +77,8 @@ AND = "\u2295"
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _SCALES |= {"百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _SCALED = re.compile(
-    rf"(?<![\w.,^{{}}/])(\d{{1,3}}(?:,\d{{3}})+|\d{{1,30}}(?:\.\d{{1,30}})?) ?(?:\\text\{{ ?)?({'|'.join(_SCALES)})(?![A-Za-z])(?! \d)(\}}?)"
+    r"(?<![\w.,^{}/])(\d{1,3}(?:,\d{3})+|\d{1,30}(?:\.\d{1,30})?) ?(\\text\{ ?)?"
+    rf"({'|'.join(_SCALES)})(?![A-Za-z])(?! ?[\d/*^])( ?\}})?"
 )
 _ROWS = re.compile(r"\\begin\{(aligned|align\*?|gathered|split|cases)\}(.*?)\\end\{\1\}", re.DOTALL)
 _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
@@ -87,7 +100,7 @@ _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]],
         ("!=", r"!=", r"\\ne "),
         ("\\}", r"\\\{ ?\\\}", r"\\emptyset "),
         ("\\mathbb ", r"\\mathbb ([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
-        ("and", rf"(?<![\d./])(\d+) and (\d+) ?/ ?(\d+)(?![\d/])", rf"\1{AND}\\frac{{\2}}{{\3}}"),
+        ("and", r"(?<![\d./])(\d+) and (\d+) ?/ ?(\d+)(?![\d/])", rf"\1{AND}\\frac{{\2}}{{\3}}"),
         ("%", r"\\%", "%"),
         ("cent", r" ?\b[Pp]er ?cent(?:age)?\b", "%"),
         ("pct", r" ?\bpct\b", "%"),
@@ -151,11 +164,11 @@ def _list_of_rows(block: re.Match[str]) -> str:
 
 def _worked_out(scaled: re.Match[str]) -> str:
     """Write "1.5 million" as 1500000."""
-    whole, _, decimals = scaled[1].replace(",", "").partition(".")
-    above, below = int(whole + decimals) * _SCALES[scaled[2]], 10 ** len(decimals)
-    number = str(above // below) if above % below == 0 else rf"\frac{{{above}}}{{{below}}}"
-    rest = scaled[3] if scaled[0].count("{") < len(scaled[3]) else ""
-    return number + (rest if "text" not in scaled[0] else ("" if scaled[3] else r"\text{"))
+    digits, text, scale, closing = scaled.groups()
+    whole, _, decimals = digits.replace(",", "").partition(".")
+    above, below = int(whole + decimals) * _SCALES[scale], 10 ** len(decimals)
+    number = rf"\frac{{{above}}}{{{below}}}" if above % below else f"{above // below}"
+    return number + ("" if text and closing else text or closing or "")
 
 
 def split(text: str, separators: str = ",;") -> list[str]:

@@ -1,8 +1,8 @@
 r"""Powers, roots, fractions and functions with their arguments in braces, whether typed as LaTeX or as in a program.
 
-`x**2`, `x^2` and `x^(2)` become `x^{2}`, `\frac12` becomes `\frac{1}{2}`, `sqrt(2)` and `√2` become `\sqrt{2}`, `sin(x)`
-becomes `\sin (x)`, `log2(3)` becomes `\log_{2}(3)`, `abs(x)` becomes `|x|`. One pass over the tokens; a text that is
-nested too deeply to be an answer is left as it is.
+`x**2`, `x^2` and `x^(2)` become `x^{2}`, `\frac12` becomes `\frac{1}{2}`, `sqrt(2)` and `√2` become `\sqrt{2}`,
+`sin(x)` becomes `\sin (x)`, `log2(3)` becomes `\log_{2}(3)`, `abs(x)` becomes `|x|`. One pass over the tokens; a text
+that is nested too deeply to be an answer is left as it is.
 """
 
 from __future__ import annotations
@@ -18,33 +18,14 @@ _TOKEN = re.compile(
 _VERBATIM = ("\\text", "\\mathbb", "\\begin", "\\end", "\\overline", "\\vec", "\\hat", "\\bar", "\\boxed", "\\color")
 _TWO_ARGUMENTS = ("\\frac", "\\binom")
 _ROOTS = {"√": "\\sqrt", "∛": "\\sqrt[3]", "∜": "\\sqrt[4]", "sqrt": "\\sqrt", "cbrt": "\\sqrt[3]"}
-_AROUND = {"abs": ("|", "|"), "floor": ("\\lfloor ", "\\rfloor "), "ceil": ("\\lceil ", "\\rceil ")} | {
-    "exp": ("e^{", "}"),
-    "ceiling": ("\\lceil ", "\\rceil "),
-}
+_AROUND = {"abs": ("|", "|"), "exp": ("e^{", "}"), "floor": ("\\lfloor ", "\\rfloor ")}
+_AROUND |= dict.fromkeys(("ceil", "ceiling"), ("\\lceil ", "\\rceil "))
 _FUNCTIONS = {
     name: f"\\{name} "
-    for name in [
-        "sin",
-        "cos",
-        "tan",
-        "sec",
-        "csc",
-        "cot",
-        "sinh",
-        "cosh",
-        "tanh",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "log",
-        "ln",
-    ]
+    for name in "sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan log ln".split()  # noqa: SIM905
 }
 _FUNCTIONS |= {"asin": "\\arcsin ", "acos": "\\arccos ", "atan": "\\arctan ", "lg": "\\log_{10} "}
-_NAMES = {
-    name: f"\\{name} " for name in ["pi", "theta", "alpha", "beta", "gamma", "delta", "lambda", "omega", "phi", "sigma"]
-}
+_NAMES = {name: f"\\{name} " for name in "pi theta alpha beta gamma delta lambda omega phi sigma".split()}  # noqa: SIM905
 _NAMES |= dict.fromkeys(("infinity", "Infinity", "inf", "oo"), "\\infty ")
 _OPENING = {")": "(", "}": "{", "]": "["}
 

@@ -105,7 +105,7 @@ class _Parser:
         value, _ = self._factor()
         numerator, denominator = sign * value.numerator, value.denominator
         evaluated = value.evaluated and not (sign < 0 and value.numerator < 0)
-        plain, quotients = value.plain, 0
+        plain, operations = value.plain, 0
         while operator := self._accept("\\times", "\\cdot", "*", "/", "\\div") or self._side_by_side():
             factor, is_power_of_ten = self._factor()
             if max(numerator.bit_length(), denominator.bit_length()) > _MAX_BITS:
@@ -113,15 +113,15 @@ class _Parser:
             if operator in ("/", "\\div"):
                 if factor.numerator == 0:
                     raise _NotANumber
-                quotients += 1
                 numerator, denominator = numerator * factor.denominator, denominator * factor.numerator
-                evaluated = evaluated and operator == "/" and quotients == 1
+                evaluated = evaluated and operator == "/"
                 plain = plain and factor.plain
             else:
                 numerator, denominator = numerator * factor.numerator, denominator * factor.denominator
                 evaluated = evaluated and is_power_of_ten and operator != "("
                 plain = False
-            evaluated = evaluated and factor.evaluated
+            operations += 1
+            evaluated = evaluated and factor.evaluated and operations == 1
         if denominator < 0:
             numerator, denominator = -numerator, -denominator
         return Rational(numerator, denominator, evaluated=evaluated, plain=plain)

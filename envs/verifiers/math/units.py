@@ -13,7 +13,8 @@ from .rationals import parse_rational
 
 _MODIFIERS = frozenset(
     """
-    hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score
+    hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens doz score
+    gross mil mio mn bn
     half halves third thirds fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths
     tenth tenths hundredth hundredths thousandth thousandths
     one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty
@@ -59,15 +60,11 @@ _UNITS = {
         ("N", "N newton"),
         ("J", "J joule"),
         ("W", "W watt"),
-        ("kW", "kW kilowatt"),
         ("V", "V volt"),
         ("A", "A amp ampere"),
         ("Ω", "Ω ohm"),
         ("Pa", "Pa pascal"),
-        ("kPa", "kPa"),
         ("Hz", "Hz hertz"),
-        ("kHz", "kHz"),
-        ("MHz", "MHz"),
         ("mol", "mol mole"),
         ("cal", "cal calorie"),
         ("kcal", "kcal"),
@@ -86,6 +83,12 @@ _UNITS = {
     )
     for name in names.split()
 }
+_UNITS |= {
+    name: name
+    for unit in "V A W J N Hz Pa Ω F eV mol B bps".split()  # noqa: SIM905
+    for name in (f"k{unit}", f"M{unit}", f"G{unit}", f"m{unit}", f"n{unit}")
+}
+_UNITS |= {name: name for name in ("pts", "pcs", "rpm", "bpm", "fps")}
 _IN_NO_UNIT = frozenset("十百千万萬亿億半倍多余余约約不非或和")
 """Signs of Chinese and Japanese that change a number."""
 _LONGEST = 100  # characters of a unit

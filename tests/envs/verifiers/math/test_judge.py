@@ -1,6 +1,7 @@
 r"""Judging answers: what counts as the gold answer, what does not, and that every judging ends."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from envs.verifiers.math.judge import canonical_answer, check_gold, judge
 
 MODULE = sys.modules[judge.__module__]
 SHARED_PAIRS = Path(__file__).resolve().parents[5] / "shared" / "data" / "math_pairs.json"
-ANSWERS = Path(__file__).parent / "data" / "math_answers.txt"
+DATA = Path(__file__).parent / "data"
 
 
 def verify(completion, gold):
@@ -22,10 +23,10 @@ def verify(completion, gold):
     return ANSWER_STYLES["auto"].judge(completion, gold, judge)
 
 
-def read_answers():
-    """Yield the blocks of `ANSWERS`: kind, gold answer, answers that are the same, answers that are not."""
+def read_answers(name):
+    """Yield the blocks of a data file: kind, gold answer, answers that are the same, answers that are not."""
     kind, gold, found = "", "", {}
-    for line in [*ANSWERS.read_text().splitlines()[1:], "# end"]:
+    for line in [*(DATA / name).read_text(encoding="utf-8").splitlines()[1:], "# end"]:
         if line.startswith("  "):
             found[line[2]] += line[4:].split("   ")
             continue
@@ -83,13 +84,51 @@ def test_shared_pairs():
     assert disagreements == []
 
 
-@pytest.mark.parametrize(("gold", "same", "other"), [*read_answers()])
+@pytest.mark.parametrize(("gold", "same", "other"), [*read_answers("math_answers.txt")])
 @pytest.mark.parametrize(
     "form", ["Let me think.\n\nAnswer: $\\boxed{%s}$", "So.\nAnswer: %s", "Hence \\(\\boxed{%s}\\)."]
 )
 def test_answers(form, gold, same, other):
     assert [answer for answer in [gold, *same] if verify(form % answer, gold).verdict != "correct"] == []
     assert [answer for answer in other if verify(form % answer, gold).verdict != "wrong"] == []
+
+
+@pytest.mark.parametrize(("gold", "same", "other"), [*read_answers("line_answers.txt")])
+def test_answers_on_a_line(gold, same, other):
+    assert [answer for answer in same if verify(f"So.\nAnswer: {answer}", gold).verdict != "correct"] == []
+    assert [answer for answer in other if verify(f"So.\nAnswer: {answer}", gold).verdict != "wrong"] == []
+
+
+BLOCKS = [
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", "Answer: $$\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}$$"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", "Answer: \\[\n\\boxed{\\begin{pmatrix}\n1 \\\\[2pt] 2\n\\end{pmatrix}}\n\\]"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", "**Answer:** \\begin{bmatrix} 1 \\\\\n 2 \\end{bmatrix}.\nThat is it."),
+    ("x=2, y=3", "Answer: $$\\begin{aligned}\nx &= 2 \\\\\ny &= 3\n\\end{aligned}$$"),
+    ("5", "Answer: 5<|im_end|>"),
+    ("5", "Answer: 5</s>"),
+    ("5", "Answer: 5<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nThanks"),
+    ("5", "Answer: 5<\uff5cend\u2581of\u2581sentence\uff5c>"),
+    ("5", r"So \boxed{5}<|endoftext|>"),
+    ("7", r"So it is $\boxed 7$."),
+    ("x", r"\boxed x"),
+    ("12.5", r"Answer: \fbox 12.5"),
+    ("5", "Answer\uff1a 5"),
+]
+
+
+@pytest.mark.parametrize(("gold", "text"), BLOCKS)
+def test_formulas_of_several_lines_special_tokens_and_boxes_without_braces(gold, text):
+    assert verify(text, gold).verdict == "correct"
+    assert (
+        verify(text.replace("2", "4").replace("5", "6").replace("7", "8").replace("x", "z"), gold).verdict != "correct"
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [("73", "**73**"), ("73", "**73**."), ("73", "*73*"), ("no", "**No**"), ("5/2", "2 and 1/2")]
+)
+def test_emphasis_and_notation_make_no_other_vote(left, right):
+    assert canonical_answer(left) == canonical_answer(right)
 
 
 COMPLETIONS: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
@@ -386,3 +425,13 @@ def test_the_parts_of_an_answer_share_one_budget(monkeypatch):
     assert judge(gold.replace("sqrt", "sqrt "), gold).verdict == "correct"  # the same text needs nobody
     assert judge(gold.replace(r"\sqrt", r"1\sqrt"), gold).verdict == "timeout"
     assert len(budgets) == 3 and len(set(map(id, budgets))) == 1
+
+
+def test_the_decisions_in_the_documentation_are_those_of_the_code():
+    page = (Path(__file__).parents[4] / "docs" / "math-verdicts.md").read_text(encoding="utf-8")
+    table = page.partition("could have gone the other way")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) >= 7
+    for answers, gold, verdict, _ in rows:
+        for answer in re.findall("`([^`]+)`", answers):
+            assert verify(f"Answer: {answer}", gold.strip(" `")).verdict == verdict.strip(), answer
