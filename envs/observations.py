@@ -1,4 +1,4 @@
-"""What an environment says, made fit to be read by a model: text without the marks that a conversation consists of."""
+"""Cleaning the text of an environment: it can be encoded, and holds no mark that structures a conversation."""
 
 from __future__ import annotations
 
