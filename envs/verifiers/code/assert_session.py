@@ -6,8 +6,12 @@ the program meets neither the statements nor what they expect, and nothing of th
 
 from __future__ import annotations
 
+import base64
+import marshal
 import re
+import sys
 import time
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +22,21 @@ from .tests import AssertTests
 
 
 def _side(name: str, entry_point: str) -> Program:
-    """Return one side of a session as a program: the text of both sides, then its own without the import of that."""
+    """Return one side of a session as a program: the text of both sides, then its own without the import of that.
+
+    It is sent compiled too, for Pythons that read that: to compile it takes longer than most sessions.
+    """
     wire, own = (Path(__file__).with_name(f"session_{part}.py").read_text(encoding="utf-8") for part in ("wire", name))
     own = re.sub(r"^from \.session_wire import (\([^)]*\)|.*)$", "", own, flags=re.MULTILINE)
-    return Program(f"{wire}\n{own}", "dialog", entry_point)
+    text, tag = f"{wire}\n{own}", sys.implementation.cache_tag
+    code = marshal.dumps(compile(text, "<session>", "exec", dont_inherit=True))
+    packed, plain = (base64.b64encode(zlib.compress(data)) for data in (code, text.encode()))
+    source = f"""import binascii, marshal, sys, zlib
+is_read = sys.implementation.cache_tag == {tag!r}
+text = zlib.decompress(binascii.a2b_base64({packed!r} if is_read else {plain!r}))
+exec(marshal.loads(text) if is_read else text)
+"""
+    return Program(source, "dialog", entry_point)
 
 
 _ASKER, _ANSWERER = _side("tests", "run_tests"), _side("program", "main")
