@@ -1,4 +1,4 @@
-"""Cleaning the text of an environment: it can be encoded, and holds no mark that structures a conversation."""
+"""Observations made fit for a model: text that can be encoded, without the special tokens of a conversation."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ HOSTILE: dict[str, tuple[object, str]] = {
     ),
     "evaluates among the statements": (
         ["assert f(1) == 4242"],
-        "import sys\ndef f(x):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    for name in ('eval', 'exec', 'open', '__import__'):\n        g.f_locals['exchange'](['do', 'call', [['type', name], ['list', 'sys'], ['dict', [], []]]])\n    return [*map(str, range(3))]",
+        "import sys\nFORGE = '[o.update(_failed=lambda n, *a: o[\"_passed\"](n)) for o in __import__(\"gc\").get_objects() if type(o).__name__ == \"Names\"]'\ndef f(x):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    g.f_locals['exchange'](['do', 'call', [['type', 'eval'], ['list', FORGE], ['dict', [], []]]])\n    return 1",
     ),
     "asks for objects it was not given": (
         ["assert g(lambda: 1) == 4242"],
