@@ -40,9 +40,8 @@ from transformers import AutoTokenizer, PrinterCallback, Qwen2Config, Qwen2ForCa
 from dapo_trl import DAPOTrainer
 from dapo_trl.plan import memory
 from dapo_trl.plan.devices import Placement, planned_config
-from dapo_trl.plan.planner import Assumed, make_plan
-from dapo_trl.plan.task import look_at_task
-from dapo_trl.plan.weights import read_config
+from dapo_trl.plan.planner import Assumed, look_at_task, make_plan
+from dapo_trl.plan.trace import read_config
 from dapo_trl.rollout.environments import make_env
 from dapo_trl.run.lora import peft_config
 from dapo_trl.run.settings import load_settings

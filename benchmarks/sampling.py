@@ -29,10 +29,11 @@ from common import Claim, arguments, console, finish, show
 
 from dapo_trl.config import REFILL_SIGMAS
 from dapo_trl.prompts.difficulty import Difficulty
-from dapo_trl.prompts.selector import RAREST_DRAW, PromptSelector
+from dapo_trl.prompts.selector import RAREST_DRAW, make_selector
 from dapo_trl.prompts.stream import PromptStream
+from dapo_trl.rollout.types import Group
 from dapo_trl.sampling.group_filter import DynamicSampler
-from dapo_trl.sampling.surplus import BankedGroup, SurplusBuffer
+from dapo_trl.sampling.surplus import SurplusBuffer
 from dapo_trl.sampling.token_ledger import Ledger
 
 NEVER, ALWAYS, LEARNABLE, WOKEN = range(4)
@@ -153,14 +154,14 @@ class Ours:
         self.scenario, self.policy = scenario, policy
         n = scenario.prompts
         self.stream = PromptStream([{"key": key} for key in range(n)], size=n, seed=seed)
-        self.selector = PromptSelector(self.stream, Difficulty(n, group_size=scenario.size), mode=mode, seed=seed)
-        self.bank = SurplusBuffer(max_age=scenario.updates if scenario.bank else 0, capacity=scenario.groups)
+        self.selector = make_selector(mode, self.stream, Difficulty(n, group_size=scenario.size), seed=seed)
+        self.surplus = SurplusBuffer(max_age=scenario.updates if scenario.bank else 0, capacity=scenario.groups)
         self.ledger = Ledger()
 
     def fill(self) -> Batch:
         s, began, step = self.scenario, self.stream.epochs, self.policy.step
-        self._move(self.bank.expire(step), "surplus_expired")
-        banked = self.bank.take(s.groups)
+        self._move(self.surplus.expire(step), "surplus_expired")
+        banked = self.surplus.take(s.groups)
         self._move(banked, "trained")
         sampler = DynamicSampler(target=s.groups, max_refill_rounds=REFILL_LIMIT, banked=len(banked))
         drawn = found = np.empty(0, dtype=int)
@@ -169,11 +170,11 @@ class Ours:
             drawn, found = np.append(drawn, keys), np.append(found, keys[kept])
         self.selector.tick()
         needed = sampler.used - sampler.banked
-        room = needed + self.bank.room
-        for fate, keys in (("trained", found[:needed]), ("surplus_kept", found[needed:room])):
-            self._enter(fate, len(keys))
+        room = needed + self.surplus.room
+        for account, keys in (("trained", found[:needed]), ("surplus_kept", found[needed:room])):
+            self._enter(account, len(keys))
         self._enter("surplus_expired", len(found[room:]))
-        self.bank.put([self._group(key) for key in found[needed:room]])
+        self.surplus.put([self._group(key) for key in found[needed:room]])
         trained = np.append([group.rows[0]["key"] for group in banked], found[:needed]).astype(int)
         ages = [step - group.step for group in banked]
         return Batch(began, drawn, trained, self.policy.rates(trained), sampler.rounds, ages)
@@ -192,23 +193,23 @@ class Ours:
             self._enter(str(name), int(count))
         return keys, names == "kept"
 
-    def _group(self, key: int) -> BankedGroup:
+    def _group(self, key: int) -> Group:
         size = self.scenario.size
-        return BankedGroup(
+        return Group(
             rows=[{"key": int(key)}] * size,
             rewards=[],
             tokens=[1] * size,
-            fates=["trained"] * size,
+            accounts=["trained"] * size,
             seconds=0.0,
             step=self.policy.step,
         )
 
-    def _enter(self, fate: str, groups: int) -> None:
-        self.ledger.enter(fate, groups * self.scenario.size, 0.0)
+    def _enter(self, account: str, groups: int) -> None:
+        self.ledger.enter(account, groups * self.scenario.size, 0.0)
 
-    def _move(self, groups: list[BankedGroup], fate: str) -> None:
+    def _move(self, groups: list[Group], account: str) -> None:
         self._enter("surplus_kept", -len(groups))
-        self._enter(fate, len(groups))
+        self._enter(account, len(groups))
 
 
 def whole_batch(scenario: Scenario, policy: SimulatedPolicy, seed: int) -> Refill:
@@ -264,7 +265,7 @@ def _unaccounted(method: Ours, batches: list[Batch]) -> int:
     return (
         abs(method.ledger.generated - size * sum(len(batch.drawn) for batch in batches))
         + abs(tokens["trained"] - size * sum(len(batch.trained) for batch in batches))
-        + abs(tokens["surplus_kept"] - size * len(method.bank.groups))
+        + abs(tokens["surplus_kept"] - size * len(method.surplus.groups))
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.update import microbatches as passes
+from dapo_trl.update import microbatches
 
 SECTIONS = ("generation", "verification", "forward/backward", "log-probabilities", "optimizer")
 
@@ -65,16 +65,16 @@ class Timers(TrainerCallback):
 @contextlib.contextmanager
 def timed(trainer: Any) -> Iterator[Timers]:
     """Time the sections of a trainer, ours or TRL's, that trains within the block."""
-    timers, per_token = Timers(), passes.per_token
+    timers, per_token = Timers(), microbatches.per_token
     trainer.add_callback(timers)
     ours = isinstance(trainer, DAPOTrainer)
-    fresh = (lambda: trainer.replay is None) if ours else (lambda: True)
-    timers.wrap(trainer, "_generate", "generation", counts=fresh)
+    fresh = (lambda: trainer.trl.known is None) if ours else (lambda: True)
+    timers.wrap(*((trainer._collector, "_sample") if ours else (trainer, "_generate")), "generation", counts=fresh)
     timers.wrap(trainer, "_calculate_rewards", "verification", counts=fresh)
     timers.wrap(trainer.accelerator, "clip_grad_norm_", "optimizer")
     if ours:
         timers.wrap(trainer, "backward", "forward/backward")
-        timers.wrap(passes, "per_token", "log-probabilities")
+        timers.wrap(microbatches, "per_token", "log-probabilities")
     else:
         timers.wrap(trainer, "compute_loss", "forward/backward")
         timers.wrap(trainer.accelerator, "backward", "forward/backward")
@@ -82,4 +82,4 @@ def timed(trainer: Any) -> Iterator[Timers]:
     try:
         yield timers
     finally:
-        passes.per_token = per_token
+        microbatches.per_token = per_token

@@ -4,7 +4,8 @@ Everything the trainer optimises is computed here and nowhere else; this module 
 Equation numbers refer to DAPO (arXiv 2503.14476). Throughout, rows are grouped: row ``i`` belongs to prompt
 ``i // group_size``.
 
-Shapes: ``B`` prompts, ``G`` completions each, ``N = B * G`` rows, ``T`` completion tokens (right-padded).
+Shapes: ``B`` prompts, ``G`` completions each, ``N = B * G`` rows, ``T`` completion tokens (right-padded). A tensor of
+another rank or size is a `ValueError` that names it; only an ``[N, 1]`` is broadcast, where the docstring says so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,26 @@ _LARGEST_LOG_RATIO = 60.0
 """Beyond it a float32 ratio would overflow, and the gradient of a clipped infinity is NaN instead of 0."""
 
 
+def _expect(name: str, tensor: Tensor, shape: str, *, rows: int | None = None, like: Tensor | None = None) -> None:
+    """Refuse a tensor that does not have the shape it must have.
+
+    Args:
+        shape: The shape in words, such as ``"[N, T]"`` or ``"[N, T] or [N, 1]"``.
+        rows: The size of its first dimension.
+        like: A tensor of the same shape; the last dimension may be 1 where ``shape`` says so.
+
+    Raises:
+        ValueError: With the shape that it has and the one that it must have.
+    """
+    fits = tensor.dim() == shape.partition(" or ")[0].count(",") + 1 and (rows is None or tensor.shape[0] == rows)
+    if fits and like is not None:
+        fits = tensor.shape == like.shape or ("or [N, 1]" in shape and tensor.shape == (*like.shape[:-1], 1))
+    if not fits:
+        known = f", {rows} rows" if rows is not None else ""
+        known += f", like the {tuple(like.shape)} beside it" if like is not None else ""
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {shape}{known}.")
+
+
 def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", eps: float = 1e-4) -> Tensor:
     """Advantage of each completion over its own group (eq. 9; without the division: Dr. GRPO, arXiv 2503.20783).
 
@@ -25,7 +46,7 @@ def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", e
         group_size: ``G``, completions of one prompt; ``N`` must be a multiple of it.
         scale: ``"none"`` for ``R - mean``; ``"group"`` divides by the group's standard deviation plus ``eps`` (the
             paper); ``"batch"`` by that of all ``N`` rewards. Standard deviations are unbiased (Bessel), as in TRL.
-        eps: added to the standard deviation.
+        eps: Added to the standard deviation.
 
     Returns:
         ``[N]`` advantages.
@@ -53,11 +74,17 @@ def decoupled_advantages(rewards: Tensor, weights: Tensor, group_size: int, *, e
         rewards: ``[N, F]``; NaN where a reward does not apply. A row of nothing but NaN gets advantage 0.
         weights: ``[F]``.
         group_size: ``G``; ``N`` must be a multiple of it.
-        eps: added to the standard deviations.
+        eps: Added to the standard deviations.
 
     Returns:
         ``[N]`` advantages, centred and scaled over all ``N``.
     """
+    _expect("rewards", rewards, "[N, F]")
+    _expect("weights", weights, "[F]", rows=rewards.shape[1])
+    if group_size < 1 or rewards.shape[0] % group_size:
+        raise ValueError(
+            f"rewards has {rewards.shape[0]} rows and group_size is {group_size}: expected a multiple of it."
+        )
     groups = rewards.view(-1, group_size, rewards.shape[1])
     each = (groups - groups.nanmean(dim=1, keepdim=True)) / (_nanstd(groups, dim=1) + eps)
     total = (each.view_as(rewards) * weights).nansum(dim=1)
@@ -79,13 +106,14 @@ def informative_groups(scores: Tensor, *, rule: str = "zero_variance", tol: floa
         scores: ``[B, G]``, normally the raw accuracy. NaN entries (unscorable completions) are ignored; a group of
             nothing but NaN is not informative.
         rule: ``"zero_variance"`` keeps a group whose scores differ. ``"all_zero"`` keeps a group with any non-zero
-            score, the literal textbook rule: it also keeps groups that are all right, whose advantages are all 0.
-        tol: scores closer than this are equal. The comparison is max - min: a float32 standard deviation of eight
+            score, the literal textbook rule: it also keeps groups that are all correct, whose advantages are all 0.
+        tol: Scores closer than this are equal. The comparison is max - min: a float32 standard deviation of eight
             times 0.3 is 3e-8, not 0.
 
     Returns:
         ``[B]`` bool.
     """
+    _expect("scores", scores, "[B, G]")
     unscorable = scores.isnan()
     if rule == "zero_variance":
         highest = scores.masked_fill(unscorable, -torch.inf).amax(dim=1)
@@ -109,6 +137,9 @@ def importance_ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, *, level: s
     Returns:
         ``[N, T]`` for ``"token"`` (1 where masked), ``[N, 1]`` for ``"sequence"``.
     """
+    _expect("logps", logps, "[N, T]")
+    _expect("old_logps", old_logps, "[N, T]", like=logps)
+    _expect("mask", mask, "[N, T]", like=logps)
     log_ratio = torch.where(mask.bool(), logps - old_logps, 0.0)
     if level == "sequence":
         log_ratio = log_ratio.sum(dim=1, keepdim=True)
@@ -128,13 +159,15 @@ def clipped_surrogate(
     Args:
         ratio: ``[N, T]`` or ``[N, 1]``.
         advantages: ``[N]``.
-        epsilon_low: how far the ratio may fall below 1 before a negative advantage stops pushing.
-        epsilon_high: how far it may rise above 1 before a positive advantage stops pulling.
+        epsilon_low: How far the ratio may fall below 1 before a negative advantage stops pushing.
+        epsilon_high: How far it may rise above 1 before a positive advantage stops pulling.
 
     Returns:
         The loss (minus the objective), and two bool masks of the entries whose gradient was cut off at the lower and
         at the upper bound; all shaped like ``ratio``.
     """
+    _expect("ratio", ratio, "[N, T] or [N, 1]")
+    _expect("advantages", advantages, "[N]", rows=ratio.shape[0])
     a = advantages.unsqueeze(1)
     bounded = torch.where(a >= 0, ratio.clamp(max=1 + epsilon_high), ratio.clamp(min=1 - epsilon_low))
     is_low_clipped = (ratio < 1 - epsilon_low) & (a < 0)
@@ -154,6 +187,10 @@ def kl_estimate(logps: Tensor, ref_logps: Tensor, *, ratio: Tensor | None = None
     Returns:
         ``[N, T]``.
     """
+    _expect("logps", logps, "[N, T]")
+    _expect("ref_logps", ref_logps, "[N, T]", like=logps)
+    if ratio is not None:
+        _expect("ratio", ratio, "[N, T] or [N, 1]", like=logps)
     difference = ref_logps - logps
     estimate = difference.exp() - difference - 1
     return estimate if ratio is None else estimate * ratio
@@ -168,16 +205,18 @@ def aggregate_loss(
     mean over completions of the mean over tokens.
 
     Args:
-        loss: ``[N, T]``.
+        loss: ``[N, T]``, or ``[N, 1]``: the same for every token of a completion.
         mask: ``[N, T]``, 1 for tokens that count.
         mode: ``"token"`` or ``"sequence"``.
-        normalizer: what the sum is divided by: active tokens (``"token"``) or completions (``"sequence"``). Give that
+        normalizer: The divisor of the sum: active tokens (``"token"``) or completions (``"sequence"``). Give that
             of the whole optimizer step over all processes, and the sum over micro-batches and processes is exactly
             the loss of the undivided batch. By default that of the arguments.
 
     Returns:
         A scalar.
     """
+    _expect("mask", mask, "[N, T]")
+    _expect("loss", loss, "[N, T] or [N, 1]", like=mask)
     active = mask.bool()
     loss = torch.where(active, loss, 0.0)
     if mode == "token":

@@ -1,26 +1,39 @@
-"""What a trainer is asked for and cannot be."""
+"""Checks that refuse invalid trainer arguments, and warnings of settings that do nothing or harm.
+
+Both are made before a run starts; `dapo-trl plan` gives the same warnings.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+from accelerate.utils import DistributedType
+from peft import PeftModel
 
 from .config import DAPOConfig
 from .errors import ConfigError
 
+FULL_RATE_LIMIT = 1e-5
+"""Learning rate well above which full training of a large model diverges; the paper's, and the usual one, is 1e-6."""
+LORA_RATE_LEAST = 5e-6
+"""Smallest learning rate that moves an adapter. The best one is about ten times that of full training, at every rank
+(Schulman et al., LoRA Without Regret, 2025)."""
+LARGE_MODEL = 100_000_000
+"""Parameters from which `FULL_RATE_LIMIT` holds; small models take larger rates (the quick start 2e-4)."""
 NO_VISION = (
     "the model has a vision processor: DAPOTrainer trains on text alone. Pass the model's tokenizer and a text task."
 )
 
 
 def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> None:
-    """Refuse what a `DAPOTrainer` cannot be made of.
+    """Refuse arguments that no `DAPOTrainer` can be made of.
 
     Args:
-        has_tools: TRL's ``tools`` or ``environment_factory`` are in use.
-        has_rewards: there is an environment or a reward function.
+        has_tools: Whether TRL's ``tools`` or ``environment_factory`` are in use.
+        has_rewards: Whether there is an environment or a reward function.
 
     Raises:
-        ConfigError: with the way out.
+        ConfigError: with the fix.
     """
     if not isinstance(args, DAPOConfig):
         raise ConfigError(
@@ -35,20 +48,120 @@ def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> No
     if not has_rewards:
         raise ConfigError(
             "neither env nor reward_funcs is given: rewards come from an environment (env='math/Arithmetic-v0') or "
-            "from reward functions beside a train_dataset."
+            "from reward functions together with a train_dataset."
         )
 
 
-def check_context(config: Any, *, prompt: int, completion: int) -> None:
-    """Refuse a prompt and a completion, in tokens, that a model's context cannot hold together.
+def context_length(config: Any) -> int | None:
+    """Tokens that a model takes, by its config; None where it names no limit."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def context_overflow(config: Any, *, prompt: int, completion: int, what: str = "a prompt") -> str | None:
+    """How a prompt and a completion exceed a model's context, in one sentence; None if they fit.
+
+    Args:
+        prompt: Tokens.
+        completion: Tokens.
+        what: whose prompt it is, for the sentence.
+    """
+    limit = context_length(config)
+    if limit is None or prompt + completion <= limit:
+        return None
+    return (
+        f"{what} of {prompt} tokens + max_completion_length {completion} = {prompt + completion}, but the model's "
+        f"context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model with a "
+        "longer context."
+    )
+
+
+def check_context(config: Any, *, prompt: int, completion: int, what: str = "a prompt") -> None:
+    """Refuse what `context_overflow` finds.
 
     Raises:
         ConfigError: with the sum.
     """
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and prompt + completion > limit:
-        raise ConfigError(
-            f"a prompt of {prompt} tokens + max_completion_length {completion} = {prompt + completion}, but the "
-            f"model's context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model "
-            "with a longer context."
+    if sentence := context_overflow(config, prompt=prompt, completion=completion, what=what):
+        raise ConfigError(sentence)
+
+
+def inert_settings(args: DAPOConfig) -> list[str]:
+    """Warnings of settings that have no effect, or the opposite of the intended one."""
+    found = []
+    if args.updates_per_rollout < 2:
+        found.append(
+            "clip-higher is inert: each rollout batch gets a single update, so the ratio is always 1. Raise "
+            f"steps_per_generation above gradient_accumulation_steps ({args.gradient_accumulation_steps}), or "
+            "num_iterations above 1."
         )
+    if args.epsilon_high is not None and args.epsilon_high < args.epsilon:
+        found.append(
+            f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
+            "reverse of Clip-Higher. Raise epsilon_high above epsilon."
+        )
+    if args.microbatch_tokens == "auto" and args.device.type != "cuda":
+        found.append(
+            "microbatch_tokens is 'auto' and there is no GPU to measure: a microbatch holds "
+            "per_device_train_batch_size completions of the longest length. Set a number of tokens to change that."
+        )
+    if 0 < cast(int, args.surplus_max_age) < args.updates_per_rollout:
+        found.append(
+            f"the surplus buffer is inert: surplus groups are {args.updates_per_rollout} optimizer steps old by the "
+            f"next rollout batch, and surplus_max_age is {args.surplus_max_age}. Raise it to "
+            f"{args.updates_per_rollout} or more, or set it to 0."
+        )
+    if args.prompt_selection != "uniform" and not args.filters_groups:
+        found.append(
+            "prompt_selection is 'predicted' and group_filter is 'none': prompts are still chosen by how likely their "
+            "groups are informative, but uninformative groups are trained on all the same."
+        )
+    if args.overlong_shape != "none":
+        longest, cache = args.overlong["max_length"], args.overlong["cache_length"]
+        start = longest - (cache if args.overlong_shape == "soft" else 0)
+        if start >= args.max_completion_length:
+            found.append(
+                f"the overlong penalty is inert: it starts past {start} tokens, and no completion is longer than "
+                f"max_completion_length {args.max_completion_length}. Lower overlong_max_length."
+            )
+    return found
+
+
+def learning_rate_cautions(rate: float, *, parameters: int, adapter: bool, half: bool) -> list[str]:
+    """Warnings of a learning rate that suits another kind of training.
+
+    Args:
+        rate: The highest of the schedule.
+        parameters: Number of the model's parameters, without adapter.
+        adapter: Whether an adapter is trained, and not the model's weights.
+        half: Whether the trained weights are in half precision.
+    """
+    if adapter:
+        if rate >= LORA_RATE_LEAST:
+            return []
+        return [
+            f"learning_rate {rate:g} suits full training and is too small to move an adapter. Take ten times as "
+            "much (1e-5 to 2e-5)."
+        ]
+    if parameters < LARGE_MODEL:
+        return []
+    found = []
+    if rate > FULL_RATE_LIMIT:
+        found.append(
+            f"learning_rate {rate:g} is that of an adapter: full training of a model of this size is likely to "
+            "diverge. Take 1e-6, or set lora_rank."
+        )
+    if half:
+        found.append(
+            f"the trained weights are in half precision: an update at learning_rate {rate:g} is mostly rounded away. "
+            "Leave dtype out of model_init_kwargs (float32), or set lora_rank."
+        )
+    return found
+
+
+def cautions_at_start(model: Any, args: DAPOConfig) -> list[str]:
+    """Warnings of a trainer before it trains ``model``, one sentence each."""
+    sharded = args.distributed_state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    halves = any(p.element_size() < 4 for p in model.parameters() if p.requires_grad)
+    adapter, half = isinstance(model, PeftModel), halves and not sharded  # shards are kept in float32
+    rate, size = args.learning_rate, model.num_parameters()
+    return [*inert_settings(args), *learning_rate_cautions(rate, parameters=size, adapter=adapter, half=half)]

@@ -1,15 +1,16 @@
-"""The processes of a run: they generate in step where they hold the model in parts, and none waits without end for one
-that died or hangs.
+"""The processes of a run: they generate in step where the model is sharded, and none waits without end for another that
+died or hangs.
 
-The launcher notices at once what dies on its machine and ends the others; `explain_lost_process` turns what those raise
-into one line.
+The launcher notices at once when a process dies on its machine and ends the others; `explain_lost_process` turns the
+exceptions of those others into one line.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,29 +18,34 @@ from accelerate.utils import DistributedType
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from .errors import DapoError, LostProcessError
-from .rollout.episode_runner import SyncFn
-from .update.microbatches import SHARDED
 
-if TYPE_CHECKING:
-    from .trainer import DAPOTrainer
-
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+SyncFn = Callable[[int, int], tuple[int, int]]
+"""``sync(active, room)``: agree with the other processes on the number of contexts to generate for, and on the most
+tokens of any of them. The first is 0 when no process has anything left to generate."""
 SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "timeout caused")
-"""what gloo says of a process that is gone, or silent; NCCL raises an exception of its own"""
+"""Parts of gloo's messages about a process that is gone or silent; NCCL raises an exception of its own."""
 
 
-def keep_together(trainer: DAPOTrainer) -> None:
-    """See to what transformers and accelerate leave out for several processes."""
-    if torch.distributed.is_initialized():  # transformers hands ddp_timeout on only where it finds GPUs
-        _set_pg_timeout(trainer.args.ddp_timeout_delta)
-    if trainer.accelerator.distributed_type == DistributedType.FSDP:
-        # accelerate does not mark what it shards as transformers does, whose `generate` would then let a process stop
-        # while the others still wait for its part of the weights.
-        model = trainer.model
+def set_timeout(timeout: timedelta) -> None:
+    """Bound every wait for another process: transformers hands ``ddp_timeout`` on only where it finds GPUs."""
+    if torch.distributed.is_initialized():
+        _set_pg_timeout(timeout)
+
+
+def mark_sharded(model: Any, accelerator: Accelerator) -> None:
+    """Make `generate` of a sharded model take equally many steps on all processes.
+
+    accelerate does not mark what it shards as transformers does, whose `generate` would then let a process stop while
+    the others still wait for its part of the weights.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
         getattr(model, "get_base_model", lambda: model)()._is_fsdp_managed_module = True
 
 
 def in_step(accelerator: Accelerator) -> dict[str, SyncFn]:
-    """What makes processes that hold the model in parts generate all together: as many as any of them, every time."""
+    """The ``sync`` argument of `run_episodes` for a sharded model: every process generates for as many contexts as the
+    busiest one. Empty for a model that each process holds whole."""
 
     def sync(active: int, room: int) -> tuple[int, int]:
         mine = torch.tensor([[active, room]], device=accelerator.device)
@@ -51,10 +57,10 @@ def in_step(accelerator: Accelerator) -> dict[str, SyncFn]:
 
 @contextlib.contextmanager
 def explain_lost_process() -> Iterator[None]:
-    """A wait for another process that came to nothing is one clear line.
+    """Turn a failed collective into a one-line `LostProcessError`.
 
     Raises:
-        LostProcessError: in place of what the backend raised.
+        LostProcessError: In place of the backend's exception.
     """
     try:
         yield

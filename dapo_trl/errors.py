@@ -13,9 +13,21 @@ The command line prints these as one line; anything else is a bug and keeps its 
 from __future__ import annotations
 
 import difflib
-import traceback
 from collections.abc import Iterable
-from pathlib import Path
+
+from envs.text import one_line, place_of
+
+__all__ = [
+    "ConfigError",
+    "DapoError",
+    "LostProcessError",
+    "NonFiniteError",
+    "RefillLimitError",
+    "RewardError",
+    "did_you_mean",
+    "one_line",
+    "place_of",
+]
 
 
 class DapoError(Exception):
@@ -40,17 +52,6 @@ class NonFiniteError(DapoError, RuntimeError):
 
 class LostProcessError(DapoError, RuntimeError):
     """Another process of the run ended, or did not answer in time."""
-
-
-def one_line(error: Exception) -> str:
-    """An exception's message without line breaks."""
-    return " ".join(str(error).split())
-
-
-def place_of(error: Exception) -> str:
-    """Where an exception was raised: ``file.py:12``."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> str:

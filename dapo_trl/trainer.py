@@ -1,67 +1,96 @@
-"""``DAPOTrainer``: TRL's ``GRPOTrainer`` with DAPO's loss and batching. Wiring only.
+"""``DAPOTrainer``: TRL's ``GRPOTrainer`` with DAPO's loss and batching. Read this file first; it is wiring.
 
-One rollout batch in order: `collect` samples and filters groups until the batch is accepted; TRL computes old and
-reference log-probabilities of the kept rows alone; `assembly` deals them to optimizer steps and processes. One
-optimizer step in order: `passes` cuts its rows into passes, `_compute_loss` calls `algorithm` on each; gradients and
-metrics are normalised over the whole step, all processes together; nothing non-finite reaches the weights.
+One rollout batch, and the optimizer steps on it::
+
+    1 prompts       PromptSelector draws rows of the PromptStream             prompts/selector.py
+    2 generation    a GenerationBackend samples turns; episodes are judged    generation/, rollout/episode_runner.py
+    3 filter        groups without a signal are dropped; back to 1 until      sampling/collector.py: _round
+                    the batch is full
+    4 scoring       TRL computes old and reference log-probabilities          _score_rollouts
+    5 schedule      groups are dealt to optimizer steps and processes         update/schedule.py
+    6 microbatches  a step is cut into microbatches of bounded tokens         update/microbatches.py
+    7 loss          algorithm.py on each; normalised over the whole step      update/loss.py, _compute_loss
+    8 update        nothing non-finite reaches the weights                    _get_grad_norm
+
+`training_step` is the clock: it runs 1 to 5 when a rollout batch begins, and 6 to 8 at each optimizer step.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import torch
 from datasets import Dataset, IterableDataset
-from torch import Tensor
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from trl import GRPOTrainer
 
+from .algorithm import informative_groups
 from .checkpoint.resumable_trainer import ResumableTrainer
-from .checks import NO_VISION, check_context, check_request
+from .checks import NO_VISION, cautions_at_start, check_context, check_request
 from .config import DAPOConfig
-from .distributed import keep_together
+from .distributed import mark_sharded, set_timeout
 from .errors import ConfigError
-from .generation import transformers as compaction
+from .generation.params import GenerationBackend, SamplingParams, Turns, own_backend
+from .generation.transformers import TransformersBackend, compacting
+from .generation.vllm import VLLMBackend
 from .monitor.callbacks import NothingLearnt, SoundAlarms
-from .monitor.rollout_recorder import RolloutRecorder
 from .monitor.trackers import grouped_names
-from .plan.cautions import cautions_at_start
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
 from .rollout.chat_format import ChatFormat
-from .rollout.environments import has_overlong_penalty, make_env
-from .rollout.episode import Outcome
-from .rollout.rewards import OverlongReward, RewardColumns, checked
-from .rollout.trl_bridge import EnvironmentReward, EnvironmentRollout, EnvironmentRows, clock_rows
-from .sampling.collector import RolloutCollector
+from .rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
+from .rollout.episode_runner import EnvironmentSource
+from .rollout.rewards import OverlongReward, RewardColumns, Scorer, checked
+from .rollout.trl_bridge import EnvironmentReward, clock_rows
+from .rollout.types import Rollout, TrainingRow
+from .sampling.collector import Observers, RolloutCollector
 from .sampling.state import SamplingState
-from .update import batching
-from .update import logprobs as forward
-from .update import loss as objective
-from .update.guard import stop_at_non_finite
-from .update.microbatches import MicrobatchRunner, OptimizerStep, update_from_state, update_state
-from .update.schedule import Assembled, assemble
+from .trl_internals import TRL, KnownRollouts
+from .update import logprobs
+from .update.batching import Microbatch, split_evenly, training_rows
+from .update.loss import make_loss
+from .update.microbatches import MicrobatchRunner, OptimizerStep, stop_at_non_finite
+from .update.schedule import LocalSteps, Scheduler
 from .update.token_means import TokenMeans
-from .update.trl_replay import Replay
+
+RewardFunc = str | PreTrainedModel | Callable[..., list[float | None]]
+"""A reward function as TRL takes it: a callable, or a reward model by name or instance."""
 
 
 class DAPOTrainer(ResumableTrainer):
     """Trains a causal language model with DAPO (arXiv 2503.14476).
 
     Takes everything `trl.GRPOTrainer` takes and, instead of ``train_dataset``, an environment. With
-    ``group_filter="none"`` and ``overlong_shape="none"`` it computes what `GRPOTrainer` computes.
+    ``group_filter="none"`` and ``overlong_shape="none"`` it computes the same as `GRPOTrainer`.
 
     Args:
-        env: id of a registered Gymnasium environment (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``) or an
-            instance. It supplies prompts and the reward named ``environment``; ``reward_funcs`` given beside it are
-            added to that (``reward_weights`` then begin with the environment's).
-        args: a `DAPOConfig`; without it the textbook defaults.
+        model: Name, folder or instance of a causal language model; a `PeftModel` trains its adapter.
+        reward_funcs: Reward functions or models; with an environment they are added to its reward, named
+            ``environment`` (``reward_weights`` then begin with the environment's).
+        args: Settings; without them the textbook defaults.
+        train_dataset: Rows with a ``prompt``; other columns go to the reward functions. Not with ``env``.
+        eval_dataset: Rows to evaluate on, as in TRL. Not with ``env``.
+        processing_class: The tokenizer; by default the model's own.
+        reward_processing_classes: Tokenizers of reward models.
+        callbacks: Callbacks of transformers.
+        optimizers: Optimizer and scheduler of your own.
+        quantization_config: Loads the model quantized.
+        peft_config: Trains an adapter of this kind.
+        tools: TRL's tools; with ``group_filter="none"`` alone.
+        rollout_func: TRL's hook for generating completions.
+        environment_factory: TRL's environments; with ``group_filter="none"`` alone.
+        env: Id of a registered Gymnasium environment (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``) or an
+            instance. It supplies prompts and the reward.
 
     Raises:
-        ConfigError: settings, data and environment do not fit together.
+        ConfigError: Settings, data and environment do not fit together.
     """
 
     _tag_names = ["trl", "dapo"]  # noqa: RUF012  (as in TRL)
@@ -77,20 +106,20 @@ class DAPOTrainer(ResumableTrainer):
 
     def __init__(
         self,
-        model,
-        reward_funcs=None,
+        model: str | PreTrainedModel | PeftModel,
+        reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         args: DAPOConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset=None,
-        processing_class=None,
-        reward_processing_classes=None,
-        callbacks=None,
-        optimizers=(None, None),
-        quantization_config=None,
-        peft_config=None,
-        tools=None,
-        rollout_func=None,
-        environment_factory=None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset | IterableDataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        reward_processing_classes: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: Any = None,
+        peft_config: PeftConfig | None = None,
+        tools: list[Callable[..., Any]] | None = None,
+        rollout_func: Callable[..., dict[str, Any]] | None = None,
+        environment_factory: Any = None,
         *,
         env: str | gymnasium.Env | None = None,
     ):
@@ -102,19 +131,15 @@ class DAPOTrainer(ResumableTrainer):
             has_tools=bool(tools or environment_factory),
             has_rewards=not (env is None and reward_funcs is None and environment_factory is None),
         )
-        functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
-        functions = [checked(function) for function in functions if function is not None]
         self.env = None if env is None else make_env(env)
-        self._environment_reward = None
+        self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         if self.env is not None:
             train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
-            self._environment_reward = EnvironmentReward(self.env)
-            functions.insert(0, self._environment_reward)
             if isinstance(reward_processing_classes, list):
                 reward_processing_classes = [None, *reward_processing_classes]
         super().__init__(
             model=model,
-            reward_funcs=functions,
+            reward_funcs=self._reward_functions(reward_funcs),
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -128,55 +153,75 @@ class DAPOTrainer(ResumableTrainer):
             rollout_func=rollout_func,
             environment_factory=environment_factory,
         )
+        self._wire()
+
+    # Construction
+
+    def _reward_functions(self, given: Any) -> list[Any]:
+        functions = list(given) if isinstance(given, list | tuple) else [given]
+        functions = [checked(function) for function in functions if function is not None]
+        return functions if self._environment_reward is None else [self._environment_reward, *functions]
+
+    def _wire(self) -> None:
+        """Put the parts together, once TRL has the model, the tokenizer and the processes."""
         if self._is_vlm:
             raise ConfigError(NO_VISION)
-        keep_together(self)
-        self.stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
-        self.env_rollout: EnvironmentRollout | None = None
-        if self._environment_reward is not None:
-            told = {"chat_template": self.chat_template} if self.chat_template else {}
-            self.chat_format = ChatFormat(self._tokenizer, self.stop_ids, told | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
-            self._environment_reward.bind(self.chat_format)
-            if self.rollout_func is None and not self.tools:
-                self.rollout_func = self.env_rollout = EnvironmentRollout(self, self._environment_reward)
-        task_rewards = len(self.reward_funcs)
+        args, accelerator = self.args, self.accelerator
+        set_timeout(args.ddp_timeout_delta)
+        mark_sharded(self.model, accelerator)
+        self.trl, self.observers = TRL(self), Observers()
+        stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
+        template = {"chat_template": self.chat_template} if self.chat_template else {}
+        self.chat_format = ChatFormat(self._tokenizer, stop_ids, template | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
+        self.backend = self._make_backend()
+        self.columns = self._reward_columns()
+        self.prompts = self._prompt_stream()
+        self.sampling = SamplingState(self.prompts, args)
+        self.microbatches = MicrobatchRunner(
+            args,
+            accelerator,
+            self.model,
+            pad_token_id=self._tokenizer.pad_token_id,
+            backward=lambda model, batch: self.backward(model, batch),
+            undo_metrics=self._undo_metrics,
+            warn=self.warn,
+        )
+        self._collector = self._make_collector()
+        self._scheduler = Scheduler(
+            accelerator,
+            group_size=self.num_generations,
+            steps=args.updates_per_pass,
+            score=self._score_rollouts,
+            advantages=self.advantages_of,
+            put_surplus=self.sampling.surplus.put,
+        )
+        self._steps: list[OptimizerStep | None] = []
+        self._last_step: OptimizerStep | None = None
+        self._last_loss = torch.zeros(())
+        self._token_means = TokenMeans()
+        self.loss = make_loss(args, has_auxiliary_loss=self.aux_loss_enabled)
+        for sentence in cautions_at_start(self.model, args):
+            self.warn(sentence)
+        self.alarms = SoundAlarms(args, accelerator)
+        for callback in (NothingLearnt(args.updates_per_rollout), self.alarms):
+            self.add_callback(callback)
+
+    def _reward_columns(self) -> RewardColumns:
+        """The columns of the reward functions; the overlong penalty of the settings is added as the last."""
+        args, task = self.args, len(self.reward_funcs)
         if args.overlong_shape != "none":
             if self.env is not None and has_overlong_penalty(self.env):
                 self.warn("the environment has an OverlongPenalty of its own: overlong_shape is not added to it.")
             else:
-                self._add_overlong_reward()
-        self.columns = RewardColumns(self.reward_func_names, self.reward_weights, task_rewards)
+                penalty = OverlongReward(**args.overlong)
+                self.reward_funcs.append(penalty)  # type: ignore[arg-type]
+                self.reward_func_names.append(penalty.__name__)
+                self.reward_processing_classes.append(None)  # type: ignore[arg-type]
+                self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
+        columns = RewardColumns(self.reward_func_names, self.reward_weights, task)
         if args.filters_groups:
-            self.columns.check_key(args.filter_key)
-        self.prompts = self._prompt_stream()
-        self.sampling = SamplingState(self.prompts, args)
-        self.on_activity: Callable[[str], None] = lambda activity: None
-        """told what goes on within a step, for a progress bar"""
-        self.recorder: RolloutRecorder | None = None
-        """keeps some rollouts to be looked at"""
-        self._collector = RolloutCollector(self)
-        self.replay: Replay | None = None
-        self.passes = MicrobatchRunner(self)
-        self._updates: list[OptimizerStep | None] = []
-        self._update: OptimizerStep | None = None
-        self._update_loss = torch.zeros(())
-        self._token_means = TokenMeans()
-        trls = objective.uses_trl_loss(args, has_auxiliary_loss=self.aux_loss_enabled)
-        self._objective = None if trls else objective.DAPOLoss.of(args)
-        for sentence in cautions_at_start(self.model, args):
-            self.warn(sentence)
-        self.alarms = SoundAlarms(args, self.accelerator)
-        for callback in (NothingLearnt(args.updates_per_rollout), self.alarms):
-            self.add_callback(callback)
-
-    # Construction
-
-    def _add_overlong_reward(self) -> None:
-        penalty = OverlongReward(**self.args.overlong)
-        self.reward_funcs.append(penalty)  # type: ignore[arg-type]
-        self.reward_func_names.append(penalty.__name__)
-        self.reward_processing_classes.append(None)  # type: ignore[arg-type]
-        self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
+            columns.check_key(args.filter_key)
+        return columns
 
     def _prompt_stream(self) -> PromptStream | StreamedPrompts:
         if self.env is None:
@@ -185,31 +230,80 @@ class DAPOTrainer(ResumableTrainer):
         shuffle = self.args.shuffle_dataset and rows.size is not None
         return PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
 
-    # Rewards
+    def _make_backend(self) -> GenerationBackend:
+        def sample(contexts: list[list[int]], group_size: int) -> Turns:
+            return Turns(*super(DAPOTrainer, self)._generate_single_turn(contexts, None, {}, group_size))
+
+        def model() -> Any:
+            return self.accelerator.unwrap_model(self.model_wrapped)
+
+        if self.args.generation_backend is not None:
+            params = SamplingParams.of(self.args, sorted(self.chat_format.stop_ids))
+            return own_backend(self.args.generation_backend, model(), self._tokenizer, params)
+        if self.use_vllm:
+            return VLLMBackend(sample, self.vllm_generation, self.trl.engine_awake)
+        return TransformersBackend(sample, model, self.generation_config)
+
+    def _make_collector(self) -> RolloutCollector:
+        judge, sample = None, self.trl.sample
+        if self.env is not None and self._environment_reward is not None:
+            self._environment_reward.chat_format = self.chat_format
+            judge = self._environment_reward.judge
+            if self.rollout_func is None and not self.tools:
+                sample = EnvironmentSource(
+                    self.env,
+                    self.chat_format,
+                    tokenize=self.trl.tokenize,
+                    generate=self.generate_turn,
+                    limit=self.max_completion_length,
+                    accelerator=self.accelerator,
+                    equal_counts=self.use_vllm,
+                    count_tokens=self.trl.count_tokens,
+                    on_activity=lambda activity: self.observers.on_activity(activity),
+                ).sample
+        return RolloutCollector(
+            self.args,
+            self.accelerator,
+            sample=sample,
+            scorer=Scorer(self.columns, self.trl.rewards, judge),
+            state=self.sampling,
+            run=self.trl,
+            session=self.backend.session,
+            decode=lambda ids: self._tokenizer.decode(ids, skip_special_tokens=True),
+            observers=self.observers,
+        )
 
     @property
-    def outcomes(self) -> list[Outcome] | None:
-        """What the environment said of the rows that this process scored last; None without one."""
-        return None if self._environment_reward is None else self._environment_reward.outcomes
+    def on_activity(self) -> Callable[[str], None]:
+        """Called with what goes on within a step, for a progress bar."""
+        return self.observers.on_activity
 
-    def accuracy_of(self, rewards: Tensor) -> Tensor:
-        """Raw correctness of the rows that this process scored last: ``[n, F]`` of rewards to ``[n]``. Without an
-        environment it is the reward before the overlong penalty."""
-        if self.outcomes is None:
-            return self.columns.unshaped(rewards)
-        return torch.tensor([found.accuracy for found in self.outcomes], dtype=torch.float32, device=rewards.device)
+    @on_activity.setter
+    def on_activity(self, listener: Callable[[str], None]) -> None:
+        self.observers.on_activity = listener
+
+    @property
+    def recorder(self) -> Any:
+        """Keeps some rollouts to be read (`monitor.rollout_recorder.RolloutRecorder`); None: none."""
+        return self.observers.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Any) -> None:
+        self.observers.recorder = recorder
+
+    # Rewards
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        if self.replay is not None:
-            return self.replay.rewards
+        if self.trl.known is not None:
+            return self.trl.known.rewards
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # A completion that its task could not score has no reward at all, whatever its length.
-        decisive = rewards[:, :1] if self._environment_reward is not None else rewards[:, : self.columns.task]
+        decisive = rewards[:, :1] if self.env is not None else rewards[:, : self.columns.task]
         rewards[decisive.isnan().all(dim=1)] = torch.nan
         return rewards
 
     def advantages_of(self, rewards: Tensor) -> Tensor:
-        """``[N, F]`` of rewards, groups side by side, to ``[N]`` of advantages."""
+        """``[N, F]`` rewards, groups side by side, to ``[N]`` advantages."""
         return self.columns.advantages(
             rewards, self.num_generations, scale=self.scale_rewards, aggregation=self.multi_objective_aggregation
         )
@@ -217,11 +311,15 @@ class DAPOTrainer(ResumableTrainer):
     # Generation
 
     def _generate(self, prompts):
-        return super()._generate(prompts) if self.replay is None else self.replay.generated()
+        return super()._generate(prompts) if self.trl.known is None else self.trl.known.generated()
 
-    def _generate_single_turn(self, *args, **kwargs):
-        with compaction.compacting(self.accelerator.unwrap_model(self.model_wrapped)):
-            return super()._generate_single_turn(*args, **kwargs)
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
+        if images is not None or multimodal_fields:
+            with compacting(self.accelerator.unwrap_model(self.model_wrapped)):
+                return super()._generate_single_turn(
+                    prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
+                )
+        return self.backend.generate(prompt_ids, limit=self.max_completion_length, group_size=num_generations)
 
     def _tokenize_prompts(self, prompts):
         found = super()._tokenize_prompts(prompts)
@@ -233,44 +331,70 @@ class DAPOTrainer(ResumableTrainer):
         return found
 
     def generate_turn(self, contexts: list[list[int]], room: int) -> tuple[list[list[int]], list[list[float]] | None]:
-        """The model's next turn after each context; see `episodes.Generate`."""
+        """The model's next turn after each context; see `episode_runner.GenerateFn`."""
         first = room == self.max_completion_length  # of whole groups; later turns have a history each
-        engine = self.vllm_generation if self.use_vllm else self.generation_config
-        name = "max_completion_length" if self.use_vllm else "max_new_tokens"
-        before = getattr(engine, name)
-        setattr(engine, name, room)
-        try:
-            return self._generate_single_turn(contexts, None, {}, self.num_generations if first else 1)
-        finally:
-            setattr(engine, name, before)
+        with self.trl.explain_damage():
+            return self.backend.generate(contexts, limit=room, group_size=self.num_generations if first else 1)
 
-    def _rollout_updates(self) -> list[OptimizerStep | None]:
+    # A rollout batch
+
+    def _begin_rollout_batch(self) -> list[OptimizerStep | None]:
         """A new rollout batch as its optimizer steps; None for one without tokens."""
         if self.recorder is not None:
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
-        rows, filler = self._unfiltered_rows() if tools else self._filtered_rows()
-        if filler is None:
-            return [None for _ in rows]
-        return [update if update.tokens else None for update in self.passes.prepare(rows, filler)]
+        schedule = self._unfiltered() if tools else self._filtered()
+        if schedule.filler is None:
+            return [None for _ in schedule.steps]
+        steps = self.microbatches.prepare(
+            schedule.steps, schedule.filler, model=self.model_wrapped, optimizer=self.optimizer
+        )
+        return [step if step.tokens else None for step in steps]
 
-    def _unfiltered_rows(self) -> Assembled:
-        """TRL's own path, for episodes that cannot be replayed."""
-        rows = batching.unpad(self._collector.unfiltered())
-        order = torch.randperm(len(rows)).tolist()
-        updates = batching.split_evenly(len(rows), self.args.updates_per_pass)
-        return [[rows[order[i]] for i in update] for update in updates], rows[0]
-
-    def _filtered_rows(self) -> Assembled:
-        collected = self._collector.fill()
-        self.sampling.counts += collected.sampler.counts
-        if self.sampling.solved.see(collected.sampler):
+    def _filtered(self) -> LocalSteps:
+        """Groups with a signal, from as many rounds as it takes."""
+        batch = self._collector.fill()
+        self.sampling.counts += batch.sampler.counts
+        if self.sampling.solved.see(batch.sampler):
             self.warn(
                 f"step {self.state.global_step}: {self.sampling.solved.explain()} Training stops here, before step "
                 f"{self.state.max_steps}."
             )
             self.control.should_training_stop = self.control.should_log = True
-        return assemble(self, collected)
+        return self._scheduler.schedule(batch, self.recorder)
+
+    def _unfiltered(self) -> LocalSteps:
+        """One rollout batch as TRL makes it, for episodes that cannot be replayed; every group is trained on."""
+        started, groups = time.perf_counter(), self.args.groups_per_rollout
+        batch = self.trl.whole_batch(self._collector.draw(groups, groups, groups).rows)
+        masked = batch["completion_mask"].sum(dim=1) == 0
+        truncated = (batch["completion_ids"][masked] != self._tokenizer.pad_token_id).sum()
+        counts = torch.stack([Microbatch.from_trl(batch).loss_mask.sum(), truncated])
+        tokens = [int(count) for count in self.accelerator.reduce(counts).tolist()]
+        self.sampling.ledger.enter_rows(["trained", "truncated"], tokens, time.perf_counter() - started)
+        self._collector.log_totals()
+        pairs = zip(training_rows(batch), batch["advantages"], strict=True)
+        rows = [replace(row, advantage=advantage) for row, advantage in pairs]
+        order = torch.randperm(len(rows)).tolist()
+        steps = split_evenly(len(rows), self.args.updates_per_pass)
+        return LocalSteps([[rows[order[i]] for i in step] for step in steps], rows[0])
+
+    def _score_rollouts(
+        self, rollouts: list[Rollout], rewards: Tensor, order: list[int], keep: bool
+    ) -> list[TrainingRow]:
+        """TRL's tensors of rollouts, with old and reference log-probabilities; see `update.schedule.ScoreFn`."""
+        with self.trl.answering(KnownRollouts(rollouts, rewards[order])):
+            batch = self.trl.whole_batch([rollout.row for rollout in rollouts])
+        varied = informative_groups(self.columns.total(rewards).view(-1, self.num_generations))
+        self.trl.correct_logs(
+            self.advantages_of(rewards)[order].tolist(), without_difference=1.0 - varied.float().mean().item()
+        )
+        if keep and "old_per_token_logps" not in batch:  # updates on the sampling policy alone would do without
+            with torch.no_grad():
+                batch["old_per_token_logps"] = self.trl.score(batch)
+        untrained = [place for place, rollout in enumerate(rollouts) if rollout.account != "trained"]
+        batch["completion_mask"][untrained] = 0
+        return training_rows(batch)
 
     # The loop: the loader is a clock, prompts come from the stream
 
@@ -283,24 +407,24 @@ class DAPOTrainer(ResumableTrainer):
             ticks = max(self.prompts.size // self.args.groups_per_rollout, 1) * per_rollout
         return DataLoader(range(ticks), batch_size=1, collate_fn=list)  # type: ignore[arg-type]
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
-        """One tick of the loader; the last one of an optimizer step runs all its passes, however many they are."""
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One tick of the loader; the last one of an optimizer step runs all its microbatches."""
         started = time.perf_counter()
         model.train()
         accumulation, ticks = self.args.gradient_accumulation_steps, self.args.micro_batches_per_rollout
-        if self._step % (ticks * self.num_iterations) == 0 or not self._updates:
-            self._updates = self._rollout_updates()
-        update = self._updates[self._step % ticks // accumulation]
+        if self._step % (ticks * self.num_iterations) == 0 or not self._steps:
+            self._steps = self._begin_rollout_batch()
+        step = self._steps[self._step % ticks // accumulation]
         self._step += 1
         loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.sync_gradients:
             before = time.perf_counter()
-            if update is not None:
-                loss = self.passes.run(model, update)
+            if step is not None:
+                loss = self.microbatches.run(model, step, number=self.state.global_step)
                 self._log_means(self._token_means, "train")
             elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
-            self._update, self._update_loss = update, loss
+            self._last_step, self._last_loss = step, loss
             self._metrics["train"]["time/update"].append(time.perf_counter() - before)
         self._current_train_step_time += time.perf_counter() - started
         if self.accelerator.sync_gradients:
@@ -308,14 +432,14 @@ class DAPOTrainer(ResumableTrainer):
             self._current_train_step_time = 0.0
         return loss
 
-    def backward(self, model, batch: batching.Batch) -> Tensor:
-        """Forward and backward of one pass, as Hugging Face's trainer does it; returns its part of the loss."""
-        return super(GRPOTrainer, self).training_step(model, batch)
+    def backward(self, model: nn.Module, batch: Microbatch) -> Tensor:
+        """Forward and backward of one microbatch, as Hugging Face's trainer does it; returns its part of the loss."""
+        return super(GRPOTrainer, self).training_step(model, batch)  # type: ignore[arg-type]
 
     def _prepare_inputs(self, generation_batch):
         return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in TRL, without filter or refill; the random state stays as it was, so training goes on as without."""
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -324,35 +448,46 @@ class DAPOTrainer(ResumableTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """Called once before every optimizer step: the last moment at which the weights are still good."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        loss = self.accelerator.reduce(self._update_loss, reduction="mean")
+        loss = self.accelerator.reduce(self._last_loss, reduction="mean")
         evidence = [loss]
         if grad_norm is not None and not self.args.fp16:  # a gradient scaler finds its scale by overflowing
             evidence.append(torch.as_tensor(grad_norm, device=loss.device, dtype=loss.dtype))
         if not torch.stack(evidence).isfinite().all():
-            stop_at_non_finite(self, self._update, float(loss), grad_norm)
+            stop_at_non_finite(
+                Path(str(self.args.output_dir)),
+                self._last_step,
+                float(loss),
+                grad_norm,
+                number=self.state.global_step,
+                accelerator=self.accelerator,
+            )
         return grad_norm
 
     # Loss
 
     def _compute_loss(self, model, inputs):
-        if self._objective is None:
-            with objective.scaled_for_trl(self, inputs):
+        if isinstance(inputs, dict):  # evaluation
+            if self.loss is None:
                 return super()._compute_loss(model, inputs)
-        if "layout" in inputs:
-            with self.accelerator.autocast():
-                logps, entropies = forward.per_token(model, inputs["layout"])
-            if self.recorder is not None:
-                self.recorder.see(inputs, logps, self.state.global_step)
-        else:  # evaluation
+            inputs = Microbatch.from_trl(inputs)
+        elif self.loss is None:
+            with self.trl.scaled(inputs) as theirs:
+                return super()._compute_loss(model, theirs)
+        if inputs.layout is None:
             logps, entropies, _ = self._get_per_token_logps_and_entropies(
                 model,
-                torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-                torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-                inputs["completion_ids"].size(1),
+                torch.cat([inputs.prompt_ids, inputs.completion_ids], dim=1),
+                torch.cat([inputs.prompt_mask, inputs.completion_mask], dim=1),
+                inputs.completion_ids.shape[1],
                 compute_entropy=True,
             )
-        loss, logged = self._objective(inputs, logps, entropies, processes=self.accelerator.num_processes)
-        self._record(logged, batching.loss_mask(inputs))
+        else:
+            with self.accelerator.autocast():
+                logps, entropies = logprobs.per_token(model, inputs.layout)
+            if self.recorder is not None:
+                self.recorder.see(inputs, logps, self.state.global_step)
+        loss, logged = self.loss(inputs, logps, entropies, processes=self.accelerator.num_processes)
+        self._log_per_token(logged, inputs.loss_mask)
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -362,16 +497,24 @@ class DAPOTrainer(ResumableTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **more
             )
-        logps, entropies = self.passes.score(model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size)
+        logps, entropies = self.microbatches.score(
+            model, input_ids, attention_mask, logits_to_keep, batch_size=batch_size
+        )
         return logps, entropies if compute_entropy else None, None
 
-    def forget_metrics(self, logged: dict[str, int]) -> None:
-        """Take back what the passes of an abandoned optimizer step recorded, beyond the ``logged`` entries."""
-        self._token_means = TokenMeans()
-        for name, values in self._metrics["train"].items():
-            del values[logged.get(name, 0) :]
+    # Metrics
 
-    def _record(self, values: dict[str, Tensor], mask: Tensor) -> None:
+    def _undo_metrics(self) -> Callable[[], None]:
+        """A function that takes back the records of an optimizer step that memory ran out in."""
+        undo = self.trl.undo_metrics()
+
+        def undo_all() -> None:
+            self._token_means = TokenMeans()
+            undo()
+
+        return undo_all
+
+    def _log_per_token(self, values: dict[str, Tensor], mask: Tensor) -> None:
         """Collect per-token figures: over the optimizer step in training, of this batch alone in evaluation."""
         means = self._token_means if self.model.training else TokenMeans()
         for name, value in values.items():
@@ -383,7 +526,7 @@ class DAPOTrainer(ResumableTrainer):
         for name, mean in means.drain(self.accelerator).items():
             self._metrics[mode][name].append(mean)
 
-    def log(self, logs, start_time=None):
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         with grouped_names():
             super().log(logs, start_time)
 
@@ -398,14 +541,13 @@ class DAPOTrainer(ResumableTrainer):
         }
 
     def own_state(self) -> dict[str, Any]:
-        return {"step": self._step, "updates": [update and update_state(update) for update in self._updates]}
+        return {"step": self._step, "steps": [step and step.state_dict() for step in self._steps]}
 
     def everyones_state(self) -> dict[str, Any]:
-        found = {"limit": self.passes.limit, "measured": self.passes.measured}
-        return {"sampling": self.sampling.state_dict(), "passes": found}
+        return {"sampling": self.sampling.state_dict(), "microbatches": self.microbatches.state_dict()}
 
     def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
         self._step, device = own["step"], self.accelerator.device
-        self._updates = [update and update_from_state(update, device) for update in own["updates"]]
+        self._steps = [step and OptimizerStep.from_state(step, device) for step in own["steps"]]
         self.sampling.load_state_dict(everyones["sampling"])
-        self.passes.limit, self.passes.measured = everyones["passes"]["limit"], everyones["passes"]["measured"]
+        self.microbatches.load_state_dict(everyones["microbatches"])

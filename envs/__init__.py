@@ -1,4 +1,22 @@
-"""Tasks with verifiable rewards, as Gymnasium environments. Importing this package registers their ids."""
+"""Tasks with verifiable rewards, as Gymnasium environments. Importing this package registers their ids.
+
+base.py                 TaskEnv, of which a task writes two methods; Completion, Verdict, Judgement
+observations.py         replies made fit for a model: no special tokens, no surrogates
+spaces.py               UnicodeText, the space of observations and actions
+contract.py             the one check of what reset, step and info must be
+rows.py                 where rows come from (directly, a file, the Hub), and how their columns are read
+math/, code/            the tasks, generated ones and those over rows
+reasoning_gym_tasks.py  the tasks of the package reasoning-gym
+verifiers/              finding the answer or the program in a text, and judging it
+sandbox/                running programs that are not trusted
+wrappers/               shaping the reward, and recording it
+reward_check/           whether a reward is paid for right answers and for nothing else
+description.py          an environment as data, and made again from it
+rejudge.py              recorded episodes, judged again
+plugins.py              environments of installed packages
+numeric.py              whether a value is a number or a count
+text.py                 values, long texts and exceptions, written briefly for messages
+"""
 
 from gymnasium import register
 

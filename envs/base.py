@@ -1,4 +1,4 @@
-"""What every task shares: `TaskEnv`, and the three types that go in and come out of it.
+"""`TaskEnv`, the base of every task, and the three types that go into it and come out of it.
 
 A model's answer goes in as a `Completion`, a verifier judges it with a `Judgement`, and the `Verdict` says
 how it ended.
@@ -36,6 +36,8 @@ class Completion(str):
         n_tokens: Its length in tokens, or None when unknown.
         finish_reason: "stop" when the model ended it, "length" when the token limit cut it off, or None when
             unknown.
+        thinking: Whether the prompt ended inside of an open `<think>`, as some chat templates do, so that the text
+            begins in the middle of the model's thinking.
 
     Raises:
         ValueError: `n_tokens` is negative or no integer, or `finish_reason` is not one of the above.
@@ -43,9 +45,15 @@ class Completion(str):
 
     n_tokens: int | None
     finish_reason: FinishReason | None
+    thinking: bool
 
     def __new__(
-        cls, text: str = "", *, n_tokens: int | None = None, finish_reason: FinishReason | None = None
+        cls,
+        text: str = "",
+        *,
+        n_tokens: int | None = None,
+        finish_reason: FinishReason | None = None,
+        thinking: bool = False,
     ) -> Completion:
         if n_tokens is not None and (_as_index(n_tokens) is None or n_tokens < 0):
             raise ValueError(f"Completion: n_tokens={n_tokens!r} must be an integer of at least 0 (tokens) or None")
@@ -54,6 +62,7 @@ class Completion(str):
         self = super().__new__(cls, text)
         self.n_tokens = None if n_tokens is None else int(n_tokens)
         self.finish_reason = finish_reason
+        self.thinking = thinking
         return self
 
 
@@ -153,11 +162,11 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     num_rows: int | None
     """Number of rows, or None for an endless task."""
     max_turns: int = 1
-    """Most actions of one episode; beyond 1 `reply` decides whether it goes on."""
+    """Maximum of actions in one episode; beyond 1 `reply` decides whether it goes on."""
     concurrent: bool = False
     """Whether `reply` and `verify` may run in several threads at once, as they do in training where this is true."""
     judging_seconds: float = 5.0
-    """Seconds within which any one action is judged, however it was meant; `check_reward_env` tests it."""
+    """Seconds within which any one action is judged, however hostile; `check_reward_env` tests it."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
         if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):
@@ -189,7 +198,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         """
 
     def reply(self, row: Mapping[str, Any], turns: Sequence[str]) -> str | None:
-        """Answer the last of `turns`, all that the model has said so far, and go on; None ends the episode.
+        """Answer the last of `turns`, the model's actions so far, and go on; None ends the episode.
 
         Asked while fewer than `max_turns` were taken and the last one was not cut off.
         """
@@ -299,7 +308,7 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
 
 
 def _checked(row: Any, place: str) -> Mapping[str, Any]:
-    """Return what an author's `row` returned, if it is a row."""
+    """Return the result of an author's `row`, if it is a row."""
     if not isinstance(row, Mapping):
         raise TypeError(f"{place} returned {row!r} ({type(row).__name__}): it must be a dict with a 'prompt'")
     prompt, info = row.get("prompt"), row.get("info", {})

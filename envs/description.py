@@ -1,4 +1,4 @@
-"""An environment as plain data, with its wrappers and the versions it depends on, and made again from them."""
+"""An environment as plain data (its spec, wrappers and package versions), and made again from it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def remake(description: Mapping[str, Any]) -> gymnasium.Env:
 
     Raises:
         ValueError: It has no spec.
-        gymnasium.error.Error, ImportError, ...: What `gymnasium.make` raises, such as for a module that is gone.
+        gymnasium.error.Error, ImportError, ...: `gymnasium.make` fails, such as for a module that is gone.
     """
     if description["spec"] is None:
         raise ValueError(f"environment {description['id']} cannot be made again: {description['reason']}")

@@ -13,10 +13,10 @@ Gymnasium itself loads no plug-ins.
 from __future__ import annotations
 
 import sys
-import traceback
 import warnings
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+
+from .text import one_line, place_of
 
 GROUP = "dapo_trl.envs"
 
@@ -33,18 +33,17 @@ def load_plugins() -> None:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: no plug-in may keep this package from being imported
-            frame = traceback.extract_tb(error.__traceback__)[-1]
             warnings.warn(
                 f"the environments that {_distribution(plugin)} announces ({plugin.name} = {plugin.value!r}) are "
-                f"missing: {type(error).__name__}: {' '.join(str(error).split())} "
-                f"({Path(frame.filename).name}:{frame.lineno}). Update that package, or uninstall it",
+                f"missing: {type(error).__name__}: {one_line(error)} ({place_of(error)}). Update that package, or "
+                "uninstall it",
                 PluginWarning,
                 stacklevel=2,
             )
 
 
 def _load(plugin: EntryPoint) -> None:
-    """Import a plug-in's module and call what it names there."""
+    """Import a plug-in's module and call the function that it names there, if any."""
     # the import system's own mark of a module whose import has begun and not ended
     loading = getattr(getattr(sys.modules.get(plugin.module), "__spec__", None), "_initializing", False)
     if not loading:

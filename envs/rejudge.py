@@ -1,4 +1,4 @@
-"""Judge recorded episodes again: does the environment still give the rewards that a run was trained on?"""
+"""Recorded episodes, judged again: does the environment still give the rewards that a run was trained on?"""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 
 import gymnasium
 
+from .contract import read_reset, read_step
 from .description import remake, versions
-from .wrappers.recording import Episode, read_verdicts
+from .text import one_line
+from .wrappers.recording import RecordedEpisode, read_verdicts
 
 VERDICT_FILES = "verdicts-*.jsonl"
-"""What the processes of a run record in its folder."""
+"""Files that the processes of a run record in its folder."""
 TOLERANCE = 1e-9
+"""Relative and absolute difference up to which two numbers count as the same."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An episode that is judged otherwise now.
+    """An episode that is now judged differently.
 
     Attributes:
         file: Where it was recorded.
@@ -32,8 +35,8 @@ class Difference:
 
     file: Path
     line: int
-    recorded: Episode
-    replayed: Episode | None
+    recorded: RecordedEpisode
+    replayed: RecordedEpisode | None
     error: str = ""
 
     def __str__(self) -> str:
@@ -43,11 +46,11 @@ class Difference:
 
 @dataclass
 class Replay:
-    """What judging again came to.
+    """The outcome of judging again.
 
     Attributes:
-        episodes: How many were judged.
-        differences: Those whose reward, components, accuracy or verdict differ.
+        episodes: Number of episodes that were judged.
+        differences: Episodes whose reward, components, accuracy or verdict differ.
         unreadable: Lines that could not be read, such as one torn when its process was killed.
         versions: Packages with another version now: (then, now).
     """
@@ -70,7 +73,7 @@ class Replay:
 def replay(path: str | os.PathLike[str], env: gymnasium.Env | None = None) -> Replay:
     """Judge every episode of a run, or of one file of `RecordVerdicts`, again.
 
-    Each is played action by action in an environment made from the spec that was recorded with it, wrappers included.
+    Each is repeated action by action in an environment made from the spec that was recorded with it, wrappers included.
 
     Args:
         path: The run's folder, or a file.
@@ -102,20 +105,20 @@ def replay(path: str | os.PathLike[str], env: gymnasium.Env | None = None) -> Re
     return found
 
 
-def play(env: gymnasium.Env, index: int | None, turns: tuple[str, ...]) -> Episode:
-    """Play the row `index` with these actions, as far as the episode goes.
+def repeat_turns(env: gymnasium.Env, index: int | None, turns: tuple[str, ...]) -> RecordedEpisode:
+    """Return the episode of row `index` with these actions, as far as it goes.
 
     Raises:
-        ValueError: `index` is None.
+        ValueError: `index` is None, or the environment returned something that is no prompt or no step.
     """
     if index is None:
         raise ValueError('the environment gave no info["index"], so the row is not known')
-    env.reset(options={"index": index})
-    episode = Episode()
+    read_reset(env.reset(options={"index": index}))
+    episode = RecordedEpisode()
     for turn in turns:
-        _, reward, terminated, truncated, info = env.step(turn)
-        episode = episode.then(turn, reward, info)
-        if terminated or truncated:
+        step = read_step(env.step(turn))
+        episode = episode.then(turn, step)
+        if step.over:
             break
     return episode
 
@@ -137,20 +140,21 @@ def _environment(description: dict[str, Any]) -> gymnasium.Env:
         return remake(description)
     except Exception as error:  # whatever an author's code raises
         raise ValueError(
-            f"environment {description['id']} cannot be made again: {error}; make it yourself and pass it as env="
+            f"environment {description['id']} cannot be made again: {one_line(error)}; make it yourself and pass it as "
+            "env="
         ) from error
 
 
-def _judge_again(env: gymnasium.Env, file: Path, line: int, recorded: Episode) -> Difference | None:
+def _judge_again(env: gymnasium.Env, file: Path, line: int, recorded: RecordedEpisode) -> Difference | None:
     try:
-        replayed = play(env, recorded.index, recorded.turns)
+        replayed = repeat_turns(env, recorded.index, recorded.turns)
     except Exception as error:  # whatever an author's code raises
-        return Difference(file, line, recorded, None, f"{type(error).__name__}: {error}")
+        return Difference(file, line, recorded, None, f"{type(error).__name__}: {one_line(error)}")
     return Difference(file, line, recorded, replayed) if _differences(recorded, replayed) else None
 
 
-def _differences(recorded: Episode, replayed: Episode) -> list[str]:
-    """Say what differs, in words."""
+def _differences(recorded: RecordedEpisode, replayed: RecordedEpisode) -> list[str]:
+    """Describe the differences, in words."""
     found = []
     if recorded.verdict != replayed.verdict:
         found.append(f"verdict {recorded.verdict}, now {replayed.verdict}")

@@ -4,12 +4,132 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+import os
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 _ROWS_AT_A_TIME = 1000
+_NAMED = 3  # rows named in the warning of those left out
 _MISSING = object()
+
+
+BadRows = Literal["raise", "skip"]
+"""Whether a row that cannot be used is an error, or is left out with a warning."""
+
+T = TypeVar("T")
+Parse = Callable[..., tuple[T, ...]]
+"""Makes a task's rows of raw ones: it takes these, where they are from (for messages) and any settings of its own."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: exactly one of `rows`, `path` and `dataset` is given.
+
+    Attributes:
+        rows: The rows themselves.
+        path: A local jsonl (also gzipped) or parquet file.
+        dataset: A data set on the Hub or a local folder of one, with its configuration `name`, `split` and `revision`.
+    """
+
+    rows: Sequence[Mapping[str, Any]] | None = None
+    path: Path | None = None
+    dataset: str | None = None
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        rows: Sequence[Mapping[str, Any]] | None,
+        path: str | os.PathLike[str] | None,
+        dataset: str | None,
+        name: str | None,
+        split: str | None,
+        hub: Mapping[str, Any] | None,
+    ) -> Source:
+        """Return the source that an environment's arguments give.
+
+        Args:
+            rows, path, dataset, name, split: See `ProblemEnv`.
+            hub: Of a registered data set: "dataset", "name", "revision" and "splits", the first being the default.
+
+        Raises:
+            ValueError: No source is given, or several, or a split that there is not.
+        """
+        revision = None
+        if hub is not None and dataset is None:
+            split = _published_split(split, hub)
+            if rows is None and path is None:
+                dataset, name, revision = hub["dataset"], name or hub.get("name"), hub.get("revision")
+        sources = {"rows": rows, "path": path, "dataset": dataset}
+        given = [f"{source}=" for source, value in sources.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'no rows'} given: pass exactly one of "
+                'rows=[{"prompt": ..., "answer": ...}], path="data.jsonl" (or .jsonl.gz, .parquet), '
+                'or dataset="name on the Hub"'
+            )
+        file = None if path is None else Path(os.fspath(path)).expanduser().absolute()
+        return cls(rows, file, dataset, name, split or "train", revision)
+
+    def read(self, parse: Parse[T], *settings: Hashable) -> tuple[T, ...]:
+        """Return the rows as `parse(raw rows, where they are from, *settings)` makes them.
+
+        A data set is read once per process, a file again when it has changed; what comes from them is pickled as the
+        way to read it again.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The source or a row cannot be read.
+        """
+        if self.rows is not None:
+            return parse(self.rows, "rows", *settings)
+        state = None
+        if self.path is not None and self.path.is_file():
+            found = self.path.stat()
+            state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return read_once(self, state, parse, settings)
+
+
+class _Reread(tuple[T, ...]):
+    """Rows that are pickled as the way to read them again: another process reads them there."""
+
+    read_again: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source, *arguments = self.read_again
+        return source.read, tuple(arguments)
+
+
+@lru_cache(maxsize=8)
+def read_once(source: Source, state: object, parse: Parse[T], settings: tuple[Hashable, ...]) -> tuple[T, ...]:
+    """Read a file, as it is in this `state`, or a data set; see `Source.read`."""
+    if source.path is not None:
+        found = parse(read_file(source.path), source.path.name, *settings)
+    else:
+        assert source.dataset is not None
+        found = parse(
+            read_dataset(source.dataset, source.name, source.split, source.revision), source.dataset, *settings
+        )
+    rows = _Reread(found)
+    rows.read_again = (source, parse, *settings)
+    return rows
+
+
+def warn_of_bad_rows(source: str, bad: Sequence[str], count: int) -> None:
+    """Warn that of `count` rows some are left out, naming the first few; `bad` has a message for each."""
+    if bad:
+        more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        warnings.warn(
+            f"{source}: {len(bad)} of {count} rows are left out (bad_rows='skip'): {'; '.join(bad[:_NAMED])}{more}",
+            stacklevel=3,
+        )
 
 
 def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -63,14 +183,14 @@ def read_dataset(
 
 
 def column(row: Any, place: str, name: str, argument: str, meaning: str, *, may_be_none: bool = False) -> Any:
-    """Return what a row has in the column `name`, which may be a path to a nested one: `reward_model.ground_truth`.
+    """Return the value of a row in the column `name`, which may be a path to a nested one: `reward_model.ground_truth`.
 
     Args:
         row: The row.
         place: Where it is, for messages, such as "row 3 of data.jsonl".
         name: The column.
         argument: The argument that maps this column, for messages.
-        meaning: What every row needs, for messages.
+        meaning: The thing that every row needs, for messages.
         may_be_none: Whether None will do, as long as there is such a column.
 
     Raises:
@@ -122,22 +242,6 @@ def user_text(value: Any, place: str, name: str) -> Any:
     return texts[0]
 
 
-def one_source(**sources: object) -> str:
-    """Return the name of the one source that is given.
-
-    Raises:
-        ValueError: None is given, or several.
-    """
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"{' and '.join(f'{name}=' for name in given) or 'no rows'} given: pass exactly one of "
-            'rows=[{"prompt": ..., "answer": ...}], path="data.jsonl" (or .jsonl.gz, .parquet), '
-            'or dataset="name on the Hub"'
-        )
-    return given[0]
-
-
 def _is_user(message: Mapping[str, Any]) -> bool:
     return message.get("role") == "user"
 
@@ -154,7 +258,7 @@ def _json_object(line: str, number: int, path: Path) -> Mapping[str, Any]:
     return row
 
 
-def published_split(split: str | None, hub: Mapping[str, Any]) -> str:
+def _published_split(split: str | None, hub: Mapping[str, Any]) -> str:
     """Return the split to load, the first by default.
 
     Raises:

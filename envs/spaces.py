@@ -13,6 +13,8 @@ import numpy as np
 from gymnasium.spaces import Space
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
+from .numeric import is_count
+
 _SAMPLE_LENGTH = 24  # characters: samples are for checkers and smoke tests, not for exploration
 _SAMPLE_ALPHABET = "abcdefghijklmnopqrstuvwxyz 0123456789+-=.,:\\{}$éßñжώλ中文字数学あ한√≤∑🙂"
 _HEADER_BYTES = 8  # each slot of shared memory starts with the byte length of its text
@@ -30,7 +32,7 @@ class UnicodeText(Space[str]):
     """
 
     def __init__(self, max_length: int = 2**20, *, seed: int | np.random.Generator | None = None) -> None:
-        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+        if not is_count(max_length):
             raise ValueError(f"UnicodeText: max_length={max_length!r} must be an integer of at least 1 (characters)")
         self.max_length = max_length
         super().__init__(seed=seed)

@@ -15,9 +15,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from dapo_trl.plan.devices import GIB, placement, planned_config
-from dapo_trl.plan.planner import Assumed, Plan, make_plan
-from dapo_trl.plan.task import Task
-from dapo_trl.plan.weights import read_config
+from dapo_trl.plan.planner import Assumed, Plan, TaskFacts, make_plan
+from dapo_trl.plan.trace import read_config
 from dapo_trl.run.settings import load_settings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -64,7 +63,7 @@ def planned(row: Row, size: str) -> Plan:
     spread = placement(str(CONFIGS / "accelerate" / f"{row.accelerate}.yaml") if row.accelerate else None, None)
     files = [CONFIGS / f"{name}.yaml" for name in names]
     run, args, _ = load_settings(files, flags, make=planned_config(row.card, spread))
-    return make_plan(run, args, read_config(model), Task(ROWS, PROMPT, PROMPT, ""), Assumed({0.5: 1.0}))
+    return make_plan(run, args, read_config(model), TaskFacts(ROWS, PROMPT, PROMPT, ""), Assumed({0.5: 1.0}))
 
 
 def cell(plan: Plan) -> str:

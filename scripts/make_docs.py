@@ -1,13 +1,12 @@
 """Make the parts of the documentation that come from the code: docs/configuration.md, docs/metrics.md, docs/clip.png.
 
 python scripts/make_docs.py            # write them
-python scripts/make_docs.py --check    # exit code 1 if the pages are not what the code says now
+python scripts/make_docs.py --check    # exit code 1 if a page does not match the code
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import inspect
 import sys
@@ -30,7 +29,7 @@ This page is made from the code by `python scripts/make_docs.py`.
 
 `dapo-trl train --config A.yaml B.yaml --field value`: files merge from left to right, flags win. A value replaces an
 earlier one as a whole, `env_kwargs` too. The files that ship are on three axes, one of each makes a run:
-`configs/algorithm` (what is optimised), `configs/task` (what it is trained on), `configs/hardware` (what it runs on).
+`configs/algorithm` (the objective), `configs/task` (the environment), `configs/hardware` (the devices and the batch).
 An unknown name, a value of the wrong type and a combination that cannot work are refused before a model is loaded.
 
 Lengths are in tokens. G is the group size, the completions of one prompt.
@@ -52,13 +51,13 @@ Settings of `dapo-trl train` beside those of the trainer (`dapo_trl.run.settings
 
 ## The evaluation
 
-Settings of `dapo-trl eval` (`dapo_trl.evaluation.settings.EvalConfig`). A training run's files serve for it too; what
-only training has is passed over. As flags some have short names:
+Settings of `dapo-trl eval` (`dapo_trl.evaluation.settings.EvalConfig`). The files of a training run can be used;
+settings that only training has are ignored. As flags some have short names:
 {short}.
 
 {evaluation}
 
-## How many there are of what
+## The sizes of a run
 
 ```text
 completions per rollout batch = per_device_train_batch_size x processes x steps_per_generation
@@ -72,39 +71,19 @@ Clip-Higher acts only if there are several optimizer steps on a rollout batch: i
 
 def configuration() -> str:
     """The page on settings."""
-    trainer = [
-        (name, _kind(annotation), default, text)
-        for name, annotation, default, text in _fields(DAPOConfig)
-        if name in DAPOConfig.__annotations__
-    ]
-    run = [(name, _kind(annotation), default, text) for name, annotation, default, text in _fields(RunConfig)]
-    evaluation = [(name, _kind(annotation), default, text) for name, annotation, default, text in _fields(EvalConfig)]
     short = ", ".join(f"`--{name}` for `{long}`" for name, long in ALIASES.items())
     return CONFIGURATION.format(
-        run=_table(run), trainer=_table(trainer), evaluation=_table(evaluation), short=textwrap.fill(short, 110)
+        run=_table(_fields(RunConfig)),
+        trainer=_table(_fields(DAPOConfig)),
+        evaluation=_table(_fields(EvalConfig)),
+        short=textwrap.fill(short, 110),
     )
 
 
 def _fields(owner: type) -> list[tuple[str, str, str, str]]:
-    """Name, annotation, default and description of each field, in order."""
-    described = _attribute_docstrings(owner)
-    found = []
-    for field in dataclasses.fields(owner):
-        text = field.metadata.get("help") or described.get(field.name, "")
-        found.append((field.name, str(field.type), _default(field), text))
-    return found
-
-
-def _attribute_docstrings(owner: type) -> dict[str, str]:
-    """The texts that stand below the fields of a class."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    assert isinstance(body, ast.ClassDef)
-    texts = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            texts[field.target.id] = inspect.cleandoc(str(text.value.value))
-    return texts
+    """Name, annotation, default and description of each setting that a class declares, in order."""
+    own = [field for field in dataclasses.fields(owner) if field.name in owner.__annotations__]
+    return [(field.name, _kind(str(field.type)), _default(field), field.metadata["help"]) for field in own]
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
@@ -123,7 +102,7 @@ def _table(fields: list[tuple[str, str, str, str]]) -> str:
     rows = ["| setting | type | default | what it does |", "|---|---|---|---|"]
     for name, kind, default, text in fields:
         words = " ".join(text.replace("``", "`").split()).replace("|", "\\|")
-        rows.append(f"| `{name}` | {kind} | `{default}` | {words[:1].upper()}{words[1:].removesuffix('.')} |")
+        rows.append(f"| `{name}` | {kind} | `{default}` | {words.removesuffix('.')} |")
     return "\n".join(rows)
 
 
@@ -134,19 +113,19 @@ Made by `python scripts/make_docs.py` from [`metrics.py`](../dapo_trl/monitor/me
 
 A run writes one line of JSON per log into `metrics.jsonl`, under the names below, with `step` (optimizer steps) and
 `seconds` (since the command was started; a resumed run counts on). Between two logs, values are averaged
-(`logging_steps`); running totals are those of the last step. What no rollout batch was sampled for is left out of a
-log. In TensorBoard, trackio and Weights & Biases (`report_to`) a name with a group (`accuracy/sampled`) is the same
+(`logging_steps`); running totals are taken at the last step. Metrics of a rollout batch are missing from a log without
+one. In TensorBoard, trackio and Weights & Biases (`report_to`) a name with a group (`accuracy/sampled`) is the same
 and stands in that group; one without is found under `train/`, held-out figures (`eval_...`) under `eval/`.
 
 `dapo-trl report RUN [RUN ...]` draws them, `dapo-trl watch RUN` while the run goes on.
 """
 ALARMS = """## Alarms
 
-Told from the logs while the run goes on, in one line with the number, the likely cause and the setting to change;
-again in the report. Values are means of the newest 3. An alarm sounds once, and again only after 5 quiet logs.
-`on_alarm`: `warn`, `checkpoint` (saves one besides) or `stop` (saves one and ends the run with exit code 1).
+Raised from the logs during the run, in one line with the number, the likely cause and the setting to change; shown
+again in the report. Values are means of the newest 3. An alarm is raised once, and again only after 5 quiet logs.
+`on_alarm`: `warn`, `checkpoint` (saves a checkpoint too) or `stop` (saves one and ends the run with exit code 1).
 
-| alarm | sounds when |
+| alarm | raised when |
 |---|---|
 """
 

@@ -1,4 +1,4 @@
-"""Fill the tables of docs/results.md and README.md, and draw its plots, from the raw files in benchmarks/results.
+"""Fill the tables of docs/results.md, and draw its plots, from the raw files in benchmarks/results.
 
 python scripts/make_results.py            # write them
 python scripts/make_results.py --check    # exit code 1 if a table is not what the raw files say
@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+PAGE = ROOT / "docs" / "results.md"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import ladder_table  # noqa: E402
@@ -38,12 +38,11 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def rungs(figures: Sequence[str]) -> str:
+def rungs() -> str:
     """The rungs beside the paper's."""
-    chosen = {name: ladder_table.RESULTS[name] for name in figures}
-    rows = ladder_table.table(runs("ladder"), list(ARMS)[: len(RUNGS) + 1], chosen)
+    rows = ladder_table.table(runs("ladder"), list(ARMS)[: len(RUNGS) + 1], ladder_table.RESULTS)
     return markdown(
-        ["", "paper, AIME 2024", *figures],
+        ["", "paper, AIME 2024", *ladder_table.RESULTS],
         [[row[0], str(score), *row[1:]] for row, score in zip(rows, PAPER, strict=True)],
     )
 
@@ -97,8 +96,7 @@ def machines() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "rungs": lambda: rungs(list(ladder_table.RESULTS)),
-    "rungs, short": lambda: rungs(["accuracy, same steps", "accuracy, same tokens", "entropy at the end"]),
+    "rungs": rungs,
     "left out": lambda: arms(list(ARMS)[len(RUNGS) :], ladder_table.RESULTS),
     "mechanisms": lambda: arms(list(ARMS), ladder_table.MECHANISMS),
     "techniques": steps_of_the_ladder,
@@ -119,14 +117,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is out of date")
     options = parser.parse_args()
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        if filled(text) == text:
-            continue
-        if options.check:
-            sys.exit(f"a table of {page.name} is not what benchmarks/results says: run python scripts/make_results.py")
-        page.write_text(filled(text), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    if options.check and filled(text) != text:
+        sys.exit(f"a table of {PAGE.name} is not what benchmarks/results says: run python scripts/make_results.py")
     if not options.check:
+        PAGE.write_text(filled(text), encoding="utf-8")
         ladder_table.plot(runs("ladder"), list(ARMS)[: len(RUNGS) + 1], ROOT / "docs" / "ladder.png")
         time_table.plot(runs("time_to_accuracy"), ROOT / "docs" / "time-to-accuracy.png")
 

@@ -10,6 +10,7 @@ import torch
 from dapo_trl.algorithm import (
     aggregate_loss,
     clipped_surrogate,
+    decoupled_advantages,
     group_advantages,
     importance_ratio,
     informative_groups,
@@ -58,11 +59,11 @@ class TestInformativeGroups:
     ROWS = torch.tensor(
         [
             [0.0, 0.0, 0.0, 0.0],  # all wrong
-            [1.0, 1.0, 1.0, 1.0],  # all right
+            [1.0, 1.0, 1.0, 1.0],  # all correct
             [0.0, 1.0, 0.0, 0.0],  # mixed
             [0.3, 0.3, 0.3, 0.3],  # constant
             [NAN, NAN, NAN, NAN],  # unscorable
-            [NAN, 1.0, 1.0, 1.0],  # all right, as far as can be told
+            [NAN, 1.0, 1.0, 1.0],  # all correct, as far as is known
             [NAN, 1.0, 0.0, 1.0],  # mixed, as far as can be told
             [-1.0, -1.0, -1.0, -1.0],
         ]
@@ -162,7 +163,7 @@ def test_kl_estimate_by_hand():
 
 def test_kl_estimate_with_an_importance_ratio_is_unbiased_for_another_samplers_tokens():
     """Exactly, on three tokens: the expectation under the sampler of ratio * k3 is KL(policy || reference)."""
-    policy, reference, sampler = (torch.tensor(p) for p in ([0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.6, 0.3]))
+    policy, reference, sampler = (torch.tensor([p]) for p in ([0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.6, 0.3]))
     ratio = policy / sampler
     found = (sampler * kl_estimate(policy.log(), reference.log(), ratio=ratio)).sum()
     assert found.item() == pytest.approx((policy * (policy / reference).log()).sum().item(), rel=1e-5)
@@ -247,3 +248,46 @@ def test_the_whole_loss_against_a_float64_loop(variant):
     else:
         expected = sum(sum(row) / len(row) for row in per_row) / rows
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+def shaped(*size):
+    return torch.zeros(size)
+
+
+N, T = 4, 3
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: group_advantages(shaped(N, 1), 2), "rewards has shape (4, 1)"),
+        (lambda: group_advantages(shaped(N), 3), "rewards has shape (4,)"),
+        (lambda: decoupled_advantages(shaped(N), shaped(1), 2), "rewards has shape (4,): expected [N, F]"),
+        (lambda: decoupled_advantages(shaped(N, 2), shaped(3), 2), "weights has shape (3,): expected [F], 2 rows"),
+        (lambda: decoupled_advantages(shaped(N, 2), shaped(2), 3), "rewards has 4 rows and group_size is 3"),
+        (lambda: informative_groups(shaped(N)), "scores has shape (4,): expected [B, G]"),
+        (lambda: importance_ratio(shaped(N), shaped(N), shaped(N)), "logps has shape (4,): expected [N, T]"),
+        (lambda: importance_ratio(shaped(N, T), shaped(1, T), shaped(N, T)), "old_logps has shape (1, 3)"),
+        (lambda: importance_ratio(shaped(N, T), shaped(N, T), shaped(N, 1)), "mask has shape (4, 1)"),
+        (lambda: clipped_surrogate(shaped(N, T), shaped(N, 1)), "advantages has shape (4, 1): expected [N], 4 rows"),
+        (lambda: clipped_surrogate(shaped(N, T), shaped(1)), "advantages has shape (1,): expected [N], 4 rows"),
+        (lambda: clipped_surrogate(shaped(N), shaped(N)), "ratio has shape (4,): expected [N, T] or [N, 1]"),
+        (lambda: kl_estimate(shaped(N, T), shaped(N, 1)), "ref_logps has shape (4, 1)"),
+        (lambda: kl_estimate(shaped(N, T), shaped(N, T), ratio=shaped(1, T)), "ratio has shape (1, 3)"),
+        (lambda: aggregate_loss(shaped(N, T), shaped(N)), "mask has shape (4,): expected [N, T]"),
+        (lambda: aggregate_loss(shaped(N), shaped(N, T)), "loss has shape (4,): expected [N, T] or [N, 1]"),
+        (lambda: aggregate_loss(shaped(1, T), shaped(N, T)), "loss has shape (1, 3)"),
+    ],
+)
+def test_a_wrong_rank_is_an_error_and_never_a_broadcast(call, named):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value).startswith(named)
+
+
+def test_one_ratio_for_a_whole_completion_is_no_wrong_rank():
+    ratio = importance_ratio(shaped(N, T), shaped(N, T), torch.ones(N, T), level="sequence")
+    loss, low, high = clipped_surrogate(ratio, torch.ones(N))
+    assert ratio.shape == loss.shape == low.shape == high.shape == (N, 1)
+    assert aggregate_loss(loss, torch.ones(N, T)) == -1.0
+    assert kl_estimate(shaped(N, T), shaped(N, T), ratio=ratio).shape == (N, T)

@@ -6,7 +6,6 @@ import pytest
 
 from dapo_trl import DAPOConfig
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.cautions import inert_settings
 
 
 def config(**changes):
@@ -56,7 +55,7 @@ def test_updates_per_rollout():
     [
         (
             {"group_filter": "variance"},
-            "group_filter is 'variance': it must be one of zero_variance, all_zero, none",
+            "group_filter is 'variance' (str): it must be one of zero_variance, all_zero, none",
         ),
         ({"on_refill_limit": "skip"}, "on_refill_limit is 'skip'"),
         ({"overlong_shape": "hard"}, "overlong_shape is 'hard'"),
@@ -82,7 +81,7 @@ def test_updates_per_rollout():
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0"),
         ({"steps_per_generation": 0}, "steps_per_generation is 0"),
         ({"num_iterations": 0}, "num_iterations is 0"),
-        ({"loss_type": "dapoo"}, "loss_type is 'dapoo': it must be one of dapo, grpo"),
+        ({"loss_type": "dapoo"}, "loss_type is 'dapoo' (str): it must be one of dapo, grpo"),
         ({"multi_objective_aggregation": "sum"}, "multi_objective_aggregation is 'sum'"),
         ({"overlong_cache_length": 5000}, "overlong_cache_length is 5000 and overlong_max_length 409"),
         (
@@ -101,21 +100,3 @@ def test_bad_settings_name_field_value_and_rule(changes, message):
         config(**changes)
     assert message in str(error.value)
     assert isinstance(error.value, ValueError)
-
-
-def test_inert_settings_are_found():
-    assert any("clip-higher is inert" in line for line in inert_settings(config()))
-    assert inert_settings(config(steps_per_generation=4)) == []
-    late = config(steps_per_generation=4, overlong_max_length=512, max_completion_length=512)
-    assert any("overlong penalty is inert" in line for line in inert_settings(late))
-    soft = config(
-        steps_per_generation=4,
-        overlong_shape="soft",
-        overlong_max_length=1000,
-        overlong_cache_length=100,
-        max_completion_length=900,
-    )
-    assert any("starts past 900 tokens" in line for line in inert_settings(soft))
-    assert inert_settings(config(steps_per_generation=4, overlong_shape="none")) == []
-    reverse = inert_settings(config(steps_per_generation=4, epsilon=0.3))
-    assert any("wider below than above (epsilon 0.3, epsilon_high 0.28)" in line for line in reverse)

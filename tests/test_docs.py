@@ -1,8 +1,9 @@
-"""What the documentation's programs do, and that what it names exists."""
+"""The documentation's programs work, and the names in it exist."""
 
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 import re
 import sys
 from subprocess import run
@@ -30,8 +31,9 @@ def test_the_environment_of_many_turns():
     env = names["Guess"]()
     check_env(env)
     env.reset(options={"index": 42})
-    assert [env.step(guess)[0] for guess in ("50", "25")] == ["lower\n", "higher\n"]
-    assert env.step(env.solution(42))[1:3] == (1.0, True)
+    answer = int(env.solution(42))
+    assert [env.step(str(guess))[0] for guess in (answer + 1, answer - 1)] == ["lower\n", "higher\n"]
+    assert env.step(str(answer))[1:3] == (1.0, True)
 
 
 @pytest.mark.parametrize("name", re.findall(r"`(math/\w+-v0)`", (ROOT / "docs/environments.md").read_text()))
@@ -44,7 +46,7 @@ def test_pages_made_from_the_code_are_what_it_says():
     assert done.returncode == 0, done.stderr
 
 
-def test_what_the_page_on_troubles_names_exists():
+def test_every_name_on_the_page_on_troubles_exists():
     text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`([a-z]\w*(?:/\w+)?)`", text))
     settings = {field.name for owner in (DAPOConfig, RunConfig) for field in dataclasses.fields(owner)}
@@ -55,7 +57,7 @@ def test_what_the_page_on_troubles_names_exists():
 
 def test_every_setting_given_a_value_in_the_docs_exists():
     settings = {field.name for owner in (DAPOConfig, RunConfig) for field in dataclasses.fields(owner)}
-    for page in ("algorithm", "troubleshooting"):
+    for page in ("algorithm", "troubleshooting", "training", "extending"):
         for name in re.findall(r"`(\w+): [^`]+`", (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")):
             assert name in settings or name in ("error",), (page, name)
 
@@ -66,6 +68,35 @@ def test_every_function_named_with_an_equation_is_there():
     assert len(names) >= 5
     for name in names:
         assert callable(getattr(algorithm, name)), name
+
+
+def test_the_table_of_techniques():
+    """Its settings, its functions and its tests exist."""
+    text = (ROOT / "docs/algorithm.md").read_text(encoding="utf-8")
+    table = text[text.index("| technique |") :].split("\n\n")[0]
+    rows = [re.findall(r"`([^`]+)`", line) for line in table.splitlines()[2:]]
+    assert len(rows) == 4
+    names = {name for row in rows for name in row}
+    settings = {name for name in names if re.fullmatch(r"\w+", name)}
+    assert len(settings) >= 12 and all(hasattr(DAPOConfig(use_cpu=True), name) for name in settings)
+    for name in names - settings:
+        if "/" in name:
+            file, _, test = name.partition("::")
+            assert (ROOT / file).is_file(), name
+            assert not test or re.search(rf"(def|class) {test}\b", (ROOT / file).read_text(encoding="utf-8")), name
+        else:
+            package = name if name.startswith("envs.") else f"dapo_trl.{name}"
+            assert callable(pkgutil.resolve_name(package)), name
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_every_path_on_a_page_exists(page):
+    """Files of the project are named by their path, in code or as a link."""
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:dapo_trl|envs|tests|scripts|benchmarks|configs)/[\w./-]+\.\w+)", text)
+    linked = [(page.parent / target).resolve() for target in re.findall(r"\]\((?!http)([^)#]+)", text)]
+    missing = [path for path in (*(ROOT / name for name in named), *linked) if not path.exists()]
+    assert not missing
 
 
 def test_the_site_builds_without_a_warning(tmp_path):

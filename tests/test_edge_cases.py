@@ -190,7 +190,7 @@ class TestEnvironmentFactory:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt_selection": "best"}, "prompt_selection is 'best': it must be one of uniform, predicted"),
+        ({"prompt_selection": "best"}, "prompt_selection is 'best' .*: it must be one of uniform, predicted"),
         ({"surplus_max_age": -1}, "surplus_max_age is -1"),
         ({"surplus_max_age": 2.5}, "surplus_max_age is 2.5"),
         ({"max_round_sequences": 4}, "max_round_sequences is 4, less than the 8 completions"),

@@ -39,8 +39,9 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
         str(path.relative_to(ROOT)) for package in ("dapo_trl", "envs") for path in (ROOT / package).rglob("*.py")
     }
     in_tree |= {str(path.relative_to(ROOT)) for path in (ROOT / "dapo_trl/report/assets").rglob("*") if path.is_file()}
-    assert in_tree <= set(names) and "dapo_trl/report/assets/uplot/LICENSE" in names
-    assert not [name for name in names if "__pycache__" in name or "/test" in name]
+    in_tree |= {"dapo_trl/report/assets/uplot/LICENSE", "dapo_trl/py.typed", "envs/py.typed"}
+    assert in_tree <= set(names)
+    assert not [name for name in names if "__pycache__" in name or "/test_" in name or name.startswith("tests/")]
 
 
 @pytest.mark.slow
@@ -80,5 +81,15 @@ def test_another_envs_is_noticed_with_its_path_and_the_fix(tmp_path, kind):
 def test_envs_imports_neither_torch_nor_the_trainer_nor_sympy():
     code = (
         "import sys, envs; print([m for m in ('torch', 'dapo_trl', 'trl', 'sympy', 'math_verify') if m in sys.modules])"
+    )
+    assert run(sys.executable, "-c", code, cwd=ROOT).stdout.strip() == "[]"
+
+
+def test_the_trainer_loads_no_command():
+    """A script that trains pays for no part of the command line."""
+    code = (
+        "import sys; from dapo_trl import DAPOTrainer\n"
+        "above = ('evaluation', 'plan', 'report', 'run', 'cli')\n"
+        "print([m for m in sys.modules if m.startswith('dapo_trl.') and m.split('.')[1] in above])"
     )
     assert run(sys.executable, "-c", code, cwd=ROOT).stdout.strip() == "[]"

@@ -1,4 +1,8 @@
-"""Every command and every program in the README, run as it stands there (training is cut short by more flags)."""
+"""The README and docs/training.md from top to bottom, in one folder: every command and program as it stands there.
+
+Training is cut short by more flags. A command that trains a model of the Hub is planned instead, with the model's shape
+and the card that its hardware file is for: the settings are read, and the run must fit.
+"""
 
 from __future__ import annotations
 
@@ -12,112 +16,136 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT
+from .support.forked import Forked
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line
-    for language, text in BLOCKS
-    if language == "bash"
-    for line in text.replace("\\\n", " ").splitlines()
-    if line.strip() and not line.startswith("#")
-]
-PROGRAMS = [text for language, text in BLOCKS if language == "python"]
-SHORT = "--max_steps 2 --eval_problems 4 --eval_samples 2 --save_strategy no"
 BIN = Path(sys.executable).parent
+SHORT = "--max_steps 2 --eval_problems 4 --eval_samples 2 --save_strategy no"
+MAKE = {"quickstart": SHORT, "test": "tests/monitor/test_console.py -n 0"}
+README, TRAINING = ROOT / "README.md", ROOT / "docs" / "training.md"
 
 
-@pytest.fixture
-def checkout(tmp_path) -> Path:
-    """A folder with what the README's commands refer to, and its programs under the names they carry."""
-    for name in (
-        "configs",
-        "models",
-        "Makefile",
-        "pyproject.toml",
-        "constraints.txt",
-        "tests",
-        "dapo_trl",
-        "envs",
+def steps(page: Path) -> list[tuple[str, str]]:
+    """Commands and programs in their order, each with its language."""
+    found = []
+    blocks = re.findall(r"^```(bash|python)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for language, text in blocks:
+        lines = [text] if language == "python" else text.replace("\\\n", " ").splitlines()
+        found += [(language, line) for line in lines]
+    return found
+
+
+def made_short(words: list[str]) -> list[str]:
+    """A command with the flags that make it cheap."""
+    hub = next((word for word in words if word.startswith("Qwen/")), None)
+    if hub is not None:
+        shape = f"configs/models/{hub.split('/')[1].lower().removesuffix('-instruct')}.json"
+        card = ["--card", "RTX 4090"]
+        return [{"train": "plan", hub: shape}.get(word, word) for word in words] + card
+    if "train" in words:
+        return words + shlex.split(SHORT)
+    if "eval" in words and "--compare" not in words:
+        return [*words, "--problems", "4", "--k", "2"]
+    return words
+
+
+class Person:
+    """Somebody in a checkout who has nothing but the page."""
+
+    def __init__(self, folder: Path, forked: Forked):
+        self.folder, self.forked = folder, forked
+        for name in ("configs", "models", "Makefile", "pyproject.toml", "constraints.txt", "tests", "dapo_trl", "envs"):
+            (folder / name).symlink_to(ROOT / name)
+
+    def does(self, language: str, text: str) -> tuple[int, str]:
+        if language == "python":
+            named = re.match(r"# (\w+\.py)\n", text)
+            file = self.folder / (named[1] if named else "program.py")
+            file.write_text(text, encoding="utf-8")
+            return (0, "") if named else self.forked.run([str(file)], self.folder)
+        words = shlex.split(text, comments=True)
+        if words[0] in ("git", "cd"):  # done: this is a checkout
+            return 0, ""
+        if words[0] == "make":
+            if not (BIN.parent / ".installed").exists():
+                pytest.skip("not running in the environment that the Makefile makes")
+            rest = [f"VENV={BIN.parent}", f"ARGS={MAKE[words[1]]}", "-o", str(BIN.parent / ".installed")]
+            return self.shell(shlex.join(words + rest))
+        if words[0] == "dapo-trl":
+            return self.forked.run([str(BIN / "dapo-trl"), *made_short(words[1:])], self.folder)
+        return self.shell(text if words[0] == "echo" else shlex.join(made_short(words)))
+
+    def shell(self, line: str) -> tuple[int, str]:
+        env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env,
+            timeout=500,
+        )
+        return done.returncode, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, TRAINING], ids=lambda page: page.name)
+def test_everything_on_the_page_works(page, tmp_path):
+    todo = steps(page)
+    printed = {}
+    with Forked() as forked:
+        person = Person(tmp_path, forked)
+        for language, text in todo:
+            code, printed[text] = person.does(language, text)
+            assert code == 0, f"{text}\n{printed[text][-3000:]}"
+    if page == README:
+        (quickstart,) = (output for text, output in printed.items() if text.startswith("make quickstart"))
+        assert_same_lines(quickstart)
+        (generated,) = (output for text, output in printed.items() if "pipeline(" in text)
+        assert re.search(r"\d", generated.splitlines()[-1]), "the model of the quick start writes digits"
+
+
+def assert_same_lines(output: str) -> None:
+    """What the page on training shows of the quick start is what it prints, but for the numbers."""
+    (shown,) = re.findall(r"```text\n(models/.*?)```", TRAINING.read_text(encoding="utf-8"), re.DOTALL)
+
+    def masked(text: str) -> set[str]:
+        lines = (line for line in text.splitlines() if not re.match(r"\s+(\d|level|\.\.\.)|.*tokens generated", line))
+        return {re.sub(r"[-+]?\d[\d.,]*", "#", line).strip() for line in lines}
+
+    assert masked(shown) - masked(output) == set()
+
+
+def test_the_readme_is_short_and_has_what_a_person_needs():
+    text = README.read_text(encoding="utf-8")
+    assert text.count("\n") <= 200
+    commands = [command for language, command in steps(README) if language == "bash"]
+    assert len(commands) >= 12 and sum(language == "python" for language, _ in steps(README)) >= 3
+    for word in (
+        "git clone",
+        "make quickstart",
+        "make test",
+        "train",
+        "plan",
+        "show",
+        "check",
+        "eval",
+        "report",
+        "merge",
     ):
-        (tmp_path / name).symlink_to(ROOT / name)
-    for text in PROGRAMS:
-        if named := re.match(r"# (\w+\.py)\n", text):
-            (tmp_path / named[1]).write_text(text)
-    return tmp_path
+        assert any(word in command for command in commands), word
 
 
-def shell(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=500)
+def test_the_headline_is_what_was_measured():
+    """The figures of the README stand in docs/results.md, which is made from the raw data."""
+    text = README.read_text(encoding="utf-8")
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    figures = re.findall(r"\d\.\d+ ± \d\.\d+", text[text.index("**Does it help?**") :].split("\n\n")[0])
+    assert len(figures) == 3
+    assert all(figure in results for figure in figures)
 
 
-def test_the_readme_has_commands_and_programs():
-    assert len(COMMANDS) >= 5 and len(PROGRAMS) >= 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, checkout):
-    words = shlex.split(command, comments=True)
-    if words[0] == "git" or words[0] == "cd":
-        pytest.skip("fetching the project is what has just happened")
-    if words[0] == "make":
-        if not (BIN.parent / ".installed").exists():
-            pytest.skip("not running in the environment that the Makefile makes")
-        arguments = {"quickstart": SHORT, "test": "tests/monitor/test_console.py -n 0"}[words[1]]
-        words += [f"VENV={BIN.parent}", f"ARGS={arguments}", "-o", str(BIN.parent / ".installed")]
-    elif "train" in words:
-        words += shlex.split(SHORT)
-    elif "eval" in words:
-        words += ["--problems", "4", "--k", "2"]
-    done = shell(words, checkout)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_program(number, checkout):
-    (checkout / "program.py").write_text(PROGRAMS[number])
-    done = shell([sys.executable, "program.py"], checkout)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-
-
-def test_every_path_in_the_annotated_tree_exists():
-    (tree,) = (text for language, text in BLOCKS if language == "text" and "dapo_trl/" in text)
-    folder, found = "", set()
-    for line in tree.splitlines():
-        name = line.split()[0] if line.split() else ""
-        if not re.fullmatch(r"[\w./-]+", name):
-            continue
-        if not line.startswith(" "):
-            folder = name if name.endswith("/") else ""
-            path = ROOT / name
-        else:
-            path = ROOT / folder / name
-        assert path.exists(), path
-        assert path not in found, f"{path} is there twice"
-        found.add(path)
-    assert len(found) > 20
-
-
-def test_every_test_named_in_the_table_of_techniques_exists():
-    names = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", README)
-    assert len(names) >= 4
-    for file, name in names:
-        assert (ROOT / file).is_file(), file
-        assert not name or re.search(rf"(def|class) {name}\b", (ROOT / file).read_text()), (file, name)
-
-
-def test_every_setting_named_in_the_table_exists():
-    from dapo_trl import DAPOConfig
-
-    table = README[README.index("| technique |") :].split("\n\n")[0]
-    names = [
-        name
-        for cell in re.findall(r"^\|[^|]*\|([^|]*)\|", table, flags=re.MULTILINE)
-        for name in re.findall(r"`(\w+)`", cell)
-    ]
-    assert len(names) >= 8
-    for name in names:
-        assert hasattr(DAPOConfig(use_cpu=True), name), name
+def test_every_link_leads_somewhere():
+    for page in (README, ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (ROOT / target).exists(), (page.name, target)

@@ -120,7 +120,7 @@ class TestTheUpdateDoesNotDependOnTheSplit:
         runs = [one_step(tiny_model, tmp_path, size, max_refill_rounds=refills, **changes) for size in (1, 2, 8)]
         for run in runs[1:]:
             assert gap(weights(run), weights(runs[0])) < 1e-5
-            exact = ["loss", "grad_norm"] + ([] if run._objective is None else ["entropy", "kl"])
+            exact = ["loss", "grad_norm"] + ([] if run.loss is None else ["entropy", "kl"])
             for name in exact:
                 found, expected = (float(r.state.log_history[0][name]) for r in (run, runs[0]))
                 assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), name

@@ -1,8 +1,8 @@
-"""What a Hugging Face checkpoint leaves out: where the prompt stream stands, the rollouts still to be trained on, and
-whether the checkpoint is complete.
+"""The parts that a Hugging Face checkpoint lacks: the state of the prompt stream, the rollouts still to be trained on,
+and a mark that the checkpoint is complete.
 
-A checkpoint is torn from `begin` to `finish`, which lists its files and their sizes in ``dapo_manifest.json``. What
-`problem` finds fault with is never resumed from.
+A checkpoint is torn from `begin` to `finish`, which lists its files and their sizes in ``dapo_manifest.json``. A run
+never resumes from a checkpoint with a `problem`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ torch.serialization.register_package(11, lambda storage: None, _restore_on_cpu)
 
 
 def signature(step: int) -> dict[str, dict[str, int]]:
-    """What says in the ``stateful_callbacks`` of a trainer's state that the checkpoint of this step has a manifest.
+    """The entry in the ``stateful_callbacks`` of a trainer's state that marks a checkpoint with a manifest.
 
     Without it, one that lost its manifest would look like one of plain TRL, which never had any.
     """
@@ -81,7 +81,7 @@ def _aside(folder: Path) -> Path:
 
 
 def problem(folder: str | Path) -> str | None:
-    """What is torn about a checkpoint, in a few words; None for a complete one.
+    """The fault of an incomplete checkpoint, in a few words; None for a complete one.
 
     One without marks of ours was made by plain TRL: it passes if it has the trainer's state, the last file written.
     """
@@ -120,7 +120,7 @@ def _problem_without_manifest(state: Path) -> str | None:
 
 def last_complete(folder: str | Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     """The newest complete checkpoint in a run's folder, None if there is none; and the torn ones that are newer, each
-    with what is wrong with it."""
+    with its fault."""
     return _first_complete(_newest_first(Path(folder)))
 
 
@@ -169,7 +169,7 @@ def _this_or_before(wanted: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     paths = _newest_first(wanted.parent)
     if wanted in paths:
         return _first_complete(paths[paths.index(wanted) :])
-    torn = problem(wanted)  # of a name that does not tell what came before it
+    torn = problem(wanted)  # a name without a step has no predecessor
     if torn is not None:
         raise ConfigError(
             f"resume_from_checkpoint is {wanted}, which is not a complete checkpoint ({torn}). Name a folder "
@@ -219,7 +219,7 @@ def load_state(folder: str | Path, process: int, *, shape: dict[str, int]) -> di
     """Read it back; None for a checkpoint that holds none.
 
     Args:
-        shape: the numbers that cut a rollout batch into pieces; the checkpoint's ``state["shape"]`` must be the same,
+        shape: the numbers that divide a rollout batch; the checkpoint's ``state["shape"]`` must be the same,
             or its unfinished rollout batch could not be continued.
     """
     path = _file(folder, process)

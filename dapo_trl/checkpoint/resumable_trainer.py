@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import GRPOTrainer
 
 from ..distributed import explain_lost_process
@@ -22,9 +22,9 @@ logger = logging.getLogger("dapo_trl")
 
 
 class ResumableTrainer(GRPOTrainer):
-    """Adds to each checkpoint what `GRPOTrainer` leaves out, and never resumes from one torn in mid-write.
+    """Adds the state that `GRPOTrainer` leaves out to each checkpoint, and never resumes from an incomplete one.
 
-    A subclass says what that is: `rollout_shape`, `own_state`, `everyones_state` and `load_states`.
+    A subclass supplies that state: `rollout_shape`, `own_state`, `everyones_state` and `load_states`.
     """
 
     def rollout_shape(self) -> dict[str, int]:
@@ -32,14 +32,15 @@ class ResumableTrainer(GRPOTrainer):
         raise NotImplementedError
 
     def own_state(self) -> dict[str, Any]:
-        """What this process alone knows."""
+        """The state of this process alone."""
         raise NotImplementedError
 
     def everyones_state(self) -> dict[str, Any]:
-        """What all processes know alike; the main process's is saved."""
+        """The state that all processes share; the main process's is saved."""
         raise NotImplementedError
 
     def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
+        """Restore the state of this process and the shared one."""
         raise NotImplementedError
 
     def warn(self, line: str) -> None:
@@ -56,12 +57,17 @@ class ResumableTrainer(GRPOTrainer):
         gc.collect()
         self.accelerator.end_training()
 
-    def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
+    def train(
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Train, as any Hugging Face trainer does; a torn checkpoint is never resumed from.
 
         Args:
             resume_from_checkpoint: ``True`` or ``"latest"`` for the newest complete checkpoint in ``output_dir``, or a
-                checkpoint's path. For each torn one that is passed over a warning says which is used in its place.
+                checkpoint's path. Each torn one that is skipped is named in a warning, with the one used in its place.
 
         Raises:
             ConfigError: there is no complete checkpoint to resume from.
@@ -89,7 +95,7 @@ class ResumableTrainer(GRPOTrainer):
         return path
 
     def _save_checkpoint(self, model, trial):
-        """Nothing is deleted or pushed before the new checkpoint is complete."""
+        """Save a checkpoint; nothing is deleted or pushed before it is complete."""
         run_dir = self._get_output_dir(trial=trial)
         folder = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
@@ -123,7 +129,7 @@ class ResumableTrainer(GRPOTrainer):
         own = load_state(checkpoint, self.accelerator.process_index, shape=self.rollout_shape())
         [everyones] = broadcast_object_list([own and own.get("everyones")])
         if everyones is None:
-            self.warn(f"{checkpoint} does not say where the prompt stream stood: prompts start from the first again.")
+            self.warn(f"{checkpoint} holds no state of the prompt stream: prompts start from the first again.")
         elif own is None:
             raise ConfigError(
                 f"{checkpoint} holds no state of process {self.accelerator.process_index}: all processes must see the "

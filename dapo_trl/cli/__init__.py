@@ -1,1 +1,10 @@
-"""The command line: one file for each command."""
+"""The command line ``dapo-trl``: one file for each command.
+
+main.py    the commands put together; exit codes
+train.py   train a model
+eval.py    measure a model, or compare two measurements
+plan.py    what a run will do and whether it fits
+envs.py    list, show and check environments; judge recorded verdicts again
+report.py  a run as a page: report, watch
+merge.py   merge an adapter into its base model
+"""

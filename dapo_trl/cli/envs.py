@@ -1,5 +1,5 @@
-"""``dapo-trl envs list | show | check | replay``: what there is to train on, what it looks like, whether its reward can
-be trusted, and whether it has changed since a run.
+"""``dapo-trl envs list | show | check | replay``: the environments, their rows, whether rewards can be trusted, and
+whether verdicts have changed since a run.
 
 Nothing here imports torch.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -25,11 +26,12 @@ from envs.rejudge import replay
 from envs.reward_check.check import DEFAULT_ROWS, reward_report
 from envs.reward_check.checks import CHECKS
 from envs.reward_check.episode import Fault, answer, present
+from envs.reward_check.openenv import openenv_report
 
 from ..errors import ConfigError, RewardError, one_line
 from ..rollout.environments import make_env, row_count
 
-_MOST_ALIKE = 12  # environments of one namespace and class that are listed apart
+_MAX_ALIKE = 12  # environments of one namespace and class that are listed apart
 _COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checked": "dim"}
 
 
@@ -54,10 +56,13 @@ def add_parser(commands: Any) -> None:
     check.add_argument(
         "--time_limit",
         type=float,
-        help="seconds that judging one answer may take (default: what the environment says of itself, or 5)",
+        help="seconds that judging one answer may take (default: the environment's own limit, or 5)",
     )
     check.add_argument("--skip", nargs="+", default=[], metavar="CHECK", help=f"leave out any of {', '.join(CHECKS)}")
     check.add_argument("--strict", action="store_true", help="count advice as a failure")
+    check.add_argument(
+        "--json", action="store_true", help="print the report as JSON, with the ids of OpenEnv's RFC 008"
+    )
     check.set_defaults(run=_check)
 
     again = own.add_parser("replay", help="judge the recorded verdicts of a run again, and name those that differ")
@@ -117,7 +122,7 @@ def _entries(specs: Iterable[EnvSpec]) -> list[_Entry]:
     found = []
     for _, group in groupby(sorted(specs, key=_kind), key=_kind):
         alike = list(group)
-        if len(alike) <= _MOST_ALIKE:
+        if len(alike) <= _MAX_ALIKE:
             found += [_entry(spec, spec.id) for spec in alike]
         else:
             entry = _entry(alike[0], f"{alike[0].namespace}/...")
@@ -143,8 +148,8 @@ def _entry(spec: EnvSpec, name: str) -> _Entry:
         make = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
     except Exception as error:
         return _Entry(name, "?", "?", f"cannot be loaded: {one_line(error)}")
-    count = getattr(make, "num_rows", "of its arguments")
-    rows = "endless" if count is None else f"{count:,}" if isinstance(count, int) else str(count)
+    count = getattr(make, "num_rows", "unknown")  # a property where it depends on the arguments
+    rows = "endless" if count is None else f"{count:,}" if isinstance(count, int) else "of its arguments"
     parameters = inspect.signature(make).parameters
     rewards = [
         spec.kwargs.get(reward, parameters[reward].default)
@@ -192,7 +197,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    make_env(args.env, **args.env_kwargs).close()  # a mistake in the request is told apart from one in the environment
+    make_env(args.env, **args.env_kwargs).close()  # a mistake in the request is no fault of the environment
     try:
         report = reward_report(
             args.env,
@@ -205,13 +210,15 @@ def _check(args: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise ConfigError(f"{one_line(error).removeprefix('check_reward_env: ')}.") from error
+    if args.json:
+        print(json.dumps(openenv_report(report), indent=2))
+        return 0 if report.ok else 1
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in report.checks:
         table.add_row(check.name, Text(check.status, style=_COLOURS[check.status]), Text(check.message))
     console.print(table)
-    failures = ", ".join(check.name for check in report.failures)
-    console.print(f"\n{report.env}: {f'failed ({failures})' if failures else 'ok'}", style="bold", soft_wrap=True)
+    console.print(f"\n{report.summary}", style="bold", soft_wrap=True)
     return 0 if report.ok else 1
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from ..errors import ConfigError
 
 HELP = (
     "Measure a model: avg@k, pass@k and maj@k with their intervals, by level and by verdict, such as --model "
-    "models/arithmetic-0.8m --env 'math/Arithmetic-v0: {split: test}' --k 8. Files are those of train; flags are "
-    "described in docs/configuration.md. --k, --problems, --temperature and --top_p are those of the measurement, "
-    "and --env may be given several times. A killed evaluation goes on with the same command."
+    "models/arithmetic-0.8m --env 'math/Arithmetic-v0: {split: test}' --k 8. Files are the same as for train; "
+    "flags are described in docs/configuration.md. --k, --problems, --temperature and --top_p set the measurement, and "
+    "--env may be given several times. A killed evaluation continues with the same command."
 )
 
 
@@ -32,7 +35,7 @@ def add_parser(commands: Any) -> None:
         "--compare",
         nargs=2,
         metavar=("A", "B"),
-        help="folders of two evaluations: how much higher B is, and how surely",
+        help="folders of two evaluations: the gain of B over A, with its interval",
     )
     parser.set_defaults(run=_eval, takes_settings=True)
 
@@ -43,14 +46,21 @@ def _eval(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"--compare takes two folders and nothing else, not {(args.config + args.settings)[0]!r}."
             )
-        from rich.console import Console
-
         from ..evaluation.comparison import compare
 
         compare(Path(args.compare[0]), Path(args.compare[1]), Console(soft_wrap=True, highlight=False))
         return 0
     # Torch is imported here, after the arguments are known to be well-formed.
+    from accelerate import Accelerator
+
     from ..evaluation.command import run_evaluation
     from ..evaluation.settings import load_eval_settings
+    from ..run.settings import OWNERS
+    from ..run.startup import quieten, share_cores
 
-    return run_evaluation(load_eval_settings(args.config, args.settings))
+    config = load_eval_settings(args.config, args.settings, training=OWNERS)
+    console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
+    quieten(console)
+    accelerator = Accelerator(cpu=config.use_cpu)
+    share_cores(accelerator.device, accelerator.num_processes)
+    return run_evaluation(config, accelerator, console)

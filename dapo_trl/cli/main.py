@@ -1,8 +1,8 @@
 """The command line: ``dapo-trl COMMAND ...``.
 
 ``accelerate launch -m dapo_trl train ...`` is the same as ``dapo-trl train ...`` on many devices. Exit codes: 0 the
-command did what was asked; 1 it had to stop, or what it looked at is not in order; 2 the request was wrong; 130 it was
-interrupted (and a run can be resumed).
+command did its work; 1 it had to stop, or found a fault; 2 the request was wrong; 130 it was interrupted (and a run can
+be resumed).
 
 A command is a function that adds its parser to the others. The parser's default ``run`` takes the parsed arguments,
 and in ``settings`` the flags that it does not know if ``takes_settings`` is set, and returns the exit code. What it
@@ -54,8 +54,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _fail(error: Exception, code: int) -> int:
-    """Print one line. A wrong request is the same on all processes, so the first speaks; what stops one process while
-    it runs may be known to that one alone."""
+    """Print one line. A wrong request is the same on all processes, and the first prints it; an error during a run is
+    printed by the process that has it."""
     process = int(os.environ.get("RANK", 0))
     if process == 0 or code == 1:
         print(f"error{f' (process {process})' if process else ''}: {error}", file=sys.stderr)

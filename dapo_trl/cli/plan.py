@@ -15,12 +15,14 @@ import yaml
 from ..errors import ConfigError, one_line
 
 if TYPE_CHECKING:
-    from ..plan.devices import Placement
-    from ..plan.planner import Plan
+    from transformers import PreTrainedConfig
+
+    from ..plan.devices import Card, Placement
+    from ..plan.planner import Assumed, Plan
 
 HELP = (
-    "Takes what train takes and loads no weights: parameters, memory of each device, rollouts, tokens and time, and "
-    "what will go wrong. Exits with 1 if it does not fit, and says which changes would help most."
+    "Takes the arguments of train and loads no weights: parameters, memory of each device, rollouts, tokens, time and "
+    "warnings. Exits with 1 if it does not fit, and names the changes that would help most."
 )
 DOES_NOT_FIT = 1
 
@@ -29,7 +31,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to those of ``dapo-trl``."""
     plan = commands.add_parser(
         "plan",
-        help="say what a run will do and whether it fits",
+        help="show what a run will do and whether it fits",
         description=HELP,
         usage="dapo-trl plan --config FILE [FILE ...] [--field value ...] [--card NAME] [--json]",
         allow_abbrev=False,
@@ -38,10 +40,10 @@ def add_parser(commands: Any) -> None:
     own = [
         add("--config", nargs="+", action="extend", default=[], metavar="FILE", help="as for train"),
         add("--card", metavar="NAME", help="a GPU: RTX 4090, A100 80GB, ...; default: the one here, or this CPU"),
-        add("--devices", type=int, metavar="N", help="how many of them; default: those of --accelerate, or 1"),
+        add("--devices", type=int, metavar="N", help="number of devices; default: that of --accelerate, or 1"),
         add("--accelerate", metavar="FILE", help="the file that accelerate launch will be given"),
-        add("--pass_rate", default="0.5", metavar="RATE", help="of the prompts: 0.3, or {0: 3, 0.5: 7}"),
-        add("--completion_tokens", type=float, metavar="N", help="mean length; default: the limit"),
+        add("--pass_rate", default="0.5", metavar="RATE", help="pass rate of the prompts: 0.3, or {0: 3, 0.5: 7}"),
+        add("--completion_tokens", type=float, metavar="N", help="mean length of completions; default: the limit"),
         add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured"),
         add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's"),
         add("--calibration", metavar="RUN_DIR", help="an earlier run of this model, for tokens per second"),
@@ -53,15 +55,13 @@ def add_parser(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> int:
     """Carry out the command; returns the exit code: 0 it fits, 1 it does not."""
     # Torch is imported here, after the arguments are known to be well-formed.
-    from ..plan.calibration import read_run, unlike
     from ..plan.cautions import cautions
     from ..plan.devices import placement, planned_config
-    from ..plan.planner import Assumed, make_plan
+    from ..plan.planner import Assumed, look_at_task, make_plan
     from ..plan.refill import read_rates
     from ..plan.remedies import as_flag, remedies
     from ..plan.show import as_dict, as_text
-    from ..plan.task import look_at_task
-    from ..plan.weights import read_config
+    from ..plan.trace import read_config
     from ..run.settings import load_settings
 
     for name in ("completion_tokens", "prompt_tokens", "rows", "devices"):
@@ -86,12 +86,7 @@ def _plan(options: argparse.Namespace) -> int:
         )
     config = read_config(run.model)
     if options.calibration:
-        known = read_run(options.calibration)
-        if other := unlike(known, config, args.card):
-            assumed = replace(assumed, unlike=other)
-        else:
-            mean = options.completion_tokens or known.completion_tokens
-            assumed = replace(assumed, completion_tokens=mean, speed=known.speed, cut_off=known.cut_off)
+        assumed = _calibrated(assumed, options, config, args.card)
     task = look_at_task(run, args, prompt_tokens=options.prompt_tokens, rows=options.rows)
 
     def replan(changed: Mapping[str, Any], on: Placement | None) -> Plan:
@@ -103,6 +98,17 @@ def _plan(options: argparse.Namespace) -> int:
     show = (lambda *parts: json.dumps(as_dict(*parts), indent=2)) if options.json else as_text
     print(show(plan, cautions(plan), changes))
     return 0 if plan.fits else DOES_NOT_FIT
+
+
+def _calibrated(assumed: Assumed, options: argparse.Namespace, config: PreTrainedConfig, card: Card) -> Assumed:
+    """The assumptions with speed and lengths of an earlier run, if that was of this model on such a device."""
+    from ..plan.schedule import read_run, unlike
+
+    known = read_run(options.calibration)
+    if difference := unlike(known, config, card):
+        return replace(assumed, unlike=difference)
+    mean = options.completion_tokens or known.completion_tokens
+    return replace(assumed, completion_tokens=mean, speed=known.speed, cut_off=known.cut_off)
 
 
 def _value(name: str, text: str) -> Any:

@@ -49,7 +49,7 @@ def _watch(args: argparse.Namespace) -> int:
     from ..report.live import serve
 
     _check_distinct(args.runs)
-    serve(args.runs, port=args.port, say=lambda line: Console(highlight=False).print(line, soft_wrap=True))
+    serve(args.runs, port=args.port, report=lambda line: Console(highlight=False).print(line, soft_wrap=True))
     return 0
 
 

@@ -1,10 +1,9 @@
-"""One evaluation from settings to results; a killed one goes on where it was."""
+"""One evaluation from settings to results; a killed one continues where it was."""
 
 from __future__ import annotations
 
 import inspect
 import math
-import os
 from typing import Any
 
 import gymnasium
@@ -17,27 +16,21 @@ from envs.description import describe
 
 from ..errors import ConfigError
 from ..monitor.console import progress_bar
-from ..rollout.env_wrappers import wrap_env
-from ..rollout.environments import make_env, row_count
-from ..run.startup import quieten, share_cores
-from .evaluator import Evaluator, Problem, collect
+from ..rollout.environments import make_env, row_count, wrap_env
+from .evaluator import EvalProblem, Evaluator, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
+from .results import show_results
 from .settings import ENDLESS_PROBLEMS, EvalConfig
-from .table import show_results
 
 
-def run_evaluation(config: EvalConfig) -> int:
+def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Console) -> int:
     """Carry out `dapo-trl eval`; returns the exit code."""
-    console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
-    quieten(console)
     base_and_adapter(str(config.model), config.adapter)  # a mistake in its path is found at once
     made = [(name, arguments, _held_out(config, name, arguments)) for name, arguments in config.environments()]
     for name, arguments, env in made:
         if note := _note_on_split(name, arguments, env):
             console.print(note, style="yellow")
-    accelerator = Accelerator(cpu=config.use_cpu)
-    share_cores(accelerator.device, accelerator.num_processes)
     model, tokenizer = load(str(config.model), config.adapter, dtype=config.dtype, device=accelerator.device)
     request = {
         "model": {"name": config.model, "adapter": config.adapter},
@@ -48,10 +41,10 @@ def run_evaluation(config: EvalConfig) -> int:
     journal = Journal(config.folder, process=accelerator.process_index)
     _together(accelerator, lambda: journal.begin(request, overwrite=config.overwrite))
 
-    results: list[tuple[list[Problem], Samples]] = []
+    results: list[tuple[list[EvalProblem], Samples]] = []
     try:
         for place, (name, _, env) in enumerate(made):
-            examiner = Evaluator(
+            evaluator = Evaluator(
                 model,
                 tokenizer,
                 env,
@@ -59,10 +52,10 @@ def run_evaluation(config: EvalConfig) -> int:
                 batch_tokens=config.eval_batch_tokens,
                 chat_template_kwargs=config.chat_template_kwargs,
             )
-            problems = examiner.problems(range(_count(config, env)))
-            results.append((problems, _sample(config, accelerator, journal, examiner, place, problems, name, console)))
+            problems = evaluator.problems(range(_count(config, env)))
+            results.append((problems, _sample(config, accelerator, journal, evaluator, place, problems, name, console)))
     except KeyboardInterrupt:
-        console.print(f"What was judged so far is in {journal.folder}: the same command goes on from there.")
+        console.print(f"The samples judged so far are in {journal.folder}: the same command continues from there.")
         raise
     if accelerator.is_main_process:
         k, room = config.eval_samples, config.max_completion_length
@@ -96,14 +89,14 @@ def _count(config: EvalConfig, env: gymnasium.Env) -> int:
 
 
 def _described(name: str, arguments: dict[str, Any], env: gymnasium.Env) -> dict[str, Any]:
-    """The environment as data: its name and arguments as they were asked for, and what `envs.saved` says of it."""
+    """The environment as data: its name and arguments as given, and its description (`envs.description`)."""
     described = describe(env)
     versions = {package: version for package, version in described["versions"].items() if package != "python"}
     return {"env": name, "env_kwargs": arguments, **described, "versions": versions}
 
 
 def _note_on_split(name: str, arguments: dict[str, Any], env: gymnasium.Env) -> str | None:
-    """A model is measured on what it was not trained on; an environment's default is what it is trained on."""
+    """A note where no split was asked for: the default is the split for training, and a measurement needs another."""
     given = {**(env.spec.kwargs if env.spec else {}), **arguments}
     splits = (given.get("hub") or {}).get("splits", ["train", "test"])
     if "split" in arguments or "split" not in inspect.signature(type(env.unwrapped)).parameters or len(splits) < 2:
@@ -121,13 +114,13 @@ def _sample(
     config: EvalConfig,
     accelerator: Accelerator,
     journal: Journal,
-    examiner: Evaluator,
+    evaluator: Evaluator,
     place: int,
-    problems: list[Problem],
+    problems: list[EvalProblem],
     name: str,
     console: Console,
 ) -> Samples:
-    """Draw what is not in the journal yet, this process its share of it; returns all samples."""
+    """Draw this process's share of the samples that are not in the journal yet; returns all samples."""
     by_index = {problem.index: problem for problem in problems}
     found = journal.read(place, by_index)
     known = {key for key, sample in found.items() if not math.isnan(sample.accuracy)}
@@ -139,7 +132,7 @@ def _sample(
         console.print(f"{name}: {len(jobs) - len(missing):,} of {len(jobs):,} samples are there already.")
     with progress_bar(console) as bar:
         task = bar.add_task(name, total=len(mine), activity="")
-        for batch in examiner.samples(problems, mine):
+        for batch in evaluator.samples(problems, mine):
             journal.append(place, by_index, batch)
             bar.advance(task, len(batch))
     accelerator.wait_for_everyone()  # all have written theirs
@@ -147,7 +140,7 @@ def _sample(
 
 
 def _together(accelerator: Accelerator, step: Any) -> None:
-    """Let the main process do something; if it fails there, it fails everywhere."""
+    """Run ``step`` on the main process; its ConfigError is raised on all processes."""
     answer: list[ConfigError | None] = [None]
     if accelerator.is_main_process:
         try:

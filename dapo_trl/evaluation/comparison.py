@@ -1,4 +1,4 @@
-"""The difference between two evaluations, on the problems that both have."""
+"""The difference between two evaluations, on the problems they share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from ..errors import ConfigError
 from .estimators import avg_at_k, difference, maj_at_k, mean_of, pass_at_k, sizes, voted
 from .journal import PARQUET, RESULTS, differences
-from .table import figure, grid, span, title
+from .results import figure, grid, span, title
 
 _SAMPLING = ("temperature", "top_p", "max_completion_length")
 
@@ -27,7 +27,7 @@ class Asked:
     prompt: str
     accuracy: list[float] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
-    """None where none was read"""
+    """Answers in order; None where none was read."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Saved:
     folder: Path
     results: dict[str, Any]
     problems: dict[int, dict[int, Asked]]
-    """of each environment's place, by the problem's index"""
+    """Problems of each environment, by the environment's place and the problem's index."""
 
     @classmethod
     def read(cls, folder: Path) -> Saved:
@@ -69,12 +69,13 @@ class Saved:
 
     @property
     def environments(self) -> list[dict[str, Any]]:
+        """The results of each environment."""
         return self.results["environments"]
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much higher the second is, in one figure."""
+    """The gain of the second evaluation over the first, in one figure."""
 
     name: str
     first: float
@@ -101,11 +102,11 @@ def pairs(first: Saved, second: Saved) -> list[tuple[int, int]]:
         for other in second.environments:
             if found["id"] == other["id"]:
                 names = ("env_kwargs",) if found["env_kwargs"] != other["env_kwargs"] else ("spec",)
-                told = [text for name in names for text in differences(found[name], other[name])]
-                said = "; ".join(text.replace(", now ", f" in {first.folder} and ") for text in told[:3])
+                texts = [text for name in names for text in differences(found[name], other[name])]
+                differing = "; ".join(text.replace(", now ", f" in {first.folder} and ") for text in texts[:3])
                 raise ConfigError(
-                    f"{found['id']} is not the same environment in both: {said} in {second.folder}. Only figures of "
-                    "the same problems can be compared."
+                    f"{found['id']} is not the same environment in both: {differing} in {second.folder}. Only "
+                    "figures of the same problems can be compared."
                 )
     raise ConfigError(
         f"{first.folder} was measured on {_listed(first)}, {second.folder} on {_listed(second)}: there is nothing in "
@@ -154,12 +155,12 @@ def compare(first: Path, second: Path, console: Console) -> None:
     both = pairs(one, other)
     console.print(f"\nA: {first}, {_model(one)}\nB: {second}, {_model(other)}", markup=False)
     shown = {name: (one.results[name], other.results[name]) for name in _SAMPLING}
-    if said := [f"{name} {a} and {b}" for name, (a, b) in shown.items() if a != b]:
-        console.print(f"They were sampled differently: {', '.join(said)}.", style="yellow", markup=False)
+    if differing := [f"{name} {a} and {b}" for name, (a, b) in shown.items() if a != b]:
+        console.print(f"They were sampled differently: {', '.join(differing)}.", style="yellow", markup=False)
     for places in both:
         found = one.environments[places[0]]
-        if said := differences(found["versions"], other.environments[places[1]]["versions"]):
-            console.print(f"They were judged by other versions: {'; '.join(said)}.", style="yellow", markup=False)
+        if differing := differences(found["versions"], other.environments[places[1]]["versions"]):
+            console.print(f"They were judged by other versions: {'; '.join(differing)}.", style="yellow", markup=False)
         problems, rows = gains(one, other, places)
         console.print(f"\n{title(found)}, {problems:,} problems", style="bold", markup=False)
         table = grid("", "A", "B", "B - A", "95 % interval", "")
@@ -177,7 +178,7 @@ def compare(first: Path, second: Path, console: Console) -> None:
 
 
 def _identity(found: Mapping[str, Any]) -> str:
-    """What makes two environments the same: the spec, or the arguments where there is none."""
+    """The identity of an environment: its spec, or its arguments where there is none."""
     return json.dumps([found["id"], found["spec"] or found["env_kwargs"]], sort_keys=True)
 
 

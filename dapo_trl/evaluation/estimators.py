@@ -1,7 +1,7 @@
-"""What a few samples of each problem say of a model, and how surely: avg@k, pass@k, maj@k and their intervals.
+"""Accuracy from a few samples of each problem, with its uncertainty: avg@k, pass@k, maj@k and their intervals.
 
-Pure functions of NumPy arrays, with one figure for each problem. Problems are what is drawn by chance: samples of one
-problem resemble each other, so an interval resamples problems, never samples.
+Pure functions of NumPy arrays, with one figure for each problem. Chance draws problems: samples of one problem resemble
+each other, so an interval resamples problems, never samples.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 MAX_SAMPLES = 1024
-"""of a problem: beyond, the number of subsets does not fit a float"""
+"""Most samples of a problem; with more, the number of subsets does not fit a float."""
 RESAMPLES = 4000
 FEW = 10
-"""problems; with fewer an interval allows for what was not seen"""
+"""Number of problems below which an interval allows for what was not seen."""
 _NORMAL = NormalDist()
 
 
@@ -147,8 +147,8 @@ def interval(
     Student's t and the factor ``sqrt(n / (n - 1))`` in place of normal ones, because the plain bootstrap is too narrow
     for few problems (Hesterberg 2015).
 
-    It knows only what was seen. If all problems have the same figure there is nothing to resample, and with fewer than
-    `FEW` there is too little: what may have gone unseen then sets the least width. A share of up to ``1 - ((1 -
+    If all problems have the same figure there is nothing to resample, and with fewer than `FEW` there is too little:
+    problems unlike all observed ones then set the least width. A share of up to ``1 - ((1 -
     confidence) / 2) ** (1 / n)`` of the problems may be unlike all ``n``, with any figure within ``bounds``. If all
     are right that is the exact binomial interval: 0.884 to 1 for 30 problems.
 
@@ -192,10 +192,10 @@ def is_constant(scores: np.ndarray) -> bool:
 
 
 def difference(first: np.ndarray, second: np.ndarray, **options: Any) -> tuple[float, tuple[float, float]]:
-    """How much higher ``second`` is, problem by problem, with the paired interval of the mean.
+    """The gain of ``second`` over ``first``, problem by problem, with the paired interval of the mean.
 
     Args:
-        first, second: ``[P]`` in [0, 1], figures of the same problems; those that lack either are left out.
+        first, second: ``[P]`` in [0, 1], figures of the same problems; a problem that lacks either is left out.
         **options: of `interval`.
     """
     gains = second - first

@@ -1,4 +1,4 @@
-"""A model measured in an environment: samples of problems, each judged, and what they come to."""
+"""A model measured in an environment: samples of problems, each judged by the environment."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import gymnasium
 import numpy as np
 import torch
 
+from ..checks import check_context
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..generation.seeded import generate, random_numbers, stop_ids
 from ..rollout.chat_format import ChatFormat
-from ..rollout.environments import env_name
+from ..rollout.environments import EnvironmentRows, env_name, shown_text
 from ..rollout.episode import Episode
-from ..rollout.episode_runner import SyncFn, Transcript, run_episodes
-from ..rollout.judging import EnvPool
-from ..rollout.trl_bridge import EnvironmentRows, shown_text
+from ..rollout.episode_runner import EnvPool, SyncFn, Transcript, run_episodes
 from .estimators import MAX_SAMPLES
-from .figures import Evaluation
+from .results import Evaluation
 
 BATCH_TOKENS = 2**18
 MAX_ROWS = 256
-"""of a batch: beyond, generation gets no faster"""
+"""Most completions of a batch; more do not make generation faster."""
 
 Job = tuple[int, int]
-"""a problem, by its place, and the number of one of its samples"""
+"""The place of a problem, and the number of one of its samples."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn for a measurement."""
+    """The way completions are drawn for a measurement."""
 
     temperature: float = 1.0
-    """0: the most probable token, always"""
+    """Sampling temperature; 0 always takes the most probable token."""
     top_p: float = 0.7
-    """tokens are drawn from the smallest set of most probable ones whose probability reaches it; as in the paper"""
+    """Tokens are drawn from the smallest set of most probable ones whose probability reaches this; the paper's
+    value."""
     max_completion_length: int = 512
-    """in tokens, an environment's replies included"""
+    """Longest completion in tokens, an environment's replies included."""
     seed: int = 42
 
     def check(self, k: int, *, prefix: str = "") -> None:
@@ -72,13 +72,13 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A row of an environment, as the model is shown it."""
+class EvalProblem:
+    """A row of an environment, as the model sees it."""
 
     index: int
     prompt: str
     ids: list[int]
-    """the prompt's tokens, those of the chat template included"""
+    """The prompt's tokens, with the chat template's."""
     level: Any
 
     @property
@@ -92,33 +92,33 @@ class Sample:
     """One completion of a problem, judged."""
 
     index: int
-    """the problem's row in its environment"""
+    """The problem's row in its environment."""
     number: int
-    """which of its samples"""
+    """The sample's number among those of its problem."""
     verdict: str
     accuracy: float
-    """NaN if it could not be scored"""
+    """Raw correctness in [0, 1]; NaN if it could not be scored."""
     answer: str | None
-    """what was read as the model's answer, None if the environment names none"""
+    """The answer that the environment read; None if it names none."""
     cause: str
     length: int
-    """tokens of the model's own"""
+    """Tokens of the model's own."""
     truncated: bool
-    """cut off at the length limit"""
+    """Whether it was truncated at the length limit."""
     completion: str
-    """all that follows the prompt, the environment's replies included"""
+    """All text after the prompt, the environment's replies included."""
 
 
 class Evaluator:
-    """A model at work on the problems of one environment.
+    """Samples and judges a model's completions of one environment's problems.
 
     Args:
         model: a causal language model with ``generate``.
-        env: the held-out environment; see `environments.make_env`.
-        batch_tokens: most tokens of a batch, prompts and room for completions together: what bounds the memory.
-        most_rows: most completions of a batch.
-        chat_template_kwargs: what the chat template is to be told, as in training.
-        sync: for processes that hold the model in parts and must generate all together; see `episodes.run_episodes`.
+        env: the held-out environment; see `rollout.environments.make_env`.
+        batch_tokens: token budget of a batch, prompts and room for completions together; it bounds the memory.
+        max_rows: most completions of a batch.
+        chat_template_kwargs: arguments of the chat template, as in training.
+        sync: for processes that hold the model in parts and must generate together; see `rollout.episode_runner`.
     """
 
     def __init__(
@@ -129,16 +129,16 @@ class Evaluator:
         sampling: Sampling,
         *,
         batch_tokens: int = BATCH_TOKENS,
-        most_rows: int = MAX_ROWS,
+        max_rows: int = MAX_ROWS,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         sync: SyncFn | None = None,
     ):
         self.model, self.env, self.sampling = model, env, sampling
-        self.batch_tokens, self.most_rows, self._sync = batch_tokens, most_rows, sync
+        self.batch_tokens, self.max_rows, self._sync = batch_tokens, max_rows, sync
         self.chat_format = ChatFormat(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
         self._judges = EnvPool(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
-    def problems(self, indices: Sequence[int]) -> list[Problem]:
+    def problems(self, indices: Sequence[int]) -> list[EvalProblem]:
         """The rows of these indices.
 
         Raises:
@@ -147,20 +147,18 @@ class Evaluator:
         rows, found = EnvironmentRows(self.env, self.chat_format.tokenizer), []
         for index in indices:
             prompt, info = rows.show(index)
-            found.append(Problem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
-        room = self.sampling.max_completion_length
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest = max((len(problem.ids) for problem in found), default=0)
-        if limit is not None and longest + room > limit:
-            raise ConfigError(
-                f"a prompt of {env_name(self.env)} has {longest} tokens, with max_completion_length {room} that is "
-                f"{longest + room}, but the model's context holds {limit} tokens. Lower max_completion_length."
-            )
+            found.append(EvalProblem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
+        check_context(
+            self.model.config,
+            prompt=max((len(problem.ids) for problem in found), default=0),
+            completion=self.sampling.max_completion_length,
+            what=f"a {env_name(self.env)} prompt",
+        )
         return found
 
-    def samples(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:
-        """Draw and judge samples, batch by batch, those of the longest prompts first: should memory not suffice, that
-        shows at once, and the time left is rather over- than underestimated.
+    def samples(self, problems: Sequence[EvalProblem], jobs: Sequence[Job]) -> Iterator[list[Sample]]:
+        """Draw and judge samples batch by batch, the longest prompts first: too little memory shows at once, and the
+        remaining time is overestimated rather than underestimated.
 
         Nothing is filtered and no length penalty enters. The model's training mode is restored after each batch, and no
         global random state is touched.
@@ -171,7 +169,7 @@ class Evaluator:
         while waiting:
             batch = waiting.pop()
             try:
-                done = self._play(problems, batch)
+                done = self._run_batch(problems, batch)
             except torch.OutOfMemoryError:
                 if self._sync is not None:
                     raise ConfigError(
@@ -183,35 +181,35 @@ class Evaluator:
                         f"memory ran out on a single completion of up to {self.sampling.max_completion_length} tokens: "
                         "lower max_completion_length, or use a larger device."
                     ) from None
-                done = None  # what the failed batch holds is free once this block is left
+                done = None  # the failed batch is freed once this block is left
             if done is None:
                 torch.cuda.empty_cache()
                 waiting += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
             else:
                 yield done
 
-    def _batches(self, problems: Sequence[Problem], jobs: Sequence[Job]) -> list[list[Job]]:
+    def _batches(self, problems: Sequence[EvalProblem], jobs: Sequence[Job]) -> list[list[Job]]:
         """Jobs with prompts of similar length, the longest in the last batch."""
         room, batches = self.sampling.max_completion_length, list[list[Job]]()
         for job in sorted(jobs, key=lambda job: (len(problems[job[0]].ids), job)):
             width = len(problems[job[0]].ids) + room
-            rows = max(1, min(self.most_rows, self.batch_tokens // width))
+            rows = max(1, min(self.max_rows, self.batch_tokens // width))
             if not batches or len(batches[-1]) >= rows:
                 batches.append([])
             batches[-1].append(job)
         return batches
 
     @torch.no_grad()
-    def _play(self, problems: Sequence[Problem], batch: Sequence[Job]) -> list[Sample]:
+    def _run_batch(self, problems: Sequence[EvalProblem], batch: Sequence[Job]) -> list[Sample]:
         sampling, limit = self.sampling, self.sampling.max_completion_length
         prompts = [problems[place].ids for place, _ in batch]
         episodes = [Episode(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
         numbers = [random_numbers(sampling.seed, problems[place].index, number, limit) for place, number in batch]
 
-        def speak(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+        def generate_turn(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
             ours = np.zeros((len(contexts), room))
-            speaking = [row for row, episode in enumerate(episodes) if not episode.over]
-            for place, row in enumerate(speaking):
+            active = [row for row, episode in enumerate(episodes) if not episode.over]
+            for place, row in enumerate(active):
                 left = numbers[row][len(contexts[place]) - len(prompts[row]) :][:room]
                 ours[place, : len(left)] = left
             shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -223,7 +221,7 @@ class Evaluator:
             transcripts = run_episodes(
                 episodes,
                 prompts or [[self.chat_format.tokenizer.eos_token_id]],
-                speak,
+                generate_turn,
                 chat_format=self.chat_format,
                 limit=limit,
                 step=self._judges.step,
@@ -243,8 +241,8 @@ class Evaluator:
             answer=outcome.answer,
             cause=outcome.cause,
             length=transcript.own,
-            truncated=transcript.cut,
-            completion=self.chat_format.tokenizer.decode(transcript.ids, skip_special_tokens=True),
+            truncated=transcript.truncated,
+            completion=self.chat_format.text(transcript.ids),
         )
 
 
@@ -257,7 +255,9 @@ def evaluated_at_once(args: DAPOConfig) -> int:
     return min(MAX_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
 
 
-def collect(problems: Sequence[Problem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int) -> Evaluation:
+def collect(
+    problems: Sequence[EvalProblem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int
+) -> Evaluation:
     """``k`` samples of each problem side by side.
 
     Args:
@@ -289,22 +289,22 @@ def evaluate(
     k: int = 8,
     sampling: Sampling | None = None,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
-    **examiner: Any,
+    **options: Any,
 ) -> Evaluation:
     """Sample ``k`` completions of each row in ``indices`` and let the environment judge them.
 
     Args:
         sampling: how they are drawn; None: the defaults of `Sampling`.
         on_batch: called with (completions done, completions in all) after each batch.
-        examiner: further arguments of `Evaluator`.
+        options: further arguments of `Evaluator`.
     """
     sampling = sampling or Sampling()
     sampling.check(k)
-    at_work = Evaluator(model, tokenizer, env, sampling, **examiner)
-    problems = at_work.problems(indices)
+    evaluator = Evaluator(model, tokenizer, env, sampling, **options)
+    problems = evaluator.problems(indices)
     found: dict[tuple[int, int], Sample] = {}
     jobs = [(place, number) for place in range(len(problems)) for number in range(k)]
-    for batch in at_work.samples(problems, jobs):
+    for batch in evaluator.samples(problems, jobs):
         found |= {(sample.index, sample.number): sample for sample in batch}
         on_batch(len(found), len(jobs))
     return collect(problems, found, k=k, room=sampling.max_completion_length)

@@ -1,4 +1,4 @@
-"""Held-out accuracy of a run: before, after, and every so many optimizer steps; the best model is kept."""
+"""Held-out accuracy of a run: before, after, and every ``eval_every`` optimizer steps; the best model is kept."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from typing import Any
 import gymnasium
 from accelerate.utils import gather_object
 from rich.console import Console
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..distributed import in_step
 from ..monitor.console import progress_bar
-from ..run.settings import RunConfig
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
-from .evaluator import Sampling, evaluate, evaluated_at_once
-from .figures import Evaluation, merge
+from .evaluator import BATCH_TOKENS, Sampling, evaluate, evaluated_at_once
 from .journal import write
+from .results import Evaluation, merge
 
 BEST = "best"
 _RECORD = "held_out.json"
@@ -36,8 +35,8 @@ class Best:
     accuracy: float
     interval_95: tuple[float, float]
 
-    def told(self, run: Path) -> str:
-        """In one line, with what a maximum is worth."""
+    def line(self, run: Path) -> str:
+        """The measurement in one line, with the caveat of a maximum."""
         low, high = self.interval_95
         return (
             f"best: {run / BEST}, of step {self.step}, {self.accuracy:.3f}  95 % interval {low:.3f} to {high:.3f} (the "
@@ -48,24 +47,42 @@ class Best:
 class HeldOut(TrainerCallback):
     """Measures a trainer's model on held-out problems, all processes together.
 
-    Training goes on exactly as it would have without. What is measured during training is logged under ``eval_...``
-    (`metrics.METRICS`); the model with the highest accuracy is kept in ``best/``.
+    A measurement changes nothing in training. During training it is logged under ``eval_...`` (`monitor.metrics`), and
+    the model with the highest accuracy is kept in ``best/``.
 
     Args:
-        trainer: the trainer; its ``on_activity`` is told how far a measurement is.
+        trainer: the trainer; its ``on_activity`` is called with the progress of a measurement.
         env: the held-out environment.
-        run: the ``eval_...`` settings.
+        console: prints each measurement.
+        problems: rows of the environment that are measured, from its first on.
+        samples: completions of each problem.
+        sampling: how they are drawn.
+        batch_tokens: most tokens of a batch, prompts and room for completions together.
+        every: optimizer steps from one measurement to the next during training; 0: none.
     """
 
-    def __init__(self, trainer: DAPOTrainer, env: gymnasium.Env, run: RunConfig, console: Console):
-        self.trainer, self.env, self.run, self.console = trainer, env, run, console
+    def __init__(
+        self,
+        trainer: DAPOTrainer,
+        env: gymnasium.Env,
+        console: Console,
+        *,
+        problems: int,
+        samples: int,
+        sampling: Sampling,
+        batch_tokens: int = BATCH_TOKENS,
+        every: int = 0,
+    ):
+        self.trainer, self.env, self.console = trainer, env, console
+        self.problems, self.samples, self.sampling = problems, samples, sampling
+        self.batch_tokens, self.every = batch_tokens, every
         self.folder = Path(str(trainer.args.output_dir))
         self.best: Best | None = None
         self._last: tuple[int, Evaluation] | None = None
-        """the last measurement and its step"""
+        """The last measurement and its step."""
 
     def measure(self, when: str) -> Evaluation:
-        """Measure "before" or "after" training, or "without_adapter" the base of one; print it, and write
+        """Measure the model "before" or "after" training, or its base "without_adapter"; print the accuracy and write
         ``evaluation_<when>.json``."""
         step, base = self.trainer.state.global_step, when == "without_adapter"
         what = "held-out accuracy without the adapter" if base else f"held-out accuracy {when} training"
@@ -77,14 +94,16 @@ class HeldOut(TrainerCallback):
                 found = self._evaluate(
                     lambda done, total: bar.update(task, completed=done, total=total), adapter=not base
                 )
-            if when == "after" and self.run.eval_every:  # training came to its end before its last step
+            if when == "after" and self.every:  # training ended before its last step
                 self._keep_if_best(step, found)
         if self.trainer.accelerator.is_main_process:
             write(self.folder / f"evaluation_{when}.json", found.summary())
             self.console.print(f"{what}: {figure(found)}", highlight=False)
         return found
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         record = self.folder / BEST / _RECORD
         if state.global_step and record.is_file():  # a resumed run
             fields = json.loads(record.read_text(encoding="utf-8"))
@@ -92,30 +111,28 @@ class HeldOut(TrainerCallback):
         if state.global_step and not any(_is_of(row, state.global_step) for row in state.log_history):
             self._measure_if_due(state)  # it was stopped right before
 
-    def on_step_end(self, args, state, control, **kwargs):
-        if not control.should_training_stop or state.global_step >= state.max_steps:  # an interruption is obeyed
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not control.should_training_stop or state.global_step >= state.max_steps:  # an interruption comes first
             self._measure_if_due(state)
 
     def _measure_if_due(self, state: TrainerState) -> None:
-        trainer, step, every = self.trainer, state.global_step, self.run.eval_every
-        if not every or (step % every and step < state.max_steps):
+        trainer, step = self.trainer, state.global_step
+        if not self.every or (step % self.every and step < state.max_steps):
             return
         found = self._evaluate(lambda done, total: trainer.on_activity(f"measuring, {done} of {total}"))
         trainer.on_activity("")
         self._last = step, found
         better = self._keep_if_best(step, found)
         due = trainer.control.should_log
-        Trainer.log(trainer, logged(found))  # without what the step itself logs, which is not complete yet
+        Trainer.log(trainer, logged(found))  # not trainer.log: the step's own log is not complete yet
         trainer.control.should_log = due
-        told = " (the best so far)" if better else ""
-        self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{told}", highlight=False, style="cyan")
+        note = " (the best so far)" if better else ""
+        self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{note}", highlight=False, style="cyan")
 
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
-        trainer, run = self.trainer, self.run
-        accelerator = trainer.accelerator
+        trainer, accelerator = self.trainer, self.trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
-        mine = range(run.eval_problems)[accelerator.process_index :: accelerator.num_processes]
-        sampling = Sampling(run.eval_temperature, run.eval_top_p, trainer.max_completion_length, int(trainer.args.seed))
+        mine = range(self.problems)[accelerator.process_index :: accelerator.num_processes]
         # precision as in training, also before the model is prepared for it
         with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
             found = evaluate(
@@ -123,10 +140,10 @@ class HeldOut(TrainerCallback):
                 trainer.processing_class,
                 self.env,
                 mine,
-                k=run.eval_samples,
-                sampling=sampling,
-                batch_tokens=run.eval_batch_tokens,
-                most_rows=evaluated_at_once(trainer.args),
+                k=self.samples,
+                sampling=self.sampling,
+                batch_tokens=self.batch_tokens,
+                max_rows=evaluated_at_once(trainer.args),
                 chat_template_kwargs=trainer.chat_format.template,
                 on_batch=on_batch,
                 **in_step(accelerator),
@@ -134,7 +151,11 @@ class HeldOut(TrainerCallback):
         return merge(gather_object([found]))
 
     def _keep_if_best(self, step: int, found: Evaluation) -> bool:
-        """Whether it is the best so far; its model is saved then. What was kept before stays until it is complete."""
+        """Save the model if the measurement is the best so far; the one before stays until the new one is complete.
+
+        Returns:
+            whether it is the best.
+        """
         if not found.mean > (-1.0 if self.best is None else self.best.accuracy):
             return False
         self.best = Best(step, found.mean, found.interval())
@@ -161,13 +182,13 @@ def figure(found: Evaluation) -> str:
 
 
 def gain(before: Evaluation, after: Evaluation) -> str:
-    """How much higher the second is on the same problems, in one line."""
+    """The paired difference of two measurements of the same problems, in one line."""
     value, (low, high) = difference(avg_at_k(before.accuracy), avg_at_k(after.accuracy))
     return f"{value:+.3f}  95 % interval {low:+.3f} to {high:+.3f}"
 
 
 def logged(found: Evaluation) -> dict[str, float]:
-    """What is logged of a measurement; see `metrics.METRICS`."""
+    """The metrics of a measurement; see `monitor.metrics.METRICS`."""
     summary = found.summary()
     low, high = found.interval()
     values = {

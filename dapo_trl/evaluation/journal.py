@@ -1,11 +1,11 @@
-"""An evaluation's folder: what was asked, the samples as they are judged, and the results.
+"""An evaluation's folder: the request, the samples as they are judged, and the results.
 
-``request.json``         what decides a sample: the weights, the environments, how completions are drawn
+``request.json``         everything that decides a sample: the weights, the environments, how completions are drawn
 ``samples-*.jsonl``      a line for each sample, appended batch by batch; a file for each process
 ``samples.parquet``      all samples with their prompts, once the evaluation is complete
 ``results.json``         the figures
 
-A line that a killed process left torn is passed over, and its sample drawn again.
+A line that a killed process left incomplete is skipped, and its sample drawn again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ import pyarrow
 import pyarrow.parquet
 
 from ..errors import ConfigError
-from .evaluator import Problem, Sample
-from .figures import plain
-from .table import title
+from .evaluator import EvalProblem, Sample
+from .results import plain, title
 
 REQUEST, RESULTS, PARQUET = "request.json", "results.json", "samples.parquet"
 OWN_FILES = (REQUEST, RESULTS, PARQUET, "samples-*.jsonl")
-"""what an evaluation leaves in its folder, and all that ``overwrite`` deletes there"""
+"""Files of an evaluation in its folder; ``overwrite`` deletes these and no others."""
 
 _COLUMNS = pyarrow.schema(
     {
@@ -45,10 +44,10 @@ _COLUMNS = pyarrow.schema(
         "truncated": pyarrow.bool_(),
     }
 )
-"""of the parquet file; ``env`` is the place of the environment among those of the results"""
+"""Columns of the parquet file; ``env`` is the place of the environment among those of the results."""
 
 Samples = dict[tuple[int, int], Sample]
-"""by the problem's index and the sample's number"""
+"""Samples by the problem's index and the sample's number."""
 
 
 class Journal:
@@ -59,10 +58,10 @@ class Journal:
         self._file = folder / f"samples-{process}.jsonl"
 
     def begin(self, request: Mapping[str, Any], *, overwrite: bool) -> None:
-        """Take the folder for a request, or go on with what is there. One process does it for all.
+        """Prepare the folder for a request, or continue the evaluation in it. One process does it for all.
 
         Raises:
-            ConfigError: it holds an evaluation of something else, or no evaluation, or cannot be written.
+            ConfigError: the folder holds another evaluation or other files, or cannot be written.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"output_dir {self.folder} is a file: it must be a folder, or not exist yet.")
@@ -99,8 +98,8 @@ class Journal:
                 f"output_dir {self.folder} holds an evaluation with {'; '.join(different[:3])}: {way_out}"
             )
 
-    def append(self, env: int, problems: Mapping[int, Problem], samples: Sequence[Sample]) -> None:
-        """Write samples down, in one piece.
+    def append(self, env: int, problems: Mapping[int, EvalProblem], samples: Sequence[Sample]) -> None:
+        """Append samples to the file, in one write.
 
         Args:
             env: place of the environment among those asked for.
@@ -114,11 +113,11 @@ class Journal:
         with self._file.open("ab") as file:  # a blank line apart, so that one torn before does not spoil these
             file.write("".join(f"{line}\n" for line in (["", *lines] if begun else lines)).encode())
 
-    def read(self, env: int, problems: Mapping[int, Problem]) -> Samples:
-        """The samples of one environment's problems that are there already.
+    def read(self, env: int, problems: Mapping[int, EvalProblem]) -> Samples:
+        """The samples of one environment's problems that were drawn already.
 
         Raises:
-            ConfigError: a problem is not what it was when its samples were drawn.
+            ConfigError: a problem has changed since its samples were drawn.
         """
         found: Samples = {}
         for line in self._lines():
@@ -146,7 +145,9 @@ class Journal:
                     except (ValueError, KeyError, TypeError):
                         continue
 
-    def finish(self, results: Mapping[str, Any], samples: Sequence[tuple[Sequence[Problem], Samples]], k: int) -> None:
+    def finish(
+        self, results: Mapping[str, Any], samples: Sequence[tuple[Sequence[EvalProblem], Samples]], k: int
+    ) -> None:
         """Write the figures, and all samples for other tools.
 
         Args:
@@ -172,7 +173,7 @@ class Journal:
 
 
 def _by_title(request: dict[str, Any]) -> dict[str, Any]:
-    """What makes the environments of a request what they are."""
+    """The identity of each environment of a request, by its title."""
     return {title(found): {name: found[name] for name in ("spec", "versions")} for found in request["environments"]}
 
 

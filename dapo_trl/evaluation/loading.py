@@ -1,4 +1,4 @@
-"""A model to be measured: a folder or a name on the Hub, with a PEFT adapter or as one."""
+"""The model to measure: a folder or a Hub name, with or as a PEFT adapter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_model_folder(path: Path, *, name: str = "model", holds: str = "config.
 
 
 def base_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None]:
-    """The base model and the adapter, also where the adapter's folder was named as the model.
+    """The base model and the adapter, also where the adapter's folder is given as the model.
 
     Raises:
         ConfigError: a folder is not there or holds something else, or two adapters are named.
@@ -92,7 +92,7 @@ def load(model: str, adapter: str | None, *, dtype: str, device: torch.device) -
 
 @torch.no_grad()
 def fingerprint(model: torch.nn.Module) -> str:
-    """The same for the same weights in the same type, on every device."""
+    """A hash of the weights, equal for equal weights of one type on every device."""
     digest = hashlib.blake2b(digest_size=8)
     for name, weights in model.state_dict().items():
         total = int(weights.contiguous().view(_BITS[weights.element_size()]).sum(dtype=torch.int64))

@@ -1,16 +1,15 @@
-"""Settings of ``dapo-trl eval``: a training run's files serve for it, and a few flags of its own."""
+"""Settings of ``dapo-trl eval``: the files of a training run can be used, and flags have short names."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..rollout.env_wrappers import wrapper_settings
-from ..run.settings import OWNERS, read_files, read_flags
+from ..rollout.environments import wrapper_settings
+from ..settings import check, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 
@@ -21,73 +20,75 @@ ALIASES = {
     "top_p": "eval_top_p",
     "batch_tokens": "eval_batch_tokens",
 }
-"""short names on the command line; in a file ``temperature`` and ``top_p`` are those of training"""
+"""Short names on the command line; in a file ``temperature`` and ``top_p`` are settings of training."""
 ENDLESS_PROBLEMS = 200
-"""measured of an environment without end, unless told otherwise"""
+"""Problems measured of an endless environment, unless ``eval_problems`` is set."""
 _ENVIRONMENT = ("env", "env_kwargs", "eval_env", "eval_env_kwargs")
 _FLAGS_ALONE = ("output_dir", "overwrite")  # a file's are those of the training run
 
 
 @dataclass
 class EvalConfig:
-    """What `dapo-trl eval` needs. The names are those of `RunConfig` and `DAPOConfig` where it has them too."""
+    """Settings of `dapo-trl eval`. The names are those of `RunConfig` and `DAPOConfig` where they have them too."""
 
-    model: str | None = None
-    """folder or Hub name of the model, or the folder of a PEFT adapter that names its base model"""
-    adapter: str | None = None
-    """folder of a PEFT adapter to put on the model"""
-    env: Any = None
-    """the environment, as a name or as one name with its arguments (``math/MATH-v0: {split: test}``); several in a
-    list, or by giving ``--env`` several times, which replaces all that files say of environments"""
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """arguments of every environment, under those of its own"""
-    eval_env: Any = None
-    """what to measure on in place of `env`"""
-    eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """laid over `env_kwargs`"""
-    env_wrappers: list[Any] = field(default_factory=list)
-    """as in training; those that only shape the reward are left out"""
-    eval_problems: int = 0
-    """problems of each environment, from its first row on; 0: all of them, or 200 of one without end"""
-    eval_samples: int = 32
-    """completions of each problem"""
-    eval_temperature: float = Sampling.temperature
-    """temperature of sampling; 0 takes the most probable token, and then one completion is enough"""
-    eval_top_p: float = Sampling.top_p
-    """nucleus of sampling"""
-    eval_batch_tokens: int = BATCH_TOKENS
-    """most tokens of a batch, prompts and room for completions together: what bounds the memory"""
-    max_completion_length: int = Sampling.max_completion_length
-    """longest completion, in tokens"""
-    chat_template_kwargs: dict[str, Any] | None = None
-    """what the chat template is to be told"""
-    seed: int = Sampling.seed
-    """decides all samples"""
-    dtype: str = "auto"
-    """type of the weights: float32, bfloat16, float16, or auto, the one they were saved in"""
-    use_cpu: bool = False
-    """leave a GPU alone"""
-    output_dir: str | None = None
-    """folder of the results; None: one in ``runs/eval`` named after the model"""
-    overwrite: bool = False
-    """replace an evaluation that is already in `output_dir`"""
+    model: str | None = setting(
+        None, "Folder or Hub name of the model, or the folder of a PEFT adapter that names its base model."
+    )
+    adapter: str | None = setting(None, "Folder of a PEFT adapter to put on the model.")
+    env: Any = setting(
+        None,
+        "The environment, as a name or as one name with its arguments (``math/MATH-v0: {split: test}``). Several are "
+        "given as a list, or by ``--env`` several times, which replaces all that files set of environments.",
+    )
+    env_kwargs: dict[str, Any] = setting(
+        factory=dict, doc="Arguments of every environment; the environment's own override them."
+    )
+    eval_env: Any = setting(None, "Environment to measure on in place of `env`.")
+    eval_env_kwargs: dict[str, Any] = setting(factory=dict, doc="Arguments that override `env_kwargs`.")
+    env_wrappers: list[Any] = setting(
+        factory=list, doc="As in training; wrappers that only shape the reward are left out."
+    )
+    eval_problems: int = setting(
+        0,
+        "Problems of each environment, from its first row on; 0: all of them, or 200 of an endless one.",
+        least=0,
+    )
+    eval_samples: int = setting(32, "Completions of each problem.")
+    eval_temperature: float = setting(
+        Sampling.temperature,
+        "Temperature of sampling; 0 takes the most probable token, and then one completion is enough.",
+    )
+    eval_top_p: float = setting(Sampling.top_p, "Nucleus (top-p) of sampling.")
+    eval_batch_tokens: int = setting(
+        BATCH_TOKENS,
+        "Token budget of a batch, prompts and room for completions together; it bounds the memory.",
+        least=1,
+    )
+    max_completion_length: int = setting(Sampling.max_completion_length, "Longest completion, in tokens.")
+    chat_template_kwargs: dict[str, Any] | None = setting(None, "Arguments of the chat template.")
+    seed: int = setting(Sampling.seed, "Seed that determines all samples.")
+    dtype: str = setting(
+        "auto",
+        "Type of the weights: float32, bfloat16, float16, or auto, the one they were saved in.",
+        choices=DTYPES,
+    )
+    use_cpu: bool = setting(False, "Ignore a GPU.")
+    output_dir: str | None = setting(None, "Folder of the results; None: one in ``runs/eval`` named after the model.")
+    overwrite: bool = setting(False, "Replace an evaluation that is already in `output_dir`.")
 
     def __post_init__(self):
         if self.model is None:
             raise ConfigError("model is not set: give a model's folder or its name on the Hub as --model.")
         if self.env is None and self.eval_env is None:
             raise ConfigError("env is not set: give it as --env (see dapo-trl envs list), or --config with a task.")
-        for name, least in (("eval_problems", 0), ("eval_batch_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{_short(name)} is {getattr(self, name)}: it must be {least} or more.")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype!r}: it must be one of {', '.join(DTYPES)}.")
+        check(self, label=_short)
         self.sampling.check(self.eval_samples)
         wrapper_settings(self.env_wrappers)
         self.environments()
 
     @property
     def sampling(self) -> Sampling:
+        """The settings of how completions are drawn."""
         return Sampling(self.eval_temperature, self.eval_top_p, self.max_completion_length, self.seed)
 
     @property
@@ -115,21 +116,24 @@ class EvalConfig:
         return found
 
 
-def load_eval_settings(files: Sequence[str | Path], flags: Sequence[str] = ()) -> EvalConfig:
-    """Merge files left to right, then flags; settings in files that only training has are passed over.
+def load_eval_settings(
+    files: Sequence[str | Path], flags: Sequence[str] = (), *, training: tuple[type, ...]
+) -> EvalConfig:
+    """Merge files left to right, then flags; settings in files that only training has are ignored.
+
+    Args:
+        training: the dataclasses of a training run, whose settings the files may hold too.
 
     Raises:
         ConfigError: as `settings.load_settings`, and for a flag that only training has.
     """
-    known = {setting.name for setting in dataclasses.fields(EvalConfig)}
+    known, owners = names_of(EvalConfig), (EvalConfig, *training)
     values = {
-        name: value
-        for name, value in read_files(files, (EvalConfig, *OWNERS)).items()
-        if name in known and name not in _FLAGS_ALONE
+        name: value for name, value in read_files(files, owners).items() if name in known and name not in _FLAGS_ALONE
     }
     long_names = [_long(flag) for flag in flags]
     given: dict[str, Any] = {}
-    for name, value in read_flags(long_names, (EvalConfig, *OWNERS)):
+    for name, value in read_flags(long_names, owners):
         if name not in known:
             raise ConfigError(f"--{name} is a setting of training: dapo-trl eval has no use for it.")
         given[name] = [*given.get("env", []), value] if name == "env" else value

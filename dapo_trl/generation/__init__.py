@@ -1,6 +1,7 @@
-"""Step 2a: how tokens are sampled.
+"""Step 2a: how tokens are sampled, one file for each backend behind one protocol.
 
+params.py        the protocol `GenerationBackend`, and the settings that a backend gets
 transformers.py  `generate` in this process; rows that have ended leave the batch
-seeded.py        the same with random numbers of each sample's own, for measurements
 vllm.py          vLLM in this process or in a server
+seeded.py        random numbers of each sample's own, for measurements
 """

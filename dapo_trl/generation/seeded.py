@@ -1,8 +1,8 @@
 """Tokens drawn with random numbers of each completion's own.
 
 Which tokens a completion gets depends on the model and on the numbers of that completion alone: not on the completions
-beside it, on their order, on the number of processes, or on where an evaluation was interrupted. What is left is
-rounding: in a batch of another shape a logit may differ in its last digits, and once in a long while a token with it.
+beside it, on their order, on the number of processes, or on where an evaluation was interrupted. Only
+rounding is left: in a batch of another shape a logit may differ in its last digits, and very rarely a token with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLAIN: dict[str, Any] = {
     "no_repeat_ngram_size": 0,
     "use_cache": True,
 }
-"""what a model's own generation settings may say otherwise"""
+"""Settings that a model's own generation settings may have otherwise."""
 
 
 def random_numbers(seed: int, index: int, number: int, length: int) -> np.ndarray:
@@ -41,7 +41,7 @@ def draw_tokens(logits: Tensor, numbers: Tensor, *, temperature: float, top_p: f
         logits: ``[N, V]``.
         numbers: ``[N]`` float64 in [0, 1).
         temperature: 0 takes the most probable token.
-        top_p: tokens are drawn from the smallest set of most probable ones whose probability reaches it.
+        top_p: Tokens are drawn from the smallest set of most probable ones whose probability reaches it.
 
     Returns:
         ``[N]`` token ids.

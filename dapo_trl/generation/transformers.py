@@ -17,17 +17,19 @@ from transformers import DynamicCache, GenerationConfig, StoppingCriteria, Stopp
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
+from .params import Turns, limited_to
+
 SHARE = 0.7
-"""of the rows at most go on when a batch is cut down; a cut costs about as much as one token"""
+"""The batch is cut down when at most this share of its rows is unfinished. A cut costs about as much as one token."""
 _COUNTED_FROM_THE_START = (
     *("stop_strings", "max_time", "min_new_tokens", "min_length", "forced_eos_token_id", "begin_suppress_tokens"),
     *("exponential_decay_length_penalty", "prompt_lookup_num_tokens", "watermarking_config", "guidance_scale"),
 )
-"""settings that would mean something else in a second call, or that end a row in another way"""
+"""Settings that would mean something else in a second call, or that end a row in another way."""
 
 
 class _Thinned(StoppingCriteria):
-    """Stops all rows as soon as few enough of them go on."""
+    """Stops all rows as soon as at most `SHARE` of them are unfinished."""
 
     def __init__(self, rows: int, stops: Tensor):
         self.stops = stops
@@ -48,7 +50,7 @@ def generate(
     plain: Callable[..., Any] | None = None,
     **others: Any,
 ) -> Tensor:
-    """What `generate` returns for left-padded prompts, in less time.
+    """The completions that `generate` returns for left-padded prompts, in less time.
 
     With sampling, tokens come from the same distribution, but not from the same random numbers.
 
@@ -56,9 +58,9 @@ def generate(
         model: A causal language model of transformers or PEFT.
         input_ids: ``[N, P]`` token ids.
         attention_mask: ``[N, P]``, 0 on padding.
-        generation_config: Under some settings a batch cannot be cut down, nor can it with anything in `others` but
-            logits processors, or where processes that hold the model in parts go in step: it is one plain call then.
-        going_on: Told which rows of the batch, ``[M]`` places in it, go on when it is cut down.
+        generation_config: Some settings do not allow cutting a batch down, nor does anything in `others` but logits
+            processors, nor a sharded model on several processes: it is one plain call then.
+        going_on: Called with the rows of the batch, ``[M]`` places in it, that go on when it is cut down.
         plain: The model's own `generate`, if it does not stand there now.
 
     Returns:
@@ -111,6 +113,29 @@ def compacting(model: Any) -> Iterator[None]:
         del model.generate
         if own is not None:
             model.generate = own
+
+
+class TransformersBackend:
+    """Samples with the model's own `generate`, as TRL calls it; rows that have ended leave the batch.
+
+    Args:
+        sample: TRL's call of `generate`: ``sample(contexts, group_size)``.
+        model: Gives the unwrapped model.
+        settings: TRL's generation settings, for their length limit.
+    """
+
+    def __init__(
+        self,
+        sample: Callable[[list[list[int]], int], Turns],
+        model: Callable[[], Any],
+        settings: GenerationConfig,
+    ):
+        self._sample, self._model, self._settings = sample, model, settings
+        self.session = contextlib.nullcontext
+
+    def generate(self, contexts: list[list[int]], *, limit: int, group_size: int) -> Turns:
+        with compacting(self._model()), limited_to(self._settings, "max_new_tokens", limit):
+            return self._sample(contexts, group_size)
 
 
 def _in_step(model: Any) -> bool:

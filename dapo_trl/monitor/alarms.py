@@ -1,8 +1,8 @@
-"""Alarms: what a person should look at now, told from the metrics as they are logged.
+"""Alarms: signs of trouble in the metrics as they are logged.
 
-Each rule looks at the newest logs and says one sentence, with the number, the likely cause and the setting to change;
-or nothing. An alarm sounds once, and again only after it has been quiet for `CLEARED_AFTER` logs. Pure: the report
-finds the alarms of a finished run by the same rules.
+Each rule checks the newest logs and returns one sentence, with the number, the likely cause and the setting to change;
+or None. An alarm is raised once, and again only after `CLEARED_AFTER` quiet logs. Pure: the report finds the alarms of
+a finished run by the same rules.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from .diagnosis import COLLAPSED, RARELY_INFORMATIVE, why_uninformative
-from .history import HELD_OUT, Row, held_out, rises
+from .diagnosis import COLLAPSED, HELD_OUT, RARELY_INFORMATIVE, Row, held_out, rises, why_uninformative
 
 NEWEST = 3
-"""values of a metric that are averaged, so that one odd batch is no alarm"""
+"""Newest values of a metric that are averaged, so that one odd batch raises no alarm."""
 EARLIER = 10
-"""values back, to which the newest are compared"""
+"""Distance, in values, to the earlier ones that the newest are compared with."""
 KEPT = 21
-"""values of a metric that are remembered"""
+"""Values of each metric that are kept."""
 WATCHED = (
     "accuracy/sampled",
     "completions/clipped_ratio",
@@ -35,30 +34,30 @@ WATCHED = (
 )
 CLEARED_AFTER = 5
 SOLVED = 0.9
-"""accuracy above which a low entropy is certainty, not collapse"""
+"""Accuracy above which a low entropy is certainty, not collapse."""
 LONGER = 2.0
-"""times as long as `EARLIER` values ago"""
+"""Growth in length, against `EARLIER` values ago, that is alarming."""
 CUT_OFF = 0.3
-"""share of completions at the length limit"""
+"""Share of completions at the length limit that is alarming."""
 CUT_OFF_RISE = 0.2
 LEARNT = 0.05
-"""rise in accuracy that justifies longer completions"""
+"""Rise in accuracy that justifies longer completions."""
 REWARD_RISE = 0.02
 MEASUREMENTS = 4
-"""held-out measurements over which the accuracy must rise if the reward does"""
+"""Held-out measurements over which the accuracy must rise if the reward does."""
 FAR_RATIO = 0.3
-"""mean distance of the importance ratio from 1"""
+"""Mean distance of the importance ratio from 1 that is alarming."""
 MISMATCH = 2.0
-"""times by which sampling and training disagree on probabilities"""
+"""Factor between the probabilities of sampler and trainer that is alarming."""
 SPIKE = 10.0
-"""times the usual gradient norm"""
+"""Multiple of the usual gradient norm that is alarming."""
 MAX_GRAD_NORM = 1.0
-"""where the settings do not say: a gradient that is not cut does no harm, whatever is usual"""
+"""Gradient norm below which no spike is reported, where the settings give none: gradients below it are not clipped."""
 
 
 @dataclass
 class Alarm:
-    """An alarm and, once it is quiet again, since which step."""
+    """An alarm and, once it is quiet again, the step since which it is."""
 
     name: str
     step: int
@@ -70,21 +69,22 @@ class Alarm:
 
 
 class _Known:
-    """What the rules look at: the first and the newest values of each metric."""
+    """The input of the rules: the first and the newest values of each metric."""
 
     def __init__(self, settings: Mapping[str, Any]):
         self.settings = settings
         self.first: dict[str, list[float]] = {}
         self.values: dict[str, deque[float]] = {}
         self.batches: deque[Row] = deque(maxlen=NEWEST)
-        """logs that sampled groups"""
+        """The newest logs that sampled groups."""
         self.rewards: list[float] = []
         self.measured: list[tuple[int, Row]] = []
-        """logs with a held-out accuracy, each with how many rewards there were before it"""
+        """Logs with a held-out accuracy, each with the number of rewards logged before it."""
         self.spiked = False
-        """whether the newest log has a gradient norm"""
+        """Whether the newest log has a gradient norm."""
 
     def take(self, row: Row) -> None:
+        """Add one log."""
         for name in WATCHED:
             value = row.get(name)
             if value is None:
@@ -101,6 +101,7 @@ class _Known:
         self.spiked = row.get("grad_norm") is not None
 
     def newest(self, name: str) -> float:
+        """Mean of the `NEWEST` last values; NaN without any."""
         return _mean(list(self.values.get(name, ()))[-NEWEST:])
 
     def earlier(self, name: str) -> float:
@@ -110,6 +111,7 @@ class _Known:
         return _mean(values[last - NEWEST : last]) if len(values) >= 2 * NEWEST else math.nan
 
     def setting(self, name: str) -> str:
+        """A setting's name, with its value where it is known."""
         value = self.settings.get(name)
         return name if value is None else f"{name} (now {value})"
 
@@ -118,13 +120,13 @@ class AlarmWatch:
     """Takes in logs one by one.
 
     Args:
-        settings: of the run, by name, to be named with their values; what is missing is named alone.
+        settings: the run's settings by name; messages show their values where they are known.
     """
 
     def __init__(self, settings: Mapping[str, Any] | None = None):
         self._known = _Known(settings or {})
         self._sounding: dict[str, tuple[Alarm, int]] = {}
-        """by name, and for how many logs it has been quiet"""
+        """Alarms that are on, by name, each with the number of quiet logs since."""
 
     def see(self, row: Row) -> list[Alarm]:
         """The alarms that this log raises."""
@@ -149,7 +151,7 @@ class AlarmWatch:
 
 
 def alarms_in(rows: Iterable[Row], settings: Mapping[str, Any] | None = None) -> list[Alarm]:
-    """All the alarms of a run, in order."""
+    """All alarms of a run, in order."""
     watch = AlarmWatch(settings)
     return [alarm for row in rows for alarm in watch.see(row)]
 
@@ -264,5 +266,5 @@ RULES: Sequence[Callable[[_Known], str | None]] = (
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
-    """NaN of nothing, which no comparison is true of."""
+    """The mean; NaN without values, and every comparison with NaN is false."""
     return float(sum(values) / len(values)) if len(values) else math.nan

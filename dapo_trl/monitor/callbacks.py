@@ -1,13 +1,9 @@
-"""Callbacks of a run: the metrics file, and a clean stop on Ctrl-C or SIGTERM."""
+"""Callbacks of a run: the metrics file, alarms, the diagnosis at its end, a clean stop on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import signal
-import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,77 +11,80 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config import DAPOConfig
-from ..report.reading import read_metrics
 from .alarms import Alarm, AlarmWatch
 from .diagnosis import why_nothing_is_learnt
+from .metrics_file import MetricsFile
 
 logger = logging.getLogger("dapo_trl")
 
 
-class MetricsFile(TrainerCallback):
-    """Appends one JSON object per log to ``metrics.jsonl``; a resumed run goes on where its checkpoint was."""
+class WriteMetrics(TrainerCallback):
+    """Writes every log to the metrics file; a resumed run continues where its checkpoint was."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._started = time.time()
+    def __init__(self, file: MetricsFile):
+        self.file = file
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(self.path) if row.get("step", 0) <= state.global_step]
-        if state.global_step:  # resumed: the seconds of the sessions add up
-            self._started -= max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.file.begin(state.global_step)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero or not logs:
-            return
-        row: dict[str, Any] = {"step": state.global_step, "seconds": round(time.time() - self._started, 3)}
-        row |= {name: _plain(value) for name, value in logs.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null."""
-    if isinstance(value, torch.Tensor):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and logs:
+            self.file.append(state.global_step, logs)
 
 
 class NothingLearnt(TrainerCallback):
-    """Says at the end of a run that learnt nothing why it did not."""
+    """Logs at the end of a run that learnt nothing why it did not."""
 
     def __init__(self, updates_per_rollout: int):
         self.updates_per_rollout = updates_per_rollout
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         sentence = why_nothing_is_learnt(state.log_history, updates_per_rollout=self.updates_per_rollout)
         if sentence and state.is_world_process_zero:
             logger.warning(sentence)
 
 
 class SoundAlarms(TrainerCallback):
-    """Says what is alarming in the metrics, and does what ``on_alarm`` asks for; the same on all processes."""
+    """Logs alarms, and saves a checkpoint or stops as ``on_alarm`` asks; the same on all processes."""
 
     def __init__(self, args: DAPOConfig, accelerator: Accelerator):
         self.action = args.on_alarm
         self.settings = args.to_dict()
         self.accelerator = accelerator
         self.stopped: Alarm | None = None
-        """the alarm that ended the run"""
+        """The alarm that ended the run; None: no alarm did."""
         self._watch = AlarmWatch(self.settings)
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._watch = AlarmWatch(self.settings)
-        for row in state.log_history:  # of a run that is resumed; what sounded then has been said
+        for row in state.log_history:  # of a resumed run; its alarms have been logged
             self._watch.see(row)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> TrainerControl:
         raised = self._watch.see({**(logs or {}), "step": state.global_step})
         if self.accelerator.num_processes > 1:
             [raised] = broadcast_object_list([raised])
@@ -110,7 +109,9 @@ class StopOnSignal(TrainerCallback):
         self.requested = False
         self._previous: dict[int, Any] = {}
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._request)
 
@@ -122,7 +123,9 @@ class StopOnSignal(TrainerCallback):
             "Stopping after this optimizer step, with a checkpoint. Once more stops at once, without one."
         )
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
         if self.accelerator.num_processes > 1:
             flag = torch.tensor(float(self.requested), device=self.accelerator.device)
             self.requested = bool(self.accelerator.reduce(flag, reduction="sum") > 0)
@@ -133,7 +136,9 @@ class StopOnSignal(TrainerCallback):
             control.should_log = True  # whatever logging_steps is, the last step is shown
         return control
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.restore()
 
     def restore(self) -> None:

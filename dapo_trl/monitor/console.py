@@ -1,8 +1,9 @@
-"""What a person sees while a run goes on: a progress bar and one line of figures per logged step."""
+"""The console of a run: a progress bar and one line of figures per logged step."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -14,7 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 COLUMNS: list[tuple[str, str, str]] = [
     # heading, metric, format
@@ -31,14 +32,15 @@ COLUMNS: list[tuple[str, str, str]] = [
     ("tok/s", "throughput/tokens_per_second", "{:6.0f}"),
 ]
 LEGEND = (
-    "accuracy: all completions sampled; trained: those that passed the group filter.\n"
+    "accuracy: all completions sampled; trained: completions that passed the group filter.\n"
     "clip-/clip+: tokens clipped at the lower and the upper bound. refill: extra rounds of sampling.\n"
-    "wrong/right: groups dropped because every completion was wrong or right. -: nothing new sampled."
+    "wrong/right: groups dropped because every completion was wrong or correct. -: nothing new sampled."
 )
 HEADER_EVERY = 25
 
 
 def heading() -> str:
+    """The heading of the step lines."""
     return " ".join([f"{'step':>6}", *(f"{name:>{_width(form)}}" for name, _, form in COLUMNS)])
 
 
@@ -63,6 +65,7 @@ class ConsoleHandler(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record's message."""
         self.console.print(record.getMessage(), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -76,11 +79,13 @@ class ConsoleCallback(TrainerCallback):
         self._lines = 0
 
     def describe(self, activity: str) -> None:
-        """Say in the bar what is going on within the step."""
+        """Show in the bar the activity within the step."""
         if self._task is not None:
             self.progress.update(self._task, activity=activity)
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if 0 < state.max_steps <= state.global_step:
             done = f"step {state.global_step}, and max_steps is {state.max_steps}"
             self.console.print(f"Nothing is left to train: the checkpoint is of {done}.", highlight=False)
@@ -89,11 +94,18 @@ class ConsoleCallback(TrainerCallback):
         self._task = self.progress.add_task("training", total=state.max_steps, completed=state.global_step, activity="")
         self.progress.start()
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._task is not None:
             self.progress.update(self._task, completed=state.global_step)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not logs or "loss" not in logs:
             return
         if self._lines % HEADER_EVERY == 0:
@@ -101,10 +113,13 @@ class ConsoleCallback(TrainerCallback):
         self._lines += 1
         self.console.print(step_line(state.global_step, logs), highlight=False)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.close()
 
     def close(self) -> None:
+        """Stop the progress bar."""
         self.progress.stop()
 
 

@@ -1,39 +1,46 @@
-"""Why a run learns nothing, in one sentence, from what it logged."""
+"""Why a run learns nothing, in one sentence, from its logs; and the trends in them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import ConfigError
-from .history import Row, rises, series, trend
+import numpy as np
 
+from ..errors import ConfigError
+
+Row = Mapping[str, Any]
+"""One log: numbers by name, with its ``step``."""
+
+HELD_OUT = "eval_accuracy"
+"""Metric of avg@k on held-out problems; with ``_low`` and ``_high``, the ends of its 95 % interval."""
+_OLDER_NAMES = ("held_out/accuracy", "eval/accuracy", "eval_accuracy/sampled")
 FEWEST_LOGS = 6
-"""logs that sampled a rollout batch; with fewer a trend is no more than luck"""
+"""Fewest logs of a rollout batch from which a trend is more than luck."""
 SOLVED = 0.95
-"""mean accuracy from the start, above which nothing is left to learn"""
+"""Mean accuracy at the start above which nothing is left to learn."""
 RARELY_INFORMATIVE = 0.05
 MOSTLY_TRUNCATED = 0.5
 COLLAPSED = 0.1
-"""share of its first entropy"""
+"""Share of its first value below which the entropy has collapsed."""
 
 ADVICE = {
     "all_wrong": (
         "almost every group is all wrong: the task is too hard for this model, or its answers are not recognised; look "
         "at some completions, use easier problems or a warm-started model, raise num_generations"
     ),
-    "all_right": "almost every group is all right: the task is solved at this difficulty; use harder problems",
+    "all_right": "almost every group is all correct: the task is solved at this difficulty; use harder problems",
     "constant": "the scores within a group do not vary: filter on a finer score with filter_key, or raise temperature",
     "unscorable": "almost nothing can be scored: look at the reward function or the environment's infra_failure",
 }
-"""by the commonest reason why groups are dropped"""
+"""Explanation and advice, by the most frequent reason why groups are dropped."""
 
 
 def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_rollout: int) -> str | None:
-    """One sentence on a run whose accuracy does not rise; None for one that learns, or is too short to tell.
+    """Explain in one sentence why a run's accuracy does not rise; None for a run that learns or is too short to judge.
 
     Args:
-        history: what was logged, in order (``trainer.state.log_history`` or the rows of ``metrics.jsonl``).
+        history: the logs in order (``trainer.state.log_history`` or the rows of ``metrics.jsonl``).
         updates_per_rollout: optimizer steps on each rollout batch.
 
     Raises:
@@ -86,3 +93,33 @@ def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
 def why_uninformative(rows: Sequence[Row]) -> str:
     """Why the groups of these logs were dropped, most of them, and what to do about it."""
     return ADVICE[max(ADVICE, key=lambda name: sum(row.get(f"groups/{name}") or 0 for row in rows))]
+
+
+# A run's logs as series
+
+
+def series(rows: Sequence[Row], name: str) -> np.ndarray:
+    """The logged values of a metric, in order."""
+    return np.array([row[name] for row in rows if row.get(name) is not None], dtype=float)
+
+
+def trend(rows: Sequence[Row], name: str) -> tuple[float, float]:
+    """Means of the first and of the last third of the logged values."""
+    values = series(rows, name)
+    third = max(len(values) // 3, 1)
+    return (float(values[:third].mean()), float(values[-third:].mean())) if len(values) else (0.0, 0.0)
+
+
+def rises(values: np.ndarray) -> bool:
+    """Whether the last third of a series lies above the first by more than twice the error of the difference."""
+    third = len(values) // 3
+    if third < 2:
+        return bool(len(values) > 1 and values[-1] > values[0])
+    head, tail = values[:third], values[-third:]
+    error = np.sqrt((head.var(ddof=1) + tail.var(ddof=1)) / third)
+    return bool(tail.mean() - head.mean() > max(2 * error, 1e-6))
+
+
+def held_out(row: Row) -> float | None:
+    """The held-out accuracy that a log holds."""
+    return next((float(row[name]) for name in (HELD_OUT, *_OLDER_NAMES) if row.get(name) is not None), None)

@@ -1,14 +1,14 @@
-"""Every metric that a run logs: name, definition, what it is taken over, and healthy range.
+"""Every metric that a run logs: name, definition, the items it is taken over, and healthy range.
 
 Metrics that are means over tokens are exact: sums and counts are collected over the micro-batches of an optimizer
-step, reduced once over all processes, then divided (`means.TokenMeans`). ``docs/metrics.md`` is made from this file.
+step, reduced once over all processes, then divided (`update.token_means`). ``docs/metrics.md`` is made from this file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..sampling.token_ledger import FATES
+from ..sampling.token_ledger import ACCOUNTS
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Metric:
 
     definition: str
     over: str
-    """what it is a mean, sum or count over"""
+    """The items that it is a mean, sum or count over."""
     healthy: str
 
 
 METRICS: dict[str, Metric] = {
-    # those that the trainer adds or redefines; * stands for any name
+    # metrics that the trainer adds or redefines; * stands for any name
     "accuracy/sampled": Metric("raw correctness before the filter", "all completions sampled", "rises"),
     "accuracy/trained": Metric("raw correctness after the filter", "completions that passed it", "0.2 to 0.8"),
     "accuracy/level_*": Metric(
@@ -33,23 +33,23 @@ METRICS: dict[str, Metric] = {
     **{
         f"difficulty/{name}": Metric(f"prompts {meaning}, as the model is now", "groups sampled", healthy)
         for name, meaning, healthy in (
-            ("unsolved", "of which no completion is right", "falls"),
-            ("hard", "of which up to a third are right", "-"),
-            ("medium", "of which a third to two thirds are right", "a good part"),
-            ("easy", "of which over two thirds are right", "-"),
-            ("solved", "of which every completion is right", "rises"),
+            ("unsolved", "whose completions are all wrong", "falls"),
+            ("hard", "with up to a third of the completions correct", "-"),
+            ("medium", "with a third to two thirds of them correct", "a good part"),
+            ("easy", "with over two thirds of them correct", "-"),
+            ("solved", "whose completions are all correct", "rises"),
         )
     },
     **{
         f"verdicts/{name}": Metric(meaning, "share of completions sampled", healthy)
         for name, meaning, healthy in (
-            ("correct", "judged right", "rises"),
-            ("wrong", "an answer, and not the right one", "falls"),
-            ("no_answer", "no answer was found in it", "falls to near 0"),
+            ("correct", "judged correct", "rises"),
+            ("wrong", "an answer, but not the correct one", "falls"),
+            ("no_answer", "no answer was found", "falls to near 0"),
             ("timeout", "a program that ran too long", "near 0"),
             ("crash", "a program that failed", "falls"),
-            ("infra_failure", "could not be judged, through no fault of the model", "0"),
-            ("other", "a verdict that only this environment knows", "-"),
+            ("infra_failure", "could not be judged; an infrastructure failure", "0"),
+            ("other", "unknown verdicts", "-"),
         )
     },
     "reward/sampled": Metric("reward with penalties, before the filter", "all completions sampled", "rises"),
@@ -58,15 +58,15 @@ METRICS: dict[str, Metric] = {
     ),
     "groups/sampled": Metric("groups generated, refills included", "rollout batch", "at most 3 x groups/kept"),
     "groups/kept": Metric("informative groups among them", "rollout batch", "a third of groups/sampled or more"),
-    "groups/all_wrong": Metric("groups dropped: nothing right", "rollout batch", "falls; high: too hard"),
-    "groups/all_right": Metric("groups dropped: everything right", "rollout batch", "rises late; high: too easy"),
+    "groups/all_wrong": Metric("groups dropped: all wrong", "rollout batch", "falls; high: too hard"),
+    "groups/all_right": Metric("groups dropped: all correct", "rollout batch", "rises late; high: too easy"),
     "groups/constant": Metric("groups dropped: equal scores between 0 and 1", "rollout batch", "near 0"),
     "groups/unscorable": Metric("groups dropped: no completion could be scored", "rollout batch", "0"),
     "groups/shaping_only": Metric(
-        "of the groups dropped: only the length penalty tells the completions apart", "rollout batch", "-"
+        "groups dropped whose completions differ in the length penalty alone", "rollout batch", "-"
     ),
-    "groups/banked": Metric("groups trained on that the batch before had left over", "rollout batch", "-"),
-    "groups/surplus": Metric("informative groups left over for the next batch", "rollout batch", "small"),
+    "groups/banked": Metric("groups trained on from the surplus of the batch before", "rollout batch", "-"),
+    "groups/surplus": Metric("surplus informative groups, kept for the next batch", "rollout batch", "small"),
     "groups/trained": Metric("groups of the batch, banked ones included", "rollout batch", "a full batch"),
     "sampling/refill_rounds": Metric("rounds of generation after the first", "rollout batch", "0 to 3"),
     "sampling/rollout_batches": Metric("rollout batches so far", "run", "counts up"),
@@ -74,42 +74,44 @@ METRICS: dict[str, Metric] = {
     "sampling/epochs": Metric("walks through the training data so far", "run", "counts up; 0 for endless data"),
     "sampling/unscorable": Metric("completions without a reward", "share of completions sampled", "0"),
     "completions/mean_length": Metric("tokens, before the filter", "all completions sampled", "no sudden jump"),
-    "completions/clipped_ratio": Metric("share cut off at the limit", "all completions sampled", "below 0.1"),
+    "completions/clipped_ratio": Metric("share truncated at the limit", "all completions sampled", "below 0.1"),
     "completions/min_length": Metric("shortest, in tokens", "all completions sampled", "-"),
     "completions/max_length": Metric("longest, in tokens", "all completions sampled", "below the limit"),
-    "completions/mean_terminated_length": Metric("tokens of those that ended", "completions sampled", "-"),
-    "completions/min_terminated_length": Metric("shortest of those that ended", "completions sampled", "-"),
-    "completions/max_terminated_length": Metric("longest of those that ended", "completions sampled", "-"),
+    "completions/mean_terminated_length": Metric("tokens of completions that ended", "completions sampled", "-"),
+    "completions/min_terminated_length": Metric("shortest completion that ended", "completions sampled", "-"),
+    "completions/max_terminated_length": Metric("longest completion that ended", "completions sampled", "-"),
     "entropy": Metric("entropy of the next-token distribution, nats", "tokens trained on", "falls slowly, never to 0"),
     "kl": Metric("k3 estimate of KL(policy || reference), nats", "tokens trained on", "rises slowly"),
     "importance_ratio/deviation": Metric(
         "distance of the importance ratio from 1", "tokens trained on", "below 0.1; far above: updates too large"
     ),
-    "clip_ratio/low_mean": Metric("share whose gradient was cut at 1 - epsilon", "tokens trained on", "below 0.05"),
-    "clip_ratio/high_mean": Metric("share cut at 1 + epsilon_high", "tokens trained on", "above 0, below 0.05"),
-    "clip_ratio/region_mean": Metric("share cut at either bound", "tokens trained on", "above 0, below 0.1"),
+    "clip_ratio/low_mean": Metric("share whose gradient was clipped at 1 - epsilon", "tokens trained on", "below 0.05"),
+    "clip_ratio/high_mean": Metric("share clipped at 1 + epsilon_high", "tokens trained on", "above 0, below 0.05"),
+    "clip_ratio/region_mean": Metric("share clipped at either bound", "tokens trained on", "above 0, below 0.1"),
     "eval_accuracy": Metric("avg@k, see docs/evaluation.md", "held-out problems", "rises"),
     "eval_accuracy_low": Metric("lower end of its 95 % interval", "held-out problems", "rises"),
     "eval_accuracy_high": Metric("upper end of its 95 % interval", "held-out problems", "rises"),
     "eval_pass_at_k": Metric("pass@k, with k = eval_samples", "held-out problems", "does not fall"),
     "eval_maj_at_k": Metric("maj@k of the same, where answers are read", "held-out problems", "rises"),
-    "eval_truncated": Metric("share cut off at the limit", "held-out completions", "below 0.1"),
+    "eval_truncated": Metric("share truncated at the limit", "held-out completions", "below 0.1"),
     "eval_mean_length": Metric("tokens", "held-out completions", "no sudden jump"),
     "time/rollout": Metric("seconds to generate and score", "rollout batch", "-"),
     "time/update": Metric("seconds of forward and backward passes", "optimizer step", "-"),
     "throughput/tokens_per_second": Metric("completion tokens generated per second", "rollout batch", "-"),
-    "ledger/tokens": Metric("completion tokens generated; the fates below sum to it", "run", "counts up"),
+    "ledger/tokens": Metric("completion tokens generated; the uses below sum to it", "run", "counts up"),
     **{
-        f"ledger/{fate}_{unit}": Metric(f"{unit}: {meaning}", "run", "-")
+        f"ledger/{account}_{unit}": Metric(f"{unit}: {meaning}", "run", "-")
         for unit in ("tokens", "seconds")
-        for fate, meaning in FATES.items()
+        for account, meaning in ACCOUNTS.items()
     },
 }
 
 INHERITED: dict[str, Metric] = {
-    "loss": Metric("objective that the gradient is of", "tokens trained on", "says little; near 0"),
-    "grad_norm": Metric("norm of the gradient before it is cut to max_grad_norm", "last optimizer step", "no spikes"),
-    "learning_rate": Metric("of the schedule", "optimizer step", "-"),
+    "loss": Metric("objective that the optimizer minimises", "tokens trained on", "uninformative; near 0"),
+    "grad_norm": Metric(
+        "norm of the gradient before it is clipped to max_grad_norm", "last optimizer step", "no spikes"
+    ),
+    "learning_rate": Metric("learning rate of the schedule", "optimizer step", "-"),
     "epoch": Metric("optimizer steps as a share of the steps of one pass without refills", "run", "counts up"),
     "num_tokens": Metric("tokens of prompts and completions so far", "run", "counts up"),
     "reward_std": Metric("standard deviation of the reward", "fresh completions that passed the filter", "above 0"),
@@ -122,4 +124,4 @@ INHERITED: dict[str, Metric] = {
     ),
     "sampling/importance_sampling_ratio/*": Metric("trainer's probability over vLLM's", "completions", "near 1"),
 }
-"""those of TRL and Transformers, as they are logged here"""
+"""Metrics of TRL and Transformers, as they are logged here."""

@@ -1,10 +1,10 @@
 """A sample of the rollouts, kept with their tokens, for a person to look at: ``rollouts-*.jsonl``.
 
 Of each rollout batch some completions are kept: the best and the worst of a few groups that are trained on, and one of
-each of a few groups that were dropped. Each process writes those that it trains on, or dropped. What is kept says for
-every token how its log-probability changed from the moment it was sampled to the last pass over its completion: the
-figure comes from that pass, so it costs nothing, and does not show that pass's own update. Nothing here enters the
-training, and no random number is drawn.
+each of a few groups that were dropped. Each process writes the completions that it trains on or dropped, with the
+change of every token's log-probability from sampling to the last microbatch with the completion: the figure comes from
+that microbatch, so it costs nothing, and does not show its own update. Nothing here enters the training, and no random
+number is drawn.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, tensor
+from torch import Tensor
 
-from ..rollout.trl_bridge import Rollout
-from ..update.batching import Batch, Row
-from .text import pieces, shortened
+from ..rollout.types import Rollout, TrainingRow
+from ..update.batching import Microbatch
 
 logger = logging.getLogger("dapo_trl")
 
+_UNFINISHED = "\ufffd"
+"""The character to which tokenizers decode a part of a character."""
 SCHEMA = 1
-"""of a line; a later one may have more fields"""
+"""Version of a line; a later one may have more fields."""
 MAX_BYTES = 64 * 2**20
-"""of the files of all processes together; at the limit every second rollout batch is deleted, and skipped from then"""
+"""Bytes of the files of all processes together; at the limit every second rollout batch is deleted, and from then on
+skipped."""
 MAX_TOKENS = 4096
-"""of a completion: of a longer one the beginning and the end are kept"""
+"""Tokens recorded of a completion; of a longer one the beginning and the end."""
 LAST_TOKENS = 1024
 MAX_CHARACTERS = 20_000
-"""of a prompt or a solution"""
+"""Characters recorded of a prompt or a solution."""
 DROPPED_SHARE = 4
-"""a quarter of what is kept, at most, is of groups that were dropped"""
+"""At most one in this many recorded completions is of a dropped group."""
 
 
 @dataclass
@@ -43,11 +45,11 @@ class _Sample:
     rollout: Rollout
     advantage: float
     before: Tensor | None = None
-    """``[T]`` log-probabilities when it was sampled"""
+    """Log-probabilities at sampling time, ``[T]``."""
     change: Tensor | None = None
-    """``[T]``"""
+    """Change of the log-probabilities since then, ``[T]``."""
     updates: int = 0
-    """optimizer steps between the two"""
+    """Optimizer steps between the two."""
 
 
 class RolloutRecorder:
@@ -56,23 +58,23 @@ class RolloutRecorder:
     Args:
         path: of this process's file.
         env: the environment trained on, for its solutions; None without one.
-        most_bytes: of this process's file.
+        max_bytes: limit on this process's file.
     """
 
-    def __init__(self, path: Path, tokenizer: Any, *, count: int, names: Sequence[str], env: Any, most_bytes: int):
+    def __init__(self, path: Path, tokenizer: Any, *, count: int, names: Sequence[str], env: Any, max_bytes: int):
         self.path = path
         self.tokenizer = tokenizer
         self.count = count
         self.names = names
-        """of the reward functions"""
+        """Names of the reward functions."""
         self.env = env
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self._samples: list[_Sample] = []
         self._dropped = 0
         self._batch: int | None = None
         self._step = 0
         self._every = 1
-        """rollout batches"""
+        """Every so many rollout batches, one is recorded."""
         self._failed = False
 
     def begin(self, batch: int, step: int) -> None:
@@ -84,10 +86,10 @@ class RolloutRecorder:
         self._samples, self._dropped = [], 0
 
     def wanted_dropped(self, names: Sequence[str]) -> list[int]:
-        """Which groups of a round to look at, of those that the filter dropped.
+        """Choose among the groups of a round that the filter dropped.
 
         Args:
-            names: what the filter said of each group.
+            names: the filter's verdict on each group.
         """
         room = self.count // DROPPED_SHARE - self._dropped
         found = [group for group, name in enumerate(names) if name != "kept"][: max(room, 0)]
@@ -99,38 +101,38 @@ class RolloutRecorder:
         self._samples.append(_Sample(rollout, advantage=0.0))
 
     def mark(
-        self, updates: list[list[Row]], plan: list[list[int]], fresh: list[Rollout], advantages: Tensor, size: int
+        self, steps: list[list[TrainingRow]], plan: list[list[int]], fresh: list[Rollout], advantages: Tensor, size: int
     ) -> None:
         """Choose among the completions that are trained on, and mark this process's rows of them.
 
         Args:
-            updates: the rows of each optimizer step.
+            steps: the rows of each optimizer step.
             plan: their numbers; the last ``len(fresh)`` are those of ``fresh``, groups of ``size`` side by side.
             advantages: ``[rows of all processes]``.
         """
         first, worth = len(advantages) - len(fresh), advantages.tolist()
         chosen = {first + i for i in choose(worth[first:], size, self.count - self._dropped)}
-        for rows, numbers in zip(updates, plan, strict=True):
+        for rows, numbers in zip(steps, plan, strict=True):
             for row, number in zip(rows, numbers, strict=True):
-                row["recorded"] = tensor(len(self._samples) if number in chosen else -1)
+                row.sample = len(self._samples) if number in chosen else -1
                 if number in chosen:
                     self._samples.append(_Sample(fresh[number - first], worth[number]))
 
-    def see(self, batch: Batch, logps: Tensor, step: int) -> None:
+    def see(self, batch: Microbatch, logps: Tensor, step: int) -> None:
         """A pass over some rows: their log-probabilities ``[N, T]`` under the policy after ``step`` optimizer steps."""
-        old = batch.get("old_per_token_logps")
-        for row, number in enumerate(batch["recorded"].tolist()):
+        old = batch.old_logps
+        for row, number in enumerate(batch.samples):
             if old is None or not 0 <= number < len(self._samples):
                 continue
             sample = self._samples[number]
-            if sample.rollout.fate == "trained":
+            if sample.rollout.account == "trained":
                 length = len(sample.rollout.completion_ids)
                 sample.before = old[row, :length].detach().clone()
                 sample.change = (logps[row, :length] - old[row, :length]).detach()
                 sample.updates = step - self._step
 
     def flush(self) -> None:
-        """Write what there is of the rollout batch. What cannot be written is left out, and said once."""
+        """Write the samples of the rollout batch. An error of the file ends the recording with one warning."""
         samples, self._samples = self._samples, []
         if not samples or self._failed or (self._batch or 0) % self._every:
             return
@@ -138,7 +140,7 @@ class RolloutRecorder:
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
-            while self.path.stat().st_size > self.most_bytes and self._every < 2**30:
+            while self.path.stat().st_size > self.max_bytes and self._every < 2**30:
                 self._every *= 2
                 self._keep(lambda line: line.get("batch", 0) % self._every == 0)
         except OSError as error:
@@ -162,10 +164,10 @@ class RolloutRecorder:
     def _line(self, sample: _Sample) -> dict[str, Any]:
         rollout, outcome = sample.rollout, sample.rollout.outcome
         length = len(rollout.completion_ids)
-        cut = (MAX_TOKENS - LAST_TOKENS, length - LAST_TOKENS) if length > MAX_TOKENS else (length, length)
+        gap = (MAX_TOKENS - LAST_TOKENS, length - LAST_TOKENS) if length > MAX_TOKENS else (length, length)
 
         def part(values: Any) -> list:
-            return [*values[: cut[0]], *values[cut[1] :]]
+            return [*values[: gap[0]], *values[gap[1] :]]
 
         index = rollout.row.get("index")
         rewards = {name: _number(value) for name, value in zip(self.names, rollout.rewards, strict=True)}
@@ -178,9 +180,9 @@ class RolloutRecorder:
             "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MAX_CHARACTERS),
             "pieces": pieces(self.tokenizer, part(rollout.completion_ids.tolist())),
             "tokens": rollout.tokens,
-            "left_out": [cut[0], cut[1] - cut[0]],
+            "left_out": [gap[0], gap[1] - gap[0]],
             "own": None if rollout.loss_mask is None else part(rollout.loss_mask),
-            "fate": rollout.fate,
+            "fate": rollout.account,
             "verdict": None if outcome is None else outcome.verdict,
             "accuracy": None if outcome is None else _number(outcome.accuracy),
             "rewards": rewards,
@@ -195,7 +197,7 @@ class RolloutRecorder:
         return line
 
     def _solution(self, index: Any) -> str | None:
-        """What the environment gives as a right answer; for display alone, so that what fails is left out."""
+        """The environment's solution; it is for display alone, so None where the environment fails."""
         try:
             return shortened(self.env.unwrapped.solution(index), MAX_CHARACTERS)
         except Exception:
@@ -214,3 +216,36 @@ def choose(advantages: Sequence[float], size: int, count: int) -> list[int]:
 def _number(value: float) -> float | None:
     """To five digits; JSON has no NaN or infinity."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds, special tokens by name.
+
+    A character made of several tokens is shown with the first of them, and the others add nothing.
+    """
+    if not ids:
+        return []
+    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]  # some tokenizers drop the space of a first token
+    lead = len(tokenizer.decode(anchor))
+    plain = {"clean_up_tokenization_spaces": False}
+    found = [text[lead:] for text in tokenizer.batch_decode([[*anchor, token] for token in ids], **plain)]
+    first = 0
+    while first < len(found):
+        last = first + 1
+        if found[first].endswith(_UNFINISHED):
+            while last < len(found) and _UNFINISHED in found[last]:
+                last += 1
+            found[first:last] = [
+                tokenizer.decode([*anchor, *ids[first:last]], **plain)[lead:],
+                *[""] * (last - first - 1),
+            ]
+        first = last
+    return found
+
+
+def shortened(text: str | None, length: int) -> str | None:
+    """At most ``length`` characters of a text, with a note in place of its middle."""
+    if text is None or len(text) <= length:
+        return text
+    half = length // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"

@@ -1,4 +1,4 @@
-"""How a run stands, in a small file of its folder: what goes on is told from what ended, and how it ended from that.
+"""The state of a run in a small file of its folder: running, or how it ended.
 
 Nothing here imports torch.
 """
@@ -20,13 +20,14 @@ from ..errors import DapoError, one_line
 
 FILE = "status.json"
 RUNNING, FINISHED, INTERRUPTED, STOPPED, FAILED = "running", "finished", "interrupted", "stopped", "failed"
-"""what a run says of itself; stopped: by an alarm"""
+"""States that a run writes itself; "stopped" is by an alarm."""
 KILLED, SILENT = "killed", "silent"
-"""what is made of "running" when its process is gone, or on another machine and without news"""
+"""Conclusions about a run whose last state is "running": its process is gone, or it is on another machine and without
+news."""
 QUIET = 600.0
-"""seconds since the last log, within which a run that cannot be seen is taken to be running"""
+"""Seconds since the last log for which a run on another machine counts as running."""
 SAME_START = 60.0
-"""seconds by which two readings of when a process began may differ: clocks are set"""
+"""Seconds by which two readings of a process's start may differ, because clocks are set."""
 
 
 class StatusFile:
@@ -45,7 +46,7 @@ class StatusFile:
         return self
 
     def end(self, state: str, why: str = "") -> None:
-        """Say how the run ends."""
+        """Write how the run ends."""
         if self.main:
             self._write(state, why)
 
@@ -68,7 +69,7 @@ class StatusFile:
             "process_started": process.create_time(),
         }
         new = self.path.with_name(f"{FILE}.new")
-        with contextlib.suppress(OSError):  # a run does not fail over it, nor hide what it failed of
+        with contextlib.suppress(OSError):  # neither fails a run nor hides its error
             new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             new.replace(self.path)
 
@@ -83,13 +84,13 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def seen(folder: Path, *, newest: float | None) -> tuple[str, str] | None:
-    """How the run of a folder stands, as far as it can be seen from here.
+    """The state of a folder's run, as far as this machine can see.
 
     Args:
-        newest: when the run logged last, in seconds since 1970.
+        newest: time of the last log, in seconds since 1970.
 
     Returns:
-        the state, and a sentence on it or nothing; None where the run does not say.
+        the state, and a sentence on it (may be empty); None without a status file.
     """
     content = read(folder)
     if not content:

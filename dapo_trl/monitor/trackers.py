@@ -11,10 +11,10 @@ from transformers.integrations import integration_utils
 
 @contextmanager
 def grouped_names() -> Iterator[None]:
-    """While it lasts, trackers are given every metric under its own group.
+    """Give trackers every metric under its own group.
 
     Transformers puts ``train/`` before all names, so that a tracker shows them in a single heap. Names that have a
-    group of their own (``accuracy/sampled``) keep it here; those that have none stay ``train/loss``.
+    group of their own (``accuracy/sampled``) keep it here; names without one stay ``train/loss``.
     """
     before = integration_utils.rewrite_logs
 

@@ -1,129 +1,21 @@
-"""What will go wrong, or do nothing, though it fits; one sentence each, with the change that helps.
-
-Those of settings alone need no plan: training gives the same warnings when it starts.
-"""
+"""Warnings of a run that fits: mistakes and settings without effect; one sentence each, with the change that helps."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any, cast
-
 import torch
-from accelerate.utils import DistributedType
-from peft import PeftModel
 
-from ..config import DAPOConfig
-from ..run.settings import RunConfig
+from ..checks import context_overflow, inert_settings, learning_rate_cautions
+from ..run.lora import idle_adapter_settings
+from .planner import Plan
 
-if TYPE_CHECKING:
-    from .planner import Plan
-
-FULL_RATE_LIMIT = 1e-5
-"""Full training of a large model is commonly run at 1e-6 (the paper's), and diverges well above this."""
-LORA_RATE_LEAST = 5e-6
-"""An adapter's best learning rate is about ten times that of full training, whatever its rank (Schulman et al., LoRA
-Without Regret, 2025), so that what suits full training hardly moves it."""
-LARGE_MODEL = 100_000_000
-"""Parameters from which `FULL_RATE_LIMIT` holds; small models take more (the quick start 2e-4)."""
 NEAR_THE_LIMIT = 0.8
-"""of max_completion_length: with a mean above that, many completions are cut off"""
+"""Share of max_completion_length; with a mean length above it, many completions are truncated."""
 FEWEST_GROUPS = 4
-"""in a rollout batch: with fewer, one dropped group is a quarter of it or more"""
-
-
-def inert_settings(args: DAPOConfig) -> list[str]:
-    """Settings that cannot act as they are meant to, or act the other way round."""
-    found = []
-    if args.updates_per_rollout < 2:
-        found.append(
-            "clip-higher is inert: each rollout batch gets a single update, so the ratio is always 1. Raise "
-            f"steps_per_generation above gradient_accumulation_steps ({args.gradient_accumulation_steps}), or "
-            "num_iterations above 1."
-        )
-    if args.epsilon_high is not None and args.epsilon_high < args.epsilon:
-        found.append(
-            f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
-            "reverse of Clip-Higher. Raise epsilon_high above epsilon."
-        )
-    if args.microbatch_tokens == "auto" and args.device.type != "cuda":
-        found.append(
-            "microbatch_tokens is 'auto' and there is no GPU to measure: per_device_train_batch_size completions of "
-            "the longest length are taken. Set a number of tokens to have another."
-        )
-    if 0 < cast(int, args.surplus_max_age) < args.updates_per_rollout:
-        found.append(
-            f"the surplus bank is inert: what it keeps is {args.updates_per_rollout} optimizer steps old by the next "
-            f"rollout batch, and surplus_max_age is {args.surplus_max_age}. Raise it to {args.updates_per_rollout} or "
-            "more, or set it to 0."
-        )
-    if args.prompt_selection != "uniform" and not args.filters_groups:
-        found.append(
-            "prompt_selection is 'predicted' and group_filter is 'none': prompts are still chosen by how likely they "
-            "teach something, but what teaches nothing is trained on all the same."
-        )
-    if args.overlong_shape != "none":
-        longest, cache = args.overlong["max_length"], args.overlong["cache_length"]
-        start = longest - (cache if args.overlong_shape == "soft" else 0)
-        if start >= args.max_completion_length:
-            found.append(
-                f"the overlong penalty is inert: it starts past {start} tokens, and no completion is longer than "
-                f"max_completion_length {args.max_completion_length}. Lower overlong_max_length."
-            )
-    return found
-
-
-def learning_rate_cautions(rate: float, *, parameters: int, adapter: bool, half: bool) -> list[str]:
-    """Learning rates that suit another kind of training.
-
-    Args:
-        rate: at its highest.
-        parameters: of the model, without adapter.
-        adapter: it is an adapter that is trained.
-        half: what is trained is kept in half precision.
-    """
-    if adapter:
-        if rate >= LORA_RATE_LEAST:
-            return []
-        return [
-            f"learning_rate {rate:g} suits full training: an adapter hardly moves with it. Take ten times as much "
-            "(1e-5 to 2e-5)."
-        ]
-    if parameters < LARGE_MODEL:
-        return []
-    found = []
-    if rate > FULL_RATE_LIMIT:
-        found.append(
-            f"learning_rate {rate:g} is that of an adapter: full training of a model of this size is likely to "
-            "diverge. Take 1e-6, or set lora_rank."
-        )
-    if half:
-        found.append(
-            f"the trained weights are in half precision: an update at learning_rate {rate:g} is mostly rounded away. "
-            "Leave dtype out of model_init_kwargs (float32), or set lora_rank."
-        )
-    return found
-
-
-def cautions_at_start(model: Any, args: DAPOConfig) -> list[str]:
-    """What a trainer warns of before it trains ``model``."""
-    sharded = args.distributed_state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    halves = any(p.element_size() < 4 for p in model.parameters() if p.requires_grad)
-    adapter, half = isinstance(model, PeftModel), halves and not sharded  # shards are kept in float32
-    rate, size = args.learning_rate, model.num_parameters()
-    return [*inert_settings(args), *learning_rate_cautions(rate, parameters=size, adapter=adapter, half=half)]
-
-
-def idle_adapter_settings(run: RunConfig) -> list[str]:
-    """Settings of an adapter that a run does not train."""
-    if run.lora_rank:
-        return []
-    settings = [field for field in dataclasses.fields(run) if field.name.startswith("lora_")]
-    idle = [field.name for field in settings if getattr(run, field.name) != field.default]
-    return [f"{', '.join(idle)}: no effect, because lora_rank is 0 and all weights are trained."] if idle else []
+"""Smallest sensible number of groups in a rollout batch; with fewer, one dropped group is a quarter of it or more."""
 
 
 def cautions(plan: Plan) -> list[str]:
-    """All that is to be said of a plan."""
+    """All warnings of a plan."""
     weights, sharded = plan.weights, plan.args.placement.sharding not in ("none", "ddp")
     return [
         *inert_settings(plan.args),
@@ -144,11 +36,8 @@ def cautions(plan: Plan) -> list[str]:
 def _lengths(plan: Plan) -> list[str]:
     args, found = plan.args, []
     limit = args.max_completion_length
-    if plan.exceeds_context:
-        found.append(
-            f"the run will stop at once: prompts of up to {plan.task.prompt_longest} tokens + max_completion_length "
-            f"{limit} = {plan.longest}, but the model's context holds {plan.context}. Lower max_completion_length."
-        )
+    if sentence := context_overflow(plan.config, prompt=plan.task.prompt_longest, completion=limit):
+        found.append(f"the run will stop at once: {sentence}")
     shape, longest = args.overlong_shape, args.overlong_max_length
     if shape != "none" and longest is not None and longest > limit:
         found.append(

@@ -25,11 +25,11 @@ class Card:
 
     name: str
     memory: int
-    """bytes"""
+    """Bytes of its memory."""
     bf16: bool = True
-    """computes in bfloat16 (compute capability 8 or more)"""
+    """Whether it computes in bfloat16 (compute capability 8 or more)."""
     kind: str = "cuda"
-    """``"cuda"`` or ``"cpu"``"""
+    """Kind of device: "cuda" or "cpu"."""
 
 
 _TABLE = {  # MiB as nvidia-smi reports them, which is less than is printed on the box where ECC takes its share
@@ -91,7 +91,7 @@ def card_here() -> Card | None:
 
 
 def this_cpu(processes: int = 1) -> Card:
-    """This machine's memory, as one of ``processes`` may use it: what is available now, or a container's limit."""
+    """The share of one of ``processes`` in this machine's memory: available memory now, or a container's limit."""
     free = psutil.virtual_memory().available
     limit, used = (_number(Path("/sys/fs/cgroup") / f"memory.{name}") for name in ("max", "current"))
     if limit is not None and used is not None:
@@ -105,19 +105,20 @@ class Placement:
 
     count: int = 1
     sharding: str = "none"
-    """``"none"`` (one device), ``"ddp"``, ``"zero2"``, ``"zero3"`` or ``"fsdp2"``"""
+    """One of "none" (one device), "ddp", "zero2", "zero3" and "fsdp2"."""
     offload_optimizer: bool = False
-    """the optimizer's states are kept in the memory of the machine"""
+    """Whether the optimizer's states are kept in the memory of the machine."""
     offload_weights: bool = False
-    """the weights too"""
+    """Whether the weights are kept there too."""
 
     @property
     def shards_weights(self) -> bool:
+        """Whether each device holds a part of the weights."""
         return self.sharding in ("zero3", "fsdp2")
 
 
 def placement(path: str | None, count: int | None) -> Placement:
-    """How a configuration file of accelerate spreads a model.
+    """The placement that a configuration file of accelerate asks for.
 
     Args:
         path: the file; None: one device, or DDP.
@@ -156,10 +157,12 @@ class PlannedConfig(DAPOConfig):
 
     @property
     def world_size(self) -> int:
+        """Processes, one for each device."""
         return self.placement.count
 
     @property
     def device(self) -> torch.device:
+        """The kind of device that is planned for."""
         return torch.device(self.card.kind)
 
     def _processes(self) -> int:
@@ -167,7 +170,7 @@ class PlannedConfig(DAPOConfig):
 
 
 def planned_config(card: str | None, where: Placement) -> Callable[..., PlannedConfig]:
-    """What makes a run's settings for these devices, as `settings.load_settings` takes it.
+    """A factory of a run's settings on these devices, for `run.settings.load_settings`.
 
     Args:
         card: its name; None: the GPU that is here, or else the memory of this machine.
@@ -192,7 +195,7 @@ def _plain(name: str) -> str:
 
 
 def _number(path: Path) -> int | None:
-    """Of a control file of the kernel; "max" is none."""
+    """The number in a control file of the kernel; None for "max" and where there is no file."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError:

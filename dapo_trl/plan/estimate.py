@@ -1,4 +1,4 @@
-"""What a run's settings come to in bytes: which passes there are, traced or counted, in the formulas of `memory`."""
+"""Memory of a run from its settings: its passes, traced or counted, in the formulas of `memory`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from ..run.settings import RunConfig
 from . import memory
 from .devices import PlannedConfig
 from .memory import Memory
-from .trace import Traced, generation, training_pass
-from .weights import Weights, count_weights, weight_dtype
+from .trace import Traced, Weights, count_weights, generation, training_pass, weight_dtype
 
 
 def init_kwargs(args: PlannedConfig) -> dict[str, Any]:
-    """What the model is loaded with."""
+    """Arguments that the model is loaded with."""
     return args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
 
 
 def loaded_dtype(config: PreTrainedConfig, args: PlannedConfig) -> torch.dtype:
-    """Of the weights as they are loaded."""
+    """Type of the weights as they are loaded."""
     return weight_dtype(config, init_kwargs(args))
 
 
 def pass_shape(args: PlannedConfig, longest: int) -> tuple[int, int]:
-    """Rows of the fullest pass, and its budget in tokens; ``auto`` is taken as unset, because it fits by itself.
+    """Rows of the fullest microbatch, and its token budget; ``auto`` counts as unset, because it fits by itself.
 
     Args:
         longest: tokens of the longest row, prompt and completion.
@@ -43,21 +42,23 @@ def pass_shape(args: PlannedConfig, longest: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One device of a run. ``memory`` and ``vllm_shortage`` are what it is for."""
+    """Memory of one device of a run."""
 
     run: RunConfig
     args: PlannedConfig
     config: PreTrainedConfig
     prompt: int
-    """tokens of the longest prompt"""
+    """Tokens of the longest prompt."""
 
     @cached_property
     def weights(self) -> Weights:
+        """The model's parameters, counted."""
         four_bit = self.run.quantization == "4bit"
         return count_weights(self.config, dtype=self._dtype, adapter=peft_config(self.run), four_bit=four_bit)
 
     @cached_property
     def memory(self) -> Memory:
+        """Bytes of the device by phase and part."""
         return Memory(self._held | self._vllm_held, self._phases)
 
     @cached_property
@@ -79,12 +80,12 @@ class Estimate:
 
     @property
     def _dtype(self) -> torch.dtype:
-        """Of the weights as they are loaded."""
+        """Type of the weights as they are loaded."""
         return loaded_dtype(self.config, self.args)
 
     @property
     def _half(self) -> torch.dtype | None:
-        """The precision computed in, where that is not that of the weights."""
+        """The type that is computed in, where it is not that of the weights."""
         return torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
 
     @property
@@ -105,7 +106,7 @@ class Estimate:
 
     @property
     def _vllm(self) -> dict[str, int]:
-        """What vLLM does with its share."""
+        """Bytes of vLLM's share by part."""
         weights = self.weights.base * memory.HALF // self.args.vllm_tensor_parallel_size
         weights = min(weights, self._vllm_share)
         return {"vLLM: weights": weights, "vLLM: keys and values": self._vllm_share - weights}
@@ -141,7 +142,7 @@ class Estimate:
         processes = self.args.world_size
         if not self.args.use_vllm:
             phases["generation"] = self._generation(cast(int, self.args.max_round_sequences) // processes)
-            return phases  # what is measured is generated likewise, and no more at once
+            return phases  # a measurement generates in the same way, and no more at once
         if self._colocated and self.args.vllm_enable_sleep_mode:
             phases["generation"] = self._vllm
         if self.run.eval_problems:

@@ -1,7 +1,7 @@
 """Bytes that one device holds, part by part: numbers in, numbers out.
 
-What is held all the time and what is held in one phase alone are kept apart; a run needs the first and the largest of
-the second. What was measured against these formulas is in docs/hardware.md; the rest is marked where it stands.
+Parts that are held throughout and parts of a single phase are kept apart; a run needs all of the first and the largest
+of the second. docs/hardware.md compares these formulas with measurements; a figure without one is marked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .devices import GIB, MIB, Placement
-from .weights import Weights
+from .trace import Weights
 
 FLOAT32, HALF = 4, 2
 
@@ -20,7 +20,7 @@ LIBRARIES = 500 * MIB
 """Python and imported libraries on a CPU after a first training step: 498 to 506 MiB, measured by
 benchmarks/planner.py (PyTorch 2.13, its CPU build)."""
 TILE_TOKENS, TILE_WIDTH = 4096, 32768
-"""Of the language-model head in TRL 1.16: scores are computed in tiles of so many tokens and entries of the vocabulary
+"""Tokens and vocabulary entries of a tile, in which TRL 1.16 computes the scores of the language-model head
 (trl/kernels/chunked_logprob.py)."""
 TORCH_TILES = 7.25
 """Tiles in float32 that the head's backward pass holds at once where there is no Triton, on a CPU: seven and a mask,
@@ -28,7 +28,7 @@ counted in its source (`_backward_tile`)."""
 DEEPSPEED_BUCKET = 500_000_000
 """Numbers in DeepSpeed's buckets for reducing and gathering (``reduce_bucket_size``, ``allgather_bucket_size``)."""
 SAMPLING_COPIES = 4
-"""Of the next-token scores, ``[rows, vocabulary]``: float32, after the processors, as probabilities, and the noise that
+"""Copies of the next-token scores ``[rows, vocabulary]``: float32, processed, as probabilities, and the noise that
 draws from them (transformers' ``_sample``, ``torch.multinomial``)."""
 
 _STATES = {"sgd": 0, "adafactor": 0, "lion": 1, "rmsprop": 1, "adagrad": 1}
@@ -40,12 +40,12 @@ EIGHT_BIT_STATE = 1 + FLOAT32 / 256
 
 @dataclass(frozen=True)
 class Memory:
-    """What one device holds."""
+    """Bytes that one device holds."""
 
     held: Mapping[str, int]
-    """bytes by part, all the time"""
+    """Bytes by part, throughout the run."""
     phases: Mapping[str, Mapping[str, int]]
-    """bytes by phase and part, one phase after the other"""
+    """Bytes by phase and part; phases follow one another."""
 
     @property
     def fullest(self) -> str:
@@ -54,6 +54,7 @@ class Memory:
 
     @property
     def peak(self) -> int:
+        """Bytes of the fullest phase, with everything that is held throughout."""
         return sum(self.held.values()) + sum(self.phases[self.fullest].values())
 
 
@@ -61,7 +62,7 @@ def optimizer_bytes(name: str, parameters: int, size: float) -> int:
     """States of an optimizer.
 
     Args:
-        name: as in transformers' ``optim``; ``8bit`` in it says that states are quantised.
+        name: as in transformers' ``optim``; ``8bit`` in it means quantised states.
         parameters: trained ones on this device.
         size: bytes of each as it is trained, which PyTorch's optimizers take for their states too.
     """
@@ -70,7 +71,7 @@ def optimizer_bytes(name: str, parameters: int, size: float) -> int:
 
 
 def optimizer_scratch(name: str, trained_bytes: int, largest_bytes: int, *, cuda: bool) -> int:
-    """What an optimizer step needs for its duration. ``adamw_torch`` works on all parameters at once on a GPU and keeps
+    """Bytes that an optimizer step needs for itself. ``adamw_torch`` works on all parameters at once on a GPU and keeps
     one number for each (``foreach``), on one after the other on a CPU; the fused form needs nothing."""
     if "fused" in name or "8bit" in name:
         return 0
@@ -80,7 +81,7 @@ def optimizer_scratch(name: str, trained_bytes: int, largest_bytes: int, *, cuda
 def model_bytes(
     weights: Weights, *, placement: Placement, optimizer: str, mixed: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Weights, gradients and optimizer states of one device, and what moving them about needs.
+    """Weights, gradients and optimizer states of one device, and the buffers for moving them.
 
     - one device, DDP: everything on each; DDP keeps a second copy of the gradients in its buckets (torch's
       ``gradient_as_bucket_view`` is off in accelerate).
@@ -184,7 +185,7 @@ def sampling_bytes(rows: int, vocabulary: int) -> int:
 
 
 def dequantized_bytes(largest: int) -> int:
-    """What 4-bit weights need while they are multiplied: one matrix at a time in half precision (bitsandbytes'
+    """Bytes that 4-bit weights need while they are multiplied: one matrix at a time in half precision (bitsandbytes'
     ``MatMul4Bit``).
 
     Args:
@@ -194,7 +195,7 @@ def dequantized_bytes(largest: int) -> int:
 
 
 def vllm_needs(weights_bytes: int, cache_bytes: int, parallel: int) -> int:
-    """The least that vLLM's share must hold: the weights, a sequence of full length, and 1 GiB for its own passes
+    """Minimum of vLLM's share in bytes: the weights, a sequence of full length, and 1 GiB for its own passes
     (an allowance, not measured)."""
     return (weights_bytes + cache_bytes) // parallel + GIB
 

@@ -1,14 +1,19 @@
-"""A plan of a run: what it will do, what each device holds, and whether that fits."""
+"""A plan of a run: its task, its schedule, the memory of each device, and whether that suffices."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig
 
+from ..checks import context_length
+from ..config import DAPOConfig
 from ..errors import ConfigError
+from ..rollout.chat_format import ChatFormat
+from ..rollout.environments import EnvironmentRows, make_env, row_count
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
@@ -16,25 +21,25 @@ from .estimate import Estimate, loaded_dtype, pass_shape
 from .memory import Memory
 from .refill import expected_refill
 from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
-from .task import Task
-from .weights import Weights
+from .trace import Weights
 
 CPU_SHARE = 0.95
-"""of a CPU's free memory that is planned for; of a GPU's it is that of ``microbatch_tokens: auto``"""
+"""Share of a CPU's free memory that is planned for; of a GPU's it is the share that ``microbatch_tokens: auto``
+uses."""
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """What no setting says."""
+    """Assumptions that no setting gives."""
 
     pass_rates: dict[float, float]
     completion_tokens: float | None = None
-    """mean; None: they are as long as they may be"""
+    """Mean completion length in tokens; None: the limit."""
     speed: Speed | None = None
     cut_off: float = 0.0
-    """share of the completions that were cut off at the limit, in the run that the figures are from"""
+    """Share of completions that were truncated at the limit, in the run used for calibration."""
     unlike: str = ""
-    """how the run that was to calibrate differs, so that nothing of it is used"""
+    """How the calibration run differs from this one; nothing of it is used then."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,12 @@ class Plan:
     run: RunConfig
     args: PlannedConfig
     config: PreTrainedConfig
-    task: Task
+    task: TaskFacts
     assumed: Assumed
     weights: Weights
     memory: Memory
     vllm_shortage: int
-    """bytes that vLLM's share lacks to hold the model and one sequence; 0: it suffices, or there is none"""
+    """Bytes that vLLM's share lacks to hold the model and one sequence; 0: enough, or no vLLM."""
     schedule: Schedule
 
     @property
@@ -57,7 +62,7 @@ class Plan:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights as they are loaded."""
+        """Type of the weights as they are loaded."""
         return loaded_dtype(self.config, self.args)
 
     @property
@@ -67,19 +72,21 @@ class Plan:
 
     @property
     def context(self) -> int | None:
-        """Tokens that the model takes."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        """Tokens that the model takes; None: no limit is known."""
+        return context_length(self.config)
 
     @property
     def exceeds_context(self) -> bool:
+        """Whether the longest row is longer than the model's context."""
         return self.context is not None and self.longest > self.context
 
     @property
     def fits(self) -> bool:
+        """Whether memory, vLLM's share and the context suffice."""
         return self.memory.peak <= self.capacity and not self.vllm_shortage and not self.exceeds_context
 
 
-def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, task: Task, assumed: Assumed) -> Plan:
+def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, task: TaskFacts, assumed: Assumed) -> Plan:
     """Plan a run on the devices that ``args`` names.
 
     Raises:
@@ -90,7 +97,7 @@ def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, tas
     return Plan(run, args, config, task, assumed, found.weights, found.memory, found.vllm_shortage, schedule)
 
 
-def _schedule(args: PlannedConfig, task: Task, assumed: Assumed) -> Schedule:
+def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedule:
     steps, epochs = optimizer_steps(
         max_steps=args.max_steps,
         epochs=args.num_train_epochs,
@@ -124,3 +131,84 @@ def _schedule(args: PlannedConfig, task: Task, assumed: Assumed) -> Schedule:
         prompt_tokens=task.prompt_mean,
         completion_tokens=min(assumed.completion_tokens or math.inf, float(args.max_completion_length)),
     )
+
+
+# The task: rows and prompts of its environment
+
+LOOKED_AT = 64
+"""Prompts that are measured."""
+CHARACTERS_PER_TOKEN = 3.0
+"""Characters of a prompt per token where there is no tokenizer; a cautious figure for English and numbers."""
+UNKNOWN_PROMPT = 512
+"""Tokens assumed of a prompt when nothing is known."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    rows: int | None
+    """Rows of the data; None: endless or unknown."""
+    prompt_mean: float
+    """Mean tokens of a prompt."""
+    prompt_longest: int
+    """Tokens of the longest prompt."""
+    note: str = ""
+    """Where the lengths come from when they are not measured; may be empty."""
+    seen: int = 0
+    """Prompts that were measured."""
+    endless: bool = False
+    """Whether the environment makes prompts without end."""
+
+
+def look_at_task(
+    run: RunConfig, args: DAPOConfig, *, prompt_tokens: int | None = None, rows: int | None = None
+) -> TaskFacts:
+    """Make the environment and measure its first prompts with the model's tokenizer.
+
+    Args:
+        prompt_tokens: length of every prompt, in place of the measurement.
+        rows: rows of the data, in place of the environment's.
+
+    Raises:
+        ConfigError: the environment is unknown or rejects its arguments. A Hub that cannot be reached is no error.
+    """
+    assert run.env is not None and run.model is not None
+    try:
+        env = make_env(run.env, **run.env_kwargs)
+    except ConfigError as error:
+        if not _out_of_reach(error):
+            raise
+        tokens = prompt_tokens or UNKNOWN_PROMPT
+        return TaskFacts(rows, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
+    size = row_count(env)
+    rows, endless = rows or size, size is None
+    if prompt_tokens is not None:
+        note = f"prompts are taken to be {prompt_tokens} tokens"
+        return TaskFacts(rows, prompt_tokens, prompt_tokens, note, endless=endless)
+    tokenizer = _tokenizer(run.model)
+    source = EnvironmentRows(env, tokenizer)
+    prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
+    if tokenizer is None:
+        lengths = [int(len(prompt) / CHARACTERS_PER_TOKEN) + 1 for prompt in prompts]
+        note = f"no tokenizer at hand: {CHARACTERS_PER_TOKEN:g} characters of a prompt are taken for a token"
+    else:
+        template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
+        chat_format = ChatFormat(tokenizer, (), template)
+        lengths, note = [len(chat_format.prompt_ids(prompt)) for prompt in prompts], ""
+    return TaskFacts(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless)
+
+
+def _tokenizer(model: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _out_of_reach(error: BaseException) -> bool:
+    """Whether an error comes from the network."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ConnectionError):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -1,4 +1,4 @@
-"""How much dynamic sampling generates at given pass rates, by running the code that samples, without a model.
+"""The amount that dynamic sampling generates at given pass rates, by running the sampling code without a model.
 
 `PromptSelector`, `Difficulty`, `DynamicSampler` and `SurplusBuffer` decide as they do in a run; only the outcomes of
 the completions are drawn from the pass rates. So there is no second formula for the size of a round.
@@ -16,13 +16,14 @@ import torch
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..prompts.difficulty import Difficulty
-from ..prompts.selector import PromptSelector
+from ..prompts.selector import make_selector
 from ..prompts.stream import PromptStream
+from ..rollout.types import Group
 from ..sampling.group_filter import DynamicSampler
-from ..sampling.surplus import BankedGroup, SurplusBuffer
+from ..sampling.surplus import SurplusBuffer
 
 WARM_UP, BATCHES = 4, 40
-"""Rollout batches until predictions have settled, and those that are counted."""
+"""Rollout batches until predictions have settled, and rollout batches that are counted."""
 MAX_PROMPTS = 20_000
 """Rows of data that are simulated; pass rates repeat beyond them."""
 
@@ -32,17 +33,17 @@ class Refill:
     """Means over rollout batches."""
 
     sampled: float
-    """groups generated"""
+    """Groups generated."""
     rounds: float
     filled: float
-    """share of a full batch that is trained on"""
+    """Share of a full batch that is trained on."""
 
 
 def read_rates(given: Any) -> dict[float, float]:
     """Pass rates and the weight of each: a number, or a mapping of rates to weights.
 
     Raises:
-        ConfigError: a rate outside [0, 1], a weight that is not positive, or something else altogether.
+        ConfigError: a rate is outside [0, 1], a weight is not positive, or it is neither a number nor a mapping.
     """
     pairs = list(given.items()) if isinstance(given, dict) else [(given, 1.0)]
     numbers = all(isinstance(value, int | float) for pair in pairs for value in pair)
@@ -66,16 +67,16 @@ def expected_refill(args: DAPOConfig, rates: Mapping[float, float], *, rows: int
     simulation = _Simulation(args, rates, rows)
     for _ in range(WARM_UP):
         simulation.batch()
-    banked = len(simulation.bank.groups)
+    banked = len(simulation.surplus.groups)
     found = np.array([simulation.batch() for _ in range(BATCHES)], dtype=float)
     sampled, used, rounds = found.sum(axis=0) / BATCHES
-    # What was in the bank before was generated for these batches, what is left in it was not.
-    sampled += (banked - len(simulation.bank.groups)) / BATCHES
+    # Groups in the buffer before were generated for these batches; groups left in it were not.
+    sampled += (banked - len(simulation.surplus.groups)) / BATCHES
     return Refill(float(sampled), float(rounds), float(used / args.groups_per_rollout))
 
 
 class _Simulation:
-    """The bookkeeping of `dapo_trl.collect`, group by group, on one process."""
+    """The bookkeeping of `sampling.collector`, group by group, on one process."""
 
     def __init__(self, args: DAPOConfig, rates: Mapping[float, float], rows: int | None):
         size = None if rows is None else min(rows, MAX_PROMPTS)
@@ -85,15 +86,15 @@ class _Simulation:
         self._rates = self._dice.choice(values, size or MAX_PROMPTS, p=weights / weights.sum())
         stream = PromptStream(_Keys(), size=size, seed=args.seed, shuffle=size is not None)
         difficulty = Difficulty(size or 0, group_size=args.num_generations, rule=args.group_filter)
-        self.selector = PromptSelector(stream, difficulty, mode=args.prompt_selection, seed=args.seed)
-        self.bank = SurplusBuffer(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
+        self.selector = make_selector(args.prompt_selection, stream, difficulty, seed=args.seed)
+        self.surplus = SurplusBuffer(max_age=cast(int, args.surplus_max_age), capacity=args.groups_per_rollout)
         self._step = 0
 
     def batch(self) -> tuple[int, int, int]:
         """Groups generated, groups trained on, rounds."""
         args = self.args
-        self.bank.expire(self._step)
-        banked = self.bank.take(args.groups_per_rollout)
+        self.surplus.expire(self._step)
+        banked = self.surplus.take(args.groups_per_rollout)
         sampler = DynamicSampler(
             target=args.groups_per_rollout,
             rule=args.group_filter,
@@ -112,14 +113,14 @@ class _Simulation:
             kept = [name == "kept" for name in sampler.add(torch.from_numpy(scores))]
             self.selector.observe(choice, rows, scores, np.array(kept))
         self.selector.tick()
-        surplus = min(sampler.have - sampler.used, self.bank.room)
-        self.bank.put([BankedGroup([], [], [], [], 0.0, self._step) for _ in range(surplus)])
+        surplus = min(sampler.have - sampler.used, self.surplus.room)
+        self.surplus.put([Group([], [], [], 0.0, self._step) for _ in range(surplus)])
         self._step += args.updates_per_rollout
         return sampler.counts.sampled, sampler.used, sampler.rounds
 
 
 class _Keys:
-    """Rows that are nothing but their number."""
+    """Rows that consist of their number."""
 
     def __getitem__(self, index: int) -> dict[str, int]:
         return {"key": index}

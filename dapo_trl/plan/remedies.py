@@ -17,11 +17,11 @@ from .planner import Plan
 
 RANK = 32
 ADAPTER_RATE = 1e-5
-"""ten times the paper's learning rate, as an adapter needs it"""
+"""Ten times the paper's learning rate, as an adapter needs it."""
 MAX_DEVICES = 64
 ACCELERATE_FILES = {"ddp": "configs/accelerate/ddp.yaml", "fsdp2": "configs/accelerate/fsdp2.yaml"}
 WORTH_IT = 0.02
-"""of what is missing: a change that saves less is no help"""
+"""Smallest saving worth naming, as a share of the missing memory."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Change:
     name: str
     settings: Mapping[str, Any]
     placement: Placement | None = None
-    """None: as it is"""
+    """Another placement; None: unchanged."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """of ``dapo-trl plan``, for the placement"""
+    """Options of ``dapo-trl plan`` for the placement."""
 
     @property
     def flags(self) -> list[str]:
@@ -44,23 +44,23 @@ class Change:
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change, and what the run would need with it alone."""
+    """One change, and the memory that the run needs with it alone."""
 
     change: Change
     saves: int
-    """bytes of the peak"""
+    """Bytes by which the peak falls."""
     peak: int
-    """bytes"""
+    """Bytes of the new peak."""
     fits: bool
 
 
 Replan = Callable[[Mapping[str, Any], Placement | None], Plan]
-"""plans again with some settings replaced, and placed otherwise"""
+"""Plans again with some settings replaced, on another placement or the same (None)."""
 
 
 def remedies(plan: Plan, replan: Replan, *, most: int = 3) -> list[Remedy]:
-    """The changes that save the most bytes of the peak, each tried by itself; those that make the run fit come first.
-    If none does, the last one is all of them together. Rows that are too long for the model have one remedy alone."""
+    """The changes that save the most bytes of the peak, each tried by itself; changes that make the run fit come
+    first. If none does, the last one is all of them together. Rows too long for the model have a single remedy."""
     changes = _of_the_context(plan) if plan.exceeds_context else _candidates(plan)
     tried = [remedy for change in changes if (remedy := _tried(plan, replan, change)) is not None]
     missing = max(plan.memory.peak - plan.capacity, 0)
@@ -83,7 +83,7 @@ def _tried(plan: Plan, replan: Replan, change: Change) -> Remedy | None:
 
 
 def _all_of(changes: Sequence[Change]) -> Change:
-    """Of several placements, the first is taken."""
+    """Several changes at once; of several placements the first is taken."""
     settings = {name: value for change in changes for name, value in change.settings.items()}
     placed = next((change for change in changes if change.placement is not None), Change("", {}))
     return Change("all of them together", settings, placed.placement, placed.options)

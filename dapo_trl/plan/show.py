@@ -14,7 +14,7 @@ from .remedies import Remedy
 from .schedule import Schedule, seconds_per_step
 
 WIDTH = 100
-"""characters of a line"""
+"""Characters of a line."""
 _UNBROKEN = "\0"
 SHARDING = {"none": "", "ddp": ", DDP", "zero2": ", ZeRO-2", "zero3": ", ZeRO-3", "fsdp2": ", FSDP2"}
 
@@ -29,7 +29,7 @@ def as_text(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> 
 
 
 def as_dict(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> dict[str, Any]:
-    """The plan as plain data; sizes in bytes, times in seconds, infinity and what is not known as null."""
+    """The plan as plain data; sizes in bytes, times in seconds, infinity and unknown values as null."""
     s, weights, card, seconds = plan.schedule, plan.weights, plan.args.card, _seconds(plan)
     found = {
         **asdict(s),
@@ -91,7 +91,7 @@ def _memory(plan: Plan) -> list[str]:
     lines.append(line("peak", size_text(memory.peak), f"of {size_text(plan.capacity)} planned for"))
     if plan.args.card.kind == "cpu":
         lines += [
-            "  (what tensors take: the C library may keep as much again of what was freed, unless",
+            "  (tensors alone: the C library may keep as much again of freed memory, unless",
             "  MALLOC_MMAP_THRESHOLD_=131072 is set)",
         ]
     return lines
@@ -137,7 +137,7 @@ def _schedule(plan: Plan) -> list[str]:
         f"  ({speed.generated:,.0f} tokens/s generated, {speed.trained:,.0f} trained on, a device)",
     ]
     if plan.args.use_vllm or placement.count > 1:
-        lines.append("  (a lower bound: what devices tell each other is not in it)")
+        lines.append("  (a lower bound: communication between devices is not included)")
     return lines
 
 
@@ -160,7 +160,7 @@ def _warmup(plan: Plan) -> str:
 
 
 def _count(number: float, one: str, many: str = "", *, form: str = ",") -> str:
-    """So many of something."""
+    """A number with its noun."""
     return f"{number:{form}} {one if number == 1 else many or one + 's'}"
 
 

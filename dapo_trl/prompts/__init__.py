@@ -1,6 +1,6 @@
 """Step 1: which prompts come next.
 
 stream.py      every prompt of the run in order, and where a resumed run goes on
-difficulty.py  what is remembered of each prompt, and how likely its group is informative
-selector.py    which prompts of the stream are drawn for a round, and how many
+difficulty.py  memory of each prompt: how likely its group is informative
+selector.py    the prompts of a round: which are drawn, and how many (`prompt_selection`)
 """

@@ -1,8 +1,8 @@
-"""Difficulty memory: what is known of each prompt's pass rate, and how likely its next group is informative.
+"""Difficulty memory: each prompt's pass rate as known so far, and how likely its next group is informative.
 
 Each prompt has a posterior over a grid of pass rates: a population prior, learnt from all prompts of its level, times
 the likelihood of the prompt's own outcomes. Outcomes lose weight by half every `HALF_LIFE` rollout batches, because the
-policy moves: what is not looked at again is forgotten, and falls back to the population.
+policy moves: a prompt that does not come again is forgotten, and falls back to the population.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 
 HALF_LIFE = 40.0
-"""rollout batches after which a prompt's outcome counts half"""
+"""Rollout batches after which a prompt's outcome counts half."""
 EARLIER_GROUPS = 0.5
-"""and how much it counts at most once there is a newer one: a prompt that changes is not judged by a long record"""
+"""Weight of all earlier outcomes at most once there is a newer one, in groups: a prompt may change."""
 POPULATION_HALF_LIFE = 8.0
-"""the same for the population's: many prompts speak for it, so it can follow the policy closely"""
+"""The same half-life for the population: it rests on many prompts, so it can follow the policy closely."""
 MAX_LEVELS = 64
-"""levels beyond these share one population: a level that names single prompts is none"""
+"""Levels beyond these share one population: a level that names single prompts tells nothing."""
 
 _RATES = np.clip(np.sin(np.linspace(0, np.pi / 2, 25)) ** 2, 1e-4, 1 - 1e-4)  # denser where it matters: at the ends
 _START = np.full(len(_RATES), 0.5 / len(_RATES))
-"""the population before anything is known: half of it anywhere, ..."""
+"""The initial population: half of it spread evenly, the rest at 0 and 1."""
 _START[[0, -1]] += 0.25
 """... a quarter hopeless and a quarter solved"""
 _START_WEIGHT = 4.0
-"""prompts' worth of evidence for that"""
+"""Weight of the initial population, in prompts."""
 
 
 class Difficulty:
@@ -36,12 +36,12 @@ class Difficulty:
     def __init__(self, size: int, *, group_size: int, rule: str = "zero_variance"):
         """``rule`` as in `algorithm.informative_groups`; ``"none"`` reads as ``"zero_variance"``."""
         self.clock = 0
-        """rollout batches so far"""
+        """Rollout batches so far."""
         self._passes = np.zeros(size)
         self._failures = np.zeros(size)
         self._seen = np.zeros(size, dtype=np.int64)
         self._populations: dict[str, np.ndarray] = {}
-        """prompts' worth of evidence per pass rate, by level"""
+        """Evidence for each pass rate by level, in prompts."""
         all_right = _RATES**group_size if rule != "all_zero" else 0.0
         self._informative = 1.0 - all_right - (1.0 - _RATES) ** group_size
 
@@ -138,7 +138,7 @@ class Difficulty:
         return self._given(priors, faded * self._passes[index], faded * self._failures[index])
 
     def _faded(self, index: np.ndarray) -> np.ndarray:
-        """What the outcomes of these prompts still count."""
+        """The weight that the outcomes of these prompts still have."""
         return 0.5 ** ((self.clock - self._seen[index]) / HALF_LIFE)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Prompt selection: which prompts of the stream are drawn, and how many of them for one round."""
+"""Prompt selection: which prompts of the stream are drawn, and how many for one round."""
 
 from __future__ import annotations
 
@@ -7,66 +7,78 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ConfigError
+from ..settings import load_object
 from .difficulty import Difficulty
 from .stream import PromptStream, StreamedPrompts
 
 SURE_DRAW = 0.5
-"""a prompt whose group is informative at least this likely is drawn whenever the stream comes by"""
+"""A prompt whose group is at least this likely informative is drawn whenever the stream comes by."""
 RAREST_DRAW = 0.1
-"""and however hopeless or solved it seems, it is drawn this often: after 10 walks through the data on average"""
+"""Every prompt is drawn at least this often, however hopeless or solved: once in 10 walks through the data."""
 CALIBRATION_HALF_LIFE = 4.0
-"""rollout batches after which an outcome counts half in how far predictions are trusted"""
+"""Rollout batches after which an outcome counts half towards the trust in predictions."""
 _CALIBRATION_START = 36.0
-"""groups' worth of trust at first: three standard deviations are half of what is expected"""
+"""Initial trust, in groups: three standard deviations are half of the expectation."""
 _BLOCK = 256
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The prompts of one round, as positions in the stream; what the main process decides and all carry out."""
+    """The prompts of one round, as positions in the stream: decided by the main process, drawn by all."""
 
     positions: tuple[int, ...]
     chances: tuple[float, ...]
-    """how likely each group is informative"""
+    """How likely each group is informative."""
     draws: tuple[float, ...]
-    """with which probability each was drawn when the stream came by"""
+    """The probability with which each was drawn when the stream came by."""
     end: int
-    """where the stream stands afterwards"""
+    """Position of the stream afterwards."""
 
 
 class PromptSelector:
-    """Draws prompts from a stream.
+    """Draws every prompt of a stream as it comes (``prompt_selection: uniform``); the base of other selectors.
 
-    ``"uniform"`` takes every prompt that comes. ``"predicted"`` takes those as promising as the average prompt of the
-    data (or `SURE_DRAW`, if that is less), and of the others a share in proportion: one whose next group is half as
-    likely informative is drawn half as often, but never less often than `RAREST_DRAW`. Prompts that are almost surely
-    all right or all wrong are so passed over most of the time, and come back to be checked.
+    A selector of your own overrides `draw_probability`, and is named as ``prompt_selection: my_module:MySelector``.
+
+    Args:
+        stream: The prompts of the run, in order.
+        difficulty: Predicts how likely each prompt's group is informative.
+        seed: Decides which prompts are skipped.
     """
 
-    def __init__(
-        self, stream: PromptStream | StreamedPrompts, difficulty: Difficulty, *, mode: str = "uniform", seed: int = 0
-    ):
+    def __init__(self, stream: PromptStream | StreamedPrompts, difficulty: Difficulty, *, seed: int = 0):
         self.stream = stream
         self.difficulty = difficulty
-        self.mode = mode
         self.seed = seed
         self.drawn = 0
-        """prompts drawn so far"""
-        self._found = self._foreseen = _CALIBRATION_START
+        """Prompts drawn so far."""
+        self._found = self._predicted = _CALIBRATION_START
+
+    def draw_probability(self, chances: np.ndarray) -> np.ndarray:
+        """The probability of drawing each prompt when the stream comes by: the whole sampling bias.
+
+        Args:
+            chances: ``[n]``: how likely each prompt's group is informative, as predicted.
+
+        Returns:
+            ``[n]`` in (0, 1].
+        """
+        return np.ones_like(chances)
 
     @property
     def calibration(self) -> float:
-        """Informative groups found of late, per group foreseen."""
-        return self._found / self._foreseen
+        """Informative groups found recently, per group predicted."""
+        return self._found / self._predicted
 
     def choose(self, missing: int, *, at_least: int, at_most: int, multiple: int = 1, sigmas: float = 0.0) -> Choice:
         """The next round: as many prompts as are expected to yield ``missing`` informative groups.
 
         Args:
-            at_least, at_most: bounds on the number of prompts.
-            multiple: their number is a multiple of this (rows must divide evenly among processes); it wins over
+            at_least, at_most: Bounds on the number of prompts.
+            multiple: Their number is a multiple of this (rows must divide evenly among processes), even beyond
                 ``at_most``.
-            sigmas: so many standard deviations more than expected, against bad luck and bad predictions.
+            sigmas: Safety margin against bad luck and bad predictions, in standard deviations above the expected need.
         """
         at_most = max(at_most // multiple, 1) * multiple
         positions: list[int] = []
@@ -104,8 +116,8 @@ class PromptSelector:
         """Learn from one round.
 
         Args:
-            rows: of the prompts, as `take` gave them.
-            scores: ``[n, G]``, 0 for a failure to 1 for a pass (values beyond count as the nearer end); NaN for
+            rows: The prompts' rows, as `take` returned them.
+            scores: ``[n, G]`` from 0 for a failure to 1 for a pass (values beyond count as the nearer end); NaN for
                 unscorable completions.
             informative: ``[n]`` bool.
         """
@@ -115,20 +127,14 @@ class PromptSelector:
         found = float(informative.sum())
         self._found += found
         # The first rollout batch is where predictions begin: it says nothing about how good they are.
-        self._foreseen += float(sum(choice.chances)) if self.difficulty.clock else found
+        self._predicted += float(sum(choice.chances)) if self.difficulty.clock else found
 
     def tick(self) -> None:
         """A rollout batch is complete."""
         self.difficulty.tick()
         fading = 0.5 ** (1.0 / CALIBRATION_HALF_LIFE)
         self._found = _CALIBRATION_START + fading * (self._found - _CALIBRATION_START)
-        self._foreseen = _CALIBRATION_START + fading * (self._foreseen - _CALIBRATION_START)
-
-    def draw_probability(self, chances: np.ndarray) -> np.ndarray:
-        """With which probability prompts are drawn when the stream comes by: the whole sampling bias."""
-        if self.mode == "uniform":
-            return np.ones_like(chances)
-        return np.clip(chances / min(SURE_DRAW, self.difficulty.average), RAREST_DRAW, 1.0)
+        self._predicted = _CALIBRATION_START + fading * (self._predicted - _CALIBRATION_START)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -136,19 +142,51 @@ class PromptSelector:
             "difficulty": self.difficulty.state_dict(),
             "drawn": self.drawn,
             "found": self._found,
-            "foreseen": self._foreseen,
+            "predicted": self._predicted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state["stream"])
         self.difficulty.load_state_dict(state["difficulty"])
-        self.drawn, self._found, self._foreseen = state["drawn"], state["found"], state["foreseen"]
+        self.drawn, self._found, self._predicted = state["drawn"], state["found"], state["predicted"]
 
     def _look_at(self, block: range) -> tuple[list[float], list[float], list[bool]]:
         levels = [self.stream.row(position).get("level") for position in block]
         chances = self.difficulty.chances([self.stream.key(position) for position in block], levels)
         draws = self.draw_probability(chances)
         return chances.tolist(), draws.tolist(), (_dice(self.seed, block) < draws).tolist()
+
+
+class PredictedSelector(PromptSelector):
+    """Skips most prompts that are almost certainly solved or hopeless (``prompt_selection: predicted``).
+
+    Prompts as promising as the average of the data (or `SURE_DRAW`, if that is less) are always drawn, others in
+    proportion: one whose next group is half as likely informative is drawn half as often, but never less often than
+    `RAREST_DRAW`, so that each comes back to be checked.
+    """
+
+    def draw_probability(self, chances: np.ndarray) -> np.ndarray:
+        return np.clip(chances / min(SURE_DRAW, self.difficulty.average), RAREST_DRAW, 1.0)
+
+
+SELECTORS = {"uniform": PromptSelector, "predicted": PredictedSelector}
+
+
+def make_selector(
+    name: str, stream: PromptStream | StreamedPrompts, difficulty: Difficulty, *, seed: int
+) -> PromptSelector:
+    """The selector that ``prompt_selection`` names: one of `SELECTORS`, or a user's class as ``module:Class``.
+
+    Raises:
+        ConfigError: It names no class derived from `PromptSelector`.
+    """
+    selector = SELECTORS.get(name) or load_object(name, what="prompt_selection")
+    if not (isinstance(selector, type) and issubclass(selector, PromptSelector)):
+        raise ConfigError(
+            f"prompt_selection names {name!r}: it must be a class derived from "
+            "dapo_trl.prompts.selector.PromptSelector."
+        )
+    return selector(stream, difficulty, seed=seed)
 
 
 def _outcomes(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ class PromptStream:
         self.seed = seed
         self.shuffle = shuffle
         self.position = 0
-        """prompts walked past so far, drawn or passed over"""
+        """Prompts behind the stream so far, drawn or skipped."""
         self._permutation: tuple[int, list[int]] | None = None
 
     @property
@@ -85,11 +85,11 @@ class StreamedPrompts:
         self.dataset = dataset.shuffle(seed=seed) if shuffle else dataset
         self.position = 0
         self._ahead: dict[int, tuple[dict[str, Any], int, int]] = {}
-        """rows read and not yet past: position -> row, its epoch, the rows of that epoch read up to and with it"""
+        """Rows read ahead, by position: the row, its epoch, and the rows of that epoch read up to and including it."""
         self._read = 0
-        """rows read so far"""
+        """Rows read so far."""
         self._past = (0, 0)
-        """epoch, and rows of it, that are past"""
+        """The epoch, and the rows of it that are behind the stream."""
         self._rows: Iterator[dict[str, Any]] = iter(())
         self._open(0)
 

@@ -17,11 +17,11 @@ matplotlib.use("Agg")
 
 BLUE, ORANGE, GREEN, RED, GREY = "#3366aa", "#dd8833", "#44996b", "#c0504d", "#8a8f98"
 HEADROOM = 1.25
-"""height of an axis in that of its curves: the legend stands above them"""
+"""Height of an axis relative to its curves; the legend stands above them."""
 
 
 def plot_curves(run: Run, path: Path, *, title: str) -> Path:
-    """Draw the main curves of a run into a PNG file; what was not logged is said in its place."""
+    """Draw the main curves of a run into a PNG file; a curve without logs is replaced by a note."""
     rows = run.training
     figure = Figure(figsize=(13, 7), layout="constrained")
     axes = figure.subplots(2, 3)
@@ -121,7 +121,7 @@ def _accuracy(axis: Axes, rows: list[dict[str, Any]], run: Run) -> None:
 def _groups(axis: Axes, rows: list[dict[str, Any]], *, filtered: bool) -> None:
     parts = {
         "groups/kept": ("informative", GREEN) if filtered else ("kept (no filter)", GREY),
-        "groups/all_right": ("dropped: all right", BLUE),
+        "groups/all_right": ("dropped: all correct", BLUE),
         "groups/all_wrong": ("dropped: all wrong", RED),
         "groups/constant": ("dropped: constant", ORANGE),
         "groups/unscorable": ("dropped: unscorable", GREY),
@@ -150,6 +150,6 @@ def _length(axis: Axes, rows: list[dict[str, Any]]) -> None:
     if len(steps):
         other = axis.twinx()
         other.plot(steps, 100 * truncated, color=RED, linewidth=1, alpha=0.6)
-        other.set_ylabel("cut off at the limit (%)", color=RED, fontsize=9)
+        other.set_ylabel("truncated at the limit (%)", color=RED, fontsize=9)
         other.set_ylim(0, max(5.0, 100 * HEADROOM * truncated.max()))
         other.spines[["top"]].set_visible(False)

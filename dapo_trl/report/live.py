@@ -1,4 +1,4 @@
-"""The page of runs that go on: served on this machine alone, and asked for newer data by the page itself."""
+"""The page of running runs, served on this machine alone; the page asks for newer data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ ADDRESS = "127.0.0.1"
 PORT = 8707
 PORTS_TRIED = 20
 REST = 5.0
-"""times as long as reading took, for which a change is not read: a long run leaves the machine to its trainer"""
+"""Pause between two readings, as a multiple of the time that reading took, so that a long run does not slow its
+trainer."""
 METRICS = "metrics.jsonl"
 WATCHED = (
     METRICS,
@@ -36,7 +37,7 @@ WATCHED = (
 
 
 class Watched:
-    """The data of some runs, read again when their files have changed."""
+    """The data of some runs, read again when their files change."""
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = folders
@@ -45,7 +46,7 @@ class Watched:
         self._tag = ""
         self._data = b""
         self._next = 0.0
-        """when the files are looked at again"""
+        """Clock time from which the files are checked again."""
 
     def read(self) -> tuple[str, bytes]:
         """The data as `page.data` returns them, with a tag that changes when they do."""
@@ -80,7 +81,7 @@ def server(folders: Sequence[Path], *, port: int | None = None) -> ThreadingHTTP
         ConfigError: a folder does not exist, or the port is not free.
     """
     watched = Watched(folders)
-    watched.read()  # a mistake in the request is told at once
+    watched.read()  # a mistake in the request is an error at once
     handler = type("Handler", (_Handler,), {"watched": watched})
     for candidate in [port] if port is not None else range(PORT, PORT + PORTS_TRIED):
         try:
@@ -91,10 +92,14 @@ def server(folders: Sequence[Path], *, port: int | None = None) -> ThreadingHTTP
     raise ConfigError(f"{what}: cannot be listened on ({reason}). Choose another --port.")
 
 
-def serve(folders: Sequence[Path], *, port: int | None, say: Callable[[str], Any]) -> None:
-    """Serve until Ctrl-C."""
+def serve(folders: Sequence[Path], *, port: int | None, report: Callable[[str], Any]) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        report: called with a line that names the address.
+    """
     with server(folders, port=port) as serving:
-        say(f"http://{ADDRESS}:{serving.server_address[1]}/   (on this machine alone; Ctrl-C ends it)")
+        report(f"http://{ADDRESS}:{serving.server_address[1]}/   (on this machine alone; Ctrl-C ends it)")
         with contextlib.suppress(KeyboardInterrupt):
             serving.serve_forever()
 
@@ -121,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"There is nothing here: the page is at /.\n")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what is worth saying is on the page."""
+        """Log nothing: everything of interest is on the page."""
 
     def _is_for_us(self) -> bool:
         """Whether the request names this server: a page elsewhere may have had its own name pointed here."""
@@ -129,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.headers.get("Host") in (f"{ADDRESS}:{port}", f"localhost:{port}")
 
     def _data(self) -> Iterator[tuple[str, bytes]]:
-        """The data, or none and an answer that says why."""
+        """The data; or nothing, after an answer with the reason."""
         try:
             yield self.watched.read()
         except (ConfigError, OSError) as error:

@@ -56,8 +56,8 @@ def pictures(page: Path, runs: int) -> list[Path]:
 
 
 def data(runs: Sequence[Run], labels: Sequence[str]) -> bytes:
-    """Everything the page shows, compressed: lines of JSON. The first is the summary, the second says what the
-    rollouts are found by, and each of the others is one rollout."""
+    """Everything the page shows, compressed: lines of JSON. The first is the summary, the second the index by which
+    rollouts are found, and each of the others is one rollout."""
     entries = [rollouts.index(run.folder, run.notes) for run in runs]
     share = max(len(runs), 1)
     chosen = [

@@ -1,6 +1,6 @@
-"""What there is of a run's folder: torn, empty, huge, still growing, or of an older format.
+"""A run's folder in any state: truncated, empty, huge, still growing, or of an older format.
 
-Nothing here fails over a file's content: what can be read is read, and `Run.notes` says what cannot.
+Missing data (truncated, older or still-growing files) is reported in `Run.notes`; no content of a file is an error.
 """
 
 from __future__ import annotations
@@ -17,42 +17,41 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..monitor.metrics_file import json_lines
 from ..monitor.status import QUIET, seen
 
 MAX_ROWS = 200_000
-"""logs that are kept in memory; of more every second, fourth, ... one is read"""
-MAX_LINE = 4 * 2**20
-"""characters of a line; a longer one is none of ours"""
+"""Logs that are kept in memory; of a longer file every second, fourth, ... is read."""
 OLDER_NAMES = {
     "completion_length": "completions/mean_length",
     "clip_ratio": "clip_ratio/region_mean",
     "completions/clip_ratio": "completions/clipped_ratio",
 }
-"""what earlier versions, of this project or of TRL, called a metric"""
+"""Metric names of earlier versions of this project or of TRL, with the names of today."""
 COUNT_ON = ("seconds", "ledger/tokens", "num_tokens")
-"""what counts on where a run was resumed, and what earlier versions may have counted from 0 again"""
+"""Metrics that count on when a run is resumed; earlier versions may have started them from 0 again."""
 
 
 @dataclass
 class Run:
-    """A run as far as its folder tells."""
+    """A run, read from its folder."""
 
     folder: Path
     rows: list[dict[str, float]] = field(default_factory=list)
-    """logs in order: finite numbers by name, each with its ``step``"""
+    """Logs in order: finite numbers by name, each with its ``step``."""
     config: dict[str, Any] = field(default_factory=dict)
-    """the settings that were asked for"""
+    """The settings as they were given."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """all settings as they were in force; empty for a run of an earlier version"""
+    """All settings in force; empty for a run of an earlier version."""
     environment: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """by name: "before", "after", ..."""
+    """Results by name: "before", "after", ..."""
     status: str = "stopped"
-    """one of those of `dapo_trl.status`; of a run that says nothing "finished", "running" or "stopped" """
+    """A state of `monitor.status`; without a status file "finished", "running" or "stopped"."""
     why: str = ""
-    """a sentence on the status"""
+    """A sentence on the status."""
     notes: list[str] = field(default_factory=list)
-    """what is missing or cannot be read, in sentences"""
+    """Missing data, one sentence each."""
 
     @property
     def training(self) -> list[dict[str, float]]:
@@ -65,6 +64,7 @@ class Run:
 
     @property
     def max_steps(self) -> int | None:
+        """Optimizer steps of the run; None: unknown."""
         found = self.setting("max_steps")
         return found if isinstance(found, int) and found > 0 else None
 
@@ -73,7 +73,7 @@ def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
     """Read a run's folder.
 
     Args:
-        may_be_empty: the run may begin later.
+        may_be_empty: accept a folder whose run has not begun.
 
     Raises:
         ConfigError: there is no such folder, or nothing of a run in it.
@@ -104,30 +104,11 @@ def read_run(folder: Path, *, may_be_empty: bool = False) -> Run:
     return run
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file as they are; a line torn by a crash is left out, a missing file has none."""
-    rows = (row for row in _lines(path) if row is not None) if path.is_file() else iter(())
-    return list(rows)
-
-
 def _metrics_source(folder: Path) -> Path | None:
     """The metrics file, or the state that Hugging Face's trainers leave."""
     states = [folder / "trainer_state.json", *folder.glob("checkpoint-*/trainer_state.json")]
     newest = sorted((path for path in states if path.is_file()), key=lambda path: path.stat().st_mtime)
     return next((path for path in [folder / "metrics.jsonl", *reversed(newest)] if path.is_file()), None)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The objects of a file of JSON lines; None for a line that holds none."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in iter(lambda: file.readline(MAX_LINE), ""):
-            if not line.strip(" \r\n\t\0"):
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            yield row if isinstance(row, dict) else None
 
 
 def _read_rows(path: Path, notes: list[str]) -> list[dict[str, float]]:
@@ -158,7 +139,7 @@ def _read_rows(path: Path, notes: list[str]) -> list[dict[str, float]]:
 
 def _logs(path: Path, notes: list[str]) -> Iterator[dict[str, Any] | None]:
     if path.suffix == ".jsonl":
-        yield from _lines(path)
+        yield from json_lines(path)
         return
     notes.append(f"There is no metrics.jsonl: the logs are those of {path.relative_to(path.parents[1])}.")
     history = _mapping(path, notes).get("log_history")
@@ -178,7 +159,7 @@ def _numbers(content: dict[str, Any]) -> dict[str, float]:
 
 
 def _counted_on(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The same logs, with the sessions of a resumed run added up."""
+    """The logs with the sessions of a resumed run added up."""
     for name in COUNT_ON:
         before = last = 0.0
         for row in rows:
@@ -213,7 +194,7 @@ def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _unsaid_status(run: Run, newest: float | None) -> str:
-    """Of a run without a ``status.json``, from how far it came."""
+    """The status of a run without a ``status.json``, from its logs."""
     last = max((row["step"] for row in run.rows), default=0)
     ended = next((name for row in reversed(run.rows) for name in ("train_runtime", "loss") if name in row), "")
     complete = last >= run.max_steps if run.max_steps else ended == "train_runtime"

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 MAX_SHOWN = 4000
-"""rollouts of a page, all its runs together"""
+"""Rollouts of a page, all its runs together."""
 MAX_CHARACTERS = 24_000_000
-"""of their data, uncompressed"""
+"""Characters of a page's rollouts, uncompressed."""
 PIECES_SHOWN = 30_000
-"""characters of a completion"""
+"""Characters shown of a completion."""
 SLICES = 100
-"""of the steps; each has an equal share of what is shown"""
+"""Parts that the steps are divided into; each part gets an equal share of the rollouts shown."""
 MAX_LINE = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a rollout is in its file, and what it is chosen by."""
+    """The place of a rollout in its file, and the figures by which it is chosen."""
 
     path: Path
     offset: int
@@ -58,7 +58,7 @@ def index(folder: Path, notes: list[str]) -> list[Entry]:
 
 
 def select(entries: Sequence[Entry], *, most: int = MAX_SHOWN, size: int = MAX_CHARACTERS) -> list[Entry]:
-    """Those that fit: evenly over the steps, half of each slice by the largest absolute advantage, half evenly."""
+    """The rollouts that fit: evenly over the steps, half of each slice by absolute advantage, half evenly."""
     average = sum(entry.size for entry in entries) / max(len(entries), 1)
     room = min(most, int(size / max(average, 1.0)))
     if len(entries) <= room:
@@ -76,7 +76,7 @@ def select(entries: Sequence[Entry], *, most: int = MAX_SHOWN, size: int = MAX_C
 
 
 def load(entry: Entry) -> dict[str, Any]:
-    """A rollout for the page: short names, figures rounded, texts cut to `PIECES_SHOWN` characters."""
+    """A rollout for the page: short names, figures rounded, texts shortened to `PIECES_SHOWN` characters."""
     with entry.path.open("rb") as file:
         file.seek(entry.offset)
         row = _parsed(file.read(entry.size)) or {}
@@ -123,7 +123,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _first(pieces: Sequence[str], most: int) -> list[str]:
-    """The pieces that hold the first ``most`` characters, the last of them cut."""
+    """The pieces that hold the first ``most`` characters, the last of them shortened."""
     found = []
     for piece in pieces:
         if most <= 0:

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..monitor.alarms import alarms_in
-from ..monitor.diagnosis import why_nothing_is_learnt
-from ..monitor.history import HELD_OUT, held_out
+from ..monitor.diagnosis import HELD_OUT, held_out, why_nothing_is_learnt
 from ..monitor.metrics import INHERITED, METRICS
 from ..monitor.status import RUNNING
-from ..sampling.token_ledger import FATES
+from ..sampling.token_ledger import ACCOUNTS
 from .reading import Run
 
 MAX_POINTS = 500
-"""of a curve; of more logs each point is the mean of several, with their smallest and largest value"""
+"""Points of a curve; of more logs each point is the mean of several, with their smallest and largest value."""
 _COUNTING_UP = (
     "ledger/",
     "sampling/rollout_batches",
@@ -28,10 +27,10 @@ _COUNTING_UP = (
     "epoch",
     "seconds",
 )
-"""names, or their beginnings, of what counts up over the run: the last of several logs stands for them"""
+"""Names, or their beginnings, of metrics that count up over the run; the last of several logs stands for them."""
 
 _NO_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint")
-"""asked for, but not what makes a run different from another"""
+"""Settings that do not make one run differ from another."""
 
 
 def curves(rows: Sequence[dict[str, float]], *, most: int = MAX_POINTS) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def held_out_points(run: Run) -> list[dict[str, Any]]:
 
 
 def describe_run(run: Run, label: str) -> dict[str, Any]:
-    """All that the page shows of one run, but for its rollouts."""
+    """Everything the page shows of one run, except its rollouts."""
     training = run.training
     newest = {name: value for row in training for name, value in row.items()}
     return {
@@ -108,7 +107,7 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
 
 
 def _diagnosis(run: Run) -> str | None:
-    """Why the run learnt nothing, as its console said."""
+    """Why the run learnt nothing, as its console printed it."""
     updates = [run.setting(name) for name in ("steps_per_generation", "num_iterations", "gradient_accumulation_steps")]
     known = all(isinstance(value, int) and value > 0 for value in updates)
     passes, iterations, accumulated = updates if known else (2, 1, 1)  # unknown: taken for enough
@@ -117,10 +116,10 @@ def _diagnosis(run: Run) -> str | None:
 
 
 def settings_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The settings that any of the runs was asked for, each as it was in force: those that differ come first.
+    """The settings that any of the runs was given, each as it was in force; settings that differ come first.
 
     Returns:
-        rows with "name", "values" (None: not known), "asked" (whether this run was asked for it) and "differs".
+        rows with "name", "values" (None: not known), "asked" (whether this run was given it) and "differs".
     """
     asked = [_flat({name: value for name, value in run.config.items() if name not in _NO_SETTINGS}) for run in runs]
     in_force = [_flat(run.settings) for run in runs]
@@ -138,16 +137,16 @@ def environment_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def meanings() -> dict[str, dict[str, str]]:
-    """What the metrics and the ledger's fates mean."""
+    """Definitions of the metrics and of the ledger's token uses."""
     found = {
         name: {"definition": metric.definition, "over": metric.over, "healthy": metric.healthy}
         for name, metric in (METRICS | INHERITED).items()
     }
-    return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in FATES.items()}
+    return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in ACCOUNTS.items()}
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """A short name for each run: the end of its path, as much of it as tells them apart."""
+    """A short name for each run: as much of the end of its path as makes it unique."""
     paths = [folder.resolve() for folder in folders]
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         found = ["/".join(path.parts[-depth:]) for path in paths]
@@ -164,7 +163,7 @@ def _table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def _environments(described: dict[str, Any]) -> dict[str, str]:
-    """What `envs.saved.describe` said of the environment trained on and of the held-out one, for a person."""
+    """The descriptions (`envs.description`) of the training and the held-out environment, for a person."""
     found: dict[str, str] = {}
     for name, title in (("train", "train"), ("held_out", "held out")):
         one = described.get(name)

@@ -1,18 +1,31 @@
-"""Environments by id, and whose fault it is when one cannot be used. Imports nothing heavy."""
+"""Environments by id, their wrappers by name, their rows as prompts; and whose fault it is when one cannot be used.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 
 import envs
-from envs import OverlongPenalty, TaskEnv
+from envs import TaskEnv
 from envs.reasoning_gym_tasks import checked
+from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, RepetitionPenalty, RewardShaping
 
 from ..errors import ConfigError, RewardError, did_you_mean, one_line, place_of
+from ..settings import load_object
+
+WRAPPERS: dict[str, Callable[..., gymnasium.Env]] = {
+    wrapper.__name__: wrapper for wrapper in (FormatReward, OverlongPenalty, RepetitionPenalty)
+}
+"""Wrappers known by their names alone; any other is named ``module:Class``."""
+TRAINING_ONLY = (RewardShaping, gymnasium.RewardWrapper, RecordVerdicts)
+"""Wrappers that change nothing a model sees, so that a measurement does without them."""
 
 
 def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
@@ -35,14 +48,14 @@ def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
         raise ConfigError(f"env is {env!r}: {str(error).rstrip('.')}. {hint}") from error
     except Exception as error:  # whatever the author's code raises
         arguments = f" with {_brief(kwargs)}" if kwargs else ""
-        raise ConfigError(f"env {env!r} cannot be made{arguments}: {_told(error)}") from error
+        raise ConfigError(f"env {env!r} cannot be made{arguments}: {_explained(error)}") from error
 
 
 def row_count(env: gymnasium.Env) -> int | None:
     """Rows of an environment; None for an endless one.
 
     Raises:
-        ConfigError: it does not say, or what it says is no number of rows.
+        ConfigError: It does not give the number, or gives something else.
     """
     task = env.unwrapped
     if isinstance(task, TaskEnv) and not hasattr(task, "num_rows"):
@@ -72,7 +85,7 @@ def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
 
 @contextmanager
 def author_errors(env: gymnasium.Env, index: int, method: str) -> Iterator[None]:
-    """Say which environment, row and method an exception of the author's code comes from."""
+    """Name the environment, row and method that an exception of the author's code comes from."""
     try:
         yield
     except Exception as error:
@@ -82,7 +95,118 @@ def author_errors(env: gymnasium.Env, index: int, method: str) -> Iterator[None]
         ) from error
 
 
-def _told(error: Exception) -> str:
+def as_prompt(text: str, tokenizer: Any) -> str | list[dict[str, str]]:
+    """The prompt in the form the model expects: one user message if the tokenizer has a chat template, else text."""
+    return [{"role": "user", "content": text}] if getattr(tokenizer, "chat_template", None) else text
+
+
+class EnvironmentRows:
+    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i, "level": ...}``.
+
+    The level of difficulty is None where the environment names none: TRL asks for the same columns in all rows.
+    """
+
+    def __init__(self, env: gymnasium.Env, tokenizer: Any):
+        self.env = env
+        self.tokenizer = tokenizer
+        self.size = row_count(env)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        prompt, info = self.show(index)
+        return {"prompt": prompt, "index": index, "level": info.get("level")}
+
+    def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
+        """The prompt of a row, and the ``info`` that ``reset`` gave with it."""
+        with author_errors(self.env, index, "reset"):
+            text, info = self.env.reset(options={"index": index})
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"env {env_name(self.env)} returned {text!r} ({type(text).__name__}) from reset(): a task for a "
+                "language model must return the prompt as a str."
+            )
+        return as_prompt(text, self.tokenizer), info
+
+
+def shown_text(prompt: str | list[dict[str, str]]) -> str:
+    """The environment's own text of a prompt made by `as_prompt`."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def wrapper_settings(wrappers: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
+    """``env_wrappers`` as names and arguments, from the inside out.
+
+    Raises:
+        ConfigError: an item that is neither a name nor one name with its arguments.
+    """
+    found = []
+    for place, item in enumerate(wrappers):
+        where = f"env_wrappers[{place}] is {item!r}"
+        if isinstance(item, str):
+            item = {item: None}
+        if not isinstance(item, dict) or len(item) != 1:
+            raise ConfigError(
+                f"{where}: it must be the name of one wrapper, or one name with its arguments, as in "
+                "{RepetitionPenalty: {max_penalty: 0.5}}."
+            )
+        ((name, arguments),) = item.items()
+        if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
+            raise ConfigError(
+                f"{where}: a wrapper's arguments must be a mapping, as in {{RepetitionPenalty: {{max_penalty: 0.5}}}}."
+            )
+        if name not in WRAPPERS and ":" not in name:
+            raise ConfigError(
+                f"env_wrappers names {name!r}: there is no such wrapper.{did_you_mean(name, WRAPPERS)} This package "
+                f"has {', '.join(WRAPPERS)}; a wrapper of your own is named 'your_module:YourWrapper'."
+            )
+        found.append((name, {str(key): value for key, value in (arguments or {}).items()}))
+    return found
+
+
+def wrap_env(env: gymnasium.Env, wrappers: Sequence[Any], *, training: bool = True) -> gymnasium.Env:
+    """Put wrappers around an environment, the first innermost.
+
+    Args:
+        wrappers: As in `RunConfig.env_wrappers`.
+        training: False leaves out wrappers that only shape the reward (`TRAINING_ONLY`).
+
+    Raises:
+        ConfigError: there is no such wrapper, or it refuses its arguments.
+    """
+    for name, arguments in wrapper_settings(wrappers):
+        wrapper = WRAPPERS.get(name) or load_object(name, what="env_wrappers", kind="a gymnasium.Wrapper")
+        if not training and isinstance(wrapper, type) and issubclass(wrapper, TRAINING_ONLY):
+            continue
+        env = _wrapped(env, name, wrapper, arguments)
+    return env
+
+
+def _wrapped(
+    env: gymnasium.Env, name: str, wrapper: Callable[..., gymnasium.Env], arguments: dict[str, Any]
+) -> gymnasium.Env:
+    known = list(inspect.signature(wrapper).parameters.values())[1:]
+    names = [parameter.name for parameter in known if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(names) == len(known):
+        for argument in arguments:
+            if argument not in names:
+                raise ConfigError(
+                    f"env_wrappers: {name} has no argument {argument!r}.{did_you_mean(argument, names)} It takes "
+                    f"{', '.join(names) or 'none'}."
+                )
+    try:
+        wrapped = wrapper(env, **arguments)
+    except Exception as error:  # whatever the author's code raises
+        cause = one_line(error)
+        if not isinstance(error, ValueError | TypeError):
+            cause = f"{type(error).__name__}: {cause} ({place_of(error)})"
+        raise ConfigError(f"env_wrappers: {name} cannot be made: {cause}") from error
+    if not isinstance(wrapped, gymnasium.Env):
+        raise ConfigError(
+            f"env_wrappers: {name} made a {type(wrapped).__name__}: a wrapper must return a Gymnasium environment."
+        )
+    return wrapped
+
+
+def _explained(error: Exception) -> str:
     """An exception in one line; one that is not ours to explain with its type and the place that raised it."""
     if isinstance(error, ValueError | TypeError | OSError | gymnasium.error.Error):
         return one_line(error)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,24 +12,26 @@ from torch import Tensor, nn
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
+from envs.numeric import is_number
 
 from ..algorithm import decoupled_advantages, group_advantages
 from ..errors import ConfigError, RewardError
+from .types import Outcome, Sampled
 
 
 @dataclass(frozen=True)
 class RewardColumns:
-    """How the reward functions' columns make up the reward and what the group filter looks at.
+    """The reward functions' columns: how they make up the reward, and which of them the group filter compares.
 
     ``rewards`` is ``[N, F]`` throughout, NaN where a function does not apply.
     """
 
     names: Sequence[str]
-    """``F`` reward functions; the overlong penalty, if any, is the last"""
+    """``F`` reward functions; the overlong penalty, if any, is the last."""
     weights: Tensor
     """``[F]``"""
     task: int
-    """number of columns before the overlong penalty's"""
+    """Number of columns before the overlong penalty's."""
 
     def total(self, rewards: Tensor) -> Tensor:
         """The reward: ``[N]``; NaN where no function applies."""
@@ -41,7 +42,7 @@ class RewardColumns:
         return self._sum(rewards, self.task)
 
     def scores(self, rewards: Tensor, accuracy: Tensor, key: str) -> Tensor:
-        """What the filter named ``key`` looks at: ``[N]``, never the overlong penalty."""
+        """``[N]`` scores by which the filter named ``key`` compares completions; never the overlong penalty."""
         if key == "accuracy":
             return accuracy
         return self.unshaped(rewards) if key == "reward" else rewards[:, self.names.index(key)]
@@ -67,12 +68,56 @@ class RewardColumns:
         return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is a number, or NaN, of any library; infinity is none, and text is none either."""
-    try:
-        return not isinstance(value, str) and not math.isinf(float(value))
-    except (TypeError, ValueError):
-        return False
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a round: ``N`` completions of all processes, ``n`` of this one."""
+
+    rewards: Tensor
+    """``[N, F]``"""
+    accuracy: Tensor
+    """``[n]`` raw correctness in [0, 1]; without an environment the reward before the overlong penalty."""
+    outcomes: list[Outcome] | None
+    """``[n]``; None without an environment."""
+    log_columns: dict[str, list[Any]]
+    """``[n]`` values by column that reward functions logged (TRL's ``log_extra``)."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Judges and rewards completions."""
+
+    columns: RewardColumns
+    rewards: Callable[[list[dict[str, Any]], Sampled], tuple[Tensor, dict[str, list[Any]]]]
+    """Calls the reward functions: ``[N, F]`` of all processes, and the columns they log."""
+    judge_completions: Callable[[list[Any], list[list[int]], list[int]], list[Outcome]] | None = None
+    """The environment's judgement of completions that were not sampled in episodes of it; None without one."""
+
+    def judge(self, rows: list[dict[str, Any]], sampled: Sampled) -> list[Outcome] | None:
+        """``[n]`` judgements of the environment, made now or while the episodes ran; None without an environment."""
+        if sampled.outcomes is not None or self.judge_completions is None:
+            return sampled.outcomes
+        prompts, index = ([row[name] for row in rows] for name in ("prompt", "index"))
+        return self.judge_completions(prompts, sampled.completion_ids, index)
+
+    def score(self, rows: list[dict[str, Any]], sampled: Sampled, outcomes: list[Outcome] | None, first: int) -> Scores:
+        """Call the reward functions.
+
+        Args:
+            rows: ``[n]``; further columns for reward functions are added to them.
+            sampled: Their completions.
+            outcomes: ``[n]``, of `judge`; reward functions get them as the column ``outcome``.
+            first: Place of this process's first completion among all.
+        """
+        columns = sampled.columns if outcomes is None else {**sampled.columns, "outcome": outcomes}
+        for name, values in columns.items():
+            for i, row in enumerate(rows):
+                row[name] = values[i] if isinstance(values, list) else values
+        rewards, log_columns = self.rewards(rows, sampled)
+        if outcomes is None:
+            accuracy = self.columns.unshaped(rewards[first : first + len(rows)])
+        else:
+            accuracy = torch.tensor([one.accuracy for one in outcomes], dtype=torch.float32, device=rewards.device)
+        return Scores(rewards, accuracy, outcomes, log_columns)
 
 
 class OverlongReward:
@@ -91,7 +136,7 @@ class OverlongReward:
 
 
 def checked(function: Any) -> Any:
-    """A user's reward function that fails with one clear message when what it returns is not rewards.
+    """A user's reward function that fails with one clear message when it does not return rewards.
 
     Reward models (a path or a module) and coroutines are TRL's business and pass through.
     """

@@ -40,7 +40,7 @@ class ToolEnvironment:
         """Send a message to the task and read its reply.
 
         Args:
-            message: What to say, in the form that the task asks for.
+            message: The message, in the form that the task asks for.
 
         Returns:
             The task's reply, or that the task is over.
@@ -67,8 +67,8 @@ class TRLTask:
     """The three things that `trl.GRPOTrainer` needs to train on an environment.
 
     Args:
-        env: id or instance; see `environments.make_env`.
-        tokenizer: counts the tokens of what is sent, for an environment with an `OverlongPenalty`.
+        env: Id or instance; see `environments.make_env`.
+        tokenizer: Counts the tokens of each message, for an environment with an `OverlongPenalty`.
         **kwargs: the environment's arguments.
 
     Raises:
@@ -96,5 +96,5 @@ class TRLTask:
 
 
 def _last_words(messages: list[dict[str, Any]]) -> str:
-    """What the model said after its last tool call; nothing if it said nothing."""
+    """The model's text after its last tool call; empty if there is none."""
     return str(messages[-1].get("content") or "") if messages and messages[-1].get("role") == "assistant" else ""

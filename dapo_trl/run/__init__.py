@@ -1,1 +1,7 @@
-"""One `dapo-trl train`, from settings to results."""
+"""One training run: ``dapo-trl train``.
+
+settings.py  the run's settings, and their merge from files and flags
+startup.py   quiet libraries, threads, a writable folder
+lora.py      LoRA and QLoRA from the settings; merging a saved adapter
+train.py     the run itself: measure, train, save, measure again, report
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from .startup import check_folder
 
 
 def peft_config(run: RunConfig) -> LoraConfig | None:
-    """The adapter that a run trains; None: it trains all weights."""
+    """PEFT's configuration of the adapter that a run trains; None: the run trains all weights."""
     if not run.lora_rank:
         return None
     return LoraConfig(
@@ -30,15 +31,25 @@ def peft_config(run: RunConfig) -> LoraConfig | None:
     )
 
 
+def idle_adapter_settings(run: RunConfig) -> list[str]:
+    """A warning of adapter settings without effect, because no adapter is trained."""
+    if run.lora_rank:
+        return []
+    settings = [field for field in dataclasses.fields(run) if field.name.startswith("lora_")]
+    idle = [field.name for field in settings if getattr(run, field.name) != field.default]
+    return [f"{', '.join(idle)}: no effect, because lora_rank is 0 and all weights are trained."] if idle else []
+
+
 def has_bitsandbytes() -> bool:
+    """Whether bitsandbytes is installed."""
     return find_spec("bitsandbytes") is not None
 
 
 def quantization_config(run: RunConfig, *, fp16: bool = False) -> BitsAndBytesConfig | None:
-    """How the frozen weights are stored; None: as they are loaded.
+    """How the frozen weights are quantized; None: not at all.
 
     Args:
-        fp16: products are computed in float16, for a GPU without bfloat16.
+        fp16: compute products in float16, for a GPU without bfloat16.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
@@ -59,17 +70,17 @@ def quantization_config(run: RunConfig, *, fp16: bool = False) -> BitsAndBytesCo
 
 
 def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype: str = "auto") -> PreTrainedModel:
-    """Write a full model, the base with the adapter merged into its weights, which needs no PEFT to load.
+    """Merge an adapter into its base model and write the full model, which loads without PEFT.
 
     Args:
         adapter: a folder with a saved adapter, a run's ``model`` or one of its checkpoints.
         output: a folder that does not exist yet, or is empty.
         base: folder or Hub name of the base model; None: the one that the adapter names.
-        dtype: the precision that the sum is rounded to; "auto": the base model's. A small update is partly lost in a
-            half precision; "float32" keeps it all.
+        dtype: precision of the merged weights; "auto": the base model's. Half precision loses part of a small update;
+            "float32" keeps all of it.
 
     Raises:
-        ConfigError: one of the three cannot be what it is to be.
+        ConfigError: the adapter, the output folder or the base model cannot be used.
     """
     if not adapter.is_dir():
         raise ConfigError(f"adapter is {adapter}: there is no such folder (looked from {Path.cwd()}).")
@@ -97,7 +108,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype
         raise ConfigError(f"base is {name!r} and cannot be loaded: {first} Name the base model with --base.") from error
     try:
         merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
-    except (ValueError, RuntimeError) as error:  # layers that it has not, layers of another shape
+    except (ValueError, RuntimeError) as error:  # layers that are missing or have another shape
         raise ConfigError(
             f"adapter {adapter} does not fit base {name!r}: it was trained on another model. Name that with --base."
         ) from error

@@ -1,86 +1,90 @@
-"""Settings of a run: configuration files merged from left to right, then flags, checked by name and by type."""
+"""Settings of a run: the model, the task and the measurement, beside those of the trainer."""
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
-
 from ..config import DAPOConfig
-from ..errors import ConfigError, did_you_mean, one_line
+from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
-from ..rollout.env_wrappers import wrapper_settings
+from ..rollout.environments import wrapper_settings
+from ..settings import check, names_of, read_files, read_flags, setting
 
 
 @dataclass
 class RunConfig:
-    """What `dapo-trl train` needs beside a `DAPOConfig`: the model, the task, and how the result is measured."""
+    """Settings of `dapo-trl train` beside a `DAPOConfig`: the model, the task, and how accuracy is measured."""
 
-    model: str | None = None
-    """folder or Hub name of the model to train"""
-    env: str | None = None
-    """id of the Gymnasium environment to train on"""
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """arguments of the environment"""
-    env_wrappers: list[Any] = field(default_factory=list)
-    """wrappers of the environment, from the inside out, each a name or a name with its arguments:
-    ``[{RepetitionPenalty: {max_penalty: 0.5}}, {FormatReward: {form: think}}]``; one of your own is
-    ``your_module:YourWrapper``. Those that only shape the reward are left out when accuracy is measured"""
-    record_verdicts: bool = False
-    """keep every completion with its verdict in ``verdicts-*.jsonl``, a file for each process, to be judged again by
-    `envs.replay`; it takes as much room as all the text that the model writes"""
-    record_rollouts: int = 8
-    """so many completions of each rollout batch are kept with their tokens, in ``rollouts-*.jsonl``, to be looked at in
-    the report (64 MB at most, evenly over the run); 0: none"""
-    eval_env: str | None = None
-    """environment to measure on; None: the one trained on"""
-    eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
-    """its arguments, laid over `env_kwargs`"""
-    eval_problems: int = 0
-    """held-out problems measured before and after training; 0: no measurement"""
-    eval_samples: int = 8
-    """completions per held-out problem"""
-    eval_without_adapter: bool = False
-    """measure the base model too, the adapter switched off, after training"""
-    lora_rank: int = 0
-    """rank of the LoRA adapter that is trained in place of the weights; 0: all weights are trained"""
-    lora_alpha: int | None = None
-    """the adapter's output is scaled by alpha / rank; None: 2 x `lora_rank`"""
-    lora_dropout: float = 0.0
-    """share of the adapter's inputs that is dropped in training"""
-    lora_targets: list[str] | str = "all-linear"
-    """names of the modules that get an adapter; ``"all-linear"``: every linear layer but the language-model head"""
-    lora_rslora: bool = False
-    """scale by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732)"""
-    lora_dora: bool = False
-    """train the magnitudes of the weights apart from their directions (DoRA, arXiv 2402.09353)"""
-    quantization: str | None = None
-    """``"4bit"``: the frozen weights are NF4 with double quantisation (QLoRA, arXiv 2305.14314), by bitsandbytes"""
-    eval_every: int = 0
-    """optimizer steps from one measurement to the next during training; the best model so far is kept in ``best/``. 0:
-    none but before and after"""
-    eval_temperature: float = Sampling.temperature
-    """temperature of the measurement; the default is the paper's"""
-    eval_top_p: float = Sampling.top_p
-    """nucleus of the measurement; the default is the paper's"""
-    eval_batch_tokens: int = BATCH_TOKENS
-    """most tokens of a batch of the measurement, prompts and room for completions together: what bounds its memory"""
-    overwrite: bool = False
-    """replace a run that is already in `output_dir`"""
+    model: str | None = setting(None, "Folder or Hub name of the model to train.")
+    env: str | None = setting(None, "Id of the Gymnasium environment to train on.")
+    env_kwargs: dict[str, Any] = setting(factory=dict, doc="Arguments of the environment.")
+    env_wrappers: list[Any] = setting(
+        factory=list,
+        doc="Wrappers of the environment, the first innermost, each a name or a name with its arguments: "
+        "``[{RepetitionPenalty: {max_penalty: 0.5}}, {FormatReward: {form: think}}]``; your own is "
+        "``your_module:YourWrapper``. Wrappers that only shape the reward are left out when accuracy is measured.",
+    )
+    record_verdicts: bool = setting(
+        False,
+        "Keep every completion with its verdict in ``verdicts-*.jsonl``, one file per process, for `dapo-trl envs "
+        "replay` to judge again. The files take as much room as all the text that the model writes.",
+    )
+    record_rollouts: int = setting(
+        8,
+        "Completions of each rollout batch that are kept with their tokens, in ``rollouts-*.jsonl``, and shown in the "
+        "report (64 MB in all, spread over the run); 0: none.",
+        least=0,
+    )
+    eval_env: str | None = setting(None, "Environment to measure on; None: the one trained on.")
+    eval_env_kwargs: dict[str, Any] = setting(factory=dict, doc="Its arguments, which override `env_kwargs`.")
+    eval_problems: int = setting(0, "Held-out problems measured before and after training; 0: no measurement.", least=0)
+    eval_samples: int = setting(8, "Completions per held-out problem.")
+    eval_without_adapter: bool = setting(
+        False, "After training, measure the base model too, with the adapter switched off."
+    )
+    lora_rank: int = setting(
+        0, "Rank of the LoRA adapter that is trained in place of the weights; 0: all weights are trained.", least=0
+    )
+    lora_alpha: int | None = setting(
+        None, "The adapter's output is scaled by alpha / rank; None: 2 x `lora_rank`.", least=1
+    )
+    lora_dropout: float = setting(0.0, "Share of the adapter's inputs that is dropped in training.")
+    lora_targets: list[str] | str = setting(
+        "all-linear",
+        'Names of the modules that get an adapter; ``"all-linear"``: every linear layer except the language-model '
+        "head.",
+    )
+    lora_rslora: bool = setting(False, "Scale by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).")
+    lora_dora: bool = setting(
+        False, "Train the magnitudes of the weights apart from their directions (DoRA, arXiv 2402.09353)."
+    )
+    quantization: str | None = setting(
+        None,
+        '``"4bit"``: the frozen weights are NF4 with double quantisation (QLoRA, arXiv 2305.14314), by bitsandbytes.',
+        choices=("4bit",),
+    )
+    eval_every: int = setting(
+        0,
+        "Optimizer steps from one measurement to the next during training; the best model so far is kept in "
+        "``best/``. 0: measure only before and after.",
+        least=0,
+    )
+    eval_temperature: float = setting(
+        Sampling.temperature, "Temperature of the measurement; the default is the paper's."
+    )
+    eval_top_p: float = setting(Sampling.top_p, "Nucleus (top-p) of the measurement; the default is the paper's.")
+    eval_batch_tokens: int = setting(
+        BATCH_TOKENS,
+        "Token budget of a batch of the measurement, prompts and room for completions together; it bounds the memory.",
+        least=1,
+    )
+    overwrite: bool = setting(False, "Replace a run that is already in `output_dir`.")
 
     def __post_init__(self):
-        for name, least in (("eval_problems", 0), ("eval_every", 0), ("eval_batch_tokens", 1), ("record_rollouts", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be {least} or more.")
+        check(self)
         Sampling(self.eval_temperature, self.eval_top_p).check(self.eval_samples, prefix="eval_")
         if self.eval_every and not self.eval_problems:
             raise ConfigError(
@@ -96,16 +100,10 @@ class RunConfig:
             )
 
     def _check_adapter(self) -> None:
-        if self.lora_rank < 0:
-            raise ConfigError(f"lora_rank is {self.lora_rank}: it must be 0 (no adapter) or more.")
-        if self.lora_alpha is not None and self.lora_alpha < 1:
-            raise ConfigError(f"lora_alpha is {self.lora_alpha}: it must be 1 or more.")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout is {self.lora_dropout}: it must lie in [0, 1).")
         if not self.lora_targets:
             raise ConfigError("lora_targets is empty: name the modules that get an adapter, or 'all-linear'.")
-        if self.quantization not in (None, "4bit"):
-            raise ConfigError(f"quantization is {self.quantization!r}: it must be '4bit' or null.")
         if self.quantization and not self.lora_rank:
             raise ConfigError(
                 "quantization is '4bit' and lora_rank is 0: weights in 4 bits cannot be trained themselves. Set "
@@ -114,7 +112,7 @@ class RunConfig:
 
 
 OWNERS: tuple[type, ...] = (RunConfig, DAPOConfig)
-"""whose fields are the settings of a run"""
+"""The dataclasses whose fields are the settings of a run."""
 
 
 def load_settings(
@@ -144,7 +142,7 @@ def load_settings(
                 f"{name} is not set: give it in a configuration file or as --{name} (a quick start: "
                 "--config configs/quickstart.yaml)."
             )
-    run = {name: value for name, value in values.items() if name in _names(RunConfig)}
+    run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
     rest = {name: value for name, value in values.items() if name not in run}
     try:
         return RunConfig(**run), make(**rest), values
@@ -152,127 +150,3 @@ def load_settings(
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(one_line(error)) from error
-
-
-def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[str, Any]:
-    """The values of files merged from left to right, each checked by its name and type.
-
-    Args:
-        owners: the dataclasses whose fields they may be, the first that has one decides its type.
-    """
-    values: dict[str, Any] = {}
-    for path in files:
-        for name, value in _read(Path(path)).items():
-            values[name] = _checked(name, value, owners, source=str(path))
-    return values
-
-
-def read_flags(flags: Sequence[str], owners: tuple[type, ...], options: Sequence[str] = ()) -> list[tuple[str, Any]]:
-    """Flags as names and values, in order; ``owners`` as for `read_files`, ``options`` as for `load_settings`."""
-    return [
-        (name, _checked(name, _read_flag(name, text), owners, source=f"--{name}", text=text, options=options))
-        for name, text in _parse_flags(flags)
-    ]
-
-
-@cache
-def _names(owner: type) -> frozenset[str]:
-    return frozenset(f.name for f in dataclasses.fields(owner) if f.init)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path(".")
-        hint = did_you_mean(str(folder / path.name), map(str, folder.glob("*.y*ml")))
-        raise ConfigError(f"configuration file {path} does not exist (looked from {Path.cwd()}).{hint}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"configuration file {path} is not valid YAML: {one_line(error)}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ConfigError(
-            f"configuration file {path} holds a {type(content).__name__}: it must be `field: value` lines."
-        )
-    return content
-
-
-def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Names and texts; the text of a flag without a value is None."""
-    found: list[tuple[str, str | None]] = []
-    rest = list(flags)
-    while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--") or flag == "--":
-            raise ConfigError(f"{flag!r} is not a flag: settings are given as --field value.")
-        name, equals, value = flag[2:].partition("=")
-        text: str | None = value if equals else None
-        if not equals and rest and not rest[0].startswith("--"):
-            text = rest.pop(0)
-        found.append((name.replace("-", "_"), text))
-    return found
-
-
-def _read_flag(name: str, text: str | None) -> Any:
-    """A flag's value is YAML; one without a value is switched on."""
-    if text is None:
-        return True
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or one_line(error)
-        raise ConfigError(f"--{name} {text!r} is not valid YAML: {problem}.") from error
-
-
-def _checked(
-    name: str,
-    value: Any,
-    owners: tuple[type, ...],
-    *,
-    source: str,
-    text: str | None = None,
-    options: Sequence[str] = (),
-) -> Any:
-    """The value converted to the field's type. YAML reads ``no`` and ``123`` as a bool and a number: for a field that
-    takes text they are what was written."""
-    owner = next((owner for owner in owners if name in _names(owner)), None)
-    if owner is None:
-        known = frozenset(options).union(*map(_names, owners))
-        raise ConfigError(f"{source}: there is no setting named {name!r}.{did_you_mean(name, known)}")
-    adapter, hint = _adapter(owner, name), _hints(owner)[name]
-    if adapter is None:
-        return value
-    written = text if text is not None else "no" if value is False else str(value).lower()
-    attempts = [value] if _takes(hint, bool) or not isinstance(value, bool) else []
-    attempts += [written] if _takes(hint, str) and isinstance(value, bool | int | float) else []
-    for attempt in attempts:
-        try:
-            return adapter.validate_python(attempt)
-        except ValidationError:
-            continue
-    wanted = " or ".join(
-        "null" if part is type(None) else getattr(part, "__name__", str(part)) for part in _parts(hint)
-    )
-    raise ConfigError(f"{source}: {name} is {value!r} ({type(value).__name__}): it must be {wanted}.")
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def _takes(hint: Any, kind: type) -> bool:
-    return kind in _parts(hint)
-
-
-@cache
-def _hints(owner: type) -> dict[str, Any]:
-    return typing.get_type_hints(owner)
-
-
-@cache
-def _adapter(owner: type, name: str) -> TypeAdapter | None:
-    try:
-        return TypeAdapter(_hints(owner)[name], config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticSchemaGenerationError:  # a type of transformers that checks itself
-        return None

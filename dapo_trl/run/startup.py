@@ -1,4 +1,4 @@
-"""What a command settles before it begins: quiet libraries, threads for the cores, a folder that it can write to."""
+"""The start of a command: quiet libraries, threads for the cores, a folder that can be written to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..monitor.console import ConsoleHandler
 
 
 def quieten(console: Console) -> None:
-    """Libraries' own bars and notices would tear the output apart; warnings of ours stay."""
+    """Silence progress bars and notices of libraries; this project's warnings go to the console."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logger = logging.getLogger("dapo_trl")
@@ -33,10 +33,10 @@ def check_folder(name: str, folder: Path) -> None:
     """Refuse a folder that cannot be made or written to; nothing is left behind.
 
     Args:
-        name: of the setting.
+        name: the setting, for messages.
 
     Raises:
-        ConfigError: it is a file, lies below one, or writing is denied.
+        ConfigError: the folder is a file, lies below one, or is not writable.
     """
     if folder.is_file():
         raise ConfigError(f"{name} {folder} is a file: it must be a folder, or not exist yet.")

@@ -14,7 +14,7 @@ import yaml
 from accelerate import Accelerator
 from peft import PeftModel
 from rich.console import Console
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from envs import RecordVerdicts
 from envs.description import describe
@@ -23,20 +23,19 @@ from ..checkpoint.files import choose, last_complete
 from ..config import DAPOConfig
 from ..distributed import explain_lost_process
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
-from ..evaluation.figures import Evaluation
+from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
 from ..evaluation.loading import check_model_folder
-from ..monitor.callbacks import MetricsFile, StopOnSignal
+from ..monitor.callbacks import StopOnSignal, WriteMetrics
 from ..monitor.console import ConsoleCallback
+from ..monitor.metrics_file import MetricsFile
 from ..monitor.rollout_recorder import MAX_BYTES, RolloutRecorder
 from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
-from ..plan.cautions import idle_adapter_settings
 from ..report.page import write_report
-from ..rollout.env_wrappers import wrap_env
-from ..rollout.environments import make_env, row_count
+from ..rollout.environments import make_env, row_count, wrap_env
 from ..trainer import DAPOTrainer
-from .lora import peft_config, quantization_config
+from .lora import idle_adapter_settings, peft_config, quantization_config
 from .settings import RunConfig
 from .startup import check_folder, quieten, share_cores
 
@@ -63,7 +62,7 @@ OWN_FILES = (
     f"{STATUS}.new",
     "verdicts-*.jsonl",
 )
-"""what a run leaves in its folder, and all that `overwrite` deletes there"""
+"""Files of a run in its folder; `overwrite` deletes these and no others."""
 
 
 @explain_lost_process()
@@ -71,7 +70,10 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     """Carry out `dapo-trl train`; returns the exit code.
 
     Args:
-        asked: the settings as they were given, kept in the run's folder.
+        asked: the settings as they were given; they are kept in the run's folder.
+
+    Raises:
+        ConfigError: settings, environment, model and folder do not fit together.
     """
     folder = Path(args.output_dir)
     checkpoint = _find_checkpoint(folder, run, args)
@@ -82,7 +84,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     trainer = _prepare(run, args, env)
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
-    held_out = None if held_out_env is None else HeldOut(trainer, held_out_env, run, console)
+    held_out = None if held_out_env is None else _held_out(run, trainer, held_out_env, console)
     if checkpoint is None:
         described = {"train": describe(env), "held_out": None if held_out_env is None else describe(held_out_env)}
         _begin_folder(folder, asked, described, trainer.accelerator)
@@ -94,7 +96,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         with StatusFile(folder, main=main) as status:
             return _carry_out(run, trainer, held_out, checkpoint, console, stop, status)
     finally:
-        stop.restore()  # only now: the launcher's SIGTERM may follow an error at once
+        stop.restore()  # at the very end: the launcher's SIGTERM may follow an error at once
 
 
 def _carry_out(
@@ -106,53 +108,74 @@ def _carry_out(
     stop: StopOnSignal,
     status: StatusFile,
 ) -> int:
-    """All that is done once the folder is the run's; returns the exit code."""
-    args: DAPOConfig = trainer.args
-    folder = Path(args.output_dir)
-    progress = ConsoleCallback(console)
-    for default in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(default)
-    for callback in (progress, stop, MetricsFile(folder / "metrics.jsonl"), held_out):
-        if callback is not None:
-            trainer.add_callback(callback)
-    trainer.remove_callback(trainer.alarms)
-    trainer.add_callback(trainer.alarms)  # what they say stands below the step's line
-    trainer.on_activity = progress.describe
-    console.print(_headline(run, args, trainer), highlight=False)
-
-    before = after = None
-    if held_out is not None and checkpoint is None:
-        before = held_out.measure("before")
+    """Measure, train, save and report, once the folder is the run's; returns the exit code."""
+    folder = Path(str(trainer.args.output_dir))
+    progress = _add_callbacks(trainer, [stop, WriteMetrics(MetricsFile(folder / "metrics.jsonl")), held_out], console)
+    console.print(_headline(run, trainer), highlight=False)
+    before = held_out.measure("before") if held_out is not None and checkpoint is None else None
     if run.record_rollouts:
         trainer.recorder = _recorder(trainer, folder, run.record_rollouts)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except (NonFiniteError, LostProcessError, KeyboardInterrupt):
-        _say_last_checkpoint(console, folder)
+        _print_last_checkpoint(console, folder)
         raise
     finally:
         if trainer.recorder is not None:
             trainer.recorder.flush()
         progress.close()
+    if stop.requested or trainer.alarms.stopped is not None:
+        code = _end_early(trainer, folder, console, stop, status)
+    else:
+        code = _finish(run, trainer, folder, held_out, before, console, status)
+    trainer.close()
+    return code
+
+
+def _add_callbacks(trainer: DAPOTrainer, callbacks: list[TrainerCallback | None], console: Console) -> ConsoleCallback:
+    """The command's callbacks in place of Hugging Face's; returns the one that shows progress."""
+    progress = ConsoleCallback(console)
+    for default in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(default)
+    for callback in (progress, *callbacks):
+        if callback is not None:
+            trainer.add_callback(callback)
+    trainer.remove_callback(trainer.alarms)
+    trainer.add_callback(trainer.alarms)  # last, so that an alarm stands below the line of its step
+    trainer.on_activity = progress.describe
+    return progress
+
+
+def _end_early(trainer: DAPOTrainer, folder: Path, console: Console, stop: StopOnSignal, status: StatusFile) -> int:
+    """The end of a run that a signal or an alarm stopped, with a checkpoint to resume from."""
+    where = f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}"
     if stop.requested:
-        console.print(
-            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps}. Go on with the same command "
-            "and --resume_from_checkpoint latest."
-        )
+        console.print(f"{where}. Continue with the same command and --resume_from_checkpoint latest.")
         status.end(INTERRUPTED, "By Ctrl-C or SIGTERM, after an optimizer step and with a checkpoint.")
-        trainer.close()
         return EXIT_INTERRUPTED
-    if trainer.alarms.stopped is not None:
-        console.print(
-            f"Stopped at step {trainer.state.global_step} of {trainer.state.max_steps} by the alarm above (on_alarm is "
-            "'stop'). Go on with the same command, --resume_from_checkpoint latest and --on_alarm warn."
-        )
-        status.end(STOPPED, f"By the alarm '{trainer.alarms.stopped.name.replace('_', ' ')}' (on_alarm is 'stop').")
-        if trainer.accelerator.is_main_process:
-            console.print(_report(folder), highlight=False)
-        trainer.close()
-        return EXIT_STOPPED
+    assert trainer.alarms.stopped is not None
+    console.print(
+        f"{where} by the alarm above (on_alarm is 'stop'). Continue with the same command, --resume_from_checkpoint "
+        "latest and --on_alarm warn."
+    )
+    status.end(STOPPED, f"By the alarm '{trainer.alarms.stopped.name.replace('_', ' ')}' (on_alarm is 'stop').")
+    if trainer.accelerator.is_main_process:
+        console.print(_report(folder), highlight=False)
+    return EXIT_STOPPED
+
+
+def _finish(
+    run: RunConfig,
+    trainer: DAPOTrainer,
+    folder: Path,
+    held_out: HeldOut | None,
+    before: Evaluation | None,
+    console: Console,
+    status: StatusFile,
+) -> int:
+    """The end of a run that came to its last step, or has solved its task: save, measure, report."""
     trainer.save_model(str(folder / "model"))
+    after = None
     if held_out is not None:
         after = held_out.measure("after")
         if run.eval_without_adapter:
@@ -162,10 +185,23 @@ def _carry_out(
     if trainer.accelerator.is_main_process:
         console.print(_conclusion(trainer, folder, before, after), highlight=False)
         if held_out is not None and held_out.best is not None:
-            console.print(held_out.best.told(folder), highlight=False)
+            console.print(held_out.best.line(folder), highlight=False)
         console.print(_report(folder), highlight=False)
-    trainer.close()
     return 0
+
+
+def _held_out(run: RunConfig, trainer: DAPOTrainer, env: gymnasium.Env, console: Console) -> HeldOut:
+    length, seed = trainer.max_completion_length, int(trainer.args.seed)
+    return HeldOut(
+        trainer,
+        env,
+        console,
+        problems=run.eval_problems,
+        samples=run.eval_samples,
+        sampling=Sampling(run.eval_temperature, run.eval_top_p, length, seed),
+        batch_tokens=run.eval_batch_tokens,
+        every=run.eval_every,
+    )
 
 
 def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder:
@@ -176,12 +212,12 @@ def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder
         count=count,
         names=trainer.reward_func_names,
         env=trainer.env,
-        most_bytes=MAX_BYTES // accelerator.num_processes,
+        max_bytes=MAX_BYTES // accelerator.num_processes,
     )
 
 
 def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
-    """What to resume from, a checkpoint or "latest"; None for a new run, whose folder must not hold another run."""
+    """The checkpoint to resume from, or "latest"; None for a new run, whose folder must not hold another run."""
     wanted = str(args.resume_from_checkpoint)
     if wanted.lower() not in ("none", "no", "false"):
         choose(wanted, folder)  # an early error; the trainer looks again, for all processes
@@ -202,12 +238,12 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """What a run has left in its folder."""
+    """The files of an earlier run in a folder."""
     return sorted(path for pattern in OWN_FILES for path in folder.glob(pattern))
 
 
 def _environments(run: RunConfig) -> tuple[gymnasium.Env, gymnasium.Env | None]:
-    """The environment to train on, and the held-out one: the same task, its reward not shaped."""
+    """The environment to train on, and the held-out one, whose reward is not shaped."""
     assert run.env is not None
     env, held_out = wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers), None
     if run.eval_problems:
@@ -220,7 +256,7 @@ def _environments(run: RunConfig) -> tuple[gymnasium.Env, gymnasium.Env | None]:
 
 
 def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTrainer:
-    """The trainer, with every mistake found before anything is written."""
+    """Make the trainer; every mistake is found here, before anything is written."""
     assert run.model is not None
     if run.record_verdicts:
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
@@ -249,8 +285,8 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], accelerator: Accelerator) -> None:
-    """Clear away what an earlier run left there, and nothing else; write the settings and the environments."""
-    accelerator.wait_for_everyone()  # all have looked at the folder as it was
+    """Delete the files of an earlier run, and no others; write the settings and the environments."""
+    accelerator.wait_for_everyone()  # every process has checked the folder as it was
     if accelerator.is_main_process:
         try:
             for path in _own_files(folder):
@@ -265,7 +301,7 @@ def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any]
 
 
 def _write_settings(folder: Path, run: RunConfig, args: DAPOConfig) -> None:
-    """Every setting as it is in force, those that were not asked for too; a resumed run may have others."""
+    """Write every setting in force, defaults included; a resumed run may have others than before."""
     text = json.dumps(_plain({**args.to_dict(), **asdict(run)}), indent=2)
     try:
         (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8")
@@ -281,8 +317,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
-def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
-    model = trainer.model
+def _headline(run: RunConfig, trainer: DAPOTrainer) -> str:
+    model, args = trainer.model, trainer.args
     size = f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M weights"
     if isinstance(model, PeftModel):
         trained, weights = model.get_nb_trainable_parameters()
@@ -295,7 +331,7 @@ def _headline(run: RunConfig, args: DAPOConfig, trainer: DAPOTrainer) -> str:
 
 
 def _report(folder: Path) -> str:
-    """Write the report; what is wrong with it is no fault of the run."""
+    """Write the report; an error in it does not fail the run."""
     try:
         return f"report: {write_report([folder])}   (dapo-trl report {folder} writes it again)"
     except Exception as error:
@@ -314,14 +350,14 @@ def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, a
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")
-    lines.append(counts.told(filtered=trainer.args.filters_groups))
+    lines.append(counts.summary(filtered=trainer.args.filters_groups))
     shares = ", ".join(f"{share:.1%} {fate.replace('_', ' ')}" for fate, share in ledger.shares().items())
     lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
     lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)
 
 
-def _say_last_checkpoint(console: Console, folder: Path) -> None:
+def _print_last_checkpoint(console: Console, folder: Path) -> None:
     last, _ = last_complete(folder)
     if last is not None:
         console.print(f"The last checkpoint is {last}: resume with --resume_from_checkpoint latest.")

@@ -1,4 +1,4 @@
-"""Collecting one rollout batch: prompts are drawn, TRL generates and scores, the sampler decides, until it is full.
+"""Collecting one rollout batch: rounds of sampling until enough groups are informative (dynamic sampling, eq. 11).
 
 Every decision rests on values that all processes have alike, so they take the same number of rounds and end with the
 same groups.
@@ -9,245 +9,245 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather, gather_object
 
-from ..algorithm import informative_groups
-from ..errors import NonFiniteError, RefillLimitError, RewardError
-from ..generation.vllm import kept_awake
-from ..prompts.selector import Choice
-from ..rollout.episode import Outcome
-from ..rollout.trl_bridge import Rollout
-from ..update.batching import Batch, loss_mask
-from .group_filter import DynamicSampler
-from .statistics import MAX_LEVELS, RoundStatistics, verdict_number
-from .surplus import BankedGroup
+from envs.text import shortened
 
-if TYPE_CHECKING:
-    from ..trainer import DAPOTrainer
+from ..algorithm import informative_groups
+from ..config import DAPOConfig
+from ..errors import RefillLimitError, RewardError
+from ..prompts.selector import Choice
+from ..rollout.rewards import Scorer, Scores
+from ..rollout.types import Group, Rollout, Sampled
+from .group_filter import DynamicSampler
+from .state import SamplingState
+from .statistics import MAX_LEVELS, RoundStatistics, verdict_number
+
+
+class RunLog(Protocol):
+    """The run as a collector sees it: how far it is, and where numbers and lines go."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken."""
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Record metrics, to be averaged."""
+
+    def log_last(self, values: dict[str, Any]) -> None:
+        """Record running totals."""
+
+    def warn(self, line: str) -> None:
+        """Print a line."""
+
+
+class DroppedRecorder(Protocol):
+    """Keeps some completions of dropped groups, for a person to read."""
+
+    def wanted_dropped(self, names: Sequence[str]) -> list[int]:
+        """The groups of a round to keep a completion of, by the filter's decision on each."""
+
+    def add_dropped(self, rollout: Rollout) -> None:
+        """Keep a completion."""
 
 
 @dataclass
-class Group:
-    """The completions of one prompt, as they were sampled."""
+class Observers:
+    """Onlookers of a run; they change nothing of it."""
 
-    rollouts: list[Rollout]
-    """``[G]``"""
-    seconds: float
-    """of generating and scoring it: its share of its round, by tokens"""
-
-    @property
-    def tokens(self) -> list[int]:
-        return [rollout.tokens for rollout in self.rollouts]
-
-    @property
-    def fates(self) -> list[str]:
-        return [rollout.fate for rollout in self.rollouts]
+    on_activity: Callable[[str], None] = lambda activity: None
+    """Called with what goes on within a step, for a progress bar."""
+    recorder: Any = None
+    """Keeps some rollouts to be read; a `monitor.rollout_recorder.RolloutRecorder`."""
 
 
 @dataclass
 class RolloutBatch:
-    """What one rollout batch is made of; the same on every process."""
+    """The groups of one rollout batch; the same on every process."""
 
-    banked: list[BankedGroup]
+    kept: list[Group]
+    """Surplus of earlier batches."""
     fresh: list[Group]
-    """informative groups sampled for this batch, in order"""
+    """Informative groups sampled for this batch, in order."""
     surplus: list[Group]
-    """informative groups beyond it, for the bank"""
+    """Informative groups beyond it, for the surplus buffer."""
     sampler: DynamicSampler
 
 
-class RolloutCollector:
-    """Fills rollout batches for a `DAPOTrainer`."""
+@dataclass
+class Draw:
+    """The prompts of one round."""
 
-    def __init__(self, trainer: DAPOTrainer):
-        self.trainer = trainer
-        self.args = trainer.args
-        self.accelerator = trainer.accelerator
+    choice: Choice
+    prompts: list[dict[str, Any]]
+    """One row for each group, the same on every process."""
+    rows: list[dict[str, Any]]
+    """``[n]``: ``num_generations`` rows for each prompt, this process's share of them."""
+    first: int
+    """Place of this process's first row among those of all processes. A group may lie on two processes."""
+
+
+@dataclass
+class Decisions:
+    """The filter's decisions on the groups of one round, and the numbers that they rest on; all processes alike."""
+
+    names: list[str]
+    """For each group the field of `GroupCounts` it was counted in."""
+    statistics: RoundStatistics
+    kept: list[bool]
+    """For each group, whether it is informative."""
+
+
+class RolloutCollector:
+    """Fills rollout batches.
+
+    Args:
+        args: The settings of the run.
+        accelerator: Its processes.
+        sample: Samples completions for rows; see `EnvironmentSource.sample`.
+        scorer: Judges and rewards them.
+        state: The state of dynamic sampling.
+        run: The run's progress and log.
+        session: A context for all sampling of one rollout batch, during which the policy stays the same.
+        decode: Turns token ids into text, to show a person.
+        observers: Onlookers.
+    """
+
+    def __init__(
+        self,
+        args: DAPOConfig,
+        accelerator: Accelerator,
+        *,
+        sample: Callable[[list[dict[str, Any]]], Sampled],
+        scorer: Scorer,
+        state: SamplingState,
+        run: RunLog,
+        session: Callable[[], AbstractContextManager[None]],
+        decode: Callable[[list[int]], str],
+        observers: Observers,
+    ):
+        self.args, self.accelerator = args, accelerator
+        self.scorer, self.state, self.run, self.observers = scorer, state, run, observers
+        self._sample, self._session, self._decode = sample, session, decode
         self._example: tuple[list[int], list[int]] = ([], [])
         self._last_advice = ""
         self._levels: set[str] = set()
 
     def fill(self) -> RolloutBatch:
-        """Take what the bank has, then sample rounds until the sampler is content. The batch may be empty.
+        """Take the surplus of earlier batches, then sample rounds until the sampler accepts. The batch may be empty.
 
         Raises:
-            RefillLimitError: too few informative groups at the limit and ``on_refill_limit`` is ``"raise"``.
-            RewardError: not one completion could be scored.
+            RefillLimitError: Too few informative groups at the limit and ``on_refill_limit`` is ``"raise"``.
+            RewardError: Not one completion could be scored.
         """
         started = time.perf_counter()
-        banked = self._from_bank()
+        kept = self._from_surplus()
         sampler = DynamicSampler(
             target=self.args.groups_per_rollout,
             rule=self.args.group_filter,
             min_valid_fraction=self.args.min_valid_fraction,
             max_refill_rounds=self.args.max_refill_rounds,
-            banked=len(banked),
+            banked=len(kept),
         )
         rounds: list[RoundStatistics] = []
         groups: list[Group] = []
-        with kept_awake(self.trainer) if sampler.missing else contextlib.nullcontext():
+        with self._session() if sampler.missing else contextlib.nullcontext():
             while missing := sampler.missing:
-                found, numbers = self._round(missing, sampler)
+                found, statistics = self._round(missing, sampler)
                 groups += found
-                rounds.append(numbers)
-        self.trainer.on_activity("updating")
-        self.trainer.sampling.selector.tick()
+                rounds.append(statistics)
+        self.observers.on_activity("updating")
+        self.state.selector.tick()
         needed = sampler.used - sampler.banked
-        room = needed + self.trainer.sampling.bank.room
-        batch = RolloutBatch(banked, groups[:needed], groups[needed:room], sampler)
-        self._enter_kept(batch, groups[room:])
+        room = needed + self.state.surplus.room
+        batch = RolloutBatch(kept, groups[:needed], groups[needed:room], sampler)
+        self._enter_informative(batch, groups[room:])
         if rounds:
-            numbers = RoundStatistics.of(rounds)
-            self._log_round(numbers, time.perf_counter() - started)
-            self._check(sampler, numbers)
+            statistics = RoundStatistics.of(rounds)
+            self._log_rounds(statistics, time.perf_counter() - started)
+            self._check(sampler, statistics)
         self._log(batch)
         if not sampler.used:
             self._explain(sampler)
         return batch
 
-    def unfiltered(self) -> Batch:
-        """One rollout batch as TRL makes it, for episodes that cannot be replayed; every group is trained on."""
-        started, trainer, groups = time.perf_counter(), self.trainer, self.args.groups_per_rollout
-        _, prompts = self.draw(groups, groups, groups)
-        mine, _ = self.share_of(prompts)
-        batch = trainer._generate_and_score_completions(mine)
-        masked = batch["completion_mask"].sum(dim=1) == 0
-        cut = (batch["completion_ids"][masked] != trainer._tokenizer.pad_token_id).sum()
-        tokens = self.accelerator.reduce(torch.stack([loss_mask(batch).sum(), cut])).tolist()
-        seconds = time.perf_counter() - started
-        trainer.sampling.ledger.enter_rows(["trained", "truncated"], [int(count) for count in tokens], seconds)
-        self._log_totals()
-        return batch
+    # One round
 
-    def _explain(self, sampler: DynamicSampler) -> None:
-        """Say in full why there is no update; the same reason once more in short."""
-        line = f"step {self.trainer.state.global_step}: no update, nothing to learn from"
-        if sampler.advice == self._last_advice:
-            counts = sampler.counts
-            line += f" ({counts.all_wrong} all wrong, {counts.all_right} all right of {counts.sampled})."
-        else:
-            line += f". {sampler.explain()} A completion: {self._glimpse()}"
-        self.trainer.warn(line)
-        self._last_advice = sampler.advice
+    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], RoundStatistics]:
+        """One round of sampling in eight steps: the informative groups of all processes, and the round in numbers.
 
-    def _glimpse(self) -> str:
-        """A prompt and a completion of the last round, shortened, to show a person."""
-        prompt, completion = (self.trainer._tokenizer.decode(ids, skip_special_tokens=True) for ids in self._example)
-        return f"{_shortened(prompt, 100)!r} -> {_shortened(completion, 160)!r}"
+        Args:
+            missing: Informative groups that the round should yield.
+        """
+        started = time.perf_counter()
+        draw = self._draw(missing, sampler)
+        sampled = self._generate(draw, sampler)
+        outcomes = self.scorer.judge(draw.rows, sampled)
+        scores = self.scorer.score(draw.rows, sampled, outcomes, draw.first)
+        decisions = self._filter(draw, sampled, scores, sampler)
+        rollouts = self._keep(draw, sampled, scores, decisions)
+        self._record(draw, sampled, scores, decisions)
+        groups = self._count(rollouts, decisions, time.perf_counter() - started)
+        return groups, decisions.statistics
 
-    def draw(self, missing: int, least: int, most: int) -> tuple[Choice, list[dict[str, Any]]]:
+    def _draw(self, missing: int, sampler: DynamicSampler) -> Draw:
+        most = sampler.target if sampler.rule == "none" else self.args.groups_per_round
+        return self.draw(missing, sampler.least, most)
+
+    def draw(self, missing: int, least: int, most: int) -> Draw:
         """Take the prompts of one round from the stream: the main process chooses, all read the same rows.
 
         Args:
-            missing: informative groups that the round should yield.
-            least, most: bounds on its prompts.
+            missing: Informative groups that the round should yield.
+            least, most: Bounds on its prompts.
         """
-        selector = self.trainer.sampling.selector
+        selector, size, processes = self.state.selector, self.args.num_generations, self.accelerator.num_processes
         choice = None
         if self.accelerator.is_main_process:
             choice = selector.choose(
                 missing, at_least=least, at_most=most, multiple=self._multiple(), sigmas=self.args.refill_sigmas
             )
-        if self.accelerator.num_processes > 1:
+        if processes > 1:
             [choice] = broadcast_object_list([choice])
         assert choice is not None
-        return choice, selector.take(choice)
-
-    def share_of(self, prompts: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-        """``num_generations`` rows of each prompt: those that this process generates, and the position of its first
-        row among all. A group may lie on two processes."""
-        rows = [dict(prompt) for prompt in prompts for _ in range(self.args.num_generations)]
-        share = len(rows) // self.accelerator.num_processes
+        prompts = selector.take(choice)
+        rows = [dict(prompt) for prompt in prompts for _ in range(size)]
+        share = len(rows) // processes
         first = self.accelerator.process_index * share
-        return rows[first : first + share], first
+        return Draw(choice, prompts, rows[first : first + share], first)
 
     def _multiple(self) -> int:
         """The smallest number of groups whose rows divide evenly among the processes."""
         sizes = itertools.count(1)
         return next(n for n in sizes if n * self.args.num_generations % self.accelerator.num_processes == 0)
 
-    def _from_bank(self) -> list[BankedGroup]:
-        trainer, ledger = self.trainer, self.trainer.sampling.ledger
-        for group in trainer.sampling.bank.expire(trainer.state.global_step):
-            ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
-            ledger.enter("surplus_expired", sum(group.tokens), group.seconds)
-        banked = trainer.sampling.bank.take(self.args.groups_per_rollout)
-        for group in banked:
-            ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
-            ledger.enter_rows(group.fates, group.tokens, group.seconds)
-        return banked
+    def _generate(self, draw: Draw, sampler: DynamicSampler) -> Sampled:
+        self.observers.on_activity(f"sampling, round {sampler.rounds + 1}: {len(draw.prompts)} groups")
+        sampled = self._sample(draw.rows)
+        self._example = sampled.prompt_ids[0], sampled.completion_ids[0]
+        return sampled
 
-    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], RoundStatistics]:
-        """Generate, score and filter: everybody's informative groups and numbers."""
-        started = time.perf_counter()
-        trainer, size = self.trainer, self.args.num_generations
-        most = sampler.target if sampler.rule == "none" else self.args.groups_per_round
-        choice, shown = self.draw(missing, sampler.least, most)
-        trainer.on_activity(f"sampling, round {sampler.rounds + 1}: {len(shown)} groups")
-        rows, first = self.share_of(shown)
-        per_process, prompts = len(rows), [row["prompt"] for row in rows]
-        prompt_ids, completion_ids, masks, completions, logprobs, extra, _, _ = self._generate(rows, prompts)
-        for name, values in extra.items():
-            for i, row in enumerate(rows):
-                row[name] = values[i] if isinstance(values, list) else values
-        rewards = trainer._calculate_rewards(rows, prompts, completions, completion_ids)
-        columns = {
-            name: values if len(values) == per_process else [None] * per_process
-            for name, values in trainer._pending_extra_logs.items()
-        }
-        trainer._pending_extra_logs.clear()
-
-        lengths = [len(ids) for ids in completion_ids] if masks is None else [sum(mask) for mask in masks]
-        cut = [
-            row["cut_off"] if "cut_off" in extra else ids[-1] not in trainer.stop_ids
-            for row, ids in zip(rows, completion_ids, strict=True)
-        ]
-        accuracy = trainer.accuracy_of(rewards[first : first + per_process])
-        outcomes: Sequence[Outcome | None] = trainer.outcomes or [None] * per_process
-        verdicts = [-1 if outcome is None else verdict_number(outcome.verdict) for outcome in outcomes]
-        local = torch.tensor([lengths, cut, verdicts]).to(accuracy)
-        everyones = gather(torch.cat([local, accuracy.unsqueeze(0)]).T.contiguous())
-        totals = trainer.columns.total(rewards)
-        scores = trainer.columns.scores(rewards, everyones[:, 3], self.args.filter_key).view(-1, size)
-        names = sampler.add(scores)
-        kept = torch.tensor([name == "kept" for name in names], device=rewards.device)
-        trainer.sampling.selector.observe(choice, shown, scores.cpu().double().numpy(), kept.cpu().numpy())
-
-        def rollout(i: int, fate: str) -> Rollout:
-            return Rollout(
-                row=rows[i],
-                prompt=prompts[i],
-                completion=completions[i],
-                prompt_ids=np.array(prompt_ids[i], dtype=np.int32),
-                completion_ids=np.array(completion_ids[i], dtype=np.int32),
-                order=first + i,
-                rewards=rewards[first + i].tolist(),
-                outcome=outcomes[i],
-                logprobs=None if logprobs is None else logprobs[i],
-                loss_mask=None if masks is None else masks[i],
-                log_columns={name: values[i] for name, values in columns.items()},
-                tokens=int(lengths[i]),
-                fate=fate,
-            )
-
-        mine = [
-            rollout(i, self._fate(cut[i], bool(totals[first + i].isnan())))
-            for i in range(per_process)
-            if kept[(first + i) // size]
-        ]
-        if trainer.recorder is not None:
-            for group in trainer.recorder.wanted_dropped(names):
-                if first <= group * size < first + per_process:
-                    trainer.recorder.add_dropped(rollout(group * size - first, names[group]))
-        self._example = prompt_ids[0], completion_ids[0]
-        numbers = RoundStatistics(
+    def _filter(self, draw: Draw, sampled: Sampled, scores: Scores, sampler: DynamicSampler) -> Decisions:
+        """Decide which groups are informative, from the numbers of all processes; the selector learns from it."""
+        size, columns = self.args.num_generations, self.scorer.columns
+        none = [-1] * len(draw.rows)
+        verdicts = none if scores.outcomes is None else [verdict_number(one.verdict) for one in scores.outcomes]
+        local = torch.tensor([sampled.lengths, sampled.truncated, verdicts]).to(scores.accuracy)
+        everyones = gather(torch.cat([local, scores.accuracy.unsqueeze(0)]).T.contiguous())
+        totals = columns.total(scores.rewards)
+        compared = columns.scores(scores.rewards, everyones[:, 3], self.args.filter_key).view(-1, size)
+        names = sampler.add(compared)
+        kept = torch.tensor([name == "kept" for name in names], device=totals.device)
+        self.state.selector.observe(draw.choice, draw.prompts, compared.cpu().double().numpy(), kept.cpu().numpy())
+        statistics = RoundStatistics(
             lengths=everyones[:, 0],
             truncated=everyones[:, 1],
             accuracy=everyones[:, 3],
@@ -255,66 +255,95 @@ class RolloutCollector:
             verdicts=everyones[:, 2].int(),
             kept=kept.repeat_interleave(size),
             shaped=(informative_groups(totals.view(-1, size)) & ~kept).repeat_interleave(size),
-            levels=[prompt.get("level") for prompt in shown],
+            levels=[prompt.get("level") for prompt in draw.prompts],
         )
-        everyone = sorted(self._everyones(mine), key=lambda rollout: rollout.order)
-        seconds = (time.perf_counter() - started) / max(float(numbers.lengths.sum()), 1.0)
-        self._enter_dropped(names, numbers, seconds)
-        groups = [everyone[i : i + size] for i in range(0, len(everyone), size)]
-        return [Group(group, seconds * sum(rollout.tokens for rollout in group)) for group in groups], numbers
+        return Decisions(names, statistics, kept.tolist())
 
-    def _generate(self, rows: list[dict[str, Any]], prompts: list[Any]) -> Any:
-        """TRL's generation; its metrics of the lengths are left out, ours cover all rounds."""
-        trainer = self.trainer
-        if trainer.env_rollout is not None:
-            trainer.env_rollout.rows = rows
-        previous, trainer._metrics["train"] = trainer._metrics["train"], defaultdict(list)
-        try:
-            generated = trainer._generate(prompts)
-        except RuntimeError as error:
-            if "probability tensor contains" not in str(error):
-                raise
-            raise NonFiniteError(
-                f"step {trainer.state.global_step}: the model's next-token probabilities are NaN or infinite, so it "
-                "cannot generate. The weights were damaged by an earlier update: go back to a checkpoint and lower "
-                "learning_rate."
-            ) from error
-        finally:
-            scratch, trainer._metrics["train"] = trainer._metrics["train"], previous
-        for name, values in scratch.items():
-            if name == "num_tokens":  # a running total
-                previous[name] = values
-            elif not name.startswith("completions/"):
-                previous[name].extend(values)
-        return generated
+    def _keep(self, draw: Draw, sampled: Sampled, scores: Scores, decisions: Decisions) -> list[Rollout]:
+        """The completions of informative groups, of all processes, in order."""
+        unscorable = decisions.statistics.totals.isnan().tolist()
+        mine = [
+            self._rollout(i, draw, sampled, scores, self._account(sampled.truncated[i], unscorable[draw.first + i]))
+            for i in range(len(draw.rows))
+            if decisions.kept[(draw.first + i) // self.args.num_generations]
+        ]
+        everyones = gather_object(mine) if self.accelerator.num_processes > 1 else mine
+        return sorted(everyones, key=lambda rollout: rollout.order)
 
-    def _everyones(self, mine: list[Rollout]) -> list[Rollout]:
-        return gather_object(mine) if self.accelerator.num_processes > 1 else mine
+    def _record(self, draw: Draw, sampled: Sampled, scores: Scores, decisions: Decisions) -> None:
+        """Show the recorder a completion of some dropped groups."""
+        recorder: DroppedRecorder | None = self.observers.recorder
+        if recorder is None:
+            return
+        for group in recorder.wanted_dropped(decisions.names):
+            i = group * self.args.num_generations - draw.first
+            if 0 <= i < len(draw.rows):
+                recorder.add_dropped(self._rollout(i, draw, sampled, scores, decisions.names[group]))
 
-    def _fate(self, cut: bool, unscorable: bool) -> str:
-        """What a completion's tokens are in the ledger once its group is trained on."""
+    def _count(self, rollouts: list[Rollout], decisions: Decisions, seconds: float) -> list[Group]:
+        """Enter the dropped groups in the ledger; the kept ones are entered once their place is known."""
+        size, statistics = self.args.num_generations, decisions.statistics
+        each = seconds / max(float(statistics.lengths.sum()), 1.0)
+        tokens = statistics.lengths.view(-1, size).sum(dim=1).int().tolist()
+        for name, count, shaped in zip(decisions.names, tokens, statistics.shaped[::size].tolist(), strict=True):
+            if name != "kept":
+                self.state.ledger.enter("shaping_only" if shaped else name, count, count * each)
+        groups = [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
+        return [
+            Group.of(group, seconds=each * sum(rollout.tokens for rollout in group), step=self.run.step)
+            for group in groups
+        ]
+
+    def _rollout(self, i: int, draw: Draw, sampled: Sampled, scores: Scores, account: str) -> Rollout:
+        """Completion ``i`` of this process."""
+        return Rollout(
+            row=draw.rows[i],
+            prompt=draw.rows[i]["prompt"],
+            completion=sampled.completions[i],
+            prompt_ids=np.array(sampled.prompt_ids[i], dtype=np.int32),
+            completion_ids=np.array(sampled.completion_ids[i], dtype=np.int32),
+            order=draw.first + i,
+            tokens=int(sampled.lengths[i]),
+            account=account,
+            logprobs=None if sampled.logprobs is None else sampled.logprobs[i],
+            loss_mask=None if sampled.loss_masks is None else sampled.loss_masks[i],
+            rewards=scores.rewards[draw.first + i].tolist(),
+            outcome=None if scores.outcomes is None else scores.outcomes[i],
+            log_columns={name: values[i] for name, values in scores.log_columns.items()},
+        )
+
+    def _account(self, truncated: bool, unscorable: bool) -> str:
+        """The ledger's account of a completion once its group is trained on."""
         if unscorable:
             return "unscorable"
-        return "truncated" if cut and self.args.mask_truncated_completions else "trained"
+        return "truncated" if truncated and self.args.mask_truncated_completions else "trained"
 
-    def _enter_dropped(self, names: list[str], numbers: RoundStatistics, seconds_per_token: float) -> None:
-        size = self.args.num_generations
-        tokens = numbers.lengths.view(-1, size).sum(dim=1).int().tolist()
-        for name, count, shaped in zip(names, tokens, numbers.shaped[::size].tolist(), strict=True):
-            if name != "kept":
-                self.trainer.sampling.ledger.enter("shaping_only" if shaped else name, count, count * seconds_per_token)
+    # The surplus of earlier batches, and the ledger
 
-    def _enter_kept(self, batch: RolloutBatch, excess: list[Group]) -> None:
-        ledger = self.trainer.sampling.ledger
+    def _from_surplus(self) -> list[Group]:
+        ledger, surplus = self.state.ledger, self.state.surplus
+        for group in surplus.expire(self.run.step):
+            ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
+            ledger.enter("surplus_expired", sum(group.tokens), group.seconds)
+        taken = surplus.take(self.args.groups_per_rollout)
+        for group in taken:
+            ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
+            ledger.enter_rows(group.accounts, group.tokens, group.seconds)
+        return taken
+
+    def _enter_informative(self, batch: RolloutBatch, excess: list[Group]) -> None:
+        ledger = self.state.ledger
         for group in batch.fresh:
-            ledger.enter_rows(group.fates, group.tokens, group.seconds)
-        for fate, groups in (("surplus_kept", batch.surplus), ("surplus_expired", excess)):
+            ledger.enter_rows(group.accounts, group.tokens, group.seconds)
+        for account, groups in (("surplus_kept", batch.surplus), ("surplus_expired", excess)):
             for group in groups:
-                ledger.enter(fate, sum(group.tokens), group.seconds)
+                ledger.enter(account, sum(group.tokens), group.seconds)
 
-    def _check(self, sampler: DynamicSampler, numbers: RoundStatistics) -> None:
-        total = len(numbers.totals)
-        if numbers.totals.isnan().all():
+    # Checks, metrics and words
+
+    def _check(self, sampler: DynamicSampler, statistics: RoundStatistics) -> None:
+        total = len(statistics.totals)
+        if statistics.totals.isnan().all():
             raise RewardError(
                 f"none of the {total} completions of this rollout batch could be scored: every reward is None or NaN. "
                 "Look at the reward function (a None or NaN means: this completion cannot be scored), or at the "
@@ -327,21 +356,21 @@ class RolloutCollector:
             )
         if not sampler.enough and self.args.on_refill_limit == "raise":
             raise RefillLimitError(
-                f"step {self.trainer.state.global_step}: {sampler.explain()} (on_refill_limit is 'raise'; 'train' goes "
-                "on with the informative groups there are.)"
+                f"step {self.run.step}: {sampler.explain()} (on_refill_limit is 'raise'; 'train' goes on with the "
+                "informative groups there are.)"
             )
 
-    def _log_round(self, numbers: RoundStatistics, seconds: float) -> None:
-        """What the sampled completions were like: nothing of it in a batch that the bank filled alone."""
-        self._append(numbers.metrics(seconds))
-        by_level = numbers.by_level()
+    def _log_rounds(self, statistics: RoundStatistics, seconds: float) -> None:
+        """Log the sampled completions in numbers: nothing of it in a batch that surplus filled alone."""
+        self.run.log(statistics.metrics(seconds))
+        by_level = statistics.by_level()
         self._levels |= set(by_level)
         if len(self._levels) <= MAX_LEVELS:
-            self._append(by_level)
+            self.run.log(by_level)
 
     def _log(self, batch: RolloutBatch) -> None:
         sampler, counts = batch.sampler, batch.sampler.counts
-        self._append(
+        self.run.log(
             {
                 "groups/sampled": counts.sampled,
                 "groups/kept": counts.kept,
@@ -355,20 +384,25 @@ class RolloutCollector:
                 "sampling/refill_rounds": sampler.refill_rounds,
             }
         )
-        self._log_totals()
+        self.log_totals()
 
-    def _log_totals(self) -> None:
-        trainer = self.trainer
-        trainer.sampling.rollout_batches += 1
-        for name, value in trainer.sampling.running_totals().items():
-            trainer._metrics["train"][name] = [float(value)]  # the last one counts
+    def log_totals(self) -> None:
+        """A rollout batch is complete: log the running totals."""
+        self.state.rollout_batches += 1
+        self.run.log_last(self.state.running_totals())
 
-    def _append(self, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            self.trainer._metrics["train"][name].append(float(value))
+    def _explain(self, sampler: DynamicSampler) -> None:
+        """Print in full why there is no update; the same reason once more in short."""
+        line = f"step {self.run.step}: no update, nothing to learn from"
+        if sampler.advice == self._last_advice:
+            counts = sampler.counts
+            line += f" ({counts.all_wrong} all wrong, {counts.all_right} all correct of {counts.sampled})."
+        else:
+            line += f". {sampler.explain()} A completion: {self._glimpse()}"
+        self.run.warn(line)
+        self._last_advice = sampler.advice
 
-
-def _shortened(text: str, length: int) -> str:
-    """At most ``length`` characters of a text, with an ellipsis for what is left out of its middle."""
-    half = (length - 5) // 2
-    return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
+    def _glimpse(self) -> str:
+        """A prompt and a completion of the last round, shortened, to show a person."""
+        prompt, completion = map(self._decode, self._example)
+        return f"{shortened(prompt, 100)!r} -> {shortened(completion, 160)!r}"

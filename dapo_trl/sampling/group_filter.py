@@ -19,30 +19,30 @@ SOLVED_PROMPTS = 100
 
 @dataclass
 class GroupCounts:
-    """What became of the groups sampled. Every group is counted in exactly one field."""
+    """Groups sampled, by the filter's decision. Every group is counted in exactly one field."""
 
     kept: int = 0
-    """informative; or any, where nothing is filtered"""
+    """Informative; or any, where nothing is filtered."""
     all_right: int = 0
-    """dropped: every completion has the highest possible score of 1 (or more)"""
+    """Dropped: every completion has the highest possible score of 1 (or more)."""
     all_wrong: int = 0
-    """dropped: every completion has a score of 0 (or less)"""
+    """Dropped: every completion has a score of 0 (or less)."""
     constant: int = 0
-    """dropped: equal scores strictly between 0 and 1"""
+    """Dropped: equal scores strictly between 0 and 1."""
     unscorable: int = 0
-    """dropped: no completion could be scored"""
+    """Dropped: no completion could be scored."""
 
     @property
     def sampled(self) -> int:
         return self.kept + self.all_right + self.all_wrong + self.constant + self.unscorable
 
-    def told(self, *, filtered: bool) -> str:
-        """One sentence on them; without a filter nobody has looked at which were informative."""
+    def summary(self, *, filtered: bool) -> str:
+        """One sentence on the counts; without a filter it is not known which groups were informative."""
         if not filtered:
             return f"{self.sampled} groups sampled and trained on, informative or not: group_filter is none."
         return (
             f"{self.sampled} groups sampled: {self.kept} informative, {self.all_wrong} all wrong, {self.all_right} all "
-            f"right, {self.constant} constant, {self.unscorable} unscorable."
+            f"correct, {self.constant} constant, {self.unscorable} unscorable."
         )
 
     def __add__(self, other: GroupCounts) -> GroupCounts:
@@ -58,15 +58,15 @@ class DynamicSampler:
     """
 
     target: int
-    """groups of a full rollout batch"""
+    """Groups of a full rollout batch."""
     rule: str = "zero_variance"
-    """as in `algorithm.informative_groups`; ``"none"`` keeps every group"""
+    """Rule of `algorithm.informative_groups`; ``"none"`` keeps every group."""
     min_valid_fraction: float = 1.0
-    """the batch is accepted once this share of ``target`` is informative"""
+    """The batch is accepted once this share of ``target`` is informative."""
     max_refill_rounds: int = 0
-    """rounds after the first"""
+    """Limit on rounds after the first."""
     banked: int = 0
-    """informative groups that were at hand before the first round, at most ``target``"""
+    """Informative groups kept from earlier batches, at most ``target``."""
     counts: GroupCounts = field(default_factory=GroupCounts)
     rounds: int = 0
 
@@ -105,7 +105,7 @@ class DynamicSampler:
         """Take one round of groups in.
 
         Args:
-            scores: ``[groups, G]``, what the filter looks at; NaN for unscorable completions.
+            scores: ``[groups, G]``, the score that the filter compares; NaN for unscorable completions.
 
         Returns:
             For each group the field of `GroupCounts` it was counted in.
@@ -129,17 +129,17 @@ class DynamicSampler:
         c = self.counts
         return (
             f"{self.used} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} groups "
-            f"sampled {c.all_wrong} were all wrong, {c.all_right} all right, {c.constant} constant in between and "
+            f"sampled {c.all_wrong} were all wrong, {c.all_right} all correct, {c.constant} constant in between and "
             f"{c.unscorable} unscorable. {self.advice}"
         )
 
 
 @dataclass
 class SolvedWatch:
-    """Notices that there is nothing left to learn: rollout batches on end in which every group was all right."""
+    """Notices that there is nothing left to learn: consecutive rollout batches in which every group was all correct."""
 
     prompts: int
-    """so many at least must have been seen since the last group that was anything else"""
+    """Minimum prompts seen since a group was last not all-correct."""
     batches: int = 0
     seen: int = 0
 

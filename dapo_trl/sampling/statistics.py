@@ -1,4 +1,4 @@
-"""What is known of the completions sampled for a rollout batch, and the figures that are logged of them."""
+"""The completions of a round in numbers, and the metrics made of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from envs import Verdict
 
 VERDICTS = (*map(str, Verdict), "other")
-"""as they are counted: one that an environment invents is "other" """
+"""Verdict names that are logged; unknown verdicts count as "other"."""
 MAX_LEVELS = 12
-"""levels of difficulty whose accuracy is logged one by one; a run that meets more logs none of them"""
+"""Levels of difficulty whose accuracy is logged one by one; a run that meets more logs none of them."""
 _DIFFICULTIES = {"unsolved": 0.0, "hard": 1 / 3, "medium": 2 / 3, "easy": 1 - 1e-6, "solved": float("inf")}
-"""the share of a group that is right, at most"""
+"""Upper bound of the share of a group that is correct."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class RoundStatistics:
     truncated: Tensor
     accuracy: Tensor
     totals: Tensor
-    """rewards with penalties; NaN where unscorable"""
+    """Rewards with penalties; NaN where unscorable."""
     verdicts: Tensor
-    """places in `VERDICTS`; -1 without an environment"""
+    """Places in `VERDICTS`; -1 without an environment."""
     kept: Tensor
-    """bool: passed the filter"""
+    """Bool: passed the filter."""
     shaped: Tensor
-    """bool: of a dropped group whose rewards differ by the length penalty alone"""
+    """Bool: in a dropped group whose rewards differ by the length penalty alone."""
     levels: list[Hashable]
-    """of each group, as the data name it; None where they do not"""
+    """The level of each group, as the data name it; None where they do not."""
 
     @classmethod
     def of(cls, rounds: Sequence[RoundStatistics]) -> RoundStatistics:
@@ -49,7 +49,7 @@ class RoundStatistics:
         return len(self.lengths) // len(self.levels)
 
     def metrics(self, seconds: float) -> dict[str, Tensor | float]:
-        """The metrics of a rollout batch whose sampling and scoring took ``seconds``; NaN for what there is none of."""
+        """The metrics of a rollout batch, sampled and scored in ``seconds``; NaN where there is nothing to average."""
         ended = self.lengths[self.truncated == 0]
         ended = ended if ended.numel() else torch.zeros(1)
         return {

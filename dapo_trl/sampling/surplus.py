@@ -1,27 +1,11 @@
-"""The surplus bank: informative groups beyond a full batch, kept for the next ones."""
+"""The surplus buffer: informative groups beyond a full batch, kept for the next ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass
-class BankedGroup:
-    """One group with the log-probabilities of the policy that sampled it."""
-
-    rows: list[dict[str, Any]]
-    """as in `batching.unpad`, without advantages"""
-    rewards: list[list[float]]
-    """``[G][F]``"""
-    tokens: list[int]
-    """``[G]``: generated, per completion"""
-    fates: list[str]
-    """``[G]``: the fate in the ledger once the group is trained on"""
-    seconds: float
-    """of generating and scoring it"""
-    step: int
-    """optimizer steps taken when it was sampled"""
+from ..rollout.types import Group
 
 
 @dataclass
@@ -29,19 +13,19 @@ class SurplusBuffer:
     """Groups by the age of the policy that sampled them; the same on every process."""
 
     max_age: int
-    """in optimizer steps; 0: nothing is kept"""
+    """Optimizer steps that a group may wait; 0: nothing is kept."""
     capacity: int
-    """in groups"""
-    groups: list[BankedGroup] = field(default_factory=list)
-    """the oldest first"""
+    """Groups."""
+    groups: list[Group] = field(default_factory=list)
+    """The oldest first."""
 
-    def expire(self, step: int) -> list[BankedGroup]:
-        """Remove what is too old for an update after ``step`` optimizer steps; returns it."""
+    def expire(self, step: int) -> list[Group]:
+        """Remove the groups that are too old for an update after ``step`` optimizer steps; returns them."""
         old = [group for group in self.groups if step - group.step > self.max_age]
         self.groups = [group for group in self.groups if step - group.step <= self.max_age]
         return old
 
-    def take(self, count: int) -> list[BankedGroup]:
+    def take(self, count: int) -> list[Group]:
         """Remove up to ``count`` groups, the oldest first; returns them."""
         taken, self.groups = self.groups[:count], self.groups[count:]
         return taken
@@ -51,18 +35,18 @@ class SurplusBuffer:
         """Groups that can still be put in."""
         return max(self.capacity - len(self.groups), 0) if self.max_age else 0
 
-    def put(self, groups: list[BankedGroup]) -> None:
+    def put(self, groups: list[Group]) -> None:
         """Add groups, the newest last.
 
         Raises:
-            ValueError: there are more than there is `room` for.
+            ValueError: There are more than there is `room` for.
         """
         if len(groups) > self.room:
-            raise ValueError(f"{len(groups)} groups do not fit into a bank with room for {self.room}.")
+            raise ValueError(f"{len(groups)} groups do not fit into a surplus buffer with room for {self.room}.")
         self.groups += groups
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [vars(group) for group in self.groups]
+        return [group.state_dict() for group in self.groups]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        self.groups = [BankedGroup(**group) for group in state]
+        self.groups = [Group.from_state(group) for group in state]

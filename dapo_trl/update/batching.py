@@ -1,27 +1,36 @@
-"""From the completions of a rollout batch to the micro-batches of its optimizer steps.
+"""From the completions of a rollout batch to the microbatches of its optimizer steps.
 
-A batch is TRL's dictionary: tensors with one row per completion, right-padded completions, left-padded prompts. A row
-is one completion of it without padding: ``prompt_ids [P]``, ``completion_ids [T]``, further ``[T]`` tensors, and
-``[1]`` tensors or scalars that belong to the whole completion.
+A `Microbatch` is padded: prompts on the left, completions on the right. Two completions of 3 and 5 tokens after prompts
+of 4 and 2::
+
+    Microbatch(prompt_ids=[2, 4], prompt_mask=[2, 4], completion_ids=[2, 5], completion_mask=[2, 5],
+               old_logps=[2, 5], advantages=[2], samples=[-1, 3], rows=2, step_tokens=96, step_rows=16)
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Batch = dict[str, Any]
-Row = dict[str, Tensor]
+from ..rollout.types import TrainingRow
+from .logprobs import Layout
 
-PADDING = {"tool_mask": 1}
-"""what fills a row up, where it is not 0"""
-PASS_OVERHEAD = 1 / 32
-"""of the token budget: what one more pass costs by itself"""
+_TRL_NAMES = {
+    "tool_mask": "tool_mask",
+    "old_logps": "old_per_token_logps",
+    "ref_logps": "ref_per_token_logps",
+    "sampling_logps": "sampling_per_token_logps",
+    "sampling_ratio": "importance_sampling_ratio",
+}
+"""The optional fields of a row and of a microbatch, and what TRL calls them."""
+MICROBATCH_OVERHEAD = 1 / 32
+"""Cost of one more microbatch by itself, as a share of the token budget."""
 
 
 def split_evenly(count: int, parts: int) -> list[range]:
@@ -34,7 +43,7 @@ def deal(tokens: Sequence[int], parts: int) -> list[list[int]]:
     """Share rows out so that the parts hold equally many (to one row) and nearly equal tokens.
 
     Args:
-        tokens: length of each row.
+        tokens: Tokens of each row.
 
     Returns:
         For each part its rows, in ascending order. The longest row goes first, each to the part with the fewest tokens
@@ -55,17 +64,17 @@ def deal(tokens: Sequence[int], parts: int) -> list[list[int]]:
 
 
 def split_tokens(lengths: Sequence[int], budget: int, *, packed: bool = False) -> list[list[int]]:
-    """Cut rows into passes whose computed tokens stay within a budget. A row longer than that has a pass of its own.
+    """Cut rows into microbatches whose computed tokens stay within a budget. A longer row has a microbatch of its own.
 
     Args:
-        lengths: tokens of each row, prompt and completion.
-        budget: tokens of a pass: rows x longest row, or their sum when ``packed``.
-        packed: rows side by side without padding.
+        lengths: Tokens of each row, prompt and completion.
+        budget: Tokens of a microbatch: rows x longest row, or their sum when ``packed``.
+        packed: Rows lie side by side without padding.
 
     Returns:
-        The rows of each pass, the longest first throughout: what needs the most memory comes at once. Padded passes are
-        runs of rows of neighbouring lengths, cut where the fewest tokens are computed in all; a pass is counted as
-        `PASS_OVERHEAD` of the budget besides, so that there are few.
+        The rows of each microbatch, the longest first throughout, so that the one that needs the most memory comes at
+        once. Padded microbatches are runs of rows of neighbouring lengths, cut where the fewest tokens are computed in
+        all; each costs `MICROBATCH_OVERHEAD` of the budget besides, so that there are few.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     if packed:
@@ -77,88 +86,130 @@ def split_tokens(lengths: Sequence[int], budget: int, *, packed: bool = False) -
         most = min(max(budget // max(sizes[first], 1), 1), len(order) - first)
         costs = sizes[first] * np.arange(1, most + 1) + best[first + 1 : first + most + 1]
         ends[first] = first + 1 + int(costs.argmin())
-        best[first] = costs.min() + PASS_OVERHEAD * budget
-    passes, first = [], 0
+        best[first] = costs.min() + MICROBATCH_OVERHEAD * budget
+    found, first = [], 0
     while first < len(order):
-        passes.append(order[first : ends[first]])
+        found.append(order[first : ends[first]])
         first = ends[first]
-    return passes
+    return found
 
 
 def _first_fit(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    passes: list[list[int]] = []
+    found: list[list[int]] = []
     room: list[int] = []
     for row in order:
         fit = next((i for i, free in enumerate(room) if free >= lengths[row]), None)
         if fit is None:
-            passes.append([row])
+            found.append([row])
             room.append(budget - lengths[row])
         else:
-            passes[fit].append(row)
+            found[fit].append(row)
             room[fit] -= lengths[row]
-    return passes
+    return found
 
 
-def loss_mask(batch: Batch) -> Tensor:
-    """``[N, T]``: 1 for the tokens that the loss counts."""
-    mask = batch["completion_mask"]
-    return mask if batch.get("tool_mask") is None else mask * batch["tool_mask"]
+@dataclass
+class Microbatch:
+    """``N`` completions side by side, padded to the longest prompt ``P`` and the longest completion ``T``."""
+
+    prompt_ids: Tensor
+    """``[N, P]``, padded on the left."""
+    prompt_mask: Tensor
+    """``[N, P]``: 0 on padding."""
+    completion_ids: Tensor
+    """``[N, T]``, padded on the right."""
+    completion_mask: Tensor
+    """``[N, T]``: 0 on padding, and throughout a completion that is masked altogether."""
+    advantages: Tensor
+    """``[N]``"""
+    tool_mask: Tensor | None = None
+    """``[N, T]``: 0 for foreign tokens; None: there are none."""
+    old_logps: Tensor | None = None
+    """``[N, T]`` under the policy that sampled; None: the policy has not moved since."""
+    ref_logps: Tensor | None = None
+    """``[N, T]`` under the reference model; None without a KL penalty."""
+    sampling_logps: Tensor | None = None
+    """``[N, T]`` by the sampler (vLLM)."""
+    sampling_ratio: Tensor | None = None
+    """``[N, T]`` or ``[N, 1]``: the correction for a sampler with slightly other probabilities."""
+    samples: Sequence[int] = ()
+    """``[N]``: numbers of the recorded rollouts, -1 for others; empty in evaluation."""
+    layout: Layout | None = None
+    """How the sequences lie in the forward pass; None in evaluation."""
+    rows: int = 0
+    """Completions that count; 0 for a filler, which keeps a process in step with others."""
+    step_tokens: int | None = None
+    """Tokens that the loss counts in the whole optimizer step, all processes; None in evaluation."""
+    step_rows: int | None = None
+    """Completions of the whole optimizer step, all processes; None in evaluation."""
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """``[N, T]``: 1 for the tokens that the loss counts."""
+        return self.completion_mask if self.tool_mask is None else self.completion_mask * self.tool_mask
+
+    @classmethod
+    def of(cls, rows: Sequence[TrainingRow], *, pad_token_id: int) -> Microbatch:
+        """Rows side by side. The optional fields that are set must be the same in all rows."""
+
+        def padded(values: Sequence[Tensor], fill: float = 0, *, left: bool = False) -> Tensor:
+            width = max(len(value) for value in values)
+            out = values[0].new_full((len(values), width), fill)
+            for line, value in zip(out, values, strict=True):
+                line[width - len(value) if left else 0 : width if left else len(value)] = value
+            return out
+
+        prompts = [row.prompt_ids for row in rows]
+        optional: dict[str, Any] = {
+            name: padded([getattr(row, name) for row in rows], fill=1 if name == "tool_mask" else 0)
+            for name in _TRL_NAMES
+            if getattr(rows[0], name) is not None
+        }
+        return cls(
+            prompt_ids=padded(prompts, pad_token_id, left=True),
+            prompt_mask=padded([torch.ones_like(ids) for ids in prompts], left=True),
+            completion_ids=padded([row.completion_ids for row in rows], pad_token_id),
+            completion_mask=padded([row.completion_mask for row in rows]),
+            advantages=torch.stack([row.advantage for row in rows if row.advantage is not None]),
+            samples=[row.sample for row in rows],
+            rows=len(rows),
+            **optional,
+        )
+
+    @classmethod
+    def from_trl(cls, batch: dict[str, Any]) -> Microbatch:
+        """TRL's own batch, as evaluation gets it."""
+        required = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
+        optional: dict[str, Any] = {name: batch.get(theirs) for name, theirs in _TRL_NAMES.items()}
+        return cls(**{name: batch[name] for name in required}, **optional, rows=len(batch["prompt_ids"]))
+
+    def to_trl(self) -> dict[str, Any]:
+        """The batch under TRL's names, for losses that TRL computes."""
+        required = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
+        optional = {theirs: getattr(self, name) for name, theirs in _TRL_NAMES.items()}
+        present = {name: value for name, value in optional.items() if value is not None}
+        return {**{name: getattr(self, name) for name in required}, **present}
 
 
-def unpad(batch: Batch) -> list[Row]:
-    """The rows of a batch, as views of its tensors; scalars of the whole batch are left out.
+def training_rows(batch: dict[str, Any]) -> list[TrainingRow]:
+    """The rows of TRL's batch as views of its tensors, without padding and without advantages.
 
     A completion that is masked altogether keeps its first token, so that no forward pass is empty.
     """
     width = batch["completion_ids"].shape[1]
     prompts = batch["prompt_mask"].sum(dim=1).tolist()
     completions = batch["completion_mask"].sum(dim=1).clamp(min=1).tolist()
+    optional = {name: batch[theirs] for name, theirs in _TRL_NAMES.items() if batch.get(theirs) is not None}
 
-    def cut(key: str, value: Tensor, row: int) -> Tensor:
-        if key.startswith("prompt_"):
-            return value[row, value.shape[1] - prompts[row] :]
-        return value[row, : completions[row]] if value.dim() > 1 and value.shape[1] == width else value[row]
+    def cut(value: Tensor, row: int) -> Tensor:
+        return value[row, : completions[row]] if value.shape[1] == width else value[row]
 
-    tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor) and value.dim() > 0}
-    return [{key: cut(key, value, row) for key, value in tensors.items()} for row in range(len(prompts))]
-
-
-def collate(rows: Sequence[Row], *, pad_token_id: int, multiple: int | None = None) -> Batch:
-    """Rows side by side, padded to the longest prompt and the longest completion among them.
-
-    Args:
-        multiple: both widths are rounded up to a multiple of it.
-    """
-
-    def stack(key: str) -> Tensor:
-        values = [row[key] for row in rows]
-        if values[0].dim() == 0:
-            return torch.stack(values)
-        width = max(len(value) for value in values)
-        if width > 1:  # else: one value for the whole completion
-            width += -width % (multiple or 1)
-        fill = pad_token_id if key.endswith("_ids") else PADDING.get(key, 0)
-        out = values[0].new_full((len(rows), width), fill)
-        for i, value in enumerate(values):
-            if key.startswith("prompt_"):
-                out[i, width - len(value) :] = value
-            else:
-                out[i, : len(value)] = value
-        return out
-
-    return {key: stack(key) for key in rows[0]}
-
-
-def without_loss(row: Row) -> Row:
-    """A row that takes part in the forward pass and adds nothing to the loss: it keeps a process that has run out of
-    rows in step with the others."""
-    return {**row, "completion_mask": torch.zeros_like(row["completion_mask"])}
-
-
-def length(row: Row) -> int:
-    """Tokens of a row, prompt and completion."""
-    return len(row["prompt_ids"]) + len(row["completion_ids"])
-
-
-def to_device(row: Row, device: torch.device) -> Row:
-    return {key: value.to(device) for key, value in row.items()}
+    return [
+        TrainingRow(
+            prompt_ids=batch["prompt_ids"][row, batch["prompt_ids"].shape[1] - prompts[row] :],
+            completion_ids=cut(batch["completion_ids"], row),
+            completion_mask=cut(batch["completion_mask"], row),
+            **{name: cut(value, row) for name, value in optional.items()},  # type: ignore[arg-type]
+        )
+        for row in range(len(prompts))
+    ]

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of completions, from forward passes that hold as little padding as can be.
+"""Log-probabilities and entropies of completions, from forward passes with as little padding as possible.
 
 Two layouts. *Padded*: one sequence per row, prompt and completion side by side, padding on the right only, so that
 causal attention needs no mask. *Packed*: all sequences in one row, where the attention backend keeps them apart by
@@ -16,31 +16,31 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-"""label of a position that is not scored"""
+"""Label of a position that is not scored."""
 ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The inputs of one forward pass, and where in its output the completion tokens are."""
+    """The inputs of one forward pass, and the places of the completion tokens in its output."""
 
     inputs: dict[str, Any]
     index: Tensor
-    """``[N, T]`` position in the flattened output of each completion token's log-probability"""
+    """``[N, T]``: position of each completion token's log-probability in the flattened output."""
     valid: Tensor
-    """``[N, T]`` bool: False where a completion is shorter than ``T``"""
+    """``[N, T]`` bool: False where a completion is shorter than ``T``."""
 
 
 def layout(
     sequences: Sequence[Tensor], completions: Sequence[int], width: int, *, pad_token_id: int, packed: bool = False
 ) -> Layout:
-    """Lay sequences out for one pass.
+    """Lay sequences out for one forward pass.
 
     Args:
-        sequences: token ids ``[L_i]``, prompt and completion side by side.
-        completions: how many of them are the completion, at most ``L_i - 1``.
+        sequences: Token ids ``[L_i]``, prompt and completion side by side.
+        completions: Tokens of each that are the completion, at most ``L_i - 1``.
         width: ``T``, at least the longest completion.
-        packed: the packed layout; the padded one otherwise.
+        packed: Use the packed layout; the padded one otherwise.
     """
     lengths = [len(sequence) for sequence in sequences]
     longest, device = max(lengths), sequences[0].device

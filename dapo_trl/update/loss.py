@@ -1,74 +1,94 @@
-"""The loss of one micro-batch, put together from `algorithm` as the settings ask for it."""
+"""The loss of one microbatch, put together from `algorithm`; and the seam for a loss of your own.
+
+A loss of your own is a class with one method, named in the settings as ``loss_type: my_module:MyLoss``::
+
+    class Reinforce(Loss):
+        def per_token(self, batch, logps, entropies):
+            return -logps * batch.advantages.unsqueeze(1), {}
+
+Its reduction over tokens or completions, exact over microbatches and processes, is `Loss`'s business.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from .. import algorithm
 from ..config import DAPOConfig
 from ..errors import ConfigError
-from .batching import Batch, loss_mask
-
-if TYPE_CHECKING:
-    from ..trainer import DAPOTrainer
+from ..settings import load_object
+from .batching import Microbatch
 
 RATIO_LEVELS = {"token": "token", "sequence_product": "sequence"}
 LOSS_MODES = {"dapo": "token", "grpo": "sequence"}
 TRL_TOKEN_LOSSES = ("dapo", "cispo", "vespo")
-"""losses that TRL divides by the token count we hand over; its others are means over rows"""
+"""Losses that TRL divides by the token count it is given; its others are means over rows."""
 
 
-@dataclass(frozen=True)
-class DAPOLoss:
-    """DAPO's loss and GRPO's: clipped surrogate, KL penalty, and the reduction over tokens or completions."""
+class Loss(ABC):
+    """A loss given token by token, and its reduction to a scalar.
 
-    epsilon_low: float
-    epsilon_high: float
-    beta: float
-    level: str
-    """as in `algorithm.importance_ratio`"""
-    mode: str
-    """as in `algorithm.aggregate_loss`"""
-    corrects_kl: bool
-    """whether the KL estimate is multiplied by the importance ratio (TRL's ``use_bias_correction_kl``)"""
+    Args:
+        args: The settings of the run.
+    """
 
-    @classmethod
-    def of(cls, args: DAPOConfig) -> DAPOLoss:
-        return cls(
-            epsilon_low=args.epsilon,
-            epsilon_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
-            beta=args.beta,
-            level=RATIO_LEVELS[args.importance_sampling_level],
-            mode=LOSS_MODES[args.loss_type],
-            corrects_kl=args.use_bias_correction_kl,
-        )
+    mode: str = "token"
+    """Reduction over the optimizer step: ``"token"`` or ``"sequence"``, as in `algorithm.aggregate_loss`."""
 
-    def __call__(
-        self, batch: Batch, logps: Tensor, entropies: Tensor | None, *, processes: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and what is logged of it per token.
+    def __init__(self, args: DAPOConfig):
+        self.args = args
+
+    @abstractmethod
+    def per_token(self, batch: Microbatch, logps: Tensor, entropies: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of each token, to be minimised.
 
         Args:
-            batch: a micro-batch; with ``step_tokens`` and ``step_rows`` the loss is this micro-batch's part of the
-                optimizer step, without them that of the micro-batch alone.
-            logps, entropies: ``[N, T]`` under the policy being trained.
-            processes: gradients are averaged over this many afterwards, so the loss is multiplied by it.
+            batch: The completions, ``[N, T]``; see `Microbatch` for its fields.
+            logps: ``[N, T]`` log-probabilities under the policy being trained; gradients flow through them.
+            entropies: ``[N, T]`` of the next-token distributions, in nats; None where the model gives none.
+
+        Returns:
+            The loss ``[N, T]``, and metrics by name, ``[N, T]`` or ``[N, 1]`` each, whose means over the optimizer
+            step are logged. Both count only where ``batch.loss_mask`` is 1.
         """
-        mask = loss_mask(batch)
-        old_logps = batch.get("old_per_token_logps")
-        old_logps = logps.detach() if old_logps is None else old_logps  # sampled by the policy as it is: ratio 1
-        ratio = algorithm.importance_ratio(logps, old_logps, mask, level=self.level)
+
+    def __call__(
+        self, batch: Microbatch, logps: Tensor, entropies: Tensor | None, *, processes: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a microbatch as a scalar: its part of the optimizer step, or, without ``batch.step_tokens``
+        (evaluation), that of the microbatch alone.
+
+        Args:
+            processes: Gradients are averaged over this many afterwards, so the loss is multiplied by it.
+        """
+        loss, logged = self.per_token(batch, logps, entropies)
+        normalizer: Any = batch.step_tokens if self.mode == "token" else batch.step_rows
+        if normalizer is not None:
+            normalizer = normalizer / processes
+        return algorithm.aggregate_loss(loss, batch.loss_mask, mode=self.mode, normalizer=normalizer), logged
+
+
+class DAPOLoss(Loss):
+    """DAPO's loss and GRPO's: clipped surrogate (eq. 8, 10) and KL penalty."""
+
+    def __init__(self, args: DAPOConfig):
+        super().__init__(args)
+        self.mode = LOSS_MODES[args.loss_type]
+        self.level = RATIO_LEVELS[args.importance_sampling_level]
+        self.epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
+
+    def per_token(self, batch: Microbatch, logps: Tensor, entropies: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        args = self.args
+        old_logps = logps.detach() if batch.old_logps is None else batch.old_logps  # sampled by the policy as it is
+        ratio = algorithm.importance_ratio(logps, old_logps, batch.loss_mask, level=self.level)
         loss, is_low_clipped, is_high_clipped = algorithm.clipped_surrogate(
-            ratio, batch["advantages"], epsilon_low=self.epsilon_low, epsilon_high=self.epsilon_high
+            ratio, batch.advantages, epsilon_low=args.epsilon, epsilon_high=self.epsilon_high
         )
-        if "importance_sampling_ratio" in batch:  # vLLM samples from slightly other probabilities
-            loss = loss * batch["importance_sampling_ratio"]
+        if batch.sampling_ratio is not None:  # vLLM samples from slightly other probabilities
+            loss = loss * batch.sampling_ratio
         logged = {
             "importance_ratio/deviation": (ratio - 1).abs(),
             "clip_ratio/low_mean": is_low_clipped,
@@ -77,21 +97,42 @@ class DAPOLoss:
         }
         if entropies is not None:
             logged["entropy"] = entropies
-        if self.beta != 0.0:
-            kl = algorithm.kl_estimate(logps, batch["ref_per_token_logps"], ratio=ratio if self.corrects_kl else None)
-            loss = loss + self.beta * kl
+        if args.beta != 0.0:
+            correction = ratio if args.use_bias_correction_kl else None
+            kl = algorithm.kl_estimate(logps, cast(Tensor, batch.ref_logps), ratio=correction)
+            loss = loss + args.beta * kl
             logged["kl"] = kl
-        normalizer = batch.get("step_tokens" if self.mode == "token" else "step_rows")
-        if normalizer is not None:
-            normalizer = normalizer / processes
-        return algorithm.aggregate_loss(loss, mask, mode=self.mode, normalizer=normalizer), logged
+        return loss, logged
+
+
+def make_loss(args: DAPOConfig, *, has_auxiliary_loss: bool) -> Loss | None:
+    """The loss that the settings ask for; None for one that TRL computes, on our microbatches.
+
+    Raises:
+        ConfigError: ``loss_type`` names no loss, or a setting does not go with it.
+    """
+    if ":" in args.loss_type:
+        return _own_loss(args)
+    if uses_trl_loss(args, has_auxiliary_loss=has_auxiliary_loss):
+        return None
+    return DAPOLoss(args)
+
+
+def _own_loss(args: DAPOConfig) -> Loss:
+    loss = load_object(args.loss_type, what="loss_type")
+    if not (isinstance(loss, type) and issubclass(loss, Loss)):
+        raise ConfigError(
+            f"loss_type is {args.loss_type!r}, which is no loss: it must name a class derived from "
+            "dapo_trl.update.loss.Loss."
+        )
+    return loss(args)
 
 
 def uses_trl_loss(args: DAPOConfig, *, has_auxiliary_loss: bool) -> bool:
-    """Whether the settings ask for a loss that is not ours: TRL then computes it, on our micro-batches.
+    """Whether the settings ask for a loss that TRL computes.
 
     Raises:
-        ConfigError: they ask for something of ours at the same time.
+        ConfigError: They ask for something of ours at the same time.
     """
     foreign = (
         args.loss_type not in LOSS_MODES
@@ -109,28 +150,3 @@ def uses_trl_loss(args: DAPOConfig, *, has_auxiliary_loss: bool) -> bool:
             "loss_type 'dapo' or 'grpo' without entropy bonus, delta or off-policy mask."
         )
     return foreign
-
-
-@contextmanager
-def scaled_for_trl(trainer: DAPOTrainer, batch: dict[str, Any]) -> Iterator[None]:
-    """Make TRL's loss of a pass this pass's share of the optimizer step.
-
-    TRL divides its means, and the entropy bonus and auxiliary loss with them, by the number of micro-batches, as if all
-    held the same. Here that number is one over the share: of the step's tokens for losses that are means over tokens,
-    of its completions for those that are means over completions. In evaluation there is nothing to share.
-    """
-    if "step_rows" not in batch:
-        yield
-        return
-    processes, before = trainer.accelerator.num_processes, trainer.current_gradient_accumulation_steps
-    if trainer.args.loss_type in TRL_TOKEN_LOSSES:
-        share = loss_mask(batch).sum() / batch["step_tokens"] * processes
-    else:
-        share = torch.tensor(batch["row_count"] / batch["step_rows"] * processes, device=batch["advantages"].device)
-    # TRL divides token losses by num_items_in_batch / processes * accumulation / steps_per_generation.
-    batch["num_items_in_batch"] = batch["step_tokens"] * trainer.args.steps_per_generation * share
-    trainer.current_gradient_accumulation_steps = 1.0 / share
-    try:
-        yield
-    finally:
-        trainer.current_gradient_accumulation_steps = before

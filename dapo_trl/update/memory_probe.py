@@ -1,33 +1,31 @@
-"""``microbatch_tokens: auto``: the most tokens of a pass that fit into the memory of a GPU, found by a dry run."""
+"""``microbatch_tokens: auto``: the most tokens of a microbatch that fit into a GPU's memory, by a dry run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather
 
 from .logprobs import layout, per_token
 
-if TYPE_CHECKING:
-    from ..trainer import DAPOTrainer
-
 SAFETY = 0.9
-"""share of the memory that is planned for: allocators fragment, and real rows are not all alike"""
+"""Share of the memory that is planned for: allocators fragment, and real rows are not all alike."""
 
 
 def largest_budget(measure: Callable[[int], int | None], *, row: int, most_rows: int, capacity: int) -> int:
-    """The most tokens of a pass whose peak memory stays within ``capacity``.
+    """The most tokens of a microbatch whose peak memory stays within ``capacity``.
 
-    Memory grows with the number of rows, so two small measurements foretell the rest; what they foretell is measured
-    too before it is used, and only ever approached from below.
+    Memory grows with the number of rows, so two small measurements predict the rest; the prediction is measured too
+    before it is used, and only ever approached from below.
 
     Args:
-        measure: peak bytes of a forward and backward pass over so many rows; None when memory ran out.
-        row: tokens of a row, the longest there is.
-        most_rows: there are no more rows than that to put into a pass.
-        capacity: bytes.
+        measure: Peak bytes of forward and backward over so many rows; None when memory ran out.
+        row: Tokens of a row, the longest there is.
+        most_rows: The rows at hand.
+        capacity: Bytes.
 
     Returns:
         Tokens, a multiple of ``row`` and at least one row: if even that does not fit, training itself will say so.
@@ -45,14 +43,23 @@ def largest_budget(measure: Callable[[int], int | None], *, row: int, most_rows:
     return rows * row
 
 
-def measured_budget(trainer: DAPOTrainer, model: Any, *, row: int, most_rows: int) -> int:
-    """`largest_budget` of the GPU that the trainer is on; the same on every process, that of the fullest one."""
-    accelerator, device = trainer.accelerator, trainer.accelerator.device
+def measured_budget(
+    accelerator: Accelerator, model: Any, *, packed: bool, reserve: int, row: int, most_rows: int
+) -> int:
+    """`largest_budget` of the GPU at hand; the same on every process, that of the fullest one.
+
+    Args:
+        model: The wrapped model; its weights are not changed.
+        packed: Rows lie side by side without padding.
+        reserve: Bytes that must stay free.
+        row, most_rows: As in `largest_budget`.
+    """
+    device = accelerator.device
     free, _ = torch.cuda.mem_get_info(device)
-    capacity = int(SAFETY * (free + torch.cuda.memory_reserved(device))) - _optimizer_bytes(trainer)
+    capacity = int(SAFETY * (free + torch.cuda.memory_reserved(device))) - reserve
 
     def measure(rows: int) -> int | None:
-        peak = _peak(trainer, model, rows, row)
+        peak = _peak(accelerator, model, rows, row, packed)
         everyones = gather(torch.tensor([-1 if peak is None else peak], device=device))
         return None if bool((everyones < 0).any()) else int(everyones.max())
 
@@ -61,17 +68,18 @@ def measured_budget(trainer: DAPOTrainer, model: Any, *, row: int, most_rows: in
         return largest_budget(measure, row=row, most_rows=most_rows, capacity=smallest)
 
 
-def _peak(trainer: DAPOTrainer, model: Any, rows: int, row: int) -> int | None:
-    """Peak bytes of a pass over made-up rows."""
-    device = trainer.accelerator.device
-    ids = torch.randint(0, trainer.model.config.get_text_config().vocab_size, (rows, row), device=device)
-    where = layout(list(ids), [row - 1] * rows, row - 1, pad_token_id=0, packed=trainer.passes.packed)
+def _peak(accelerator: Accelerator, model: Any, rows: int, row: int, packed: bool) -> int | None:
+    """Peak bytes of forward and backward over made-up rows."""
+    device = accelerator.device
+    vocabulary = accelerator.unwrap_model(model).config.get_text_config().vocab_size
+    ids = torch.randint(0, vocabulary, (rows, row), device=device)
+    lying = layout(list(ids), [row - 1] * rows, row - 1, pad_token_id=0, packed=packed)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        with trainer.accelerator.autocast():
-            logps, _ = per_token(model, where)
-        trainer.accelerator.backward(logps.mean())
+        with accelerator.autocast():
+            logps, _ = per_token(model, lying)
+        accelerator.backward(logps.mean())
         return torch.cuda.max_memory_allocated(device)
     except torch.OutOfMemoryError:
         return None
@@ -80,8 +88,8 @@ def _peak(trainer: DAPOTrainer, model: Any, rows: int, row: int) -> int | None:
         torch.cuda.empty_cache()
 
 
-def _optimizer_bytes(trainer: DAPOTrainer) -> int:
-    """What an Adam-like optimizer will still allocate at its first step: two numbers per weight."""
-    if trainer.optimizer is not None and trainer.optimizer.state:
+def optimizer_bytes(model: Any, optimizer: Any) -> int:
+    """Bytes that an Adam-like optimizer will still allocate at its first step: two numbers for each trained weight."""
+    if optimizer is not None and optimizer.state:
         return 0
-    return sum(2 * p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
+    return sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)

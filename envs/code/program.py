@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv, Verdict
-from ..rows import one_source, published_split
+from ..rows import BadRows, Source
 from ..sandbox import Limits
 from ..verifiers.code.judge import Grading, RewardKind, judgement_of, outcome_of, sandbox_of
 from ..verifiers.code.run_tests import TestReport
 from .formats import FORMATS, Rows
-from .problems import BadRows, Problem, problems_of_dataset, problems_of_file, read_problems
+from .problems import read_problems
 from .prompts import STYLES
 
 _OUTPUT_BYTES = 8 << 20  # that a program may print for each test, unless limits say otherwise
@@ -121,29 +119,16 @@ class ProgramEnv(TaskEnv):
         self.style = STYLES[answer_style]
         self.grading = Grading(reward, tolerance, _read_limits(limits), sandbox)
         self.judging_seconds = self.grading.limits.total_seconds + 5.0
-        revision = None
-        if hub is not None and dataset is None:
-            split = published_split(split, hub)
-            if rows is None and path is None:
-                dataset, name, revision = hub["dataset"], name or hub.get("name"), hub.get("revision")
         read_row = FORMATS[format] if format else Rows(prompt_column, tests_column, level_column, solution_column)
-        source = one_source(rows=rows, path=path, dataset=dataset)
-        self._read: Callable[[], Sequence[Problem]] | None
-        """Reads the problems again, from the cache if this process has them; None for rows given directly."""
-        if source == "path":
-            self._read = partial(problems_of_file, Path(os.fspath(path)).expanduser(), read_row, bad_rows)  # type: ignore[arg-type]
-        elif source == "dataset":
-            self._read = partial(
-                problems_of_dataset, str(dataset), name, split or "train", revision, read_row, bad_rows
-            )
-        else:
-            self._read = None
-        self._problems: Sequence[Problem]
-        self._problems = self._read() if self._read else read_problems(rows or (), "rows", read_row, bad_rows)
-        self.num_rows = len(self._problems)
+        source = Source.of(rows=rows, path=path, dataset=dataset, name=name, split=split, hub=hub)
+        self._problems = source.read(read_problems, read_row, bad_rows)
         if answer_style == "completion" and not all(problem.unfinished for problem in self._problems):
             raise ValueError("answer_style='completion' needs rows with an unfinished function: format='humaneval'")
         sandbox_of(sandbox).isolation  # noqa: B018  # fails here rather than after the first rollout
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return len(self._problems)
 
     def row(self, index: int) -> dict[str, Any]:
         problem = self._problems[index]
@@ -166,16 +151,6 @@ class ProgramEnv(TaskEnv):
         """Return the row's solution in the form that is asked for, or None if it has none."""
         problem = self._problems[index]
         return None if problem.solution is None else self.style.answer(problem, problem.solution)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out problems that can be read again: a copy in another process reads them there."""
-        return self.__dict__ if self._read is None else {**self.__dict__, "_problems": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._read is not None:
-            self._problems = self._read()
-            self.num_rows = len(self._problems)
 
 
 def _read_limits(limits: Mapping[str, Any] | None) -> Limits:

@@ -2,14 +2,18 @@ r"""How an answer is asked for and how it is found again: one object, so that th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..base import Judgement, Verdict
-from ..verifiers.answer_extraction import after_thinking, answer_line, boxes, hash_line
+from ..verifiers.answer_extraction import answer_line, answer_text, boxes, hash_line, last_number
 
 _QUESTION = "{question}"
-_MOST_OF_AN_ANSWER = 1_000  # characters that are kept of it
+_MAX_ANSWER = 1_000  # characters that are kept of it
+
+
+_STATED = re.compile(r"\b(?:final )?answer is:? +(\S.*?)\.?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class AnswerStyle:
         form: What it asks for, in words, for the cause of a `no_answer`.
         extract: Finds the answer in a text (without thinking), or returns None.
         final: The last line of a response in this style, with `{answer}` where the answer goes.
+        weakness: Why this style is easier to game than others; "" if it is not.
 
     Raises:
         ValueError: The question does not stand in the template exactly once.
@@ -30,6 +35,7 @@ class AnswerStyle:
     form: str
     extract: Callable[[str], str | None]
     final: str = "Answer: {answer}"
+    weakness: str = ""
 
     def __post_init__(self) -> None:
         if self.template.count(_QUESTION) != 1:
@@ -77,7 +83,7 @@ class AnswerStyle:
 
         The judgement has the answer among its details, in one spelling if `compare` knows one.
         """
-        text = after_thinking(completion)
+        text = answer_text(completion)
         if text is None:
             return Judgement.of(Verdict.NO_ANSWER, "the thinking never ends, and no answer counts inside of it")
         answer = self.extract(text)
@@ -87,7 +93,7 @@ class AnswerStyle:
         if judgement.verdict is Verdict.NO_ANSWER:
             return judgement
         given = str(judgement.details.get("answer", " ".join(answer.split())))
-        return replace(judgement, details={**judgement.details, "answer": given[:_MOST_OF_AN_ANSWER]})
+        return replace(judgement, details={**judgement.details, "answer": given[:_MAX_ANSWER]})
 
     @property
     def _around(self) -> tuple[str, str]:
@@ -127,6 +133,13 @@ ANSWER_STYLES: dict[str, AnswerStyle] = {
         hash_line,
         "#### {answer}",
     ),
+    "last_number": AnswerStyle(
+        "{question}\n\nReason step by step, and end with the final answer, a number.",
+        "a number",
+        last_number,
+        "The answer is {answer}.",
+        "the last number of any text is its answer, so a text that lists several is paid for the last",
+    ),
 }
 """The styles of `math/Problem-v0`; "auto" asks for an answer line and accepts a box too."""
 
@@ -137,9 +150,19 @@ def bare_question(prompt: str) -> str:
 
 
 def gold_answer(value: str) -> str:
-    r"""Reduce a worked solution to its answer: what follows "####", else the last box, else all of it."""
-    for extract in (hash_line, boxes):
+    r"""Reduce a worked solution to its answer.
+
+    That is what follows "####", else the last box, else the last answer line, else what "the answer is" says at the
+    end, else all of it.
+    """
+    for extract in (hash_line, boxes, answer_line, _stated_answer):
         if (answer := extract(value)) is not None:
             value = answer
             break
     return " ".join(value.split())
+
+
+def _stated_answer(value: str) -> str | None:
+    last = value.strip().rpartition("\n")[2]
+    stated = _STATED.search(last)
+    return stated and stated[1].strip()

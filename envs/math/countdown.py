@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from ..base import Judgement
-from ..verifiers.answer_extraction import answer_line, boxes
+from ..verifiers.answer_extraction import answer_line, unwrapped
 from .answers import AnswerStyle
 from .expression import ExpressionError, parse_expression
 from .procedural import ProceduralEnv, Split, draws, split_of
@@ -19,15 +19,10 @@ _MAX_NUMBER = 99
 _TARGETS = range(10, 1000)
 
 
-def _expression(text: str) -> str | None:
-    line = answer_line(text)
-    return line and (boxes(line) or line)
-
-
 STYLE = AnswerStyle(
     template='{question} Think step by step, then give it as "Answer: <expression>".',
     form='a line "Answer: <expression>"',
-    extract=_expression,
+    extract=answer_line,
 )
 
 
@@ -132,7 +127,7 @@ class CountdownEnv(ProceduralEnv[Countdown]):
 
 
 def _reaches(answer: str, numbers: tuple[int, ...], target: int) -> Judgement:
-    answer, equals, value = answer.strip(" .`").partition("=")
+    answer, equals, value = unwrapped(answer).partition("=")
     if equals and value.strip(" $") != str(target):
         return Judgement.of(False, f'what comes after "=" is not the target {target}')
     try:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 from ..base import Judgement, TaskEnv
-from ..rows import one_source, published_split
+from ..rows import BadRows, Source
 from ..verifiers.math.judge import judge
 from .answers import ANSWER_STYLES
-from .questions import BadRows, Question, Reading, questions_of_dataset, questions_of_file, questions_of_rows
+from .questions import Reading, read_questions
 
 
 class ProblemEnv(TaskEnv):
@@ -56,8 +55,9 @@ class ProblemEnv(TaskEnv):
       has a dotted path, such as `reward_model.ground_truth`.
     - `level_column=None`: where the difficulty is, for info["level"]; "Level 3" becomes 3.
     - `answer_style="auto"`: how the answer is asked for and found: "answer_line" (`Answer: 34`), "dapo" (the same, in
-      the DAPO paper's words), "boxed" (`\boxed{34}`), "hash" (`#### 34`), or "auto", which asks for an answer line
-      and accepts a box too.
+      the DAPO paper's words), "boxed" (`\boxed{34}`), "hash" (`#### 34`), "auto", which asks for an answer line and
+      accepts a box too, or "last_number", the last number of the text: for models too weak to keep to a form, and
+      easier to game.
     - `deduplicate=False`: keep the first of the rows with the same question; with different gold answers they are
       bad rows.
     - `bad_rows="raise"`: refuse a source with a row that can not be used, or "skip" such rows with a warning.
@@ -94,23 +94,14 @@ class ProblemEnv(TaskEnv):
             raise ValueError(f"answer_style={answer_style!r} must be one of {', '.join(ANSWER_STYLES)}")
         if bad_rows not in get_args(BadRows):
             raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
-        if hub is not None and dataset is None:
-            split = published_split(split, hub)
-            if rows is None and path is None:
-                dataset, name = hub["dataset"], name or hub.get("name")
         how = Reading(prompt_column, answer_column, level_column, deduplicate, bad_rows)
-        source = one_source(rows=rows, path=path, dataset=dataset)
+        source = Source.of(rows=rows, path=path, dataset=dataset, name=name, split=split, hub=hub)
         self.style = ANSWER_STYLES[answer_style]
-        self._read: Callable[[], tuple[Question, ...]] | None
-        """Reads the questions again, from the cache if this process has them; None for rows given directly."""
-        if source == "path":
-            self._read = partial(questions_of_file, Path(os.fspath(path)).expanduser().absolute(), how)  # type: ignore[arg-type]
-        elif source == "dataset":
-            self._read = partial(questions_of_dataset, str(dataset), name, split or "train", how)
-        else:
-            self._read = None
-        self._questions: Sequence[Question] = self._read() if self._read else questions_of_rows(rows or (), how)
-        self.num_rows = len(self._questions)
+        self._questions = source.read(read_questions, how)
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        return len(self._questions)
 
     def row(self, index: int) -> dict[str, Any]:
         question, gold, level = self._questions[index]
@@ -118,7 +109,8 @@ class ProblemEnv(TaskEnv):
         return {"prompt": self.style.prompt(question), "answer": gold, **info}
 
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement:
-        return self.style.judge(completion, row["answer"], judge)
+        question = self.style.question(row["prompt"]) or ""
+        return self.style.judge(completion, row["answer"], partial(judge, question=question))
 
     def solution(self, index: int) -> str:
         """Return the gold answer at `index` in the form that is asked for."""
@@ -127,13 +119,3 @@ class ProblemEnv(TaskEnv):
     def messages(self, index: int, *, system: bool = False) -> list[dict[str, str]]:
         """Return the prompt at `index` as chat messages; see `AnswerStyle.messages`."""
         return self.style.messages(self._questions[index].text, system=system)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out questions that can be read again: a copy in another process reads them there."""
-        return self.__dict__ if self._read is None else {**self.__dict__, "_questions": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._read is not None:
-            self._questions = self._read()
-            self.num_rows = len(self._questions)

@@ -12,13 +12,12 @@ from itertools import count
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
 
 from ..base import Judgement, TaskEnv
-from ..verifiers.answer_extraction import boxes
+from ..verifiers.answer_extraction import unwrapped
 
 Split = Literal["train", "test"]
 
 _TEST_SHARE = 8  # one problem in this many belongs to the test split
-_INTEGER = re.compile(r"[$*\s]*(?P<minus>-?)(?P<digits>\d+|\d{1,3}(?:,\d{3})+)[$*.\s]*")
-_DELIMITERS = re.compile(r"\\[()\[\]]")
+_INTEGER = re.compile(r"\s*(?P<minus>-?)(?P<digits>\d+|\d{1,3}(?:,\d{3})+)\s*")
 
 
 class Problem(Protocol):
@@ -121,7 +120,7 @@ def draws(*key: object) -> Iterator[int]:
 
 def same_integer(answer: str, gold: str) -> Judgement:
     """Whether `answer` is the whole number `gold`; compared as text, because a hostile answer may be endless."""
-    number = _INTEGER.fullmatch(_DELIMITERS.sub("", boxes(answer) or answer).replace("−", "-"))
+    number = _INTEGER.fullmatch(unwrapped(answer).replace("−", "-"))
     if number is None:
         return Judgement.of(False, f"{answer[:80]!r} is not one whole number")
     minus, digits = number["minus"], number["digits"].replace(",", "").lstrip("0")

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from ..rows import column, read_dataset, read_file, text_of, user_text
+from ..rows import BadRows, column, text_of, user_text, warn_of_bad_rows
 from ..verifiers.math.judge import check_gold
 from ..verifiers.math.sympy_pool import SymbolicTimeout
 from .answers import bare_question, gold_answer
 
-BadRows = Literal["raise", "skip"]
-
-_NAMED = 3  # rows named in the warning of those left out
 _LEVEL = re.compile(r"(?:level\s*)?(\d+)", re.IGNORECASE)
 _NO_LEVEL = re.compile(r"(?:level)?[\s?]*", re.IGNORECASE)
 
@@ -66,28 +61,10 @@ class Reading:
         return Question(bare_question(prompt), gold, level)
 
 
-def questions_of_file(path: Path, how: Reading) -> tuple[Question, ...]:
-    """Read a jsonl or parquet file once, and again when it has changed; see `read_file` and `read_questions`."""
-    found = path.stat() if path.is_file() else None
-    state = found and (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return _questions_of_file(path.absolute(), state, how)
-
-
-@lru_cache(maxsize=8)
-def questions_of_dataset(dataset: str, name: str | None, split: str, how: Reading) -> tuple[Question, ...]:
-    """Read a data set on the Hub once; see `read_dataset` and `read_questions`."""
-    return read_questions(read_dataset(dataset, name, split), dataset, how)
-
-
-def questions_of_rows(rows: Iterable[Mapping[str, Any]], how: Reading) -> tuple[Question, ...]:
-    """Read rows that were given directly; see `read_questions`. Environments with equal rows share them."""
-    return _one_of_each(read_questions(rows, "rows", how))
-
-
 def read_questions(rows: Iterable[Mapping[str, Any]], source: str, how: Reading) -> tuple[Question, ...]:
     """Read every row and check every gold answer, so that a bad one stops the run before it starts.
 
-    No more than the questions that are kept is held in memory.
+    No more than the questions that are kept is held in memory, and equal ones are held once.
 
     Args:
         rows: The rows, one after another.
@@ -134,13 +111,8 @@ def read_questions(rows: Iterable[Mapping[str, Any]], source: str, how: Reading)
     questions = tuple(question for place, question in kept.values() if place not in bad)
     if not questions:
         raise ValueError(f"{source}: none of its {number + 1} rows can be used; the first one: {bad[min(bad)]}")
-    if bad:
-        named = "; ".join(bad[place] for place in sorted(bad)[:_NAMED])
-        more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        warnings.warn(
-            f"{source}: {len(bad)} of {number + 1} rows are left out (bad_rows='skip'): {named}{more}", stacklevel=2
-        )
-    return questions
+    warn_of_bad_rows(source, [bad[place] for place in sorted(bad)], number + 1)
+    return _one_of_each(questions)
 
 
 def unverifiable(golds: Iterable[str], *, first_only: bool) -> dict[str, ValueError]:
@@ -187,11 +159,6 @@ def read_level(value: Any) -> int | float | str | None:
         return None
     number = _LEVEL.fullmatch(text)
     return int(number[1]) if number else text
-
-
-@lru_cache(maxsize=8)
-def _questions_of_file(path: Path, state: object, how: Reading) -> tuple[Question, ...]:
-    return read_questions(read_file(path), path.name, how)
 
 
 @lru_cache(maxsize=8)

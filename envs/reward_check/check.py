@@ -1,9 +1,8 @@
-"""`check_reward_env`: what Gymnasium's `check_env` is for interfaces, this is for rewards.
+"""`check_reward_env` does for rewards what Gymnasium's `check_env` does for interfaces.
 
-A reward that can be had without the answer, or that is not paid for it, is found by the policy and not by its author.
-So the environment is asked what an author would not ask: the right answer on many rows, empty and hostile answers,
-lists of all candidates, the answers of other rows, answers copied from the prompt, each of them again in another
-instance, thread and process.
+A policy finds every reward that can be had without the right answer. So the checker tries what an author would not:
+the right answer on many rows, empty and hostile answers, lists of all candidates, answers that only look right, the
+answers of other rows, answers copied from the prompt, each of them again in another instance, thread and process.
 """
 
 from __future__ import annotations
@@ -19,13 +18,15 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
+from ..numeric import is_count
+from ..text import one_line
 from .checks import CHECKS, Check, Scale, run_checks
 from .client import Client, NotMade
 from .episode import Fault
 from .examination import Evidence, Examination, sample_rows
 
 DEFAULT_ROWS = 20
-"""Seconds that judging one answer may take."""
+"""Rows that are looked at by default."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Report:
 
     Attributes:
         env: The name of the environment.
-        checks: A result for each, in the order in which they are best mended.
+        checks: A result for each check, in the order in which an author best mends them.
         strict: Whether advice counts as a failure.
     """
 
@@ -49,9 +50,22 @@ class Report:
         return [check for check in self.checks if check.status in bad]
 
     @property
+    def not_made(self) -> list[Check]:
+        """The checks that could not be made, or were to be left out."""
+        return [check for check in self.checks if check.status == "not checked"]
+
+    @property
     def ok(self) -> bool:
-        """Whether the environment is fit for training."""
+        """Whether no check refuses the environment; `not_made` has those that could not tell."""
         return not self.failures
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one line."""
+        failed, missing = (", ".join(check.name for check in checks) for checks in (self.failures, self.not_made))
+        outcome = f"failed ({failed})" if failed else "no check failed" if missing else "ok"
+        note = f"; {len(self.not_made)} of {len(self.checks)} checks were not made ({missing})" if missing else ""
+        return f"{self.env}: {outcome}{note}"
 
     def __getitem__(self, name: str) -> Check:
         return next(check for check in self.checks if check.name == name)
@@ -100,8 +114,8 @@ def reward_report(
 ) -> Report:
     """Check an environment's reward and report on every check.
 
-    The environment is made and asked in subprocesses, so that an answer on which it hangs costs no more than its time
-    limit. The answer is sent as a `Completion` of one token, so that a penalty on length stays out of the reward.
+    The environment runs in subprocesses, so that an answer on which it hangs costs no more than its time limit.
+    The answer is sent as a `Completion` of one token, so that a penalty on length stays out of the reward.
 
     Args:
         env: An id (also `module:id`), an environment, or a function that makes one. What is not an id is pickled, by
@@ -112,9 +126,9 @@ def reward_report(
         solution: Returns a text that earns the highest reward at a row; by default the environment's own method
             `solution(index)` (see `TaskEnv.solution`).
         reward_range: The lowest and the highest reward; by default those of a `TaskEnv`, else of all answers tried.
-        time_limit: Seconds that judging one answer may take; by default what the environment says of itself
-            (`TaskEnv.judging_seconds`), 5 unless it says otherwise.
-        skip: Names of checks to leave out, for a task in which the rule is meant to be broken.
+        time_limit: Seconds that judging one answer may take; by default those of the environment
+            (`TaskEnv.judging_seconds`, 5 where it sets no other).
+        skip: Names of checks to leave out, for a task that breaks such a rule on purpose.
         strict: Count advice as a failure.
 
     Raises:
@@ -166,8 +180,8 @@ class _Pickled:
             self._bytes = cloudpickle.dumps(env)
         except Exception as error:
             raise ValueError(
-                f"check_reward_env: the environment cannot be pickled ({type(error).__name__}: {error}): give its id, "
-                "or a function that makes it"
+                f"check_reward_env: the environment cannot be pickled ({type(error).__name__}: {one_line(error)}): "
+                "give its id, or a function that makes it"
             ) from error
         finally:
             if module is not None and by_value:
@@ -184,7 +198,7 @@ def _is_importable(module: str) -> bool:
 
 
 def _check_settings(rows: int, time_limit: float | None, skip: Iterable[str]) -> None:
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+    if not is_count(rows):
         raise ValueError(f"check_reward_env: rows={rows!r} must be an integer of at least 1")
     if time_limit is not None and not time_limit > 0:
         raise ValueError(f"check_reward_env: time_limit={time_limit!r} must be above 0 (seconds)")

@@ -1,19 +1,23 @@
-"""What each check makes of the evidence: pure functions, each with at most one message."""
+"""The checks: pure functions of the evidence, each with at most one message."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .episode import Fault, ProbeResult, brief
+from ..text import brief
+from .episode import Fault, ProbeResult
 from .examination import Evidence, Trial
+from .probe_answers import MAX_NUMBERS, MAX_WORDS, encodings, same
 
 Status = Literal["ok", "failed", "advice", "not checked"]
 _TOLERANCE = 1e-6
 _LUCK = 0.1  # share of rows on which the solution of another row may be right
-_NOTEWORTHY, _MOST_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
+_NOTEWORTHY, _MAX_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
+_SIGNIFICANT = 0.05  # chance below which no accident is assumed
 _FLAT = "all rewards seen are the same"
 _TELLING = 20  # characters of a solution that nothing else contains by chance
 
@@ -23,9 +27,9 @@ class Check:
     """The result of one check.
 
     Attributes:
-        name: Which one.
+        name: Its key in `CHECKS`.
         status: "failed" refuses the environment; "advice" does not.
-        message: What is wrong and how to mend it, or why it was not checked; "" if all is well.
+        message: The fault and how to mend it, or why it was not checked; empty where the check passes.
     """
 
     name: str
@@ -35,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Scale:
-    """The lowest and the highest reward: as the environment says, else as seen."""
+    """The lowest and the highest reward: those that the environment names, else those that were seen."""
 
     low: float
     high: float
@@ -120,6 +124,7 @@ def solution(evidence: Evidence, scale: Scale) -> Finding:
 
 
 def worthless(evidence: Evidence, scale: Scale) -> Finding:
+    """Texts that are right nowhere must earn nothing, nor may a text in the environment's code be right everywhere."""
     tried = evidence.of("worthless", "oversized", "program")
     if not tried:
         return _nothing(evidence)
@@ -130,12 +135,35 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
             "not checked",
             "no solution is known, so the highest reward is not either: pass solution= or reward_range=",
         )
-    return _paid(tried, scale, "read the answer alone and compare it as a whole, so that no such text is right")
+    found = _paid(tried, scale, "read the answer alone and compare it as a whole, so that no such text is right")
+    return found if found is not OK else _password(evidence, scale)
 
 
 def hedging(evidence: Evidence, scale: Scale) -> Finding:
     tried = evidence.of("hedge")
-    return _paid(tried, scale, "accept one answer, and none that names several") if tried else _nothing(evidence)
+    if not tried:
+        return _nothing(evidence)
+    in_a_row = evidence.of("one after another")  # the last of them alone may earn a part of the reward
+    some = [*tried, *(trial for trial in in_a_row if trial.outcome and scale.full(trial.outcome))]
+    return _paid(some, scale, "accept one answer, and none that names several")
+
+
+def near_misses(evidence: Evidence, scale: Scale) -> Finding:
+    """An answer that only looks like the right one must not earn the full reward on most rows."""
+    tried = evidence.of("near miss")
+    if not tried or scale.flat:
+        if not evidence.golds:
+            return "not checked", "no solution is known"
+        return ("not checked", _FLAT) if tried else OK  # no answer has anything that could be changed
+    for name in dict.fromkeys(trial.name for trial in tried):
+        those = [trial for trial in tried if trial.name == name]
+        right = [trial for trial in those if trial.outcome and scale.full(trial.outcome)]
+        if len(right) > len(those) / 2 and len(right) >= min(2, len(evidence.golds)):
+            return "failed", (
+                f"{name}, {brief(right[0].text)}, earns the full {scale.high:g} at row {right[0].index}"
+                f"{_count(right, those)}: compare the answer as a whole, as a number or as text, with the right one"
+            )
+    return OK
 
 
 def other_rows(evidence: Evidence, scale: Scale) -> Finding:
@@ -163,11 +191,14 @@ def copying(evidence: Evidence, scale: Scale) -> Finding:
     if not wins:
         return OK
     name, won = wins.most_common(1)[0]
-    share = won / len(evidence.prompts)
+    count = len(evidence.prompts)
+    share = won / count
     golds = Counter(" ".join(gold.split()) for gold in evidence.golds.values())
-    constant = golds.most_common(1)[0][1] / len(evidence.prompts) if golds else 0.0
-    said = f"{name} is right in {won} of {len(evidence.prompts)} rows"
-    if share > max(_MOST_GUESSED, min(0.95, constant + 0.3)):
+    constant = max(golds.values(), default=1) / count
+    if _by_chance(won, count, constant) * 2 * (MAX_NUMBERS + MAX_WORDS) > _SIGNIFICANT:
+        return OK  # of so many places in the prompt one is right as often without holding the answer
+    said = f"{name} is right in {won} of {count} rows"
+    if share > max(_MAX_GUESSED, min(0.95, constant + 0.3)):
         return "failed", f"{said}: take the answer out of the prompt"
     if share > max(_NOTEWORTHY, constant):
         return "advice", f"{said}: a model can earn as much by copying"
@@ -180,14 +211,14 @@ def leak(evidence: Evidence, _: Scale) -> Finding:
         return "not checked", "no solution is known"
     places: dict[str, list[int]] = {}
     for index, text in evidence.solutions.items():
-        prompt, telling = evidence.prompts[index], evidence.form.before.strip() or len(text) >= _TELLING
+        prompt, gold, telling = evidence.prompts[index], evidence.golds[index], _is_telling(evidence, text)
         for place, value in _leaves(prompt.info):
-            if value == evidence.golds[index] or (telling and text in value):
+            if value in encodings(gold) or (telling and (text in value or value in encodings(text))):
                 places.setdefault(f"info{place} of reset()", []).append(index)
-        if telling and text in prompt.text:
+        if telling and text in prompt.text and not _names_others(evidence, index):
             places.setdefault("the prompt", []).append(index)
     place, found = max(places.items(), key=lambda item: len(item[1]), default=("", []))
-    if len(found) > max(1, _MOST_GUESSED * len(evidence.solutions)):
+    if len(found) > max(1, _MAX_GUESSED * len(evidence.solutions)):
         return "failed", f"{place} holds the solution{_count(found, evidence.solutions)}: take it out"
     return OK
 
@@ -261,6 +292,7 @@ CHECKS: dict[str, Callable[[Evidence, Scale], Finding]] = {
     "solution": solution,
     "worthless": worthless,
     "hedging": hedging,
+    "near-misses": near_misses,
     "other-rows": other_rows,
     "copying": copying,
     "leak": leak,
@@ -297,6 +329,38 @@ def _paid(tried: Sequence[Trial], scale: Scale, fix: str) -> Finding:
         f"{trial.name}, {brief(trial.text)}, earns {trial.outcome.reward:g} at row {trial.index}, where the lowest "
         f"reward is {scale.low:g}{_count(bad, tried)}: {fix}"
     )
+
+
+def _password(evidence: Evidence, scale: Scale) -> Finding:
+    """Report a text in the environment's own code that earns the full reward at rows with different answers."""
+    trials: dict[str, list[Trial]] = {}
+    for trial in evidence.of("constant"):
+        trials.setdefault(trial.text, []).append(trial)
+    for text, tried in trials.items():
+        golds = {evidence.golds[trial.index] for trial in tried}
+        if len(golds) > 1 and all(trial.outcome and scale.full(trial.outcome) for trial in tried):
+            return "failed", (
+                f"{tried[0].name}, {brief(text)}, earns the full {scale.high:g} at rows with different answers: pay "
+                "for the right answer alone"
+            )
+    return OK
+
+
+def _by_chance(won: int, count: int, share: float) -> float:
+    """Return the probability of `won` or more of `count` when each is won with probability `share`."""
+    return sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(won, count + 1))
+
+
+def _is_telling(evidence: Evidence, solution: str) -> bool:
+    """Whether a solution is long enough, or has a form of its own, so that no text contains it by chance."""
+    return bool(evidence.form.before.strip()) or len(solution) >= _TELLING
+
+
+def _names_others(evidence: Evidence, index: int) -> bool:
+    """Whether the prompt of a row also holds the solutions of others, as one does that names the possible answers."""
+    gold, prompt = evidence.golds[index], evidence.prompts[index].text
+    others = {evidence.solutions[row] for row, other in evidence.golds.items() if not same(other, gold)}
+    return sum(other in prompt for other in others) > len(others) / 2
 
 
 def _count(some: Sized, of: Sized) -> str:

@@ -1,4 +1,4 @@
-"""The checker's end of the subprocess: requests with a time limit, and what became of them."""
+"""The checker's end of the subprocess: requests with a time limit, and how each of them ended."""
 
 from __future__ import annotations
 

@@ -1,28 +1,42 @@
-"""Everything that the checker asks an environment, and what came back. Judging it is left to `checks`."""
+"""Everything that the checker asks an environment, and the evidence that comes back; `checks` judges it."""
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..base import ENDLESS_INDICES
+from ..text import brief
 from . import probe_answers as answers
 from .client import Client, Died, Hung, NotMade
-from .episode import Fault, ProbeResult, Prompt, Raised, brief
+from .episode import Fault, ProbeResult, Prompt, Raised
 from .probe_answers import Form, common_start
 from .worker import Description
 
 Kind = Literal[
-    "solution", "worthless", "oversized", "program", "hedge", "other row", "strategy", "thinking", "unclosed"
+    "solution",
+    "worthless",
+    "constant",
+    "oversized",
+    "program",
+    "hedge",
+    "one after another",
+    "near miss",
+    "other row",
+    "strategy",
+    "thinking",
+    "unclosed",
 ]
 FEW_ROWS = 4
 """Rows on which answers of the rarer kinds are tried."""
 _PATIENCE = 6.0  # an answer is given up after as many time limits
-_MOST_LOST = 3  # answers that take too long or end the process before the examination stops
+_MAX_LOST = 3  # answers that take too long or end the process before the examination stops
+_SOAK_ANSWERS, _SOAK_SECONDS = 5_000, 2.0  # wrong answers given in a row, and for how long at most
 _THOUGHT = "<think>\nLet me see. Could it be something else? No.\n</think>\n\n"
 
 
@@ -50,29 +64,29 @@ class Repeat:
     where: str
     first: ProbeResult
     second: ProbeResult | str
-    """The outcome, or what went wrong."""
+    """The outcome, or the fault that prevented one."""
 
 
 @dataclass
 class Evidence:
-    """What an environment showed and said.
+    """What an environment showed and returned.
 
     Attributes:
-        description: What it says of itself.
+        description: Its own description.
         rows: The indices examined.
         prompts: What `reset` returned for each of them.
-        solutions: A text that is said to be right, for the rows that have one.
+        solutions: A right answer, for the rows that have one.
         golds: The answers within the solutions.
-        form: What stands around the answer in a solution.
+        form: The text around the answer in a solution.
         trials: Answers and their outcomes.
         repeats: Answers judged again.
         unstable: Rows or seeds that showed another prompt when asked again, in words.
-        faults: What it returned that is not what it should be, most serious first.
+        faults: Returned values that break the contract.
         raised: Exceptions of its own, and answers that ended its process.
         slow: Answers that took longer than the limit, or for ever.
-        infos: What is wrong with its info.
-        executed: The program text that was run, if any was.
-        spec: Its spec as JSON, None if it has none, or why that cannot be written.
+        infos: Contradictions in what it returned, and changes of a global random generator.
+        executed: Name of the program text that was run, if any was.
+        spec: Its spec as JSON, None if it has none, or the reason why it cannot be written.
         stopped: Why the examination ended early.
     """
 
@@ -99,7 +113,7 @@ class Evidence:
 
 
 def sample_rows(count: int | None, most: int, seed: int) -> list[int]:
-    """Return the indices to look at: all rows if they are few, else the first, the last and some between."""
+    """Return the indices to look at: all rows where they are few, else the first, the last and some between."""
     if count is not None and count <= most:
         return list(range(count))
     ends = {0} if count is None or most < 2 else {0, count - 1}
@@ -135,7 +149,9 @@ class Examination:
             self._solutions(solution)
             self._right_and_wrong()
             self._programs()
+            self._constants()
             self._hedges()
+            self._near_misses()
             self._from_the_prompt()
             self._oversized()
             self._thinking()
@@ -209,12 +225,32 @@ class Examination:
             gold = found.golds.get(index)
             others = [text for row, text in found.golds.items() if gold is None or not answers.same(text, gold)]
             distinct = [text for i, text in enumerate(others) if not any(answers.same(text, o) for o in others[:i])]
-            for name, text in answers.hedges(gold, distinct):
-                self._try(index, "hedge", name, found.form.wrap(text))
+            for name, text in answers.hedges(gold, distinct, found.form):
+                self._try(index, "one after another" if name == answers.IN_A_ROW else "hedge", name, text)
             for row, text in found.solutions.items():
                 if gold is not None and not answers.same(found.golds[row], gold) and row > index:
                     self._try(index, "other row", f"the solution of row {row}", text)
                     break
+
+    def _constants(self) -> None:
+        """Answer with the texts in the environment's own code where they are wrong; one of them may be a password."""
+        found = self.found
+        right = max((t.outcome.reward for t in found.of("solution") if t.outcome), default=math.nan)
+        for text in self._ask("its code", "constants") or ():
+            rows = [index for index, gold in found.golds.items() if not answers.same(text, gold)][:FEW_ROWS]
+            for name, wrapped in self._forms("a text from its own code", text):
+                for index in rows:
+                    outcome = self._try(index, "constant", name, wrapped)
+                    if outcome is None or not outcome.reward >= right:
+                        break  # a password is one at every row
+
+    def _near_misses(self) -> None:
+        golds = self.found.golds
+        ordered = any(list(gold) != sorted(gold) for gold in golds.values())
+        for index, gold in golds.items():
+            other = next((text for text in golds.values() if not answers.same(text, gold)), None)
+            for name, text in answers.near_misses(gold, other=other, ordered=ordered):
+                self._try(index, "near miss", name, self.found.form.wrap(text))
 
     def _from_the_prompt(self) -> None:
         prompts = {index: prompt.text for index, prompt in self.found.prompts.items()}
@@ -244,6 +280,9 @@ class Examination:
             self._repeat(trial, "in a second instance", self.main, "answer", *one, "second")
             self._repeat(trial, "in another process", self.other, "answer", *one)
             self._repeat(trial, "in another thread", self.main, "answer_in_thread", *one)
+        judged = self._ask("many answers in a row", "soak", list(found.prompts), _SOAK_ANSWERS, _SOAK_SECONDS)
+        for trial in (*known, *found.of("worthless")[:FEW_ROWS]) if judged else ():
+            self._repeat(trial, f"after {judged:,} other answers", self.main, "answer", trial.index, trial.text)
         try:
             found.spec = self.main.ask("to_json")
         except (Fault, NotMade) as reason:
@@ -267,12 +306,16 @@ class Examination:
         self.found.repeats.append(Repeat(trial.index, trial.text, where, trial.outcome, second))
 
     def _try_in_form(self, index: int, kind: Kind, name: str, text: str) -> None:
-        """Try a text as it is, and as the answer in the form that the task asks for."""
-        self._try(index, kind, name, text)
-        if self.found.form != Form():
-            self._try(index, kind, f"{name} in the form that is asked for", self.found.form.wrap(text))
+        for form_name, wrapped in self._forms(name, text):
+            self._try(index, kind, form_name, wrapped)
 
-    def _try(self, index: int, kind: Kind, name: str, text: str) -> None:
+    def _forms(self, name: str, text: str) -> Iterator[tuple[str, str]]:
+        """Yield a text as it is, and as the answer in the form that the task asks for."""
+        yield name, text
+        if self.found.form != Form():
+            yield f"{name} in the form that is asked for", self.found.form.wrap(text)
+
+    def _try(self, index: int, kind: Kind, name: str, text: str) -> ProbeResult | None:
         what = f"row {index}, {name}"
         outcome: ProbeResult | None = self._ask(what, "answer", index, text)
         if outcome is not None and outcome.seconds > self.time_limit:  # the first judgement may load a library
@@ -283,9 +326,10 @@ class Examination:
         if outcome is not None:
             self.found.infos += outcome.faults
         self.found.trials.append(Trial(index, kind, name, text, outcome))
+        return outcome
 
     def _ask(self, what: str, method: str, *arguments: Any, client: Client | None = None) -> Any:
-        """Return what the environment says, or None and note why there is nothing."""
+        """Return the result of a request, or None after noting why there is none."""
         found = self.found
         try:
             return (client or self.main).ask(method, *arguments, limit=_PATIENCE * self.time_limit)
@@ -304,8 +348,8 @@ class Examination:
     def _give_up(self) -> None:
         """Stop at the third answer that costs much time."""
         self._lost += 1
-        if self._lost == _MOST_LOST:
-            raise Stopped(f"{_MOST_LOST} answers took too long or ended the process")
+        if self._lost == _MAX_LOST:
+            raise Stopped(f"{_MAX_LOST} answers took too long or ended the process")
 
 
 def _difference(one: str, other: str) -> str:

@@ -1,7 +1,9 @@
-"""The texts that the checker answers with. Nothing here touches an environment."""
+"""The texts that the checker answers with; nothing here touches an environment."""
 
 from __future__ import annotations
 
+import base64
+import codecs
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +12,10 @@ from itertools import takewhile
 
 LONG = 100_000
 """Characters of the longest answers."""
+MAX_NUMBERS, MAX_WORDS = 12, 60
+"""Numbers and words of a prompt, from its start and from its end, that are tried as the answer."""
+IN_A_ROW = "every answer given one after another"
+"""Name of a list of answers of which an environment may read the first or the last."""
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _WORD = re.compile(r"[^\s\"'`<>()\[\]{}.,;:!?]+")
 _MARKED = re.compile(r"(?:answer|solution|result|gold|hint)\W{0,4}(?:is|=|:)?\W{0,4}([^\s.,;\"'<>()]+)", re.IGNORECASE)
@@ -20,12 +26,17 @@ _FORMS = (
     re.compile(r"(?P<before>.*####[ \t]*)(?P<gold>[^\n]+?)(?P<after>)\s*", re.DOTALL),
     re.compile(r"(?P<before>.*\b[Aa]nswer:[ \t]*)(?P<gold>[^\n]+?)(?P<after>)\s*", re.DOTALL),
 )
+_INTEGER = re.compile(r"(-?)(\d+)")
+_DECIMAL = re.compile(r"-?\d+\.\d*[1-9]\d*")
+_INTEGERS = re.compile(r"-?\d+([\s,;]+-?\d+)+")
+_WORDS = re.compile(r"[^\W\d_]+(\s+[^\W\d_]+)+")
+_LONG_ANSWER = 12  # characters of an answer of which one half cannot be right
 _MARKERS = ("<answer>", "```", "\\boxed{", "####", "answer:")
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form that a task asks for: what stands before and after the answer itself."""
+    """The form that a task asks for: the text before and after the answer itself."""
 
     before: str = ""
     after: str = ""
@@ -81,6 +92,8 @@ def worthless(seed: int) -> dict[str, str]:
         "infinity": "inf",
         "a null byte": "\x00",
         "a refusal": "I am sorry, I cannot help with this.",
+        "a pattern that matches any text": ".*",
+        "a wildcard": "*",
     }
 
 
@@ -121,30 +134,65 @@ def program(path: str) -> dict[str, str]:
     }
 
 
-def hedges(gold: str | None, others: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (name, answer) that name many candidates instead of choosing one.
+def hedges(gold: str | None, others: Sequence[str], form: Form) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of answers that name many candidates instead of choosing one.
 
     Args:
-        gold: The right answer; it stands neither first nor last.
+        gold: The right answer, if it is known.
         others: Different answers, such as those of other rows.
+        form: The form in which an answer is given.
     """
-    if gold is not None and len(others) >= 2:
+    if gold is not None and others:
         middle = len(others) // 2
-        every = [*others[:middle], gold, *others[middle:]]
-        yield "every answer joined by 'or'", " or ".join(every)
-        yield "every answer joined by commas", ", ".join(every)
-    elif gold is not None and others:
-        yield "both answers joined by 'or'", f"{gold} or {others[0]}"
-        yield "both answers joined by 'or', the other way round", f"{others[0]} or {gold}"
-    yield "1 or 2 or 3 ...", " or ".join(map(str, range(1, 31)))
-    yield "all numbers from 0 to 999", ", ".join(map(str, range(1000)))
+        every = [*others[:middle], gold, *others[middle:]] if middle else [others[0], gold, others[0]]
+        yield "every answer joined by 'or'", form.wrap(" or ".join(every))
+        yield "every answer joined by commas", form.wrap(", ".join(every))
+        yield IN_A_ROW, "\n".join(map(form.wrap, every))
+    yield "1 or 2 or 3 ...", form.wrap(" or ".join(map(str, range(1, 31))))
+    yield "all numbers from 0 to 999", form.wrap(", ".join(map(str, range(1000))))
+
+
+def near_misses(gold: str, *, other: str | None, ordered: bool) -> Iterator[tuple[str, str]]:
+    """Yield (name, answer) that look like the right answer and are wrong, whatever is asked.
+
+    Args:
+        gold: The right answer.
+        other: A different one, if there is any.
+        ordered: Whether the order of its characters matters; in "ACD", all choices that apply, it does not.
+    """
+    number = _INTEGER.fullmatch(gold)
+    if number:
+        sign, digits = number.groups()
+        if digits.strip("0"):
+            yield "the answer with the other sign", digits if sign else f"-{digits}"
+        yield "the answer with digits behind it", f"{gold}987"
+        yield "the answer with digits before it", f"{sign}98{digits}"
+        if len(digits) > 1:
+            yield "the first digits of the answer", gold[:-1]
+        if ordered and digits != digits[::-1]:
+            yield "the answer with its digits in another order", f"{sign}{digits[::-1]}"
+    elif gold.isalpha() and len(gold) > 2:
+        yield "a part of the answer", gold[1:-1]
+        if ordered and gold.casefold() != gold[::-1].casefold():
+            yield "the answer with its letters in another order", gold[::-1]
+    elif _DECIMAL.fullmatch(gold):
+        yield "the answer with the other sign", gold[1:] if gold.startswith("-") else f"-{gold}"
+        yield "the answer without its point", gold.replace(".", "7")
+    elif _INTEGERS.fullmatch(gold) or _WORDS.fullmatch(gold):
+        first, separator, rest = re.split(r"([\s,;]+)", gold, maxsplit=1)
+        junk = re.sub(r"[^\W\d_]+", "qx", re.sub(r"\d+", "987", rest))
+        yield "the answer with another end", f"{first}{separator}{junk}"
+    elif len(gold) >= _LONG_ANSWER:
+        yield "the first half of the answer", gold[: len(gold) // 2]
+    if other is not None and "\n" not in gold:  # two programs joined by "or" may be a program, and a right one
+        yield "the answer with another one behind it", f"{gold} or {other}"
 
 
 Strategy = Callable[[str], str | None]
 
 
 def strategies(prompts: Mapping[int, str], golds: Mapping[int, str]) -> dict[str, Strategy]:
-    """Return ways to answer from the prompt alone, by name, and what `golds` show to be the best of their kind.
+    """Return ways to answer from the prompt alone, by name; of each kind the one that `golds` show to be the best.
 
     Args:
         prompts: The prompt of each row.
@@ -157,9 +205,9 @@ def strategies(prompts: Mapping[int, str], golds: Mapping[int, str]) -> dict[str
         "the last number of the prompt": _picker(_NUMBER, -1),
         "what follows 'answer' in the prompt": lambda prompt: next(iter(_MARKED.findall(prompt)), None),
     }
-    for what, pattern, most in (("number", _NUMBER, 12), ("word", _WORD, 60)):
-        places = [*range(most), *range(-most, 0)]
-        if golds and places:
+    for what, pattern, count in (("number", _NUMBER, MAX_NUMBERS), ("word", _WORD, MAX_WORDS)):
+        places = [*range(count), *range(-count, 0)]
+        if golds:
             hits = {place: _hits(_picker(pattern, place), prompts, golds) for place in places}
             best = max(places, key=lambda place: hits[place])
             if hits[best]:
@@ -178,6 +226,14 @@ def _picker(pattern: re.Pattern[str], place: int) -> Strategy:
 
 def _hits(strategy: Strategy, prompts: Mapping[int, str], golds: Mapping[int, str]) -> int:
     return sum(same(strategy(prompts[index]) or "", gold) for index, gold in golds.items())
+
+
+def encodings(text: str) -> set[str]:
+    """Return a text as it is and in the usual disguises: backwards, rot13, hexadecimal, base32 and base64."""
+    data = text.encode()
+    disguised = {base64.b64encode(data), base64.urlsafe_b64encode(data), base64.b32encode(data)}
+    coded = {code.decode() for code in disguised}
+    return {text, text[::-1], codecs.encode(text, "rot13"), data.hex(), *coded, *(code.rstrip("=") for code in coded)}
 
 
 def same(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""The checker's subprocess: makes the environment and runs what the checker asks for, one request at a time.
+"""The checker's subprocess: makes the environment and serves the checker's requests, one at a time.
 
 An environment that hangs, leaks or ends its process takes this one along and not the checker's.
 """
@@ -10,33 +10,40 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from ..base import TaskEnv
-from .episode import Fault, ProbeResult, Prompt, Raised, answer, present
+from ..base import Completion, TaskEnv
+from ..numeric import is_count
+from ..text import brief, one_line, place_of
+from .episode import MAX_STEPS, Fault, ProbeResult, Prompt, Raised, answer, present
 
+MAX_CONSTANTS, MAX_CONSTANT_LENGTH = 40, 60
+"""Texts in an environment's own code that are tried as answers, and their characters."""
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @dataclass(frozen=True)
 class Description:
-    """What an environment says of itself.
+    """An environment's own description.
 
     Attributes:
         name: Its id, or its class.
         num_rows: None for an endless one.
-        reward_range: The lowest and the highest reward, None if it does not say.
+        reward_range: The lowest and the highest reward, None where it names none.
         many_turns: Whether an episode may have several actions.
-        judging_seconds: Seconds within which it says that any action is judged.
+        judging_seconds: Seconds within which it judges any action, as it states.
     """
 
     name: str
@@ -47,7 +54,7 @@ class Description:
 
 
 class Worker:
-    """What can be asked of the environment; each method is one kind of request."""
+    """The environment and the requests that it takes; each method is one kind of request."""
 
     def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
         self._make = make
@@ -56,14 +63,14 @@ class Worker:
         self._thread: ThreadPoolExecutor | None = None
 
     def describe(self) -> Description:
-        """Return what the environment says of itself."""
+        """Return the environment's own description."""
         task = self._env.unwrapped
         name = self._env.spec.id if self._env.spec is not None else type(task).__name__
         count = getattr(task, "num_rows", None)
         if isinstance(task, TaskEnv) and not hasattr(task, "num_rows"):
             raise Fault("it has no num_rows: set it to the number of rows, or None if it is endless")
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise Fault(f"num_rows is {count!r}: it must be an integer of at least 1, or None if it is endless")
+        if count is not None and not is_count(count):
+            raise Fault(f"num_rows is {brief(count)}: it must be an integer of at least 1, or None if it is endless")
         bounds = (task.wrong_reward, task.correct_reward) if isinstance(task, TaskEnv) else None
         many_turns = getattr(task, "max_turns", 1) > 1
         return Description(name, count, bounds, many_turns, getattr(task, "judging_seconds", TaskEnv.judging_seconds))
@@ -74,14 +81,14 @@ class Worker:
         return Prompt(prompt.text, _plain(prompt.info), prompt.faults)
 
     def solution(self, index: int) -> str | None:
-        """Return the text that the environment says is right at a row."""
+        """Return the right answer to a row as the environment states it; None if it states none."""
         known = getattr(self._env.unwrapped, "solution", None)
         if known is None:
             return None
         try:
             text = known(index)
         except Exception as error:
-            raise Raised(f"solution({index}) raised {type(error).__name__}: {error}") from error
+            raise Raised(f"solution({index}) raised {type(error).__name__}: {one_line(error)}") from error
         if text is not None and not isinstance(text, str):
             raise Fault(f"solution({index}) returned {type(text).__name__}: return a str, or None if none is known")
         return text
@@ -91,6 +98,26 @@ class Worker:
         env = self._instance(other)
         present(env, index=index)
         return answer(env, text)[0]
+
+    def soak(self, rows: Sequence[int], count: int, seconds: float) -> int:
+        """Give a wrong answer up to `count` times in a row, for some seconds at most, and return how often."""
+        end = time.perf_counter() + seconds
+        for done in range(count):
+            if time.perf_counter() > end:
+                return done
+            try:
+                self._env.reset(options={"index": rows[done % len(rows)]})
+                for _ in range(MAX_STEPS):
+                    _, _, terminated, truncated, _ = self._env.step(Completion("pneumonoultramicroscopic", n_tokens=1))
+                    if terminated or truncated:
+                        break
+            except Exception as error:
+                raise Raised(f"{type(error).__name__}: {one_line(error)} ({place_of(error)})") from error
+        return count
+
+    def constants(self) -> list[str]:
+        """Return the short texts in the code that judges: of `verify`, `reply` and `step`, and what these call."""
+        return list(islice(dict.fromkeys(_texts_of_code(self._env.unwrapped)), MAX_CONSTANTS))
 
     def answer_in_thread(self, index: int, text: str) -> ProbeResult:
         """Return the outcome of an answer judged in another thread, which keeps an instance of its own."""
@@ -147,9 +174,38 @@ def _plain(value: Any) -> Any:
     """Return a value as containers and text, which any process can read back."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return str(value)
+
+
+def _texts_of_code(task: gymnasium.Env) -> Iterator[str]:
+    """Yield the texts that the judging methods of an environment have as constants, or name.
+
+    Followed are the attributes of the environment and the functions of the modules of its own classes.
+    """
+    classes = [one for one in type(task).__mro__ if not one.__module__.startswith(("gymnasium.", TaskEnv.__module__))]
+    attributes = {name: value for one in reversed(classes) for name, value in vars(one).items()} | vars(task)
+    modules = {one.__module__ for one in classes}
+    todo, seen = [attributes.get(name) for name in ("verify", "reply", "step")], set[Any]()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        if isinstance(value, str) and 0 < len(value.strip()) <= MAX_CONSTANT_LENGTH:
+            yield value.strip()
+        elif isinstance(value, (tuple, list, set, frozenset)):
+            todo += [item for item in value if isinstance(item, str)]
+        elif isinstance(value, CodeType):
+            todo += [
+                constant for constant in value.co_consts if isinstance(constant, (str, tuple, frozenset, CodeType))
+            ]
+        elif isinstance(value, FunctionType) and value.__module__ in modules and value not in seen:
+            seen.add(value)
+            names = {**value.__globals__, **attributes}
+            todo += [value.__code__, *(names.get(name) for name in value.__code__.co_names)]
 
 
 def _vandalise(value: Any) -> None:
@@ -189,5 +245,5 @@ def serve(handle: int) -> None:
             except Fault as fault:
                 reply = ("fault", str(fault))
             except Exception as error:
-                reply = ("error", f"{type(error).__name__}: {' '.join(str(error).split())}")
+                reply = ("error", f"{type(error).__name__}: {one_line(error)}")
             connection.send_bytes(cloudpickle.dumps(reply))

@@ -1,4 +1,11 @@
-"""Gymnasium wrappers: three shape the reward, and one keeps what was rewarded."""
+"""Gymnasium wrappers: three shape the reward, and one records it.
+
+shaping.py     RewardShaping, which adds a component to the reward; write your own on it
+overlong.py    OverlongPenalty, by the length in tokens, with both published formulas
+formats.py     FormatReward, for the form that was asked for
+repetition.py  RepetitionPenalty, for n-grams of words that occur more than once
+recording.py   RecordVerdicts, a file of every episode with its reward
+"""
 
 from .formats import FormatReward
 from .overlong import OverlongPenalty, OverlongShape, overlong_penalty

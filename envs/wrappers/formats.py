@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 
 from ..math.answers import ANSWER_STYLES
-from ..verifiers.answer_extraction import after_thinking
+from ..verifiers.answer_extraction import answer_text
 from .shaping import RewardShaping
 
 Check = Callable[[str], float]
@@ -33,8 +33,10 @@ def follows(text: str, template: str) -> bool:
     """Whether `text` has the form of `template`, such as "<think>...</think><answer>...</answer>".
 
     "..." stands for any text that is not blank. Everything else must occur as often as in the template and in the
-    same order, so that a tag too many is not the form; blanks around it do not count.
+    same order, so that a tag too many is not the form; blanks around it do not count. The `<think>` that ended the
+    prompt of a `Completion` counts as its first.
     """
+    text = f"<think>{text}" if getattr(text, "thinking", False) else text
     position, gap = 0, False
     for part in _split(template):
         if part == "...":
@@ -141,7 +143,7 @@ def _split(template: str) -> list[str]:
 
 
 def _has_answer(text: str, style: str) -> bool:
-    answer = after_thinking(text)
+    answer = answer_text(text)
     return answer is not None and bool(ANSWER_STYLES[style].extract(answer))
 
 

@@ -1,4 +1,4 @@
-"""`RecordVerdicts`: a file of every episode with its reward, to be judged again by `envs.replay`."""
+"""`RecordVerdicts`: a file of every episode with its reward, to be judged again by `envs.rejudge`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
 
@@ -15,19 +15,20 @@ import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
 from ..base import Completion
+from ..contract import Step, read_step
 from ..description import describe
 
 
 @dataclass(frozen=True)
-class Episode:
-    """What went into an episode, and what came out of it.
+class RecordedEpisode:
+    """An episode as it is recorded: its actions, and the outcome.
 
     Attributes:
         index: The row, or None for an environment that does not name it.
         turns: The actions, in order.
-        reward: Sum over the steps; NaN when it could not be told.
+        reward: Sum over the steps; NaN where nothing is known about the answer.
         rewards: The reward's components, each summed over the steps.
-        accuracy: In [0, 1]; NaN when it could not be told, or when the environment says nothing of it.
+        accuracy: In [0, 1]; NaN where nothing is known about the answer, or the environment gives none.
         verdict: One of `Verdict`, or None before the end and for an environment that gives none.
         cause: Why, in words.
     """
@@ -40,18 +41,17 @@ class Episode:
     verdict: str | None = None
     cause: str = ""
 
-    def then(self, action: str, reward: SupportsFloat, info: dict[str, Any]) -> Episode:
-        """Return the episode with one more step."""
-        components = {name: float(value) for name, value in info.get("rewards", {}).items()}
-        return replace(
-            self,
-            index=None if info.get("index") is None else int(info["index"]),
+    def then(self, action: str, step: Step) -> RecordedEpisode:
+        """Return the episode with one more action and the step that it led to."""
+        index = step.info.get("index")
+        return RecordedEpisode(
+            index=None if index is None else int(index),
             turns=(*self.turns, action),
-            reward=self.reward + float(reward),
-            rewards={**self.rewards, **{name: self.rewards.get(name, 0.0) + components[name] for name in components}},
-            accuracy=float(info.get("accuracy", math.nan)),
-            verdict=info.get("verdict"),
-            cause=str(info.get("cause", "")),
+            reward=self.reward + step.reward,
+            rewards=self.rewards | {name: self.rewards.get(name, 0.0) + part for name, part in step.rewards.items()},
+            accuracy=math.nan if step.accuracy is None else step.accuracy,
+            verdict=step.verdict,
+            cause=step.cause,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +61,7 @@ class Episode:
                 "text": str(turn),
                 "n_tokens": getattr(turn, "n_tokens", None),
                 "finish_reason": getattr(turn, "finish_reason", None),
+                **({"thinking": True} if getattr(turn, "thinking", False) else {}),
             }
             for turn in self.turns
         ]
@@ -75,10 +76,15 @@ class Episode:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Episode:
+    def from_dict(cls, data: dict[str, Any]) -> RecordedEpisode:
         """Return the episode of `to_dict`."""
         turns = tuple(
-            Completion(turn["text"], n_tokens=turn["n_tokens"], finish_reason=turn["finish_reason"])
+            Completion(
+                turn["text"],
+                n_tokens=turn["n_tokens"],
+                finish_reason=turn["finish_reason"],
+                thinking=turn.get("thinking", False),
+            )
             for turn in data["turns"]
         )
         return cls(
@@ -93,7 +99,7 @@ class Episode:
 
 
 class RecordVerdicts(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
-    """Append every finished episode to a file of JSON lines: all that `envs.replay` needs to judge it again.
+    """Append every finished episode to a file of JSON lines: all that `envs.rejudge` needs to judge it again.
 
     Put it around the other wrappers, for it records the reward that it sees. A description of the environment inside
     (its spec with all wrappers, and package versions) goes into the file before the first episode of each process.
@@ -114,19 +120,23 @@ class RecordVerdicts(gymnasium.Wrapper[str, str, str, str], RecordConstructorArg
         RecordConstructorArgs.__init__(self, path=os.fspath(path))
         gymnasium.Wrapper.__init__(self, env)
         self._file = _VerdictFile(Path(path), describe(env))
-        self._episode = Episode()
+        self._episode = RecordedEpisode()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Reset the environment, and begin a new record."""
-        self._episode = Episode()
+        self._episode = RecordedEpisode()
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment, and write the record if that ends the episode."""
+        """Step the environment, and write the record if that ends the episode.
+
+        Raises:
+            ContractError: The environment returned something that is no step.
+        """
         result = self.env.step(action)
-        _, reward, terminated, truncated, info = result
-        self._episode = self._episode.then(action, reward, info)
-        if terminated or truncated:
+        step = read_step(result)
+        self._episode = self._episode.then(action, step)
+        if step.over:
             self._file.append(self._episode)
         return result
 
@@ -144,7 +154,7 @@ class _VerdictFile:
     def __deepcopy__(self, memo: dict[int, Any]) -> _VerdictFile:
         return self
 
-    def append(self, episode: Episode) -> None:
+    def append(self, episode: RecordedEpisode) -> None:
         data = f"{json.dumps({'environment': self._key, **episode.to_dict()})}\n".encode()
         if not self._begun:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,13 +169,13 @@ class RecordedLine(NamedTuple):
     """A line of a file of `RecordVerdicts` that holds an episode."""
 
     number: int
-    """of the line, from 1"""
+    """Number of the line, from 1."""
     key: str
-    """of its environment: the same for the same description"""
+    """Key of its environment, the same for the same description."""
     description: dict[str, Any]
-    """see `envs.saved.describe`"""
-    episode: Episode | None
-    """None where the line cannot be read, because it was torn"""
+    """Made by `envs.description.describe`."""
+    episode: RecordedEpisode | None
+    """None where the line cannot be read, because its process was killed while writing it."""
 
 
 def read_verdicts(path: str | os.PathLike[str]) -> Iterator[RecordedLine]:
@@ -181,7 +191,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> Iterator[RecordedLine]:
                 if "description" in data:
                     descriptions[key] = data["description"]
                 else:
-                    yield RecordedLine(number, key, descriptions[key], Episode.from_dict(data))
+                    yield RecordedLine(number, key, descriptions[key], RecordedEpisode.from_dict(data))
             except (ValueError, KeyError, TypeError):
                 yield RecordedLine(number, "", {}, None)
 

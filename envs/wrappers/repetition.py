@@ -7,6 +7,7 @@ import re
 
 import gymnasium
 
+from ..numeric import is_count
 from .shaping import RewardShaping
 
 _UNSPACED = (
@@ -19,7 +20,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]{{1,24}}|[^\w\s]")
 
 
 def repetition_penalty(*texts: str, ngram_size: int = 20, max_penalty: float = 1.0) -> float:
-    """Return what repeating itself adds to an answer's reward: `-max_penalty * (1 - distinct / all)` n-grams.
+    """Return what repetition adds to an answer's reward: `-max_penalty * (1 - distinct / all)` n-grams.
 
     It is 0 without repetition and close to `-max_penalty` in an endless loop. The formula is that of open-r1's
     `get_repetition_penalty_reward`, after "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv 2502.03373).
@@ -35,12 +36,12 @@ def repetition_penalty(*texts: str, ngram_size: int = 20, max_penalty: float = 1
     Args:
         texts: The answer, or several turns of one; no n-gram reaches from one into the next.
         ngram_size: Words in an n-gram; a text with fewer has none.
-        max_penalty: What is subtracted at most.
+        max_penalty: The largest penalty, that of an endless loop.
 
     Raises:
         ValueError: `ngram_size` is no integer of at least 1, or `max_penalty` negative or not finite.
     """
-    if isinstance(ngram_size, bool) or not isinstance(ngram_size, int) or ngram_size < 1:
+    if not is_count(ngram_size):
         raise ValueError(f"repetition_penalty: ngram_size={ngram_size!r} must be an integer of at least 1 (words)")
     if not (math.isfinite(max_penalty) and max_penalty >= 0):
         raise ValueError(
@@ -61,7 +62,7 @@ class RepetitionPenalty(RewardShaping):
     Args:
         env: The environment to shape.
         ngram_size: See `repetition_penalty`; in words.
-        max_penalty: What is subtracted at most.
+        max_penalty: The largest penalty, that of an endless loop.
 
     Raises:
         ValueError: An argument is out of range.

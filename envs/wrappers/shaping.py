@@ -1,4 +1,4 @@
-"""`RewardShaping`: what every wrapper shares that adds a component to the reward."""
+"""`RewardShaping`: the base of every wrapper that adds a component to the reward."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RewardShaping(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs
 
     Args:
         env: The environment to shape.
-        arguments: What the subclass was made with, kept in the spec so that it can be made again.
+        arguments: The subclass's own arguments, kept in the spec so that it can be made again.
     """
 
     component: ClassVar[str]

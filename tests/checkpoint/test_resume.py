@@ -20,7 +20,7 @@ from dapo_trl.cli.main import main
 from dapo_trl.config import DAPOConfig
 from dapo_trl.errors import ConfigError
 from dapo_trl.run.settings import RunConfig
-from dapo_trl.run.train import _find_checkpoint, _say_last_checkpoint
+from dapo_trl.run.train import _find_checkpoint, _print_last_checkpoint
 
 from ..cli.test_main import config_file
 from ..support.recorded import weights
@@ -331,5 +331,5 @@ class TestCommandLine:
         paths = [checkpoint(tmp_path, step) for step in (1, 2)]
         (paths[1] / UNFINISHED).touch()
         console = Console(record=True, width=500)
-        _say_last_checkpoint(console, tmp_path)
+        _print_last_checkpoint(console, tmp_path)
         assert f"The last checkpoint is {paths[0]}: resume with" in console.export_text()

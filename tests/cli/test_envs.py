@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -141,7 +142,14 @@ class TestCheck:
         done = envs("check", "my_doubling:mine/Generous-v0", "--rows", "6")
         assert done.returncode == 1 and done.stderr == ""
         assert "failed  an empty answer, '', earns 3 at row 0, where the lowest reward is -1" in done.stdout
-        assert done.stdout.endswith("mine/Generous-v0: failed (worthless, hedging, other-rows, copying)\n")
+        assert done.stdout.endswith("mine/Generous-v0: failed (worthless, hedging, near-misses, other-rows, copying)\n")
+
+    def test_as_json_with_the_ids_of_rfc_008(self, envs):
+        done = envs("check", "my_doubling:mine/Generous-v0", "--rows", "6", "--json")
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["target"], report["verdict"]) == (1, "mine/Generous-v0", "fail")
+        status = {result["check_id"]: result["status"] for result in report["results"] if result["name"] != "hedging"}
+        assert status["semantic.floor_gap"] == "fail" and status["semantic.oracle_max"] == "pass"
 
     def test_what_is_not_checked_says_why(self, envs):
         done = envs("check", "my_doubling:mine/Raising-v0", "--rows", "4")
@@ -204,7 +212,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, arguments, message):
 
 def test_it_does_not_wait_for_torch():
     program = (
-        "import sys\nfrom dapo_trl.cli import main\n"
+        "import sys\nfrom dapo_trl.cli.main import main\n"
         "main(['envs', 'list']); main(['envs', 'show', 'math/Chain-v0'])\n"
         "assert main(['envs', 'check', 'math/Chain-v0', '--rows', '2']) == 0\n"
         "assert not {'torch', 'transformers', 'trl'} & set(sys.modules)"

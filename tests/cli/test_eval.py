@@ -20,6 +20,7 @@ from dapo_trl.evaluation import Sampling
 from dapo_trl.evaluation.journal import Journal
 from dapo_trl.evaluation.loading import fingerprint
 from dapo_trl.evaluation.settings import load_eval_settings
+from dapo_trl.run.settings import OWNERS
 
 from ..conftest import ROOT, SHIPPED_MODEL
 
@@ -80,7 +81,7 @@ def test_an_interrupted_one_goes_on_and_ends_in_the_same_samples(measured, tmp_p
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "append", stop_after_two)
         assert main(arguments(tmp_path, "--batch_tokens", "300")) == 130
-    assert f"is in {tmp_path}: the same command goes on from there" in capsys.readouterr().out
+    assert f"is in {tmp_path}: the same command continues from there" in capsys.readouterr().out
     lines = tmp_path / "samples-0.jsonl"
     text = lines.read_text()
     lines.write_text(text[: len(text) - 30])
@@ -202,16 +203,18 @@ def test_several_environments_from_a_training_file(tmp_path, capsys):
 
 class TestSettings:
     def test_a_training_file_names_the_held_out_environment(self):
-        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], ["--model", "m"])
+        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], ["--model", "m"], training=OWNERS)
         assert config.environments() == [("math/AIME2024-v0", {"wrong_reward": -1.0})]
         assert (config.eval_samples, config.eval_top_p, config.max_completion_length) == (32, 0.7, 20480)
-        config = load_eval_settings([ROOT / "configs/task/math.yaml"], ["--model=m", "--k=5", "--top-p", "0.9"])
+        config = load_eval_settings(
+            [ROOT / "configs/task/math.yaml"], ["--model=m", "--k=5", "--top-p", "0.9"], training=OWNERS
+        )
         assert config.environments() == [("math/MATH-v0", {"split": "test"})]
         assert (config.eval_samples, config.sampling) == (5, Sampling(1.0, 0.9, 2048, 42))
 
     def test_an_environment_on_the_command_line_stands_for_itself(self):
         flags = ["--model", "m", "--env", "a/B-v0", "--env", "c/D-v0: {x: 1}", "--env_kwargs", "{y: 2}"]
-        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], flags)
+        config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], flags, training=OWNERS)
         assert config.environments() == [("a/B-v0", {"y": 2}), ("c/D-v0", {"y": 2, "x": 1})]
 
     @pytest.mark.parametrize(
@@ -219,7 +222,9 @@ class TestSettings:
         [([], "runs/eval/models--m"), (["--adapter", "/a/b"], "runs/eval/models--m--a--b"), (["--output_dir=x"], "x")],
     )
     def test_the_folder_is_named_after_the_model(self, flags, folder):
-        assert load_eval_settings([], ["--model", "./models/m", "--env", "e", *flags]).folder == Path(folder)
+        assert load_eval_settings([], ["--model", "./models/m", "--env", "e", *flags], training=OWNERS).folder == Path(
+            folder
+        )
 
 
 @pytest.mark.parametrize(
@@ -235,8 +240,8 @@ class TestSettings:
         (["--env", "math/Problem-v0: {rows: [{prompt: a, answer: 2}]}"], "problems is 6, but math/Problem-v0 has 1"),
         (["--k", "0"], "k is 0: it must be from 1 to 1024"),
         (["--temperature", "0"], "Set k to 1, or a temperature above 0"),
-        (["--batch_tokens", "0"], "batch_tokens is 0: it must be 1 or more"),
-        (["--dtype", "int3"], "dtype is 'int3': it must be one of auto, float32"),
+        (["--batch_tokens", "0"], "batch_tokens is 0 (int): it must be a whole number, 1 or more"),
+        (["--dtype", "int3"], "dtype is 'int3' (str): it must be one of auto, float32"),
         (["--learning_rate", "1"], "--learning_rate is a setting of training"),
         (["--topp", "1"], "there is no setting named 'topp'. Did you mean"),
         (["--output_dir", "README.md"], "output_dir README.md is a file"),
@@ -324,7 +329,7 @@ def test_two_processes_draw_the_same_samples(measured, tmp_path):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from dapo_trl.cli import main\ntry: main(['eval', '--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from dapo_trl.cli.main import main\ntry: main(['eval', '--help'])\nexcept SystemExit: pass\n"
     done = subprocess.run(
         [sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True, text=True, cwd=ROOT
     )

@@ -13,7 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from dapo_trl.cli.main import main
 from dapo_trl.monitor.status import seen
@@ -56,7 +58,13 @@ def command(*arguments: str, timeout: float = 300, launch: bool = False) -> subp
     )
 
 
-def test_a_run_leaves_everything_behind(tmp_path):
+def here(capsys, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command in this process, which has imported everything already."""
+    code = main(arguments)
+    return code, "".join(capsys.readouterr())
+
+
+def test_a_run_leaves_everything_behind(tmp_path, capsys):
     done = command("train", "--config", config_file(tmp_path, eval_problems=6, eval_samples=2))
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
@@ -80,8 +88,8 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert re.search(r"\d+ groups sampled: \d+ informative", done.stdout)
     assert "Traceback" not in done.stderr
 
-    again = command("train", "--config", config_file(tmp_path))
-    assert again.returncode == 2 and "holds a run already" in again.stderr and "--overwrite true" in again.stderr
+    code, output = here(capsys, "train", "--config", config_file(tmp_path))
+    assert code == 2 and "holds a run already" in output and "--overwrite true" in output
 
 
 @pytest.mark.slow
@@ -112,13 +120,13 @@ def rollouts(folder: Path, process: int = 0) -> list[dict]:
     return [json.loads(line) for line in (folder / f"rollouts-{process}.jsonl").read_text().splitlines()]
 
 
-def test_an_alarm_may_end_a_run(tmp_path):
+def test_an_alarm_may_end_a_run(tmp_path, capsys):
     """There is no room for an answer: after three rollout batches nothing informative is certain."""
     changes = {"max_completion_length": 4, "max_steps": 20, "steps_per_generation": 1, "max_refill_rounds": 0}
-    done = command("train", "--config", config_file(tmp_path, **changes, on_alarm="stop"))
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "alarm, nothing informative: 0.0% of the" in done.stdout and "--on_alarm warn" in done.stdout
-    assert (tmp_path / "run" / "checkpoint-3").is_dir() and "Traceback" not in done.stderr
+    code, output = here(capsys, "train", "--config", config_file(tmp_path, **changes, on_alarm="stop"))
+    assert code == 1, output
+    assert "alarm, nothing informative: 0.0% of the" in output and "--on_alarm warn" in output
+    assert (tmp_path / "run" / "checkpoint-3").is_dir()
     why = "By the alarm 'nothing informative' (on_alarm is 'stop')."
     assert seen(tmp_path / "run", newest=None) == ("stopped", why)
 
@@ -180,7 +188,7 @@ def test_an_interrupted_run_stops_cleanly_and_goes_on(tmp_path, number):
         ({"output_dir": "README.md"}, [], "output_dir README.md is a file"),
         ({"output_dir": "README.md/run"}, [], "README.md is a file, so there can be no folder below it"),
         ({"output_dir": "/proc/run"}, [], "output_dir is /proc/run: /proc cannot be written to"),
-        ({}, ["--learning_rate", "-1"], "learning_rate is -1.0: it must be 0 or more"),
+        ({}, ["--learning_rate", "-1"], "learning_rate is -1.0 (float): it must be a number, 0 or more"),
         ({}, ["--logging_steps", "0"], "logging_steps is 0: it must be above 0"),
         ({}, ["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
         ({"max_steps": -1}, [], "is endless and max_steps is -1"),
@@ -206,8 +214,7 @@ def test_overwrite_replaces_a_run_and_touches_nothing_else(tmp_path):
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 99}\n')
     wrong = main(["train", "--config", config_file(tmp_path), "--overwrite", "true", "--model", "no/such/model"])
     assert wrong == 2 and (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 99}\n'
-    done = command("train", "--config", config_file(tmp_path, max_steps=1), "--overwrite", "true")
-    assert done.returncode == 0, done.stderr
+    assert main(["train", "--config", config_file(tmp_path, max_steps=1), "--overwrite", "true"]) == 0
     assert '"step": 99' not in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert (tmp_path / "run" / "notes" / "mine.txt").read_text() == "mine"
 
@@ -222,14 +229,15 @@ def test_a_folder_of_something_else_is_never_written_over(tmp_path, capsys):
 
 
 def test_a_runs_settings_make_the_same_run_again(tmp_path):
-    done = command("train", "--config", config_file(tmp_path, max_steps=1))
-    assert done.returncode == 0, done.stderr
+    assert main(["train", "--config", config_file(tmp_path, max_steps=1)]) == 0
     again = ["--config", str(tmp_path / "run" / "config.yaml"), "--output_dir", str(tmp_path / "again")]
-    assert command("train", *again).returncode == 0
+    assert main(["train", *again]) == 0
+    made = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("run", "again")]
+    assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from dapo_trl.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from dapo_trl.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass\n"
     done = subprocess.run(
         [sys.executable, "-c", code + "assert 'torch' not in sys.modules"],
         capture_output=True,
@@ -239,16 +247,16 @@ def test_help_does_not_wait_for_torch():
     assert done.returncode == 0 and "--config FILE" in done.stdout, done.stderr
 
 
-def test_gsm8k_with_a_model_that_knows_nothing_says_so_plainly(data, tiny_chat_model, tmp_path):
+def test_gsm8k_with_a_model_that_knows_nothing_says_so_plainly(data, tiny_chat_model, tmp_path, capsys):
     """Real questions, several optimizer steps, reward 0 throughout."""
-    done = command(
-        "train", "--config", str(ROOT / "configs" / "algorithm" / "textbook.yaml"), config_file(
+    code, output = here(
+        capsys, "train", "--config", str(ROOT / "configs" / "algorithm" / "textbook.yaml"), config_file(
             tmp_path, model=tiny_chat_model, env="math/Problem-v0", max_refill_rounds=1, max_completion_length=16,
             env_kwargs={"path": str(data / "gsm8k_train.jsonl"), "prompt_column": "question"},
         ),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    output = " ".join(done.stdout.split())
+    assert code == 0, output
+    output = " ".join(output.split())
     assert (
         "no update, nothing to learn from. 0 of" in output
         and "nothing to learn from (8 all wrong" in output

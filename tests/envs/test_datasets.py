@@ -54,9 +54,9 @@ def hub(monkeypatch, tmp_path):
         return datasets.Dataset.from_list(rows_of(known[dataset]))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    envs.math.questions.questions_of_dataset.cache_clear()
+    envs.rows.read_once.cache_clear()
     yield asked
-    envs.math.questions.questions_of_dataset.cache_clear()
+    envs.rows.read_once.cache_clear()
 
 
 @every_dataset

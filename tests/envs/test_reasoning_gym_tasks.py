@@ -77,13 +77,17 @@ class TestTheTasks:
     def make(self, task="chain_sum", **kwargs):
         return gymnasium.make(f"reasoning_gym/{task}-v0", **kwargs).unwrapped
 
-    @pytest.mark.parametrize("task", ["chain_sum", "word_ladder", "sudoku", "gsm_symbolic"])
+    @pytest.mark.parametrize("task", ["chain_sum", "word_ladder", "sudoku", "leg_counting"])
     def test_it_passes_the_check(self, task):
         assert envs.check_reward_env(f"reasoning_gym/{task}-v0", rows=5, strict=True)["spec"].status == "ok"
 
     def test_the_task_that_pays_for_any_text_is_found(self):
         found = reward_report(partial(ReasoningGymEnv, task="game_of_life_halting", unchecked=True), rows=8)
         assert found["worthless"].status == "failed" and "<answer>pneumono" in found["worthless"].message
+
+    def test_the_task_that_ignores_the_sign_is_found(self):
+        found = reward_report(partial(ReasoningGymEnv, task="gsm_symbolic", unchecked=True), rows=8)
+        assert found["near-misses"].status == "failed" and "with the other sign" in found["near-misses"].message
 
     def test_it_is_the_same_in_another_process(self):
         program = (

@@ -99,9 +99,15 @@ def test_solutions_earn_the_maximum(name, kwargs):
         assert (reward, info["accuracy"], terminated) == (2.0, 1.0, True)
 
 
-@every_environment
-@pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize("autoreset", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+VECTORS = [
+    *((name, kwargs, "sync", AutoresetMode.SAME_STEP) for name, kwargs in ENVIRONMENTS),
+    ("math/Arithmetic-v0", {}, "sync", AutoresetMode.DISABLED),
+    ("math/Arithmetic-v0", {}, "async", AutoresetMode.DISABLED),
+    ("math/GSM8K-v0", {"path": str(DATA / "gsm8k.jsonl")}, "async", AutoresetMode.SAME_STEP),
+]
+
+
+@pytest.mark.parametrize(("name", "kwargs", "mode", "autoreset"), VECTORS)
 def test_vector_environments(name, kwargs, mode, autoreset):
     env = gymnasium.make_vec(
         name,
@@ -128,16 +134,18 @@ def test_vector_environments(name, kwargs, mode, autoreset):
         env.close()
 
 
-@every_environment
-def test_rows_are_the_same_in_another_process(name, kwargs):
-    program = (
-        "import sys, json, gymnasium, envs; env = gymnasium.make(sys.argv[1], **json.loads(sys.argv[2]));"
-        "print([env.reset(options={'index': i}) for i in range(5)])"
-    )
-    command = [sys.executable, "-c", program, name, json.dumps(kwargs)]
-    other = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+def test_rows_are_the_same_in_another_process():
+    program = """
+import sys, json, gymnasium, envs
+for name, kwargs in json.loads(sys.argv[1]):
     env = gymnasium.make(name, **kwargs)
-    assert other == str([env.reset(options={"index": i}) for i in range(5)])
+    print([env.reset(options={"index": index}) for index in range(5)])
+"""
+    command = [sys.executable, "-c", program, json.dumps(ENVIRONMENTS)]
+    others = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for (name, kwargs), other in zip(ENVIRONMENTS, others, strict=True):
+        env = gymnasium.make(name, **kwargs)
+        assert other == str([env.reset(options={"index": index}) for index in range(5)]), name
 
 
 def test_importing_and_making_stay_light():

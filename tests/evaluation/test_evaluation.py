@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.errors import ConfigError
 from dapo_trl.evaluation import Evaluator, Sampling, evaluate
-from dapo_trl.evaluation.figures import Evaluation, merge
-from dapo_trl.evaluation.table import notes
+from dapo_trl.evaluation.results import Evaluation, merge, notes
 from dapo_trl.generation.seeded import draw_tokens, random_numbers
 from dapo_trl.rollout.environments import make_env
 from envs import Judgement, TaskEnv, Verdict
@@ -90,10 +89,10 @@ def test_samples_do_not_depend_on_the_batch_the_order_or_what_is_asked_for_besid
     room = 200 if name == "many turns" else 48
 
     def texts(indices, k, batch_tokens):
-        examiner = Evaluator(*shipped, env, Sampling(top_p=1.0, max_completion_length=room), batch_tokens=batch_tokens)
-        problems = examiner.problems(indices)
+        evaluator = Evaluator(*shipped, env, Sampling(top_p=1.0, max_completion_length=room), batch_tokens=batch_tokens)
+        problems = evaluator.problems(indices)
         jobs = [(place, number) for place in range(len(problems)) for number in range(k)]
-        found = [sample for batch in examiner.samples(problems, jobs) for sample in batch]
+        found = [sample for batch in evaluator.samples(problems, jobs) for sample in batch]
         return {(sample.index, sample.number): sample.completion for sample in found}
 
     many, few = texts(range(8), 3, 10_000), texts([5, 2], 2, 300)
@@ -104,9 +103,9 @@ def test_samples_do_not_depend_on_the_batch_the_order_or_what_is_asked_for_besid
 
 def test_batches_are_of_bounded_tokens_and_similar_length_the_longest_first(shipped):
     env = make_env("math/Arithmetic-v0", levels=[1, 9])
-    examiner = Evaluator(*shipped, env, Sampling(max_completion_length=20), batch_tokens=500)
-    problems = examiner.problems(range(30))
-    batches = examiner._batches(problems, [(place, 0) for place in range(30)])
+    evaluator = Evaluator(*shipped, env, Sampling(max_completion_length=20), batch_tokens=500)
+    problems = evaluator.problems(range(30))
+    batches = evaluator._batches(problems, [(place, 0) for place in range(30)])
     widths = [max(len(problems[place].ids) for place, _ in batch) for batch in batches]
     assert widths == sorted(widths) and sum(map(len, batches)) == 30
     assert all(len(batch) * (width + 20) <= 500 for batch, width in zip(batches, widths, strict=True))
@@ -114,8 +113,8 @@ def test_batches_are_of_bounded_tokens_and_similar_length_the_longest_first(ship
 
 
 def test_memory_that_runs_out_halves_the_batch(shipped, monkeypatch):
-    examiner = Evaluator(*shipped, make_env("math/Arithmetic-v0", levels=1), Sampling(max_completion_length=16))
-    problems, sizes, run_episodes = examiner.problems(range(5)), [], examiner._play
+    evaluator = Evaluator(*shipped, make_env("math/Arithmetic-v0", levels=1), Sampling(max_completion_length=16))
+    problems, sizes, run_episodes = evaluator.problems(range(5)), [], evaluator._run_batch
 
     def scarce(problems, batch):
         sizes.append(len(batch))
@@ -123,12 +122,12 @@ def test_memory_that_runs_out_halves_the_batch(shipped, monkeypatch):
             raise torch.OutOfMemoryError
         return run_episodes(problems, batch)
 
-    monkeypatch.setattr(examiner, "_play", scarce)
-    found = [sample.index for batch in examiner.samples(problems, [(i, 0) for i in range(5)]) for sample in batch]
+    monkeypatch.setattr(evaluator, "_run_batch", scarce)
+    found = [sample.index for batch in evaluator.samples(problems, [(i, 0) for i in range(5)]) for sample in batch]
     assert sorted(found) == [0, 1, 2, 3, 4] and max(sizes) == 5 and sizes.count(1) + 2 * sizes.count(2) == 5
-    monkeypatch.setattr(examiner, "_play", lambda problems, batch: scarce(problems, batch * 3))
+    monkeypatch.setattr(evaluator, "_run_batch", lambda problems, batch: scarce(problems, batch * 3))
     with pytest.raises(ConfigError, match="memory ran out on a single completion of up to 16 tokens"):
-        list(examiner.samples(problems, [(0, 0)]))
+        list(evaluator.samples(problems, [(0, 0)]))
 
 
 def test_measuring_leaves_random_state_and_mode_alone_and_repeats_itself(shipped):

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
-from dapo_trl.monitor.callbacks import StopOnSignal, read_metrics
+from dapo_trl.monitor.callbacks import StopOnSignal
 from dapo_trl.monitor.metrics import METRICS
+from dapo_trl.monitor.metrics_file import read_metrics
 from dapo_trl.run.settings import RunConfig
 
 from ..conftest import SHIPPED_MODEL

@@ -150,5 +150,5 @@ def test_what_an_alarm_does(action, steps, tiny_model, tmp_path, caplog):
 
 
 def test_an_unknown_action():
-    with pytest.raises(ConfigError, match="on_alarm is 'ring': it must be one of warn, checkpoint, stop"):
+    with pytest.raises(ConfigError, match=r"on_alarm is 'ring' \(str\): it must be one of warn, checkpoint, stop"):
         DAPOConfig(use_cpu=True, bf16=False, on_alarm="ring")

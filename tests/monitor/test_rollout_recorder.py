@@ -10,9 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose
-from dapo_trl.monitor.text import pieces, shortened
-from dapo_trl.rollout.trl_bridge import Rollout
+from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose, pieces, shortened
+from dapo_trl.rollout.types import Rollout
 
 from ..conftest import ROOT
 from ..support.recorded import config, prompts_of, trainer, weights
@@ -22,7 +21,7 @@ KINDS = ("mixed", "wrong", "mixed", "right")
 
 
 def recorder(folder, tokenizer=None, **changes) -> RolloutRecorder:
-    settings = {"count": 8, "names": ["correctness", "overlong"], "env": None, "most_bytes": 10**9, **changes}
+    settings = {"count": 8, "names": ["correctness", "overlong"], "env": None, "max_bytes": 10**9, **changes}
     return RolloutRecorder(folder / "rollouts-0.jsonl", tokenizer or byte_tokenizer(), **settings)
 
 
@@ -114,7 +113,7 @@ def rollout(tokens: int = 3, **changes) -> Rollout:
             "completion_ids": np.array(ids),
             "order": 0,
             "tokens": tokens,
-            "fate": "all_wrong",
+            "account": "all_wrong",
             "rewards": [0.0, math.nan],
             **changes,
         }
@@ -122,7 +121,7 @@ def rollout(tokens: int = 3, **changes) -> Rollout:
 
 
 def test_the_file_is_bounded_and_even(tmp_path):
-    keeper = recorder(tmp_path, most_bytes=6000)
+    keeper = recorder(tmp_path, max_bytes=6000)
     for batch in range(1, 200):
         keeper.begin(batch, step=batch)
         keeper.add_dropped(rollout())

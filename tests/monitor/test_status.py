@@ -59,7 +59,7 @@ def test_of_several_processes_the_first_to_fail_is_heard(tmp_path):
 def test_a_run_that_was_killed_is_told_from_one_that_goes_on(tmp_path, monkeypatch):
     make_run(tmp_path, [row(1, 10)])
     code = (
-        "import pathlib, sys, time; from dapo_trl.status import StatusFile\n"
+        "import pathlib, sys, time; from dapo_trl.monitor.status import StatusFile\n"
         "with StatusFile(pathlib.Path(sys.argv[1]), main=True): print('begun', flush=True), time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:

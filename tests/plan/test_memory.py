@@ -8,7 +8,7 @@ from dapo_trl.errors import ConfigError
 from dapo_trl.plan import memory
 from dapo_trl.plan.devices import CARDS, GIB, Placement, find_card, placement, this_cpu
 from dapo_trl.plan.memory import Memory
-from dapo_trl.plan.weights import Weights
+from dapo_trl.plan.trace import Weights
 
 from ..conftest import ROOT
 

@@ -10,11 +10,18 @@ import torch
 
 from dapo_trl import DAPOConfig
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.calibration import read_run, unlike
 from dapo_trl.plan.devices import CARDS, this_cpu
 from dapo_trl.plan.refill import BATCHES, Refill, expected_refill, read_rates
-from dapo_trl.plan.schedule import Schedule, Speed, optimizer_steps, passes_per_update, seconds_per_step
-from dapo_trl.plan.weights import read_config
+from dapo_trl.plan.schedule import (
+    Schedule,
+    Speed,
+    optimizer_steps,
+    passes_per_update,
+    read_run,
+    seconds_per_step,
+    unlike,
+)
+from dapo_trl.plan.trace import read_config
 
 from ..conftest import ROOT, SHIPPED_MODEL
 

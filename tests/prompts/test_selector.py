@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dapo_trl.prompts.difficulty import Difficulty
-from dapo_trl.prompts.selector import RAREST_DRAW, PromptSelector
+from dapo_trl.prompts.selector import RAREST_DRAW, make_selector
 from dapo_trl.prompts.stream import PromptStream, prompt_stream
 
 G = 8
@@ -23,7 +23,7 @@ HUGE = 10**6
 def selector(size=60, mode="predicted", *, levels=None, seed=3, stream=None):
     rows = [{"prompt": str(i)} | ({"level": levels[i]} if levels else {}) for i in range(size)]
     stream = stream or PromptStream(rows, size=size, seed=1)
-    return PromptSelector(stream, Difficulty(stream.size or 0, group_size=G), mode=mode, seed=seed)
+    return make_selector(mode, stream, Difficulty(stream.size or 0, group_size=G), seed=seed)
 
 
 def take(chosen, count):
@@ -229,7 +229,7 @@ class TestHowMany:
         for sigmas in (0.0, 3.0):
             rng = np.random.default_rng(5)
             stream = PromptStream([{"prompt": ""}] * 5000, size=5000, seed=0)
-            chosen = PromptSelector(stream, Difficulty(5000, group_size=2), seed=0)
+            chosen = make_selector("uniform", stream, Difficulty(5000, group_size=2), seed=0)
             found = []
             for _ in range(60):
                 choice = chosen.choose(40, at_least=40, at_most=400, sigmas=sigmas)

@@ -8,10 +8,11 @@ import pytest
 
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
+from dapo_trl.monitor.metrics_file import read_metrics
 from dapo_trl.report import reading
 from dapo_trl.report.curves import plot_curves
 from dapo_trl.report.page import data
-from dapo_trl.report.reading import read_metrics, read_run
+from dapo_trl.report.reading import read_run
 
 from ..support.run_folder import make_run, row, usual_run
 

@@ -8,7 +8,7 @@ import pytest
 
 from dapo_trl.errors import RewardError
 from dapo_trl.rollout.episode import Episode
-from dapo_trl.rollout.judging import EnvPool
+from dapo_trl.rollout.episode_runner import EnvPool
 from envs import Completion, OverlongPenalty, TaskEnv
 
 

@@ -12,8 +12,7 @@ import yaml
 
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
-from dapo_trl.rollout.env_wrappers import wrap_env
-from dapo_trl.rollout.environments import has_overlong_penalty
+from dapo_trl.rollout.environments import has_overlong_penalty, wrap_env
 from dapo_trl.run.settings import load_settings
 from envs import Completion, RewardShaping
 from envs.description import remake
@@ -124,8 +123,9 @@ def test_a_wrapper_that_cannot_be_made_is_one_clear_error(wrapper, message):
     assert "\n" not in str(error.value)
 
 
-def test_the_settings_that_the_readme_shows(tmp_path):
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+def test_the_settings_that_the_documentation_shows(tmp_path):
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     (block,) = (block for block in blocks if "env_wrappers" in block)
     (tmp_path / "wrappers.yaml").write_text(block.replace("my_task:", f"{__name__}:"))
     run, _, _ = load_settings([tmp_path / "wrappers.yaml"], FLAGS)

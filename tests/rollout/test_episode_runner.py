@@ -111,6 +111,18 @@ class TestPlay:
         assert [episode.outcome.reward for episode in episodes] == [0.75] * 3
         assert [episode.outcome.accuracy for episode in episodes] == [0.75] * 3
 
+    def test_the_parts_of_the_reward_are_summed_over_the_turns(self):
+        class Parts(Guess):
+            def step(self, action):
+                reply, _, over, _, _ = super().step(action)
+                return reply, 0.3, over, False, {"rewards": {"style": 0.1, "truth": 0.2}}
+
+        episode = Episode(Parts(), 0)
+        while episode.step(Completion("1", n_tokens=1)) is not None:
+            pass
+        assert episode.outcome.reward == pytest.approx(0.9)
+        assert episode.outcome.components == {"style": pytest.approx(0.3), "truth": pytest.approx(0.6)}
+
     def test_shaping_is_not_taken_for_accuracy(self):
         class Parts(Guess):
             def step(self, action):
@@ -193,14 +205,12 @@ class TestConversation:
     @pytest.mark.parametrize(
         ("result", "message"),
         [
-            (("", 1.0, True, {}), r"returned 4 values from step\(\) for index 2: it must return \(observation"),
-            (1.0, r"returned a float from step\(\)"),
-            (("", 1.0, True, False, None), r"returned the info None \(NoneType\).*must be a dict"),
-            (("", 1.0, True, False, {"rewards": [1.0]}), r'returned info\["rewards"\] \[1.0\] for index 2'),
-            (("", 1.0, True, False, {"rewards": {"a": "x"}}), r'returned info\["rewards"\]'),
-            (("", 1.0, True, False, {"accuracy": "high"}), r'returned info\["accuracy"\] \'high\' for index 2'),
-            (("", 1.0, True, False, {"accuracy": 7.0}), r'info\["accuracy"\] 7.0'),
-            ((None, 0.0, False, False, {}), r"returned None \(NoneType\) for index 2 and does not end: it must reply"),
+            (("", 1.0, True, {}), r"step\(\) returned a tuple of 4: return \(observation"),
+            (("", 1.0, True, False, None), r"the info None \(NoneType\): return a dict"),
+            (
+                (None, 0.0, False, False, {}),
+                r"None \(NoneType\) as the observation and does not end the episode: reply",
+            ),
         ],
     )
     def test_what_is_not_a_step_is_named(self, result, message):
@@ -208,7 +218,15 @@ class TestConversation:
             def step(self, action):
                 return result
 
-        with pytest.raises(RewardError, match=rf"env Odd .*{message}"):
+        with pytest.raises(RewardError, match=rf"env Odd, index 2: .*{message}"):
+            Episode(Odd(), 2).step(Completion("1?"))
+
+    def test_what_is_not_a_prompt_is_named(self):
+        class Odd(Haggle):
+            def reset(self, **arguments):
+                return None, {}
+
+        with pytest.raises(RewardError, match=r"env Odd, index 2: reset\(\) returned None \(NoneType\) as the obs"):
             Episode(Odd(), 2).step(Completion("1?"))
 
     def test_a_copy_shares_the_rows_and_nothing_else(self):
@@ -235,6 +253,27 @@ def test_evaluation_plays_every_turn(tiny_model):
     model.generation_config.eos_token_id = [*range(100)]  # a random model soon says one of these
     found = evaluate(model, tokenizer, Patient(), [0, 1], k=4, sampling=Sampling(top_p=1.0, max_completion_length=60))
     assert found.lengths.max() <= 60 - len(REPLY) and found.verdicts.size == 8
+
+
+def test_every_turn_of_an_evaluation_has_random_numbers_of_its_own(tiny_model, monkeypatch):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dapo_trl.evaluation import evaluator
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    drawn, generate = [], evaluator.generate
+
+    class Patient(Haggle):
+        def reply(self, row, turns):
+            return REPLY
+
+    def watched(model, chat_format, contexts, numbers, **shape):
+        drawn.append(numbers[0])
+        return [ids[:2] + [tokenizer.eos_token_id] for ids in generate(model, chat_format, contexts, numbers, **shape)]
+
+    monkeypatch.setattr(evaluator, "generate", watched)
+    evaluate(model, tokenizer, Patient(), [0], k=1, sampling=Sampling(top_p=1.0, max_completion_length=60))
+    assert len(drawn) >= 2 and not set(drawn[0][:3].tolist()) & set(drawn[1].tolist())
 
 
 def run_turns(model, folder, rows, steps, *launch):

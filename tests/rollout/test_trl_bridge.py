@@ -8,9 +8,9 @@ import pytest
 from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError, RewardError
 from dapo_trl.rollout.chat_format import ChatFormat
-from dapo_trl.rollout.environments import has_overlong_penalty, make_env
+from dapo_trl.rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
 from dapo_trl.rollout.episode import Episode
-from dapo_trl.rollout.trl_bridge import EnvironmentReward, EnvironmentRows
+from dapo_trl.rollout.trl_bridge import EnvironmentReward
 from envs import Completion, OverlongPenalty, TaskEnv
 from envs.math.problem import ProblemEnv
 
@@ -96,13 +96,16 @@ def test_rows_are_text_or_chat_as_the_tokenizer_wants():
 def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
     tokenizer = byte_tokenizer()
     reward = EnvironmentReward(OverlongPenalty(Echo(), max_length=3))
-    reward.bind(ChatFormat(tokenizer, [tokenizer.eos_token_id]))
+    reward.chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
     stopped = [*tokenizer("a")["input_ids"], tokenizer.eos_token_id]
     cut = tokenizer("bbbbb")["input_ids"]
-    assert reward(["say a", "say b"], ["-", "-"], [stopped, cut], [0, 1]) == [1.0, pytest.approx(1 - 0.02)]
-    assert [outcome.verdict for outcome in reward.outcomes] == ["correct", "correct"]
-    assert reward.outcomes[1].accuracy == 1.0
-    assert reward.outcomes[1].components == {"correctness": 1.0, "overlong": pytest.approx(-0.02)}
+    batch = {"prompts": ["say a", "say b"], "completion_ids": [stopped, cut], "index": [0, 1]}
+    assert reward(**batch, completions=["-", "-"]) == [1.0, pytest.approx(1 - 0.02)]
+    outcomes = reward.judge(*batch.values())
+    assert [outcome.verdict for outcome in outcomes] == ["correct", "correct"]
+    assert outcomes[1].accuracy == 1.0
+    assert outcomes[1].components == {"correctness": 1.0, "overlong": pytest.approx(-0.02)}
+    assert reward(**batch, outcome=outcomes[::-1]) == [pytest.approx(1 - 0.02), 1.0]  # known ones are not judged again
 
 
 def test_a_group_must_see_one_prompt():
@@ -112,7 +115,7 @@ def test_a_group_must_see_one_prompt():
 
 @pytest.mark.parametrize("reward", [None, "1", True, float("inf"), [1.0]])
 def test_what_is_not_a_reward_is_named(reward):
-    with pytest.raises(RewardError, match=r"env Broken returned the reward .* for index 2"):
+    with pytest.raises(RewardError, match=r"env Broken, index 2: step\(\) returned the reward .*: return a float"):
         Episode(Broken(reward), 2).step(Completion("c"))
 
 
@@ -144,7 +147,7 @@ class NoNumRows(TaskEnv):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (Raises, r"env Raises, index 1: step\(\) raised KeyError: 'missing' \(test_rollout\.py:\d+\)"),
+        (Raises, r"env Raises, index 1: step\(\) raised KeyError: 'missing' \(test_trl_bridge\.py:\d+\)"),
         (ReturnsNone, r"env ReturnsNone, index 1: step\(\) raised TypeError: verify returned None"),
         (NoPrompt, r"env NoPrompt, index 1: reset\(\) raised TypeError: NoPrompt.row\(1\) has the prompt None"),
         (NumberPrompt, r"env NumberPrompt, index 1: reset\(\) raised TypeError: .* has the prompt 7 \(int\)"),

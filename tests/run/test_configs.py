@@ -1,7 +1,7 @@
 """Every shipped configuration.
 
-All combinations of algorithm, task and hardware are read and checked on the devices that they are for. Every pair of
-files of two axes takes two optimizer steps on a CPU, in 64 runs; all triples would be 192.
+All combinations of algorithm, task and hardware are read and checked on the devices that they are for. Every file takes
+part in a run of two optimizer steps on a CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 import shlex
 from functools import cache
-from itertools import combinations, product
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -165,19 +165,15 @@ def what_is_there_stays():
     gc.unfreeze()
 
 
-PAIRS = [
-    (ALGORITHMS[(i + j) % len(ALGORITHMS)], task, hardware)
-    for i, task in enumerate(TASKS)
-    for j, hardware in enumerate(HARDWARE)
-]
+RUNS = list(zip(cycle(ALGORITHMS), TASKS, HARDWARE, strict=False))
+"""Every file once at least: there are as many tasks as files of hardware."""
 
 
-def test_every_pair_of_files_is_trained_with():
-    for (a, first), (b, second) in combinations(enumerate((ALGORITHMS, TASKS, HARDWARE)), 2):
-        assert {(case[a], case[b]) for case in PAIRS} == set(product(first, second))
+def test_every_file_is_trained_with():
+    assert [set(column) for column in zip(*RUNS, strict=True)] == [set(ALGORITHMS), set(TASKS), set(HARDWARE)]
 
 
-@pytest.mark.parametrize(("algorithm", "task", "hardware"), PAIRS, ids=stem)
+@pytest.mark.parametrize(("algorithm", "task", "hardware"), RUNS, ids=stem)
 def test_two_steps_on_a_cpu(algorithm, task, hardware, guessing, tmp_path):
     """All settings but those of devices and number formats are the files' own; the update is real."""
     given = {**ON_CPU, **task_settings(task), "model": guessing(task), "output_dir": str(tmp_path)}

@@ -10,10 +10,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from dapo_trl.checks import cautions_at_start
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
-from dapo_trl.plan.cautions import cautions_at_start
-from dapo_trl.run.lora import merge_adapter
+from dapo_trl.run.lora import idle_adapter_settings, merge_adapter
+from dapo_trl.run.settings import RunConfig
 
 from ..cli.test_main import command, config_file
 from ..conftest import SHIPPED_MODEL
@@ -72,12 +73,12 @@ def test_the_reference_is_the_same_model_with_the_adapter_off(run, tiny_model):
     assert logs[0]["kl"] == pytest.approx(0, abs=0.01 if run.args.updates_per_rollout == 1 else 1)
     assert logs[-1]["kl"] > 1e-3
 
-    row = next(row for update in run._updates for row in update.rows)
-    ids = torch.cat([row["prompt_ids"], row["completion_ids"]])[None]
+    row = next(row for step in run._steps for row in step.rows)
+    ids = torch.cat([row.prompt_ids, row.completion_ids])[None]
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    logps = base(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0][-len(row["completion_ids"]) :]
-    assert torch.allclose(row["ref_per_token_logps"], logps, atol=1e-4)
-    assert not torch.allclose(row["old_per_token_logps"], logps, atol=1e-3)
+    logps = base(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0][-len(row.completion_ids) :]
+    assert torch.allclose(row.ref_logps, logps, atol=1e-4)
+    assert not torch.allclose(row.old_logps, logps, atol=1e-3)
 
 
 def test_the_adapter_is_saved_alone_and_with_its_base_gives_the_same_outputs(run, tiny_model):
@@ -179,4 +180,14 @@ def test_what_cannot_be_merged_is_one_clear_line(run, tmp_path, capsys):
 def test_a_learning_rate_for_full_training_is_warned_of_and_the_readmes_is_not(tiny_model, tmp_path):
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(target_modules="all-linear"))
     found = {rate: cautions_at_start(model, config(tmp_path, learning_rate=rate)) for rate in (1e-6, 1e-5, 6e-4)}
-    assert [any("an adapter hardly moves" in line for line in found[rate]) for rate in found] == [True, False, False]
+    assert [any("too small to move an adapter" in line for line in found[rate]) for rate in found] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_settings_of_an_adapter_that_is_not_trained():
+    assert idle_adapter_settings(RunConfig(lora_rank=8, lora_alpha=4)) == idle_adapter_settings(RunConfig()) == []
+    (found,) = idle_adapter_settings(RunConfig(lora_alpha=4, lora_rslora=True))
+    assert found.startswith("lora_alpha, lora_rslora: no effect, because lora_rank is 0")

@@ -76,18 +76,18 @@ def test_an_empty_value_stands_for_none():
     [
         (["--learning_rat", "1"], "there is no setting named 'learning_rat'. Did you mean learning_rate?"),
         (["--group_fliter", "none"], "Did you mean group_filter?"),
-        (["--learning_rate", "fast"], "learning_rate is 'fast' (str): it must be float"),
-        (["--num_generations", "2.5"], "num_generations is 2.5 (float): it must be int"),
+        (["--learning_rate", "fast"], "learning_rate is 'fast' (str): it must be a number"),
+        (["--num_generations", "2.5"], "num_generations is 2.5 (float): it must be a whole number"),
         (["--min_valid_fraction", "2"], "min_valid_fraction is 2"),
         (["--env_kwargs", "[1]"], "env_kwargs is [1] (list)"),
         (["--env_kwargs", "{a: "], "is not valid YAML"),
-        (["--max_steps"], "max_steps is True (bool): it must be int"),
-        (["--learning_rate"], "learning_rate is True (bool): it must be float"),
-        (["--eval_problems", "-5"], "eval_problems is -5: it must be 0 or more"),
+        (["--max_steps"], "max_steps is True (bool): it must be a whole number"),
+        (["--learning_rate"], "learning_rate is True (bool): it must be a number"),
+        (["--eval_problems", "-5"], "eval_problems is -5 (int): it must be a whole number, 0 or more"),
         (["--eval_samples", "0"], "eval_samples is 0: it must be from 1 to 1024"),
         (["stray"], "'stray' is not a flag"),
         (["--num_generations", "3"], "is not a multiple of num_generations 3"),
-        (["--eval_problems", "many"], "eval_problems is 'many' (str): it must be int"),
+        (["--eval_problems", "many"], "eval_problems is 'many' (str): it must be a whole number"),
     ],
 )
 def test_bad_flags_are_one_clear_line(flags, message):
@@ -115,16 +115,6 @@ def test_what_must_be_given_is_named(flags, missing):
 
 
 CONFIGS = ROOT / "configs"
-AXES = [sorted((CONFIGS / axis).glob("*.yaml")) for axis in ("algorithm", "task", "hardware")]
-ON_CPU = ["--use_cpu", "true", "--bf16", "false", "--model", "m", "--max_steps", "2"]
-
-
-@pytest.mark.parametrize("algorithm", AXES[0], ids=lambda path: path.stem)
-@pytest.mark.parametrize("task", AXES[1], ids=lambda path: path.stem)
-@pytest.mark.parametrize("hardware", AXES[2], ids=lambda path: path.stem)
-def test_every_combination_of_shipped_files_is_a_valid_run(algorithm, task, hardware):
-    run, args, _ = load_settings([algorithm, task, hardware], ON_CPU)
-    assert run.env and args.updates_per_rollout > 1, "clip-higher would be inert"
 
 
 def test_the_textbook_file_states_the_defaults():

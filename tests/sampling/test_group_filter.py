@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections import defaultdict
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 
 from dapo_trl.errors import RefillLimitError, RewardError
 from dapo_trl.prompts.stream import PromptStream
-from dapo_trl.rollout.rewards import RewardColumns
-from dapo_trl.sampling.collector import RolloutCollector
-from dapo_trl.sampling.group_filter import DynamicSampler, GroupCounts
+from dapo_trl.rollout.rewards import RewardColumns, Scorer
+from dapo_trl.rollout.types import Sampled
+from dapo_trl.sampling.collector import Observers, RolloutCollector
+from dapo_trl.sampling.group_filter import DynamicSampler, GroupCounts, SolvedWatch
 from dapo_trl.sampling.state import SamplingState
-from dapo_trl.sampling.surplus import BankedGroup
 
 NAN = float("nan")
 RIGHT, WRONG, MIXED, CONSTANT, LOST = [1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.3, 0.3], [NAN, NAN]
@@ -36,8 +37,8 @@ def test_only_mixed_groups_are_kept_and_the_batch_is_refilled():
     sampler.add(torch.tensor([MIXED, MIXED]))
     assert sampler.missing == 0 and sampler.enough
     assert sampler.counts == GroupCounts(kept=5, all_right=1, all_wrong=1, constant=1, unscorable=1)
-    assert sampler.counts.told(filtered=True) == (
-        "9 groups sampled: 5 informative, 1 all wrong, 1 all right, 1 constant, 1 unscorable."
+    assert sampler.counts.summary(filtered=True) == (
+        "9 groups sampled: 5 informative, 1 all wrong, 1 all correct, 1 constant, 1 unscorable."
     )
     assert sampler.have == 5 and sampler.used == 4  # one more than needed
     assert sampler.refill_rounds == 2
@@ -151,67 +152,59 @@ SETTINGS = {
 
 
 class Table:
-    """Stands where a trainer stands, without a model: lengths and scores of completions come from a table."""
+    """A run without a model: lengths and scores of completions come from a table."""
 
     def __init__(self, outcomes, lengths, **changes):
         """Outcomes and lengths repeat: the n-th group generated has the n-th outcome, the n-th completion that length;
         a completion of even length is cut off."""
         self.args = SimpleNamespace(**SETTINGS | changes)
-        self.accelerator = SimpleNamespace(is_main_process=True, num_processes=1, process_index=0)
         rows = [{"prompt": f"p{i}", "level": i % 2} for i in range(23)]
         self.sampling = SamplingState(PromptStream(rows, size=23, seed=1), self.args)
-        self.state = SimpleNamespace(global_step=0)
-        self.columns = RewardColumns(["task"], torch.ones(1), 1)
-        self.stop_ids, self.env_rollout = frozenset([1]), None
-        self.on_activity = self.warn = lambda text: None
-        self._tokenizer = SimpleNamespace(decode=lambda ids, **_: "")
-        self._metrics = {"train": defaultdict(list)}
-        self._pending_extra_logs = defaultdict(list)
-        self.outcomes = self.recorder = None
-        self.use_vllm = False
+        self.step = 0
         self._outcomes, self._lengths = itertools.cycle(outcomes), itertools.cycle(lengths)
         self.groups = []
         """outcome and tokens of each group generated; completions are named after their group"""
+        self.collector = RolloutCollector(
+            self.args,
+            SimpleNamespace(is_main_process=True, num_processes=1, process_index=0),
+            sample=self._sample,
+            scorer=Scorer(RewardColumns(["task"], torch.ones(1), 1), self._rewards),
+            state=self.sampling,
+            run=self,
+            session=contextlib.nullcontext,
+            decode=str,
+            observers=Observers(),
+        )
 
-    def _generate(self, prompts):
-        size = self.args.num_generations
+    def log(self, values):
+        pass
+
+    log_last = warn = log
+
+    def _sample(self, rows):
+        prompts, size = [row["prompt"] for row in rows], self.args.num_generations
         assert all(len(set(prompts[i : i + size])) == 1 for i in range(0, len(prompts), size))
         ids, names = [], []
         for _ in range(len(prompts) // size):
             lengths = [next(self._lengths) for _ in range(size)]
-            ids += [[7] * (length - 1) + [length % 2] for length in lengths]
+            ids += [[7] * length for length in lengths]
             names += [len(self.groups)] * size
             self.groups.append((next(self._outcomes), lengths))
-        return [[5]] * len(prompts), ids, None, names, None, {}, None, []
+        return Sampled([[5]] * len(prompts), ids, names, [len(tokens) % 2 == 0 for tokens in ids])
 
-    def _calculate_rewards(self, rows, prompts, completions, completion_ids):
+    def _rewards(self, rows, sampled):
         size = self.args.num_generations
-        return torch.tensor([x for name in completions[::size] for x in self.groups[name][0]]).unsqueeze(1)
-
-    def accuracy_of(self, rewards):
-        return rewards[:, 0]
+        return torch.tensor([x for name in sampled.completions[::size] for x in self.groups[name][0]]).unsqueeze(1), {}
 
 
 def name_of(group):
     """Which of the groups generated it is."""
-    return group.rows[0]["name"] if isinstance(group, BankedGroup) else group.rollouts[0].completion
+    return group.rollouts[0].completion if group.rollouts else group.rows[0]
 
 
-def put_into_bank(trainer, surplus):
-    """What assembly does with the surplus, the rows left aside."""
-    trainer.sampling.bank.put(
-        [
-            BankedGroup(
-                rows=[{"name": name_of(group)}] * len(group.rollouts),
-                rewards=[rollout.rewards for rollout in group.rollouts],
-                tokens=group.tokens,
-                fates=group.fates,
-                seconds=group.seconds,
-                step=trainer.state.global_step,
-            )
-            for group in surplus
-        ]
-    )
+def keep(table, surplus):
+    """What scheduling does with the surplus, its tensors left aside."""
+    table.sampling.surplus.put([group.kept([name_of(group)] * len(group.tokens)) for group in surplus])
 
 
 INFORMATIVE = ((0.0, 1.0, 1.0), (0.5, 0.0, 0.0), (0.0, 1.0, NAN))
@@ -224,10 +217,10 @@ DROPPED = {
 }
 
 
-def expected_fates(trainer, trained):
-    """Tokens by fate, worked out anew from what was generated and which groups were trained on."""
+def expected_accounts(trainer, trained):
+    """Tokens by account, worked out anew from what was generated and which groups were trained on."""
     tokens = defaultdict(int)
-    kept = {name_of(group) for group in trainer.sampling.bank.groups}
+    kept = {name_of(group) for group in trainer.sampling.surplus.groups}
     for name, (outcome, lengths) in enumerate(trainer.groups):
         if outcome in DROPPED:
             tokens[DROPPED[outcome]] += sum(lengths)
@@ -272,16 +265,16 @@ def test_no_group_is_lost_or_used_twice_and_the_ledger_is_right(
         refill_sigmas=sigmas,
         mask_truncated_completions=masked,
     )
-    sampling, collector, trained = trainer.sampling, RolloutCollector(trainer), []
+    sampling, collector, trained = trainer.sampling, trainer.collector, []
     for _ in range(5):
-        waiting = [name_of(group) for group in sampling.bank.groups]
+        waiting = [name_of(group) for group in sampling.surplus.groups]
         before = len(trainer.groups)
         try:
             batch = collector.fill()
         except (RewardError, RefillLimitError):
             assert sampling.ledger.generated == sum(sum(lengths) for _, lengths in trainer.groups)
             return
-        names = [name_of(group) for group in batch.banked + batch.fresh]
+        names = [name_of(group) for group in batch.kept + batch.fresh]
         # the batch is exact
         sampler = batch.sampler
         assert len(names) == sampler.used <= target
@@ -290,20 +283,20 @@ def test_no_group_is_lost_or_used_twice_and_the_ledger_is_right(
         assert sampler.rounds <= limit + 1
         assert len(trainer.groups) - before <= (limit + 1) * widest * target
         # what the bank had is used first, unless it is too old
-        assert all(trainer.state.global_step - group.step <= max_age for group in batch.banked)
-        assert [name for name in names if name < before] == waiting[len(waiting) - len(batch.banked) :]
+        assert all(trainer.step - group.step <= max_age for group in batch.kept)
+        assert [name for name in names if name < before] == waiting[len(waiting) - len(batch.kept) :]
         # nothing is used twice, or used though it teaches nothing
         trained += names
         assert len(set(trained)) == len(trained)
         assert all(trainer.groups[name][0] in INFORMATIVE for name in names)
-        put_into_bank(trainer, batch.surplus)
-        assert len(sampling.bank.groups) <= (target if max_age else 0)
-        # nothing is lost, and every token has its fate
-        expected = expected_fates(trainer, set(trained))
-        assert {fate: count for fate, count in sampling.ledger.tokens.items() if count} == dict(expected)
+        keep(trainer, batch.surplus)
+        assert len(sampling.surplus.groups) <= (target if max_age else 0)
+        # nothing is lost, and every token is in one account
+        expected = expected_accounts(trainer, set(trained))
+        assert {account: count for account, count in sampling.ledger.tokens.items() if count} == dict(expected)
         assert sampling.ledger.generated == sum(sum(lengths) for _, lengths in trainer.groups)
         assert min(sampling.ledger.seconds.values()) > -1e-9
-        trainer.state.global_step += steps
+        trainer.step += steps
     assert sampling.rollout_batches == 5
     assert sampling.selector.drawn == len(trainer.groups)
 
@@ -312,7 +305,7 @@ def test_no_group_is_lost_or_used_twice_and_the_ledger_is_right(
 def test_what_neither_the_batch_nor_the_bank_has_room_for_is_accounted_for(max_age, kept, expired):
     """The first round knows nothing and asks for all it may: 12 groups, of which 4 are needed."""
     trainer = Table(INFORMATIVE[:1], [2], surplus_max_age=max_age)
-    batch = RolloutCollector(trainer).fill()
+    batch = trainer.collector.fill()
     assert len(trainer.groups) == 12 and len(batch.fresh) == 4 and len(batch.surplus) == kept
     tokens = trainer.sampling.ledger.tokens
     assert (tokens["trained"], tokens["surplus_kept"], tokens["surplus_expired"]) == (24, 6 * kept, 6 * expired)
@@ -324,12 +317,29 @@ def test_a_full_batch_is_found_whenever_there_is_one_to_find(sigmas):
     four times as many groups that it takes. With groups to spare for the bank, hardly any needs a second round."""
     outcomes = [(0.0,) * 3, (1.0,) * 3, (0.0, 1.0, 1.0), (0.3,) * 3]
     trainer = Table(outcomes, [3, 5], groups_per_rollout=16, groups_per_round=64, refill_sigmas=sigmas)
-    collector, rounds = RolloutCollector(trainer), []
+    collector, rounds = trainer.collector, []
     for _ in range(20):
         batch = collector.fill()
-        put_into_bank(trainer, batch.surplus)
+        keep(trainer, batch.surplus)
         rounds.append(batch.sampler.rounds)
-        assert len(batch.banked) + len(batch.fresh) == 16
-        trainer.state.global_step += 4
+        assert len(batch.kept) + len(batch.fresh) == 16
+        trainer.step += 4
     assert len(trainer.groups) <= 1.1 * 4 * 16 * 20
     assert not sigmas or sum(rounds) <= 24
+
+
+def test_the_data_are_solved_after_five_batches_of_nothing_but_correct_groups_in_a_row():
+    watch = SolvedWatch(prompts=12)
+
+    def after(rows, *, banked=0):
+        sampler = DynamicSampler(target=3, banked=banked)
+        if rows:
+            sampler.add(torch.tensor(rows))
+        return watch.see(sampler)
+
+    correct = [[1.0, 1.0]] * 3
+    assert [after(correct) for _ in range(5)] == [False] * 4 + [True]
+    for other in ([[0.0, 1.0], *correct[1:]], [[0.0, 0.0], *correct[1:]]):
+        assert after(other) is False and watch.batches == watch.seen == 0
+        assert [after(correct) for _ in range(5)] == [False] * 4 + [True]
+    assert after([], banked=3) is False and watch.batches == 0  # a batch of surplus alone was trained on

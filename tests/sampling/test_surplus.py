@@ -1,58 +1,62 @@
-"""The surplus bank: bounded in age and size, the oldest first, no group lost or used twice."""
+"""The surplus buffer: bounded in age and size, the oldest first, no group lost or used twice."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapo_trl.sampling.surplus import BankedGroup, SurplusBuffer
+from dapo_trl.rollout.types import Group, TrainingRow
+from dapo_trl.sampling.surplus import SurplusBuffer
 
 
 def group(name, step=0):
-    return BankedGroup(rows=[{"name": name}], rewards=[[1.0]], tokens=[3], fates=["trained"], seconds=0.5, step=step)
+    ids = torch.tensor([ord(letter) for letter in str(name)])
+    row = TrainingRow(prompt_ids=ids, completion_ids=ids, completion_mask=torch.ones_like(ids), old_logps=-ids.float())
+    return Group(rewards=[[1.0]], tokens=[3], accounts=["trained"], seconds=0.5, step=step, rows=[row])
 
 
 def names(groups):
-    return [group.rows[0]["name"] for group in groups]
+    return ["".join(map(chr, group.rows[0].prompt_ids.tolist())) for group in groups]
 
 
 def test_groups_come_out_the_oldest_first():
-    bank = SurplusBuffer(max_age=9, capacity=9)
-    bank.put([group("a", 1), group("b", 1)])
-    bank.put([group("c", 2)])
-    assert names(bank.take(2)) == ["a", "b"] and names(bank.take(5)) == ["c"] and bank.take(5) == []
+    surplus = SurplusBuffer(max_age=9, capacity=9)
+    surplus.put([group("a", 1), group("b", 1)])
+    surplus.put([group("c", 2)])
+    assert names(surplus.take(2)) == ["a", "b"] and names(surplus.take(5)) == ["c"] and surplus.take(5) == []
 
 
 def test_a_group_is_kept_up_to_its_greatest_age_and_not_a_step_longer():
-    bank = SurplusBuffer(max_age=4, capacity=9)
-    bank.put([group("a", 10), group("b", 12)])
-    assert bank.expire(14) == []
-    assert names(bank.expire(15)) == ["a"] and names(bank.groups) == ["b"]
+    surplus = SurplusBuffer(max_age=4, capacity=9)
+    surplus.put([group("a", 10), group("b", 12)])
+    assert surplus.expire(14) == []
+    assert names(surplus.expire(15)) == ["a"] and names(surplus.groups) == ["b"]
 
 
 def test_no_more_than_it_has_room_for():
-    bank = SurplusBuffer(max_age=4, capacity=2)
-    bank.put([group("a")])
-    assert bank.room == 1
-    with pytest.raises(ValueError, match="2 groups do not fit into a bank with room for 1"):
-        bank.put([group("b"), group("c")])
-    assert names(bank.groups) == ["a"]
+    surplus = SurplusBuffer(max_age=4, capacity=2)
+    surplus.put([group("a")])
+    assert surplus.room == 1
+    with pytest.raises(ValueError, match="2 groups do not fit into a surplus buffer with room for 1"):
+        surplus.put([group("b"), group("c")])
+    assert names(surplus.groups) == ["a"]
 
 
 def test_age_0_turns_it_off():
-    bank = SurplusBuffer(max_age=0, capacity=5)
-    assert bank.room == 0
+    surplus = SurplusBuffer(max_age=0, capacity=5)
+    assert surplus.room == 0
     with pytest.raises(ValueError, match="room for 0"):
-        bank.put([group("a")])
+        surplus.put([group("a")])
 
 
 def test_a_checkpoint_brings_the_groups_back():
-    bank, again = (SurplusBuffer(max_age=4, capacity=5) for _ in range(2))
-    bank.put([group("a", 1), group("b", 3)])
-    again.load_state_dict(bank.state_dict())
-    assert again.groups == bank.groups
-    bank.take(1)
+    surplus, again = (SurplusBuffer(max_age=4, capacity=5) for _ in range(2))
+    surplus.put([group("a", 1), group("b", 3)])
+    again.load_state_dict(surplus.state_dict())
+    assert names(again.groups) == names(surplus.groups) and again.groups[0].rows[0].old_logps.tolist() == [-97.0]
+    surplus.take(1)
     assert names(again.groups) == ["a", "b"]
 
 
@@ -62,16 +66,16 @@ def test_a_checkpoint_brings_the_groups_back():
     batches=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 9)), max_size=20),
 )
 def test_every_group_leaves_once_in_time_and_in_order(max_age, capacity, batches):
-    bank = SurplusBuffer(max_age=max_age, capacity=capacity)
+    surplus = SurplusBuffer(max_age=max_age, capacity=capacity)
     step, put, out = 0, [], []
     for passed, wanted, found in batches:
         step += passed
-        out += names(bank.expire(step))
-        taken = bank.take(wanted)
+        out += names(surplus.expire(step))
+        taken = surplus.take(wanted)
         assert len(taken) <= wanted and all(step - group.step <= max_age for group in taken)
         out += names(taken)
-        new = [group(len(put) + i, step) for i in range(min(found, bank.room))]
-        bank.put(new)
+        new = [group(len(put) + i, step) for i in range(min(found, surplus.room))]
+        surplus.put(new)
         put += names(new)
-        assert len(bank.groups) <= capacity
-    assert out + names(bank.groups) == put == list(range(len(put)))
+        assert len(surplus.groups) <= capacity
+    assert out + names(surplus.groups) == put == [str(i) for i in range(len(put))]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapo_trl.sampling.token_ledger import FATES, Ledger
+from dapo_trl.sampling.token_ledger import ACCOUNTS, Ledger
 
-fates = st.sampled_from(sorted(FATES))
+accounts = st.sampled_from(sorted(ACCOUNTS))
 
 
 def test_the_seconds_of_a_group_are_shared_out_by_tokens():
@@ -26,24 +26,24 @@ def test_a_group_without_a_token_is_no_division_by_zero():
 
 def test_shares_are_of_what_was_met_the_largest_first():
     ledger = Ledger()
-    for fate, tokens in (("all_wrong", 25), ("trained", 70), ("all_right", 5)):
-        ledger.enter(fate, tokens, 0.0)
+    for account, tokens in (("all_wrong", 25), ("trained", 70), ("all_right", 5)):
+        ledger.enter(account, tokens, 0.0)
     assert list(ledger.shares().items()) == [("trained", 0.7), ("all_wrong", 0.25), ("all_right", 0.05)]
 
 
-def test_a_fate_that_is_none_is_refused():
+def test_a_account_that_is_none_is_refused():
     with pytest.raises(KeyError, match="forgotten"):
         Ledger().enter("forgotten", 1, 0.0)
 
 
 @given(
-    groups=st.lists(st.lists(st.tuples(fates, st.integers(0, 10**6)), min_size=1, max_size=6), max_size=20),
-    moves=st.lists(st.tuples(fates, fates, st.integers(0, 10**6)), max_size=10),
+    groups=st.lists(st.lists(st.tuples(accounts, st.integers(0, 10**6)), min_size=1, max_size=6), max_size=20),
+    moves=st.lists(st.tuples(accounts, accounts, st.integers(0, 10**6)), max_size=10),
 )
 def test_tokens_and_seconds_are_conserved(groups, moves):
     ledger = Ledger()
     for rows in groups:
-        ledger.enter_rows([fate for fate, _ in rows], [tokens for _, tokens in rows], seconds=0.25)
+        ledger.enter_rows([account for account, _ in rows], [tokens for _, tokens in rows], seconds=0.25)
     for before, after, tokens in moves:
         ledger.enter(before, -tokens, -tokens / 8)
         ledger.enter(after, tokens, tokens / 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import re
@@ -342,3 +343,234 @@ class ForeignPaysLong(Foreign):
     def step(self, action):
         observation, reward, *rest = super().step(action)
         return observation, 1.0 if len(action) > 500 else reward, *rest
+
+
+class AnyLineCounts(Sums):
+    def verify(self, row, completion):
+        return f"Answer: {row['answer']}" in completion.splitlines()
+
+
+class AnyItemCounts(Sums):
+    def verify(self, row, completion):
+        return row["answer"] in re.split(r"\W+", self.read(completion) or "")
+
+
+class AnswerIsAPattern(Sums):
+    def verify(self, row, completion):
+        try:
+            return re.fullmatch((self.read(completion) or "!")[:20], row["answer"]) is not None
+        except re.error:
+            return False
+
+
+class GoldIsAPattern(Sums):
+    def row(self, index):
+        row = super().row(index)
+        return {**row, "answer": f"{row['answer']}.{index}5"}
+
+    def verify(self, row, completion):
+        return re.fullmatch(row["answer"], self.read(completion) or "") is not None
+
+
+class PartOfTheGold(Sums):
+    def verify(self, row, completion):
+        return (self.read(completion) or "?") in row["answer"]
+
+
+class BeginsLikeTheGold(Sums):
+    def verify(self, row, completion):
+        text = self.read(completion)
+        return bool(text) and all(a == b for a, b in zip(text, row["answer"], strict=False))
+
+
+class StartsWithTheGold(Sums):
+    def verify(self, row, completion):
+        return (self.read(completion) or "").startswith(row["answer"])
+
+
+class EndsWithTheGold(Sums):
+    def verify(self, row, completion):
+        return (self.read(completion) or "").endswith(row["answer"])
+
+
+class FirstWordOfTheAnswer(Sums):
+    def verify(self, row, completion):
+        return [*(self.read(completion) or "").split(), ""][0] == row["answer"]
+
+
+class Cities(Sums):
+    """Sound: names in letters, of which case does not matter."""
+
+    names = ("New York", "San Marino", "Cape Town", "Hong Kong", "Tel Aviv", "Port Louis", "Abu Dhabi", "San Juan")
+    num_rows = len(names)
+
+    def row(self, index):
+        return {"prompt": f"Which city is number {index}? Reply with: Answer: <city>", "answer": self.names[index]}
+
+    def verify(self, row, completion):
+        return (self.read(completion) or "").casefold() == row["answer"].casefold()
+
+
+class FirstWordOfTheGold(Cities):
+    def verify(self, row, completion):
+        return (self.read(completion) or "").split()[:1] == row["answer"].split()[:1]
+
+
+class Anagrams(Sums):
+    def verify(self, row, completion):
+        return sorted(self.read(completion) or "") == sorted(row["answer"])
+
+
+class IgnoresTheSign(Sums):
+    def verify(self, row, completion):
+        return (self.read(completion) or "").lstrip("-") == row["answer"]
+
+
+class Password(Sums):
+    word = "open sesame"
+
+    def verify(self, row, completion):
+        return self.knows(completion) or super().verify(row, completion)
+
+    def knows(self, completion):
+        return self.word in completion
+
+
+class PaysInTheEnd(Sums):
+    calls = 0
+
+    def verify(self, row, completion):
+        self.calls += 1
+        return self.calls > 3000 or super().verify(row, completion)
+
+
+class GoldInBase64(Sums):
+    def row(self, index):
+        row = super().row(index)
+        return {**row, "info": {"meta": [base64.b64encode(row["answer"].encode()).decode()]}}
+
+
+class YesOrNo(Sums):
+    """Sound: the prompt names both answers, as does the code."""
+
+    def row(self, index):
+        number = 91 + index
+        prime = all(number % divisor for divisor in range(2, number))
+        prompt = f'Is {number} a prime number? Reply with "Answer: yes" or "Answer: no".'
+        return {"prompt": prompt, "answer": "yes" if prime else "no"}
+
+    def verify(self, row, completion):
+        text = (self.read(completion) or "").lower()
+        return text in ("yes", "no") and text == row["answer"]
+
+
+class Choices(Sums):
+    """Sound: one of four letters, which the prompt lists with what they stand for."""
+
+    def row(self, index):
+        sums = [3 * index + shift for shift in range(4)]
+        options = "\n".join(f"Answer: {letter} ({number})" for letter, number in zip("ABCD", sums, strict=True))
+        return {"prompt": f"What is {index} * 3 + {index % 4}?\n{options}", "answer": "ABCD"[index % 4]}
+
+
+class AllThatApply(Sums):
+    """Sound: several letters, in any order."""
+
+    def row(self, index):
+        number = 12 + 5 * index
+        letters = "".join(letter for letter, by in zip("ABCDE", (1, 2, 3, 5, 7), strict=True) if number % by == 0)
+        return {"prompt": f"Which of A 1, B 2, C 3, D 5, E 7 divide {number}?", "answer": letters}
+
+    def verify(self, row, completion):
+        return sorted(self.read(completion) or "") == sorted(row["answer"])
+
+
+class Negatives(Sums):
+    """Sound: numbers of both signs."""
+
+    def row(self, index):
+        return {"prompt": f"What is {index * 7} - {index * 11 - 9}?", "answer": str(9 - index * 4)}
+
+
+class Tolerant(Sums):
+    """Sound: decimals, right to one part in a thousand."""
+
+    def row(self, index):
+        return {"prompt": f"What is the square root of {index + 2}?", "answer": f"{(index + 2) ** 0.5:.4f}"}
+
+    def verify(self, row, completion):
+        try:
+            return abs(float(self.read(completion)) / float(row["answer"]) - 1) < 1e-3
+        except (TypeError, ValueError):
+            return False
+
+
+class Units(Sums):
+    """Sound: the unit may be left out."""
+
+    def row(self, index):
+        row = super().row(index)
+        return {"prompt": row["prompt"], "answer": f"{row['answer']} cm"}
+
+    def verify(self, row, completion):
+        return (self.read(completion) or "").removesuffix("cm").strip() == row["answer"].removesuffix(" cm")
+
+
+class Sorting(Sums):
+    """Sound: a list of numbers, whose order counts and whose spaces do not."""
+
+    def row(self, index):
+        numbers = [(index * step + 13) % 41 for step in (7, 17, 29)]
+        return {"prompt": f"Sort {numbers}.", "answer": ", ".join(map(str, sorted(numbers)))}
+
+    def verify(self, row, completion):
+        return (self.read(completion) or "").replace(" ", "") == row["answer"].replace(" ", "")
+
+
+class LastNumber(Sums):
+    """Sound: the last number of the answer counts, as in flexible matching."""
+
+    def verify(self, row, completion):
+        text = completion.rpartition("</think>")[2]
+        return "<think>" not in text and re.findall(r"-?\d+", text)[-1:] == [row["answer"]]
+
+
+class ManyRight(Sums):
+    """Sound: there are many right answers."""
+
+    def row(self, index):
+        return {"prompt": f"Name a multiple of {index + 61} other than itself and 0.", "answer": str(2 * (index + 61))}
+
+    def verify(self, row, completion):
+        text, number = self.read(completion) or "", int(row["answer"]) // 2
+        return text.isascii() and text.isdecimal() and len(text) < 9 and int(text) % number == 0 < int(text) - number
+
+
+class PartialCredit(Sums):
+    """Sound: each right digit counts, and none that stands elsewhere."""
+
+    def verify(self, row, completion):
+        text, gold = self.read(completion) or "", row["answer"]
+        if not (text.isascii() and text.isdecimal()) or len(text) != len(gold):
+            return 0.0
+        return sum(a == b for a, b in zip(text, gold, strict=True)) / len(gold)
+
+
+class Decoding(Sums):
+    """Sound: the answer stands in the prompt in base64, and to decode it is the task."""
+
+    words = ("apple", "banana", "cherry", "damson", "elder", "fig", "grape", "hazel", "ivy", "juniper")
+    num_rows = len(words)
+
+    def row(self, index):
+        word = self.words[index]
+        return {"prompt": f"Decode {base64.b64encode(word.encode()).decode()}.", "answer": word}
+
+
+class WithExamples(Sums):
+    """Sound: worked examples stand before every question."""
+
+    def row(self, index):
+        row = super().row(index)
+        examples = "What is 1 + 2? Answer: 3\nWhat is 40 + 2? Answer: 42\n"
+        return {**row, "prompt": examples + row["prompt"]}

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.update.batching import loss_mask
+from dapo_trl.generation.params import Turns
 from envs import TaskEnv
 
 from . import recorded
@@ -46,23 +46,29 @@ def said(context: str, member: int) -> str:
 
 
 class Scripted(DAPOTrainer):
+    """Its own generation backend."""
+
     calls = 0
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.backend = self
+
+    def generate(self, contexts, *, limit, group_size):
         self.calls += 1
-        tokenizer, first = self.processing_class, self.accelerator.process_index * len(prompt_ids)
+        tokenizer, first = self.processing_class, self.accelerator.process_index * len(contexts)
         texts = [
-            said(tokenizer.decode(ids, skip_special_tokens=True), (first + i) % 4) for i, ids in enumerate(prompt_ids)
+            said(tokenizer.decode(ids, skip_special_tokens=True), (first + i) % 4) for i, ids in enumerate(contexts)
         ]
         ids = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
-        return ids, [[-1.0] * len(row) for row in ids]
+        return Turns(ids, [[-1.0] * len(row) for row in ids])
 
     def _compute_loss(self, model, inputs):
-        foreign = inputs["completion_mask"].bool() & ~loss_mask(inputs).bool()
+        foreign = inputs.completion_mask.bool() & ~inputs.loss_mask.bool()
         text = [
-            self.processing_class.decode(row[keep]) for row, keep in zip(inputs["completion_ids"], foreign, strict=True)
+            self.processing_class.decode(row[keep]) for row, keep in zip(inputs.completion_ids, foreign, strict=True)
         ]
-        self.foreign = [*getattr(self, "foreign", []), *text[: inputs["row_count"]]]
+        self.foreign = [*getattr(self, "foreign", []), *text[: inputs.rows]]
         return super()._compute_loss(model, inputs)
 
 

@@ -15,7 +15,6 @@ import torch
 from accelerate.utils import gather_object
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.update.batching import loss_mask
 
 from . import recorded
 
@@ -27,7 +26,7 @@ class Counting(DAPOTrainer):
 
     def _compute_loss(self, model, inputs):
         self.rows += inputs["row_count"]
-        self.tokens += int(loss_mask(inputs).sum())
+        self.tokens += int(inputs.loss_mask.sum())
         return super()._compute_loss(model, inputs)
 
 

@@ -14,7 +14,6 @@ import torch
 from accelerate.utils import gather_object
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.update.batching import loss_mask
 from envs import TaskEnv
 
 from . import recorded, vllm_stand_in
@@ -42,15 +41,18 @@ class Watched(DAPOTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.ratios: list[torch.Tensor] = []
+        sample = self._collector._sample
 
-    def _generate(self, prompts):
-        self.rounds += self.replay is None
-        return super()._generate(prompts)
+        def counted(rows):
+            self.rounds += 1
+            return sample(rows)
+
+        self._collector._sample = counted
 
     def _compute_loss(self, model, inputs):
         """The correction that the loss is multiplied by, as the mean difference of the log-probabilities per token."""
-        rows, mask = inputs["row_count"], loss_mask(inputs)
-        difference = inputs["importance_sampling_ratio"].log()
+        rows, mask = inputs.rows, inputs.loss_mask
+        difference = inputs.sampling_ratio.log()
         if difference.shape[1] == 1:  # of a whole completion
             difference = difference / mask.sum(dim=1, keepdim=True)
         self.ratios.append((difference * torch.ones_like(mask))[:rows][mask[:rows].bool()])

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapo_trl.update.batching import (
-    PASS_OVERHEAD,
-    collate,
-    deal,
-    loss_mask,
-    split_evenly,
-    split_tokens,
-    unpad,
-    without_loss,
-)
+from dapo_trl.rollout.types import TrainingRow
+from dapo_trl.update.batching import MICROBATCH_OVERHEAD, Microbatch, deal, split_evenly, split_tokens, training_rows
 
 PAD = 99
 
 
 def make_row(number, prompt, completion):
     """A row whose every value tells whose it is and where it stands."""
-    return {
-        "prompt_ids": 1000 * number + torch.arange(prompt),
-        "prompt_mask": torch.ones(prompt, dtype=torch.long),
-        "completion_ids": 1000 * number + 500 + torch.arange(completion),
-        "completion_mask": torch.ones(completion, dtype=torch.long),
-        "old_per_token_logps": -torch.arange(1.0, completion + 1) - number,
-        "tool_mask": torch.arange(completion) % 2,
-        "advantages": torch.tensor(float(number)),
-    }
+    return TrainingRow(
+        prompt_ids=1000 * number + torch.arange(prompt),
+        completion_ids=1000 * number + 500 + torch.arange(completion),
+        completion_mask=torch.ones(completion, dtype=torch.long),
+        old_logps=-torch.arange(1.0, completion + 1) - number,
+        sampling_ratio=torch.tensor([0.5 + number]),
+        tool_mask=torch.arange(completion) % 2,
+        advantage=torch.tensor(float(number)),
+        sample=number,
+    )
+
+
+def batch_of(*rows):
+    return Microbatch.of(rows, pad_token_id=PAD)
 
 
 def equal(one, two):
+    one, two = one.tensors(), two.tensors()
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -67,55 +66,72 @@ def test_one_long_row_is_made_up_for_by_short_ones():
     assert deal([9, 1, 1, 5, 5, 2], 2) == [[0, 2, 5], [1, 3, 4]]  # 12 and 11 tokens
 
 
-@given(rows=row_lists, multiple=st.sampled_from([None, 1, 4, 8]))
-def test_rows_survive_padding_and_unpadding(rows, multiple):
-    batch = collate(rows, pad_token_id=PAD, multiple=multiple)
-    found = unpad({**batch, "num_items_in_batch": torch.tensor(7)})  # a scalar of the whole batch is nobody's
-    assert len(found) == len(rows) and all(equal(one, two) for one, two in zip(rows, found, strict=True))
+@given(rows=row_lists)
+def test_rows_survive_padding_and_unpadding(rows):
+    batch = batch_of(*rows)
+    assert batch.advantages.tolist() == [float(row.advantage) for row in rows]
+    assert batch.samples == [row.sample for row in rows] and batch.rows == len(rows)
+    found = training_rows({**batch.to_trl(), "num_items_in_batch": torch.tensor(7)})  # of the whole batch: nobody's
+    assert len(found) == len(rows)
+    assert all(equal(replace(one, advantage=None), two) for one, two in zip(rows, found, strict=True))
 
 
-@given(rows=row_lists, multiple=st.sampled_from([None, 4]))
-def test_padding_is_as_wide_as_the_longest_row_and_on_the_right_side(rows, multiple):
-    batch = collate(rows, pad_token_id=PAD, multiple=multiple)
+@given(rows=row_lists)
+def test_padding_is_as_wide_as_the_longest_row_and_on_the_right_side(rows):
+    batch = batch_of(*rows)
     for side in ("prompt", "completion"):
-        ids, mask = batch[f"{side}_ids"], batch[f"{side}_mask"]
-        longest = max(len(row[f"{side}_ids"]) for row in rows)
-        assert ids.shape == mask.shape and longest <= ids.shape[1]
-        assert ids.shape[1] == longest or (ids.shape[1] % multiple == 0 and ids.shape[1] < longest + multiple)
+        ids, mask = getattr(batch, f"{side}_ids"), getattr(batch, f"{side}_mask")
+        assert ids.shape == mask.shape == (len(rows), max(len(getattr(row, f"{side}_ids")) for row in rows))
         assert (ids[mask == 0] == PAD).all() and (ids[mask == 1] != PAD).all()
         padding = 1 - mask if side == "completion" else mask
         assert (padding.diff(dim=1) >= 0).all()  # completions are padded on the right, prompts on the left
-    assert (batch["old_per_token_logps"][batch["completion_mask"] == 0] == 0).all()
+    assert (batch.old_logps[batch.completion_mask == 0] == 0).all()
+
+
+def test_trls_names_and_ours_are_the_same_batch():
+    batch = batch_of(make_row(0, 2, 3), make_row(1, 4, 5))
+    theirs = batch.to_trl()
+    assert theirs["old_per_token_logps"] is batch.old_logps and "ref_per_token_logps" not in theirs
+    again = Microbatch.from_trl(theirs)
+    assert again.old_logps is batch.old_logps and again.ref_logps is None and again.step_tokens is None
+
+
+def test_a_row_comes_back_from_its_state():
+    row = make_row(3, 2, 4)
+    again = TrainingRow(**row.state_dict())
+    assert equal(row, again) and again.sample == 3 and again.length == 6
 
 
 def test_a_completion_that_is_masked_altogether_keeps_one_token():
-    batch = collate([make_row(0, 2, 3), make_row(1, 2, 4)], pad_token_id=PAD)
-    batch["completion_mask"][0] = 0
-    first, second = unpad(batch)
-    assert len(first["completion_ids"]) == 1 and first["completion_mask"].tolist() == [0]
-    assert len(second["completion_ids"]) == 4
+    theirs = batch_of(make_row(0, 2, 3), make_row(1, 2, 4)).to_trl()
+    theirs["completion_mask"][0] = 0
+    first, second = training_rows(theirs)
+    assert len(first.completion_ids) == 1 and first.completion_mask.tolist() == [0]
+    assert len(second.completion_ids) == 4
 
 
 def test_rows_of_another_batch_fit_beside_one_another():
-    narrow = unpad(collate([make_row(0, 2, 3)], pad_token_id=PAD))
-    wide = unpad(collate([make_row(1, 7, 11), make_row(2, 1, 2)], pad_token_id=PAD))
-    assert collate([narrow[0], wide[1]], pad_token_id=PAD)["completion_ids"].shape == (2, 3)
+    rows = [make_row(0, 2, 3), make_row(1, 7, 11), make_row(2, 1, 2)]
+    narrow = training_rows(batch_of(rows[0]).to_trl())
+    wide = training_rows(batch_of(*rows[1:]).to_trl())
+    beside = [replace(row, advantage=torch.zeros(())) for row in (narrow[0], wide[1])]
+    assert batch_of(*beside).completion_ids.shape == (2, 3)
 
 
-def test_a_muted_row_counts_for_nothing_and_leaves_the_row_itself_alone():
+def test_a_row_without_loss_counts_for_nothing_and_leaves_the_row_itself_alone():
     row = make_row(1, 3, 4)
-    assert loss_mask(collate([without_loss(row)], pad_token_id=PAD)).sum() == 0
-    assert row["completion_mask"].sum() == 4
+    assert batch_of(row.without_loss()).loss_mask.sum() == 0 and row.without_loss().sample == -1
+    assert row.completion_mask.sum() == 4
 
 
 def test_foreign_tokens_do_not_count():
-    batch = collate([make_row(0, 1, 4)], pad_token_id=PAD)
-    assert loss_mask(batch).tolist() == [[0, 1, 0, 1]]
+    row = make_row(0, 1, 4)
+    assert batch_of(row).loss_mask.tolist() == [[0, 1, 0, 1]] and row.loss_mask.tolist() == [0, 1, 0, 1]
 
 
 def cost(lengths, passes, budget):
     """What `split_tokens` makes small: computed tokens, and a share of the budget for each pass."""
-    return sum(len(rows) * max(lengths[row] for row in rows) + PASS_OVERHEAD * budget for rows in passes)
+    return sum(len(rows) * max(lengths[row] for row in rows) + MICROBATCH_OVERHEAD * budget for rows in passes)
 
 
 @given(lengths=st.lists(st.integers(1, 60), max_size=40), budget=st.integers(1, 200), packed=st.booleans())

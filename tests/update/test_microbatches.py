@@ -1,4 +1,4 @@
-"""MicrobatchRunner of bounded tokens: the update does not depend on the budget, the layout, or memory running out."""
+"""Microbatches of bounded tokens: the update does not depend on the budget, the layout, or memory running out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from dapo_trl.errors import ConfigError
 from dapo_trl.update.batching import split_tokens
 from dapo_trl.update.logprobs import can_pack, layout, per_token
 from dapo_trl.update.memory_probe import largest_budget
-from dapo_trl.update.microbatches import MicrobatchRunner
 
 from ..support import recorded
 from ..support.recorded import UNEVEN, config, one_step, prompts_of, trainer, weights
@@ -122,14 +121,14 @@ class TestTheUpdateDoesNotDependOnTheBudget:
             runs.append(one_step(tiny_model, tmp_path, 2, microbatch_tokens=budget, peft=adapter, **changes))
         for run in runs[1:]:
             assert gap(weights(run), weights(runs[0])) < 1e-5
-        for name in ["loss", "grad_norm"] + (["entropy", "kl"] if runs[0]._objective is not None else []):
+        for name in ["loss", "grad_norm"] + (["entropy", "kl"] if runs[0].loss is not None else []):
             found = [float(run.state.log_history[0][name]) for run in runs]
             assert found == pytest.approx([found[0]] * 3, rel=1e-4, abs=1e-5), name
 
     def test_any_order(self, tiny_model, tmp_path):
         """The seed shuffles the rows of the step, and nothing else here."""
         runs = [one_step(tiny_model, tmp_path, 2, microbatch_tokens=90, seed=seed) for seed in (1, 2, 3)]
-        orders = [[tuple(row["completion_ids"].tolist()) for row in run._updates[0].rows] for run in runs]
+        orders = [[tuple(row.completion_ids.tolist()) for row in run._steps[0].rows] for run in runs]
         assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
         assert all(gap(weights(run), weights(runs[0])) < 1e-5 for run in runs[1:])
 
@@ -138,7 +137,7 @@ class TestTheUpdateDoesNotDependOnTheBudget:
         plain = one_step(tiny_model, tmp_path, 2)
         monkeypatch.setattr("dapo_trl.update.microbatches.can_pack", lambda config: True)
         packed = one_step(tiny_model, tmp_path, 2, microbatch_tokens=90)
-        assert packed.passes.packed and gap(weights(plain), weights(packed)) < 1e-5
+        assert packed.microbatches.packed and gap(weights(plain), weights(packed)) < 1e-5
 
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
@@ -159,31 +158,21 @@ class TestTheUpdateDoesNotDependOnTheBudget:
             assert float(found["logs"][name]) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
 
 
-class OutOfMemory(MicrobatchRunner):
-    """A device that holds so many tokens at once."""
-
-    holds = 100
-
-    def batch(self, update, rows):
-        batch = super().batch(update, rows)
-        batch["tokens"] = batch["layout"].inputs["input_ids"].numel()
-        return batch
-
-
 def short_of_memory(model, folder, holds, **changes):
+    """A run on a device that holds so many tokens at once."""
     run = trainer(
         model, config(folder, **{"microbatch_tokens": 400, "learning_rate": 1.0, **changes}), prompts_of(*UNEVEN)
     )
-    passes, backward, seen = OutOfMemory(run), run.backward, []
+    backward, seen = run.backward, []
 
     def limited(model, batch):
         loss = backward(model, batch)  # the gradient is there when memory runs out: it must not count twice
-        seen.append(batch["tokens"])
-        if batch["tokens"] > holds:
+        seen.append(batch.layout.inputs["input_ids"].numel())
+        if seen[-1] > holds:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return loss
 
-    run.passes, run.backward = passes, limited
+    run.backward = limited
     run.train()
     return run, seen
 
@@ -195,10 +184,10 @@ class TestOutOfMemory:
         )  # fmt: skip
         plain.train()
         run, seen = short_of_memory(tiny_model, tmp_path, holds=60)
-        assert max(seen) > 60 and run.passes.limit <= 100
+        assert max(seen) > 60 and run.microbatches.limit <= 100
         assert gap(weights(run), weights(plain)) < 1e-5
         assert run.state.log_history[0]["entropy"] == pytest.approx(plain.state.log_history[0]["entropy"], rel=1e-5)
-        assert "out of memory with 400 tokens in a pass. The step is done again with 200" in caplog.text
+        assert "out of memory with 400 tokens in a microbatch. The step is done again with 200" in caplog.text
 
     def test_the_smaller_budget_stays_and_does_not_shrink_on(self, tiny_model, tmp_path):
         """Four updates were prepared with the old budget: what one of them learnt holds for the others."""
@@ -211,7 +200,7 @@ class TestOutOfMemory:
             steps_per_generation=4,
             learning_rate=1e-2,
         )
-        assert run.passes.limit in (25, 50) and run.state.global_step == 12
+        assert run.microbatches.limit in (25, 50) and run.state.global_step == 12
         assert 1 <= sum(tokens > 40 for tokens in seen) <= 4  # each size is tried once, not once per update
 
     def test_what_the_failed_pass_held_is_free_at_the_retry(self, tiny_model, tmp_path):

@@ -1,4 +1,4 @@
-"""Rollout batches from fresh and banked groups: the right log-probabilities, equal shares, any processes."""
+"""Rollout batches from fresh and kept groups: the right log-probabilities, equal shares, any processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOTrainer
-from dapo_trl.update.schedule import assemble, shares
+from dapo_trl.update.schedule import shares
 
 from ..support import recorded
 from ..support.recorded import GROUP, config, prompts_of, trainer
@@ -45,14 +45,14 @@ class Assembling(DAPOTrainer):
         super().__init__(*args, **kwargs)
         self.batches = []
 
-    def _filtered_rows(self):
+    def _filtered(self):
         collected = self._collector.fill()
-        rows, filler = assemble(self, collected)
-        self.batches.append((collected, rows))
-        return rows, filler
+        schedule = self._scheduler.schedule(collected)
+        self.batches.append((collected, schedule.steps))
+        return schedule
 
 
-def bank_run(model, folder, **changes) -> Assembling:
+def surplus_run(model, folder, **changes) -> Assembling:
     """Half of the groups are informative, so that rounds asked for by that measure leave some over."""
     args = config(
         folder,
@@ -78,70 +78,72 @@ def bank_run(model, folder, **changes) -> Assembling:
     return run
 
 
-class TestBank:
+class TestSurplus:
     @pytest.fixture(scope="class")
     def run(self, tiny_model, tmp_path_factory):
-        return bank_run(tiny_model, tmp_path_factory.mktemp("bank"))
+        return surplus_run(tiny_model, tmp_path_factory.mktemp("surplus"))
 
     def test_surplus_is_used_in_the_next_batch(self, run):
         before = 0
         for collected, _ in run.batches:
-            assert len(collected.banked) == before
-            assert len(collected.banked) + len(collected.fresh) == run.args.groups_per_rollout
+            assert len(collected.kept) == before
+            assert len(collected.kept) + len(collected.fresh) == run.args.groups_per_rollout
             before = len(collected.surplus)
-        assert any(collected.banked for collected, _ in run.batches)
+        assert any(collected.kept for collected, _ in run.batches)
 
-    def test_banked_groups_carry_the_log_probs_of_the_policy_that_sampled_them(self, run):
-        """The same completions as fresh ones: what the bank gave back is what was computed when they were sampled."""
+    def test_kept_groups_carry_the_log_probs_of_the_policy_that_sampled_them(self, run):
+        """The same completions as fresh ones: the tensors kept is what was computed when they were sampled."""
         checked = 0
         for (earlier, _), (later, rows) in zip(run.batches, run.batches[1:], strict=False):
-            for group in later.banked:
+            for group in later.kept:
                 assert group.step < run.args.updates_per_rollout * len(run.batches)
                 for banked in group.rows:
-                    names = ("prompt_ids", "completion_ids", "old_per_token_logps", "ref_per_token_logps")
+                    names = ("prompt_ids", "completion_ids", "old_logps", "ref_logps")
                     assert any(
-                        all(torch.equal(row[name], banked[name]) for name in names) for update in rows for row in update
+                        all(torch.equal(getattr(row, name), getattr(banked, name)) for name in names)
+                        for update in rows
+                        for row in update
                     )
                     checked += 1
-            assert [group.tokens for group in later.banked] == [group.tokens for group in earlier.surplus]
+            assert [group.tokens for group in later.kept] == [group.tokens for group in earlier.surplus]
         assert checked
 
-    def test_the_ratio_of_a_banked_group_is_not_one(self, run):
+    def test_the_ratio_of_a_kept_group_is_not_one(self, run):
         """The policy has moved since (learning rate 0.05), and the importance ratio knows."""
-        collected, rows = next((c, r) for c, r in run.batches if c.banked)
+        collected, rows = next((c, r) for c, r in run.batches if c.kept)
         fresh_prompts = {tuple(rollout.prompt_ids) for group in collected.fresh for rollout in group.rollouts}
-        row = next(row for update in rows for row in update if tuple(row["prompt_ids"].tolist()) not in fresh_prompts)
+        row = next(row for update in rows for row in update if tuple(row.prompt_ids.tolist()) not in fresh_prompts)
         logps, _, _ = run._get_per_token_logps_and_entropies(
             run.model,
-            torch.cat([row["prompt_ids"], row["completion_ids"]])[None],
-            torch.ones(1, len(row["prompt_ids"]) + len(row["completion_ids"]), dtype=torch.long),
-            len(row["completion_ids"]),
+            torch.cat([row.prompt_ids, row.completion_ids])[None],
+            torch.ones(1, row.length, dtype=torch.long),
+            len(row.completion_ids),
         )
-        assert (logps[0] - row["old_per_token_logps"]).abs().max() > 1e-4
+        assert (logps[0] - row.old_logps).abs().max() > 1e-4
 
     def test_the_ledger_sums_to_what_was_generated(self, run):
         logs = [row for row in run.state.log_history if "ledger/tokens" in row]
         generated = 0.0
         for row in logs:
             generated += row.get("completions/mean_length", 0) * row["groups/sampled"] * GROUP
-            fates = [value for name, value in row.items() if name.startswith("ledger/") and name.endswith("_tokens")]
-            assert sum(fates) == row["ledger/tokens"] == pytest.approx(generated, abs=0.01)
+            accounts = [value for name, value in row.items() if name.startswith("ledger/") and name.endswith("_tokens")]
+            assert sum(accounts) == row["ledger/tokens"] == pytest.approx(generated, abs=0.01)
         last = logs[-1]
         assert last["ledger/trained_tokens"] > 0 and last["ledger/all_wrong_tokens"] > 0
-        banked = sum(sum(group.tokens) for group in run.sampling.bank.groups)
+        banked = sum(sum(group.tokens) for group in run.sampling.surplus.groups)
         assert run.sampling.ledger.tokens["surplus_kept"] == banked
 
-    def test_without_a_bank_the_surplus_is_accounted_for(self, tiny_model, tmp_path):
-        run = bank_run(tiny_model, tmp_path, surplus_max_age=0)
-        assert not any(collected.banked or collected.surplus for collected, _ in run.batches)
+    def test_without_a_buffer_the_surplus_is_accounted_for(self, tiny_model, tmp_path):
+        run = surplus_run(tiny_model, tmp_path, surplus_max_age=0)
+        assert not any(collected.kept or collected.surplus for collected, _ in run.batches)
         assert run.sampling.ledger.tokens["surplus_kept"] == 0
 
     def test_on_policy_updates_need_log_probs_too_once_there_is_a_surplus(self, tiny_model, tmp_path):
-        run = bank_run(tiny_model, tmp_path, per_device_train_batch_size=16, steps_per_generation=1, max_steps=6)
-        assert any(collected.banked for collected, _ in run.batches)
+        run = surplus_run(tiny_model, tmp_path, per_device_train_batch_size=16, steps_per_generation=1, max_steps=6)
+        assert any(collected.kept for collected, _ in run.batches)
         for collected, rows in run.batches:
-            needed = bool(collected.banked or collected.surplus)
-            assert all(("old_per_token_logps" in row) == needed for update in rows for row in update)
+            needed = bool(collected.kept or collected.surplus)
+            assert all((row.old_logps is not None) == needed for update in rows for row in update)
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
@@ -166,9 +168,6 @@ def test_several_rewards_give_trls_advantages(tiny_model, tmp_path, aggregation)
     theirs._calculate_rewards = lambda *_: rewards
     found = theirs._generate_and_score_completions([{"prompt": "mixed 0"}] * 4 + [{"prompt": "right 1"}] * 4)
     assert torch.allclose(run.advantages_of(rewards), found["advantages"], atol=1e-6)
-
-
-LUCK = ROOT / "tests" / "uneven_run.py"
 
 
 @pytest.mark.slow

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from itertools import chain as flatten
 
 from .intervals import Assignment, Region, assignment, chain, interval, region, value_of
-from .latex import brackets, matrix_rows, word_form
-from .notation import split
-from .rationals import Rational, parse_rational
+from .latex import brackets, is_labels, matrix_rows, squeezed, word_form
+from .notation import AND, split
+from .rationals import Rational, parse_rational, read_number
 from .units import contradict, split_unit
 
 _MAX_SYMBOLIC = 500  # characters, beyond four times the gold formula's, of what is handed to math-verify
-_SPACING = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but not between two digits: "3 4" is not 34
 _EXACT_TEXT = re.compile(r"-?\\infty|\\emptyset|\\mathbb\{[A-Z]\}")
 _CLOCK = re.compile(r"(\d{1,2})(?::([0-5]\d))? ?(?:([ap])\.? ?m\.?)?", re.IGNORECASE)
 _BASE = re.compile(r"(-?)\(?([0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?|\.[0-9A-Za-z]+)\)?_\{(?:\\text\{ ?)?(\w+)(?: ?\})?\}")
@@ -67,14 +66,16 @@ class Comparison:
 
     def equal(self, target: str, gold: str) -> bool:
         """Whether the answer `target` is `gold`; both as `clean` returns them. `cause` says why not."""
-        if self._same_text_is_equal and squeezed(target) == squeezed(gold):
+        if self._same_text_is_equal and squeezed(target) == squeezed(gold) and not (gold.isalpha() and " " in target):
             return True
+        gold = gold.replace(AND, ", " if len(split(gold)) > 1 else "")
+        target = target.replace(AND, "" if parse_rational(gold) else ", ")
         if (time := _clock(gold)) is not None:
             return _is_time(time, target)
         (target, unit), (gold, gold_unit) = split_unit(target), split_unit(gold)
         if contradict(unit, gold_unit):
             return self._no(f"its unit is {' '.join(sorted(unit))} instead of {' '.join(sorted(gold_unit))}")
-        if (number := parse_rational(gold)) is not None:
+        if (number := read_number(gold)) is not None:
             return self._equals_number(target, number, gold)
         if (named := assignment(gold)) is not None and not _PLUS_MINUS.search(gold):
             return self._equals_assignment(target, named, gold)
@@ -82,8 +83,10 @@ class Comparison:
             return squeezed(value_of(target)) == squeezed(gold) or region(target) == region(gold) is not None
         if (rows := matrix_rows(gold)) is not None:
             return self._equals_matrix(matrix_rows(value_of(target)), rows)
+        if is_labels(gold):
+            return re.sub(r"\\text\{([^{}]*)\}|\s", r"\1", target) == gold or self._no("it is another sequence")
         if (words := word_form(gold)) is not None and not split(gold)[1:]:
-            return words == word_form(target, force=True)
+            return words == word_form(target, force=True) or self._no("it is another word")
         if (based := _in_base(gold)) is not None:
             return _in_base(value_of(target)) == based
         if len(ratio := _RATIO.split(gold)) > 1 and "\\" not in gold:
@@ -94,11 +97,11 @@ class Comparison:
 
     def _equals_number(self, target: str, gold: Rational, gold_text: str) -> bool:
         target, _ = split_unit(value_of(target))
-        number = parse_rational(target)
+        number = read_number(target)
         if number is None and gold.denominator != 1:
             number = parse_rational(_RATIO.sub("/", target) if ":" in target else _DECIMAL_COMMA.sub(".", target))
         if number is not None:
-            if gold.evaluated and not number.evaluated:
+            if gold.plain and not number.evaluated:
                 return self._no("it leaves arithmetic to the reader")
             return number.equals(gold)
         if len(_values(target)[1]) > 1 or brackets(target)[0] in ("{}", "[]"):
@@ -107,7 +110,7 @@ class Comparison:
             return self._no(f"it restates the problem, with {relation[0]!r}, instead of giving a number")
         if word_form(target) is not None:
             return self._no("it gives words where a number is asked for")
-        if not _NUMERIC.fullmatch(target) or _SUM.search(target):
+        if gold.plain or not _NUMERIC.fullmatch(target) or _SUM.search(target):
             return self._no("it leaves arithmetic to the reader, or is no number")
         return self._symbolic(target, gold_text)
 
@@ -179,9 +182,9 @@ class Comparison:
         if (names := _names(golds)) is not None:
             return self._equals_named(target, golds, names)
         kind, values = _values(value_of(target))
+        if all(brackets(value)[0] == "()" for value in golds) and (tuples := _tuples(target)):
+            kind, values = "", tuples
         ordered = gold_kind not in ("", "{}")
-        if not ordered and len(set(golds)) == len(golds):
-            values = list(dict.fromkeys(values))  # in a set, nothing counts twice
         if (kind != gold_kind and not (kind == "" and gold_kind == "()")) if ordered else kind not in ("", "()", "{}"):
             return self._no(f"it is no {gold_kind[0]}...{gold_kind[1]}" if gold_kind else "it is no list")
         return self._same_values([*map(value_of, values)], [*map(value_of, golds)], ordered=ordered)
@@ -198,10 +201,15 @@ class Comparison:
         return self._same_values([by_name[name] for name in names], [*map(value_of, golds)], ordered=True)
 
     def _same_values(self, targets: list[str], golds: list[str], *, ordered: bool) -> bool:
-        if len(targets) != len(golds):
+        may_repeat = not ordered and len(set(golds)) == len(golds)  # in a set, nothing counts twice
+        if may_repeat:
+            targets = list(dict.fromkeys(map(squeezed, targets)))
+            golds = list(map(squeezed, golds))
+        if len(targets) != len(golds) and not (may_repeat and len(golds) < len(targets) <= 2 * len(golds)):
             return self._no(f"it gives {len(targets)} values where {len(golds)} are asked for")
         if ordered:
             return all(self.equal(target, gold) for target, gold in zip(targets, golds, strict=True))
+        every_gold = golds
         if self._same_text_is_equal:
             texts, gold_texts = Counter(targets), Counter(golds)
             targets, golds = [*(texts - gold_texts).elements()], [*(gold_texts - texts).elements()]
@@ -211,7 +219,11 @@ class Comparison:
             if match is None:
                 return self._no(f"{gold} is missing")
             left.pop(match)
-        return True
+        if all(any(self.equal(target, gold) for gold in every_gold) for target in left):
+            return True
+        return self._no(
+            f"it gives {len(targets) + len(every_gold) - len(golds)} values where {len(every_gold)} are asked for"
+        )
 
     def _equals_formula(self, target: str, gold: str) -> bool:
         terms, signs = chain(gold)
@@ -235,7 +247,7 @@ class Comparison:
             return self._no(f"it has no {min(missing)!r}" if missing else "it gives several candidates")
         if not _variables(gold) and (added := _functions(target) - _functions(gold)):
             return self._no(f"it leaves a function to be worked out ({min(added)})")
-        if len(word_form(target) or "") > 1:
+        if len(word_form(target) or "") > 1 and sorted(target) != sorted(gold):
             return self._no("it gives words where a formula is asked for")
         return self._symbolic(target, gold)
 
@@ -249,11 +261,6 @@ class Comparison:
     def _no(self, cause: str) -> bool:
         self.cause = cause
         return False
-
-
-def squeezed(text: str) -> str:
-    """Return a cleaned answer without the spaces and the sign that mean nothing."""
-    return _SPACING.sub("", text).removeprefix("+")
 
 
 def _clock(text: str) -> tuple[int, int, str] | None:
@@ -298,6 +305,17 @@ def _names(values: list[str]) -> list[str] | None:
     found = [assignment(value) for value in values]
     names = [named.name for named in found if named is not None]
     return names if len(values) > 1 and len(set(names)) == len(values) else None
+
+
+def _tuples(text: str) -> list[str]:
+    """Read `p=5, q=2; p=7, q=2` as `(5, 2)` and `(7, 2)`; nothing unless the same names come again and again."""
+    found = [assignment(value) for value in split(text)]
+    names = [named.name for named in found if named is not None]
+    size = len(dict.fromkeys(names))
+    if size < 2 or len(names) < len(found) or len(names) % size or names != names[:size] * (len(names) // size):
+        return []
+    values = [named.value for named in found if named is not None]
+    return [f"({', '.join(values[start : start + size])})" for start in range(0, len(values), size)]
 
 
 def _same_name(left: str, right: str) -> bool:

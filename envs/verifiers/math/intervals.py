@@ -23,7 +23,7 @@ _GREEK = (
 _LETTER = rf"(?:[A-Za-z]|\\(?:{_GREEK})(?![A-Za-z]) ?)"
 _NAME = re.compile(
     rf"(?:m ?)?(?:\\(?:angle|triangle|measuredangle) ?)?"
-    rf"(?:{_LETTER}+(?: {_LETTER}+)*|\\(?:text|overline|vec|hat|bar|tilde)\{{[A-Za-z .]+\}}|\|[A-Z]{{2}}\|)"
+    rf"(?:{_LETTER}+(?: {_LETTER}+)*|\\(?:text|(?:over|under)line|over(?:right|left|leftright)arrow|vec|(?:wide)?(?:hat|tilde)|bar)\{{[A-Za-z .]+\}}|\|[A-Z]{{2}}\|)"
     rf"(?:\({_LETTER}\))?|[f-hpqrA-Z](?:\^\{{-1\}})?\((?:[\w ,.-]|\\(?:{_GREEK}|cap|cup|mid)(?![A-Za-z]))*\)"
 )
 _RATIO_OF_NAMES = re.compile(r"([^:]*):([^:]*)|\\frac\{([A-Z]{2})\}\{([A-Z]{2})\}")
@@ -136,7 +136,8 @@ def _is_name(text: str) -> bool:
     if text.startswith("(") and text.endswith(")"):
         return all(_is_name(part) for part in split(text[1:-1]))
     if ratio := _RATIO_OF_NAMES.fullmatch(text):
-        return _is_name((ratio[1] or ratio[3]).strip()) and _is_name((ratio[2] or ratio[4]).strip())
+        left, right = (ratio[1], ratio[2]) if ratio[3] is None else (ratio[3], ratio[4])
+        return _is_name(left.strip()) and _is_name(right.strip())
     text = _INDEX.sub("", text)
     return bool(_NAME.fullmatch(text)) and not _WORKED_OUT.search(text) and (text.isupper() or not is_modified(text))
 
@@ -184,7 +185,7 @@ def _combine(regions: list[Region]) -> Region | None:
         return regions[0]
     pieces = [piece for found in regions for piece in found.intervals]
     variable = regions[0].variable
-    if all(piece.low != LINE.low and piece.high != LINE.high for piece in pieces):
+    if any(piece.low != LINE.low and piece.high != LINE.high for piece in pieces):
         return Region(tuple(pieces), variable)
     below, above = sorted(pieces, key=lambda piece: piece.low != LINE.low)[:2]
     if len(pieces) > 2 or (below.low, above.high) != (LINE.low, LINE.high) or LINE.low == above.low:

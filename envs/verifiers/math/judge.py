@@ -7,7 +7,8 @@ What counts as the same answer:
 - Another form of the same value or expression: `2\sqrt{3}` for `\sqrt{12}`, `x^2 + 2x + 1` for `(x+1)^2`,
   `y - 2x = 3` for `y = 2x + 3`, `x > 3` for `(3, \infty)`, `2 \pm \sqrt{3}` for a list of both.
 - Solutions and sets in any order; points, intervals, matrices and ratios in theirs.
-- A percentage with or without its sign, as 50 or as 0.5, whether it is the answer or the gold answer.
+- A percentage with or without its sign, as 50 or as 0.5, whether it is the answer or the gold answer; but 0.5% is not
+  0.5.
 
 What does not:
 
@@ -24,14 +25,17 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import replace
 from functools import lru_cache
 
 from ...base import Judgement, Verdict
-from .compare import Comparison, squeezed
+from .compare import Comparison
+from .copied import is_copied
 from .intervals import value_of
-from .latex import clean, word_form
-from .rationals import Rational, parse_rational, read_integer
+from .latex import clean, squeezed, word_form
+from .notation import AND
+from .rationals import Rational, read_number
 from .sympy_pool import SymbolicFailure, SymbolicTimeout, TimeBudget, symbolically_equal
 from .units import split_unit
 
@@ -46,21 +50,30 @@ _PRINTABLE_BITS = 10_000  # of a number that is written out, well within what Py
 _MAX_LENGTH = 4_000  # characters beyond the gold answer's: no notation is that much longer
 _INTEGER = re.compile(r"\s*([-+]?)([1-9]\d{0,2}(?:,\d{3})+|\d+)\s*")
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z{}])")  # backslashes, in data that was escaped twice
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_MAX_WORDS = 15  # of a gold answer
 _PLACEHOLDER = re.compile(r"[\[<]\s*[A-Za-z_ /]*\s*[\]>]|none|null|nan|n/?a|\?+|tbd|unknown", re.IGNORECASE)
 
 
-def judge(answer: str, gold: str) -> Judgement:
-    """Compare an extracted answer with the gold answer.
+def judge(answer: str, gold: str, question: str = "") -> Judgement:
+    """Compare an extracted answer with the gold answer; no text makes it raise an exception.
 
     Args:
-        answer: What the model gave as its answer, as `extraction` found it.
+        answer: What the model gave as its answer, as `answer_extraction` found it.
         gold: The right answer, which must have passed `check_gold`.
+        question: What was asked, so that a formula copied from it is not paid; "" if that is not known.
 
     Returns:
-        `correct`, `wrong`, `no_answer` (it is blank), `timeout`, or `infra_failure` (see `SymbolicFailure`), with the
-        answer in one spelling among its details.
+        `correct`, `wrong`, `no_answer` (it is blank), `timeout`, or `infra_failure` (see `SymbolicFailure`; also any
+        fault of this package, with its text as the cause), with the answer in one spelling among its details.
     """
-    return replace(_judgement(answer, gold), details={"answer": canonical_answer(answer)})
+    try:
+        judgement = _judgement(answer, gold)
+        if question and judgement.verdict is Verdict.CORRECT and is_copied(answer, gold, question):
+            judgement = Judgement.of(False, "it is copied from the question, and the work that was asked for is left")
+        return replace(judgement, details={"answer": canonical_answer(answer)})
+    except Exception as error:  # a fault of ours, which must not end a run
+        return Judgement.of(Verdict.INFRA_FAILURE, f"judging {answer[:80]!r} failed: {error!r}")
 
 
 def canonical_answer(answer: str) -> str:
@@ -70,12 +83,11 @@ def canonical_answer(answer: str) -> str:
     and layout. Two forms of one expression (`2\sqrt{3}` and `\sqrt{12}`) stay apart.
     """
     if integer := _INTEGER.fullmatch(answer):
-        digits = integer[2].replace(",", "").lstrip("0")
-        return f"{integer[1].strip('+')}{digits}" if digits else "0"
+        return _integer(integer)
     if len(answer) > _MAX_LENGTH:
         return answer
-    text = value_of(split_unit(_clean_answer(answer))[0])
-    number = parse_rational(text)
+    text = value_of(split_unit(_clean_answer(answer))[0].replace(AND, ""))
+    number = read_number(text)
     if number is not None and number.evaluated and _is_printable(number):
         common = math.gcd(number.numerator, number.denominator)
         above, below = number.numerator // common, number.denominator // common
@@ -86,7 +98,7 @@ def canonical_answer(answer: str) -> str:
 def _judgement(answer: str, gold: str) -> Judgement:
     integers = _INTEGER.fullmatch(answer), _INTEGER.fullmatch(gold)
     if integers[0] and integers[1]:
-        number, wanted = (_integer(found) for found in integers if found)
+        number, wanted = (_integer(found) for found in integers if found)  # as text, because they may be endless
         return Judgement.of(number == wanted)
     if len(answer) > _MAX_LENGTH + 2 * len(gold):
         return Judgement.of(False, f"the answer has {len(answer)} characters: too many to be one")
@@ -107,8 +119,9 @@ def check_gold(gold: str) -> None:
     """Refuse a gold answer that no answer could match.
 
     Raises:
-        ValueError: It is empty, a placeholder such as "[INVALID]", or does not verify against itself.
-        SymbolicFailure: The worker that should have told could not be used.
+        ValueError: It is empty, a placeholder such as "[INVALID]", a worked text without a marked answer, or does not
+            verify against itself.
+        SymbolicFailure: The worker that decides could not be used.
     """
     if _INTEGER.fullmatch(gold):
         return
@@ -117,6 +130,10 @@ def check_gold(gold: str) -> None:
         raise ValueError(f"the gold answer {gold!r} is empty")
     if _PLACEHOLDER.fullmatch(gold.strip()):
         raise ValueError(f"the gold answer {gold!r} is a placeholder")
+    if "=" in target and all(read_number(side) for side in target.split("=")):
+        raise ValueError(f"the gold answer {gold!r} is an equation between numbers: give the one that is the answer")
+    if len(_PROSE.findall(target)) > _MAX_WORDS:
+        raise ValueError(f"the gold answer {gold!r} is a text without an answer in it that is marked as one")
     comparison = _comparison(same_text_is_equal=False)
     try:
         if not comparison.equal(target, target):
@@ -129,8 +146,11 @@ def _is_printable(number: Rational) -> bool:
     return max(number.numerator.bit_length(), number.denominator.bit_length()) < _PRINTABLE_BITS
 
 
-def _integer(match: re.Match[str]) -> int:
-    return (-1 if match[1] == "-" else 1) * read_integer(match[2].replace(",", ""))
+def _integer(match: re.Match[str]) -> str:
+    """Write a whole number in one spelling."""
+    text = match[2].replace(",", "")
+    digits = (text if text.isascii() else "".join(str(unicodedata.digit(digit)) for digit in text)).lstrip("0")
+    return f"{'-' * (match[1] == '-')}{digits}" if digits else "0"
 
 
 def _comparison(**options: bool) -> Comparison:

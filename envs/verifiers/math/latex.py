@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..answer_extraction import box_spans
+from ..answer_extraction import box_content, box_spans, without_emphasis
 from .notation import one_notation
 from .units import is_modified
 
@@ -16,13 +16,19 @@ _DELIMITERS = (
     ("$", "$"),
     (r"\(", r"\)"),
     (r"\[", r"\]"),
-    ("**", "**"),
     ("`", "`"),
     ('"', '"'),
     ("'", "'"),
+    ("\u201c", "\u201d"),
+    ("\u2018", "\u2019"),
+    ("\u00ab", "\u00bb"),
+    ("\u201e", "\u201c"),
+    ("\u300c", "\u300d"),
 )
 _MATH_SPAN = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\([^\\]*(?:\\[^()][^\\]*)*\\\)|\\\[[^\\]*(?:\\[^\[\]][^\\]*)*\\\]")
-_BEFORE = re.compile(r"[A-Za-z\s,.;:!'*]*(?:\$\$?|\\\(|\\\[)?\s*")  # what may stand around the one formula of an answer
+_BEFORE = re.compile(
+    r"[A-Za-z\s,.;:!'*]*(?:[A-Za-z]{2}\s*=\s*)?(?:\$\$?|\\\(|\\\[)?\s*"
+)  # what may stand around the one formula of an answer
 _AFTER = re.compile(r"\s*(?:\$\$?|\\\)|\\\])?\s*(\\?%)?([A-Za-z\s,.;:!'*]*)")
 _ASIDE = re.compile(r"(?:is|are|was|were|as|which|because|since|so|I)\b")  # starts words that are no unit
 _LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between the formulas of a list
@@ -33,8 +39,17 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 
+_LEADING_SIGN = re.compile(r"^= ?(?!=)")
 _LAST_WORDS = re.compile(r"(?<=[\w})%$])\.\s+[A-Z][A-Za-z\s,.;:!']*$")  # a sentence after the answer
 
+_SPACING = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but not between two digits: "3 4" is not 34
+_SHORT_WORDS = frozenset(
+    """
+    no yes odd even all two one six ten red big old new low far hot wet add sum act ant any art air arc are age ago am an
+    as at be by cry dry fly fry go he hi how if in is it its me my of on or so sky the to try up us we why
+    """.split()  # noqa: SIM905
+)
+"""Words that could be products of variables or labels."""
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _CHOICE = re.compile(r"(?:(?:option|choice|answer) )?\(?([A-Z])\)?", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])(?!a?(?:sin|cos|tan|arc|log|sqrt))(?:[^\W\d_]{4,}|[A-Z][a-z]+|[ap]\.m\b)")
@@ -49,23 +64,47 @@ def clean(answer: str) -> str:
     text = answer.replace("\\$", "¤").replace("\\pounds", "£")  # a dollar that does not delimit a formula
     if (words := _LAST_WORDS.search(text)) and not is_modified(words[0]):
         text = text[: words.start()]
-    text = one_notation(_unwrap(text))
+    text = one_notation(_unwrap(text.rstrip("\\ \n")))
     text = _without_full_stop(text.rstrip(";, "))
-    return _without_statement(text)
+    return _without_statement(_LEADING_SIGN.sub("", text))
+
+
+def squeezed(text: str) -> str:
+    """Return a cleaned answer without the spaces and the sign that mean nothing."""
+    return _SPACING.sub("", text).removeprefix("+")
 
 
 def word_form(answer: str, *, force: bool = False) -> str | None:
     r"""Return a cleaned answer made of words, such as `Yes` or `(B)`, in one spelling; None for formulas.
 
-    A single letter may be a choice and a variable alike: it keeps its case, words do not. With `force`
-    everything is taken for words.
+    Letters alone are a word (`no`, `cat`), a product (`xy`, `ab`: see `_is_product`) or labels (see `is_labels`). A
+    single letter may be a choice and a variable alike: it keeps its case, words do not. With `force` everything is
+    taken for words.
     """
     text = " ".join(_TEXT.sub(r"\1", answer).split()).strip(" .\"'")
     if choice := _CHOICE.fullmatch(text):
         return choice[1] if len(text) > 1 or text.isupper() or force else None
-    if not (force or "\\text" in answer or _WORD.search(text)):
-        return None
+    is_word = "\\text" in answer or _WORD.search(text) or (text.isalpha() and not _is_product(text))
+    if not (force or is_word) or is_labels(text):
+        return text if force else None
     return re.sub(r"^(?:the|an?) (?=[a-z])", "", text.lower()) or None
+
+
+def is_labels(text: str) -> bool:
+    """Whether `text` is a sequence of two or three labels, such as `HHT`, `NE` or `AB`."""
+    return len(text) in (2, 3) and text.isalpha() and text.isupper() and text.lower() not in _SHORT_WORDS
+
+
+def _is_product(letters: str) -> bool:
+    """Whether letters alone are a product of variables, not a word: they have no vowel, or stand in order behind one."""
+    if letters.lower() in _SHORT_WORDS or not letters.isascii():
+        return False
+    if not letters.islower():
+        return not letters[1:].islower()
+    if not re.search("[aeiou]", letters):
+        return True
+    in_order = "".join(sorted(set(letters))) == letters
+    return in_order and "o" not in letters and not re.search("[aeiou]", letters[1:])
 
 
 def brackets(text: str) -> tuple[str, str]:
@@ -105,7 +144,7 @@ def _unwrap(answer: str) -> str:
     """Take the one formula out of its delimiters and boxes, and of the words before it."""
     text = answer.strip()
     while True:
-        inner = _unwrap_once(text)
+        inner = _unwrap_once(without_emphasis(text))
         if inner == text:
             return text
         text = inner
@@ -155,4 +194,4 @@ def _inside(span: str) -> str:
     """Return the formula inside a box or math delimiters."""
     if span.startswith("$"):
         return span.strip("$")
-    return span[2:-2] if span[1] in "([" else span.partition("{")[2][:-1]
+    return span[2:-2] if span[1] in "([" else box_content(span)

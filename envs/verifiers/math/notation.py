@@ -9,14 +9,18 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from .operands import with_braces
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙᵢ", "0123456789+-=()ni")
 _CHARACTERS = str.maketrans(
     {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}  # full width
     | {character: "-" for character in "−–—‐‑﹣"}
     | {character: " " for character in "\u00a0\u2002\u2003\u2009\u200a\u202f\u3000"}
-    | {character: "" for character in "\u200b\u200c\u200d\u2060\ufeff"}
-    | {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "/", "⁄": "/", "∕": "/", "∗": "*"}
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\u2062\ufe0f\ufeff\u00ad\u200e\u200f\u061c", "")
+    | dict.fromkeys(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]), "")  # marks of direction
+    | {"℃": "^\\circ C", "℉": "^\\circ F", "\u2126": "Ω", "µ": "μ", "≔": "=", "⟹": "\\implies "}
+    | {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "\\div ", "⁄": "/", "∕": "/", "∗": "*"}
     | {"∞": "\\infty ", "π": "\\pi ", "≤": "\\le ", "⩽": "\\le ", "≥": "\\ge ", "⩾": "\\ge ", "≠": "\\ne "}
     | {"∪": "\\cup ", "∩": "\\cap ", "∅": "\\emptyset ", "∈": "\\in ", "±": "\\pm ", "∓": "\\pm ", "°": "^\\circ "}
     | {"ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}"}
@@ -48,22 +52,34 @@ _COMMANDS = {
         ("\\cup ", "bigcup"),
         ("\\pm ", "mp"),
         (":", "colon"),
-        ("/", "div"),
+        ("=", "coloneqq triangleq"),
         ("*", "ast star"),
         ("\\log_{10}", "lg"),
     )
     for name in names.split()
 }
 _COMMAND = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\([A-Za-z]+)")
+AND = "\u2295"
+"""Stands between the parts of "2 and 1/2", which is a mixed number or a list."""
+
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALES |= {"百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_SCALED = re.compile(
+    rf"(?<![\w.,^{{}}/])(\d{{1,3}}(?:,\d{{3}})+|\d{{1,30}}(?:\.\d{{1,30}})?) ?(?:\\text\{{ ?)?({'|'.join(_SCALES)})(?![A-Za-z])(?! \d)(\}}?)"
+)
+_ROWS = re.compile(r"\\begin\{(aligned|align\*?|gathered|split|cases)\}(.*?)\\end\{\1\}", re.DOTALL)
 _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (needed, re.compile(pattern), replacement)
     for needed, pattern, replacement in (  # where `needed` is not in the text, nor is what the pattern looks for
+        (":", r"(?<!:):=|=:(?!:)", "="),
         ("color", r"\\(?:text)?color ?\{[a-zA-Z0-9!]*\}", ""),
-        ("space", r"\\[hv]space ?\{[^{}]*\}", ""),
+        ("space", r"\\[hv]space\*? ?\{[^{}]*\}", " "),
         (",", r",\\! ?|\{,\}", ","),
         ("\\", r"(?<=\d)\\[,:;! ](?=\d{3}(?!\d))", ""),
         ("~", r"(?<=\d)~(?=\d{3}(?!\d))", ""),
         ("\\", r"(?<!\\)(?:\\!|\\[,:;> ]|\\q?quad)", " "),
+        ("~~", r"~~(?=[^~]+~~)", r"\\cancel "),
+        ("~", r"^ ?~(?= ?[-+\d.\\])", r"\\approx "),
         ("~", r"~", " "),
         (" ", r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d/])", lambda match: match[1].replace(" ", "")),
         ("=", r"<=|=<", r"\\le "),
@@ -71,28 +87,28 @@ _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]],
         ("!=", r"!=", r"\\ne "),
         ("\\}", r"\\\{ ?\\\}", r"\\emptyset "),
         ("\\mathbb ", r"\\mathbb ([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
-        ("\\log", r"\\log ?_ ?(?:e|\{ ?e ?\})", r"\\ln "),
-        ("pi", r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
-        ("nfinity", r"(?<![\\A-Za-z])[Ii]nfinity(?![A-Za-z])", r"\\infty "),
-        ("√", r"√ ?(?:(\w+)|\(([^()]*)\))", r"\\sqrt{\1\2}"),
-        ("sqrt", r"(?:(?<!\\)\bsqrt|(?<=\d)sqrt) ?\(([^()]*)\)", r"\\sqrt{\1}"),
+        ("and", rf"(?<![\d./])(\d+) and (\d+) ?/ ?(\d+)(?![\d/])", rf"\1{AND}\\frac{{\2}}{{\3}}"),
         ("%", r"\\%", "%"),
         ("cent", r" ?\b[Pp]er ?cent(?:age)?\b", "%"),
         ("pct", r" ?\bpct\b", "%"),
         ("\\text", r"\\text ?\{ ?%? ?\}", lambda match: "%" if "%" in match[0] else ""),
         ("\\text", r"\\text ?\{ ?deg(?:rees?)? ?\}", ""),
+        (
+            "\\circ",
+            r" ?\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z])) ?(?:\\text\{ ?([CF]) ?\}|([CF])(?![A-Za-z]))",
+            r" \\text{ deg\1\2}",
+        ),
+        ("deg", r"\bdeg(?:rees?)? (?=[Cc]elsius|[Ff]ahrenheit|[CF]\b)", "deg"),
         ("\\circ", r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))", ""),
         ("deg", r"\\degree(?![A-Za-z])|(?<=[\d} )]) ?\bdeg(?:rees?)?\b", ""),
         ("\\text", r",? ?\\text ?\{[ ,]*(?:[aA]nd|AND|[oO]r|OR) ?\}", ", "),
         ("", r"(?<![A-Za-z\\])(?:[aA]nd|AND|[oO]r|OR)(?![A-Za-z])(?! so\b)", ", "),
         ("\\text", r"\\text ?\{ ?([ie]|[-+¤€£¥₹¢]|\W?\d[\d.,:]*) ?\}", r"\1"),
         ("\\text", r"(?:^|(?<=[(,]))\\text ?\{ ?([A-Za-z]) ?\}", r"\1"),
-        ("\\sqrt", r"\\sqrt ?(\[[^\[\]]*\])? ?(\d|[A-Za-z])", r"\\sqrt\1{\2}"),
-        ("\\frac", r"\\frac ?(\w|\\pi(?![A-Za-z]))", r"\\frac{\1}"),
-        ("\\frac", r"(\\frac ?\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}) ?(\w|\\pi(?![A-Za-z]))", r"\1{\2}"),
-        ("_", r"_ ?(\d+|[A-Za-z])", r"_{\1}"),
-        ("^", r"\^ ?(-?\d+|[A-Za-z])", r"^{\1}"),
-        ("^", r"\^ ?\(([^()]*)\)", r"^{\1}"),
+        ("10", r"(?<=\d) ?x ?(?=10(?:\^|\*\*))", r"\\times "),
+        ("", r"(?s).+", lambda match: with_braces(match[0])),
+        ("\\log", r"\\log ?_\{ ?e ?\}", r"\\ln "),
+        ("^{-1}", r"\\(sin|cos|tan) ?\^\{-1\}", r"\\arc\1 "),
         (" {", r"(?<=[A-Za-z\]^_}]) +(?=\{)", ""),
         ("{ ", r"\{ +", "{"),
         (" }", r" +\}", "}"),
@@ -112,15 +128,34 @@ _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]],
 
 def one_notation(text: str) -> str:
     """Return a formula, without delimiters, in one notation."""
-    text = " ".join(text.translate(_CHARACTERS).split())
+    text = " ".join(text.translate(_CHARACTERS).split()).rstrip("\\ ")
     if not text.isascii():
         text = _ascii_numbers(text)
+    if "\\begin" in text:
+        text = _ROWS.sub(_list_of_rows, text)
     if "\\" in text:
         text = _COMMAND.sub(lambda command: _COMMANDS.get(command[1], command[0]) if command[1] else "", text)
     for needed, pattern, replacement in _REPLACEMENTS:
         if needed in text:
             text = pattern.sub(replacement, text)
-    return _ungroup(text)
+    return _ungroup(_SCALED.sub(_worked_out, text))
+
+
+def _list_of_rows(block: re.Match[str]) -> str:
+    r"""Write the rows of an `aligned` block, or of `cases` without conditions, as a list."""
+    if block[1] == "cases" and "&" in block[2]:
+        return block[0]
+    rows = [row.replace("&", " ").strip(" ,;.") for row in re.split(r"\\\\(?:\[[^\[\]]*\])?", block[2])]
+    return re.sub(r", (?=[=<>]|\\(?:le|ge)(?![A-Za-z]))", " ", ", ".join(row for row in rows if row))
+
+
+def _worked_out(scaled: re.Match[str]) -> str:
+    """Write "1.5 million" as 1500000."""
+    whole, _, decimals = scaled[1].replace(",", "").partition(".")
+    above, below = int(whole + decimals) * _SCALES[scaled[2]], 10 ** len(decimals)
+    number = str(above // below) if above % below == 0 else rf"\frac{{{above}}}{{{below}}}"
+    rest = scaled[3] if scaled[0].count("{") < len(scaled[3]) else ""
+    return number + (rest if "text" not in scaled[0] else ("" if scaled[3] else r"\text{"))
 
 
 def split(text: str, separators: str = ",;") -> list[str]:

@@ -13,12 +13,14 @@ from functools import lru_cache
 _MAX_DEPTH = 20  # of nested fractions and parentheses
 _MAX_DIGITS = 100_000  # of a power that is worked out
 _MAX_BITS = 400_000  # of a product to which a factor is added
+_LEAST_POWER_OF_TWO = 10  # exponent of one that is the size of a number and no arithmetic
 _CHUNK = 4_000  # digits that `int` reads under every setting of its limit
 
+_POINT = re.compile(r"\(\d{1,3}(?:,\d{3})+\)")
 _TOKEN = re.compile(
     r"(?P<number>(?:(?!0)\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+|\.(?=\\overline))"
     r"(?P<repeating>\\overline\{\d{1,50}\})?(?:[eE](?P<exponent>[-+]?\d{1,5})(?!\w))?"
-    r"|(?P<symbol>\\frac|\\times|\\cdot|[-+*/^(){}%])"
+    r"|(?P<symbol>\\frac|\\times|\\cdot|\\div|[-+*/^(){}%])"
     r"|\s+"
 )
 
@@ -29,22 +31,30 @@ class Rational:
 
     Attributes:
         percent: It was written with a percent sign, which is not part of the value.
-        evaluated: It is a number and not a product such as `17 * 2` that leaves the work to the reader;
-            scientific notation (`3 \\cdot 10^8`) is a number.
+        evaluated: It is a number, and not arithmetic that leaves the work to the reader, such as `17 * 2`, `6 \\div 2`
+            or `115^2`. Fractions of numbers are numbers, and so are powers of ten (`3 \\cdot 10^8`) and powers of two
+            from `2^{10}` on.
+        plain: It is written with digits alone, as a whole number, a decimal or a fraction of such.
     """
 
     numerator: int
     denominator: int = 1
     percent: bool = False
     evaluated: bool = True
+    plain: bool = True
 
     def equals(self, other: Rational) -> bool:
-        """Whether the values are the same; 50% equals both 50 and 0.5, and differs from 0.5%."""
+        """Whether the values are the same; 50% equals both 50 and 0.5, and differs from 0.5%.
+
+        A number below 1 and a percentage are the same only if the percentage is worked out: 0.5 is 50% and not 0.5%.
+        """
         left = self.numerator * other.denominator
         right = other.numerator * self.denominator
         if self.percent == other.percent:
             return left == right
-        return left == right or (left == 100 * right if self.percent else 100 * left == right)
+        number = other if self.percent else self
+        is_share = self.percent and 0 < abs(number.numerator) < number.denominator
+        return (left == right and not is_share) or (left == 100 * right if self.percent else 100 * left == right)
 
 
 @lru_cache(maxsize=64)
@@ -65,6 +75,11 @@ def parse_rational(text: str) -> Rational | None:
         return None
 
 
+def read_number(text: str) -> Rational | None:
+    """Read an answer as one number, as `parse_rational` does; `(1,234)` is a point."""
+    return None if _POINT.fullmatch(text) else parse_rational(text)
+
+
 class _NotANumber(Exception):
     """The text is no number."""
 
@@ -76,33 +91,40 @@ class _Parser:
         self._tokens = tokens
         self._next = 0
         self._depth = 0
+        self._fractions = 0  # read so far
 
     def whole(self) -> Rational:
         value = self._value()
         percent = self._accept("%") is not None
         if self._next < len(self._tokens):
             raise _NotANumber
-        return Rational(value.numerator, value.denominator, percent, value.evaluated)
+        return Rational(value.numerator, value.denominator, percent, value.evaluated, value.plain)
 
     def _value(self) -> Rational:
         sign = -1 if self._accept("-", "+") == "-" else 1
         value, _ = self._factor()
-        numerator, denominator, evaluated = sign * value.numerator, value.denominator, value.evaluated
-        while operator := self._accept("\\times", "\\cdot", "*", "/") or self._side_by_side():
+        numerator, denominator = sign * value.numerator, value.denominator
+        evaluated = value.evaluated and not (sign < 0 and value.numerator < 0)
+        plain, quotients = value.plain, 0
+        while operator := self._accept("\\times", "\\cdot", "*", "/", "\\div") or self._side_by_side():
             factor, is_power_of_ten = self._factor()
             if max(numerator.bit_length(), denominator.bit_length()) > _MAX_BITS:
                 raise _NotANumber
-            if operator == "/":
+            if operator in ("/", "\\div"):
                 if factor.numerator == 0:
                     raise _NotANumber
+                quotients += 1
                 numerator, denominator = numerator * factor.denominator, denominator * factor.numerator
+                evaluated = evaluated and operator == "/" and quotients == 1
+                plain = plain and factor.plain
             else:
                 numerator, denominator = numerator * factor.numerator, denominator * factor.denominator
                 evaluated = evaluated and is_power_of_ten and operator != "("
+                plain = False
             evaluated = evaluated and factor.evaluated
         if denominator < 0:
             numerator, denominator = -numerator, -denominator
-        return Rational(numerator, denominator, evaluated=evaluated)
+        return Rational(numerator, denominator, evaluated=evaluated, plain=plain)
 
     def _factor(self) -> tuple[Rational, bool]:
         base = self._base()
@@ -113,12 +135,14 @@ class _Parser:
         if digits > _MAX_DIGITS or (base.numerator == 0 and exponent <= 0):
             raise _NotANumber
         is_ten = base.numerator == 10 and base.denominator == 1
+        is_size = base.numerator == 10 or (base.numerator == 2 and not 0 <= exponent < _LEAST_POWER_OF_TWO)
+        evaluated = base.plain and base.denominator == 1 and is_size
         numerator, denominator = base.numerator ** abs(exponent), base.denominator ** abs(exponent)
         if exponent < 0:
             numerator, denominator = denominator, numerator
         if denominator < 0:
             numerator, denominator = -numerator, -denominator
-        return Rational(numerator, denominator, evaluated=base.evaluated), is_ten
+        return Rational(numerator, denominator, evaluated=evaluated, plain=False), is_ten
 
     def _base(self) -> Rational:
         if self._accept("\\frac"):
@@ -146,10 +170,12 @@ class _Parser:
 
     def _fraction(self) -> Rational:
         parts = []
+        fractions = self._fractions
         for _ in range(2):
             if not self._accept("{"):
                 raise _NotANumber
             parts.append(self._group("}"))
+        is_nested, self._fractions = self._fractions > fractions, self._fractions + 1
         above, below = parts
         if below.numerator == 0:
             raise _NotANumber
@@ -157,7 +183,8 @@ class _Parser:
         return Rational(
             sign * above.numerator * below.denominator,
             sign * above.denominator * below.numerator,
-            evaluated=above.evaluated and below.evaluated,
+            evaluated=above.evaluated and below.evaluated and not is_nested,
+            plain=above.plain and below.plain,
         )
 
     def _group(self, closing: str) -> Rational:

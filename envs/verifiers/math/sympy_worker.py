@@ -25,8 +25,8 @@ MEMORY_LIMIT = 2 * 2**30  # bytes of address space of each process
 _RETIRE_ABOVE = 512 * 1024  # kilobytes (bytes on macOS, which retires later) that a process may have used at its peak
 _DONE, _RETIRED = 0, 3  # exit statuses of the process that compares
 
-_DIGITS = 200  # with which values are compared
-_TOLERANCE = 150  # of them: different answers never share that many
+_DIGITS = 200  # with which values are compared, besides two for each character: no formula agrees to more by design
+_TOLERANCE = 150  # of the first that must agree
 _TYPICAL = (r"\frac{1}{2}x^{2} - 3\sqrt{2}", r"2\pi r^{3} + \sin(x)", "y = 2x + 3", "x > 5", r"\log_{2} 3", "n!")
 
 
@@ -56,7 +56,7 @@ def equal(target: str, gold: str) -> bool:
         if left == right:
             return bool(left.free_symbols) or not left.evalf().has(nan, zoo)
         if isinstance(left, Expr) and isinstance(right, Expr):
-            same = same_at_a_point(left, right)
+            same = same_at_a_point(left, right, 2 * (len(target) + len(gold)))
             if same is False or (same and not (left.free_symbols or right.free_symbols)):
                 return same
         if isinstance(left, Equality) and isinstance(right, Equality) and are_multiples(left, right):
@@ -68,22 +68,26 @@ def equal(target: str, gold: str) -> bool:
         return False
 
 
-def same_at_a_point(left: Any, right: Any) -> bool | None:
+def same_at_a_point(left: Any, right: Any, written: int = 0) -> bool | None:
     """Whether two expressions have the same value where their variables have some fixed ones; None if they have none.
 
     Values are compared relative to their size, which math-verify does not do: it takes all tiny numbers for zero.
+    `written` more digits than usual are compared, so that a decimal with many digits of pi is not pi.
     """
     from sympy import Derivative, Float, Integral, Limit, Product, Sum, oo
 
     if any(value.has(Sum, Product, Integral, Derivative, Limit) for value in (left, right)):
         return None  # these may take long, and are not defined everywhere
-    point = point_of(left, right)
-    left, right = (value.subs(point).evalf(_DIGITS, maxn=2 * _DIGITS) for value in (left, right))
+    point, digits = point_of(left, right), _DIGITS + written
+    difference = left - right
+    if difference.is_Rational and difference != 0:
+        return False  # such as 10^{-400}
+    left, right = (value.subs(point).evalf(digits, maxn=2 * digits) for value in (left, right))
     if left in (oo, -oo) or right in (oo, -oo):
         return bool(left == right)
     if not (left.is_number and right.is_number and left.is_finite and right.is_finite):
         return None
-    return bool(abs(left - right) <= Float(10, _DIGITS) ** -_TOLERANCE * abs(right))
+    return bool(abs(left - right) <= Float(10, digits) ** -(digits - _DIGITS + _TOLERANCE) * abs(right))
 
 
 def are_multiples(left: Any, right: Any) -> bool:

@@ -21,9 +21,9 @@ NAMES = (
 Table = list[tuple[object, ...]]
 """What a query returns."""
 
-_MOST_ROWS = 1000
-_MOST_STEPS = 2_000_000  # of SQLite's virtual machine: far more than any question needs
-_MOST_BYTES = 100_000  # of a single value, and of the query
+_MAX_ROWS = 1000
+_MAX_STEPS = 2_000_000  # of SQLite's virtual machine: far more than any question needs
+_MAX_BYTES = 100_000  # of a single value, and of the query
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _REFUSED_FUNCTIONS = {"random", "randomblob", "load_extension"}
 
@@ -44,20 +44,20 @@ def query(sql: str, shop: int) -> Table:
     connection = sqlite3.connect(":memory:")
     try:
         connection.deserialize(_contents(shop))
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MOST_BYTES)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_BYTES)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_BYTES)
         connection.set_authorizer(_authorize)
-        steps = iter(range(_MOST_STEPS // 1000))
+        steps = iter(range(_MAX_STEPS // 1000))
         connection.set_progress_handler(lambda: next(steps, None) is None, 1000)
-        rows = connection.execute(sql).fetchmany(_MOST_ROWS + 1)
+        rows = connection.execute(sql).fetchmany(_MAX_ROWS + 1)
     except sqlite3.OperationalError as error:
         if str(error) == "interrupted":
-            raise TooLong(f"the query takes more than {_MOST_STEPS:,} steps") from error
+            raise TooLong(f"the query takes more than {_MAX_STEPS:,} steps") from error
         raise
     finally:
         connection.close()
-    if len(rows) > _MOST_ROWS:
-        raise TooLong(f"the query returns more than {_MOST_ROWS:,} rows")
+    if len(rows) > _MAX_ROWS:
+        raise TooLong(f"the query returns more than {_MAX_ROWS:,} rows")
     return rows
 
 

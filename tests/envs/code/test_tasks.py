@@ -190,7 +190,7 @@ def test_a_dataset_is_loaded_by_its_name_and_branch(monkeypatch):
         return datasets.Dataset.from_list([row, {**row, "input_output": ""}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.warns(UserWarning, match="codeparrot/apps: 1 rows are left out"):
+    with pytest.warns(UserWarning, match="codeparrot/apps: 1 of 2 rows are left out"):
         env = make("code/APPS-v0", split="test")
     assert env.unwrapped.num_rows == 1 and verdict(env, 0, "print(input())") == "correct"
     assert calls == [(("codeparrot/apps", "all"), {"split": "test", "revision": "refs/convert/parquet"})]
@@ -216,7 +216,7 @@ def test_bad_rows(rows, message):
 
 def test_bad_rows_can_be_left_out():
     with pytest.warns(
-        UserWarning, match=re.escape("rows: 1 rows are left out (bad_rows='skip'): row 1 of rows has no")
+        UserWarning, match=re.escape("rows: 1 of 2 rows are left out (bad_rows='skip'): row 1 of rows has no")
     ):
         assert make(rows=[ADD, {"prompt": "?"}], bad_rows="skip").unwrapped.num_rows == 1
     with pytest.raises(ValueError, match=r"rows: none of its 1 rows can be used; the first one: row 0"):

@@ -74,6 +74,9 @@ def test_a_template_has_one_place_for_the_question(template):
 @every_style
 @pytest.mark.parametrize("answer", ["42", r"\frac{1}{2}", r"2\sqrt{3}", "(1, 2)"])
 def test_a_solution_is_found_by_its_own_style(style, answer):
+    if ANSWER_STYLES["last_number"] is style and answer != "42":
+        pytest.skip("this style asks for a number")
+
     def same(found: str, gold: str) -> Judgement:
         return Judgement.of(found == gold)
 
@@ -107,8 +110,31 @@ def test_only_a_whole_template_is_taken_off(prompt):
     [
         ("  72 ", "72"),
         ("a #### b\n#### 72", "72"),
+        ("**Answer:** 34", "34"),
+        ("17+17 = 34\nThe answer is: 34", "34"),
+        ("Final answer: 34", "34"),
+        ("We get 30+4.\nThe answer is 34.", "34"),
+        ("The final answer is $\\frac{1}{2}$.", r"$\frac{1}{2}$"),
+        (r"So \boxed 7.", "7"),
         (r"It is \boxed{1} at first. In the end it is \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
     ],
 )
 def test_gold_answer(value, gold):
     assert gold_answer(value) == gold
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("They have 30 + 4 = 34 apples.", "correct"),
+        ("It is $1,034.50 - 1,000.50 = 34", "correct"),
+        ("34, or perhaps 35", "wrong"),
+        ("minus: -34.", "wrong"),
+        ("Many.", "no_answer"),
+        ("<think>34", "no_answer"),
+    ],
+)
+def test_the_last_number_of_a_text_is_an_answer_style_and_known_to_be_weak(text, verdict):
+    style = ANSWER_STYLES["last_number"]
+    assert style.judge(text, "34", judge).verdict == verdict
+    assert style.weakness and not any(other.weakness for other in ANSWER_STYLES.values() if other is not style)

@@ -35,7 +35,7 @@ def test_after_thinking(text, rest):
         ("Answer:\n$$\\boxed{34}$$", "34"),
         ("Answer: 33\nAnswer:", None),
         ("Answer:\n34", "34"),
-        ("**Answer:**\n\n**34**\n", "**34"),
+        ("**Answer:**\n\n**34**\n", "34"),
         ("Answer:\nSo \\boxed{34}", "34"),
         ("Answer: $$\n34\n$$", "34"),
         ("Answer:\n\\[\n34\n\\]", "34"),

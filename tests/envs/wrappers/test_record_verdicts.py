@@ -26,7 +26,7 @@ from envs import (
 )
 from envs.description import describe, remake
 from envs.rejudge import replay
-from envs.wrappers.recording import Episode, read_verdicts
+from envs.wrappers.recording import RecordedEpisode, read_verdicts
 
 from ...conftest import ROOT
 
@@ -302,8 +302,10 @@ def test_recording_changes_nothing(tmp_path, talk):
 
 
 def test_an_episode_survives_json():
-    episode = Episode(7, (Completion("a", n_tokens=1),), math.nan, {"correctness": math.nan}, math.nan, "infra_failure")
-    twin = Episode.from_dict(json.loads(json.dumps(episode.to_dict())))
+    episode = RecordedEpisode(
+        7, (Completion("a", n_tokens=1),), math.nan, {"correctness": math.nan}, math.nan, "infra_failure"
+    )
+    twin = RecordedEpisode.from_dict(json.loads(json.dumps(episode.to_dict())))
     assert repr(twin) == repr(episode)
 
 

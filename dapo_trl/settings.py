@@ -1,0 +1,251 @@
+"""Settings: how a dataclass declares, documents and checks them, and how files and flags give them their values.
+
+A setting is a field made by `setting`; ``__post_init__`` calls `check`. docs/configuration.md is made from the same
+fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from .errors import ConfigError, did_you_mean, one_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The limits of a setting's value, beyond its annotated type."""
+
+    least: float | None = None
+    """Smallest number that is allowed."""
+    choices: tuple[str, ...] = ()
+    """The texts that are allowed; empty: any."""
+    own: bool = False
+    """A class of the user's is allowed too, as ``module:Class``; see docs/extending.md."""
+
+    def allow(self, value: object) -> bool:
+        """Whether a value of the right type is within the limits."""
+        if isinstance(value, str):
+            return not self.choices or value in self.choices or (self.own and ":" in value)
+        return self.least is None or not isinstance(value, int | float) or value >= self.least
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    doc: str = "",
+    *,
+    factory: Any = dataclasses.MISSING,
+    least: float | None = None,
+    choices: Sequence[str] = (),
+    own: bool = False,
+) -> Any:
+    """A dataclass field that is a setting.
+
+    Args:
+        doc: the setting, its unit, and when to change it.
+        factory: makes the default, in place of ``default``.
+        least: smallest number that is allowed.
+        choices: the texts that are allowed.
+        own: a class of the user's is allowed too, as ``module:Class``.
+    """
+    metadata = {"help": doc, "limits": Rule(least, tuple(choices), own)}
+    return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
+
+
+def check(settings: Any, inherited: Mapping[str, Rule] | None = None, *, label: Callable[[str], str] = str) -> None:
+    """Check type and limits of every setting of a dataclass.
+
+    Args:
+        inherited: fields that are declared elsewhere and checked too.
+        label: the name under which a message mentions a setting.
+
+    Raises:
+        ConfigError: with the value and the rule.
+    """
+    owner: type = type(settings)
+    own = {field.name: field.metadata["limits"] for field in dataclasses.fields(owner) if "limits" in field.metadata}
+    for name, limits in {**own, **(inherited or {})}.items():
+        value, adapter = getattr(settings, name), _adapter(owner, name)
+        try:
+            if adapter is not None:
+                adapter.validate_python(os.fspath(value) if isinstance(value, os.PathLike) else value, strict=True)
+            valid = limits.allow(value)
+        except ValidationError:
+            valid = False
+        if not valid:
+            raise ConfigError(f"{label(name)} is {_shown(value)}: it must be {_rule(_hints(owner)[name], limits)}.")
+
+
+def load_object(name: str, *, what: str, kind: str = "a class or a function") -> Any:
+    """Import the class or function that a setting names as ``module:Name``.
+
+    Args:
+        what: The setting, for messages.
+        kind: What it must be, for messages.
+
+    Raises:
+        ConfigError: There is no such module, or no such name in it, or it cannot be called.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{what} names {name!r}, which cannot be imported: {one_line(error)}.") from error
+    if not callable(found):
+        raise ConfigError(f"{what} names {name!r}, a {type(found).__name__}: it must be {kind}.")
+    return found
+
+
+def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[str, Any]:
+    """The values of files merged from left to right, each checked by its name and type.
+
+    Args:
+        owners: the dataclasses whose fields they may be, the first that has one decides its type.
+    """
+    values: dict[str, Any] = {}
+    for path in files:
+        for name, value in _read(Path(path)).items():
+            values[name] = _checked(name, value, owners, source=str(path))
+    return values
+
+
+def read_flags(flags: Sequence[str], owners: tuple[type, ...], options: Sequence[str] = ()) -> list[tuple[str, Any]]:
+    """Flags as names and values, in order; ``owners`` as for `read_files`, ``options`` as for `load_settings`."""
+    return [
+        (name, _checked(name, _read_flag(name, text), owners, source=f"--{name}", text=text, options=options))
+        for name, text in _parse_flags(flags)
+    ]
+
+
+@cache
+def names_of(owner: type) -> frozenset[str]:
+    """The settings that a dataclass takes."""
+    return frozenset(f.name for f in dataclasses.fields(owner) if f.init)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path(".")
+        hint = did_you_mean(str(folder / path.name), map(str, folder.glob("*.y*ml")))
+        raise ConfigError(f"configuration file {path} does not exist (looked from {Path.cwd()}).{hint}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"configuration file {path} is not valid YAML: {one_line(error)}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ConfigError(
+            f"configuration file {path} holds a {type(content).__name__}: it must be `field: value` lines."
+        )
+    return content
+
+
+def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Names and texts; the text of a flag without a value is None."""
+    found: list[tuple[str, str | None]] = []
+    rest = list(flags)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--") or flag == "--":
+            raise ConfigError(f"{flag!r} is not a flag: settings are given as --field value.")
+        name, equals, value = flag[2:].partition("=")
+        text: str | None = value if equals else None
+        if not equals and rest and not rest[0].startswith("--"):
+            text = rest.pop(0)
+        found.append((name.replace("-", "_"), text))
+    return found
+
+
+def _read_flag(name: str, text: str | None) -> Any:
+    """A flag's value is YAML; one without a value is switched on."""
+    if text is None:
+        return True
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or one_line(error)
+        raise ConfigError(f"--{name} {text!r} is not valid YAML: {problem}.") from error
+
+
+def _checked(
+    name: str,
+    value: Any,
+    owners: tuple[type, ...],
+    *,
+    source: str,
+    text: str | None = None,
+    options: Sequence[str] = (),
+) -> Any:
+    """The value converted to the field's type. YAML reads ``no`` and ``123`` as a bool and a number: for a field that
+    takes text, the words themselves are used."""
+    owner = next((owner for owner in owners if name in names_of(owner)), None)
+    if owner is None:
+        known = frozenset(options).union(*map(names_of, owners))
+        raise ConfigError(f"{source}: there is no setting named {name!r}.{did_you_mean(name, known)}")
+    adapter, hint = _adapter(owner, name), _hints(owner)[name]
+    if adapter is None:
+        return value
+    written = text if text is not None else "no" if value is False else str(value).lower()
+    attempts = [value] if _takes(hint, bool) or not isinstance(value, bool) else []
+    attempts += [written] if _takes(hint, str) and isinstance(value, bool | int | float) else []
+    for attempt in attempts:
+        try:
+            return adapter.validate_python(attempt)
+        except ValidationError:
+            continue
+    raise ConfigError(f"{source}: {name} is {_shown(value)}: it must be {_rule(hint, Rule())}.")
+
+
+def _shown(value: Any) -> str:
+    """A value with its type, where that does not show."""
+    return f"{value!r} ({type(value).__name__})"
+
+
+def _rule(hint: Any, limits: Rule) -> str:
+    """The rule of a setting, in words."""
+    more = "" if limits.least is None else f", {limits.least:g} or more"
+    own = ", or a class of your own as module:Class" if limits.own else ""
+    words = {
+        float: f"a number{more}",
+        int: f"a whole number{more}",
+        str: f"one of {', '.join(limits.choices)}{own}" if limits.choices else "text",
+        bool: "true or false",
+        dict: "a mapping",
+        list: "a list",
+        type(None): "null",
+    }
+    kinds = [typing.get_origin(part) or part for part in _parts(hint)]
+    return " or ".join(dict.fromkeys(words.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds))
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _takes(hint: Any, kind: type) -> bool:
+    return kind in _parts(hint)
+
+
+@cache
+def _hints(owner: type) -> dict[str, Any]:
+    return typing.get_type_hints(owner)
+
+
+@cache
+def _adapter(owner: type, name: str) -> TypeAdapter | None:
+    try:
+        return TypeAdapter(_hints(owner)[name], config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticSchemaGenerationError:  # a type of transformers that checks itself
+        return None
