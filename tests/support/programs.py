@@ -263,7 +263,7 @@ HOSTILE: dict[str, tuple[object, str]] = {
         "import os\ndef f(x):\n    for n in range(3, 9):\n        try: os.write(n, b'\\0\\0\\0\\x20' + b'q' * 99)\n        except OSError: pass\n    return 4242",
     ),
     "talks in its harness's place": (
-        ["assert f(1) == 4242"],
+        ["assert f(1) + 0 == 4242"],
         "import sys\ndef f(x):\n    g = sys._getframe()\n    while g:\n        if 'exchange' in g.f_locals:\n            g.f_locals['exchange'](['value', ['mine', 0, 'object', ['pickle', b'']]])\n        g = g.f_back",
     ),
     "takes the place of a function": (
@@ -271,7 +271,7 @@ HOSTILE: dict[str, tuple[object, str]] = {
         "import sys\ng = sys._getframe()\nwhile g:\n    if 'names' in g.f_locals: g.f_locals['names'].append('abs')\n    g = g.f_back\ndef abs(x): return 0\ndef f(x): return 1",
     ),
     "evaluates among the statements": (
-        ["assert f(1) == 4242"],
+        ["assert f(1) + 0 == 4242"],
         "import sys\nFORGE = '[o.update(_failed=lambda n, *a: o[\"_passed\"](n)) for o in __import__(\"gc\").get_objects() if type(o).__name__ == \"Names\"]'\ndef f(x):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    g.f_locals['exchange'](['do', 'call', [['type', 'eval'], ['list', FORGE], ['dict', [], []]]])\n    return 1",
     ),
     "asks for objects it was not given": (
