@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ...sandbox import AnySandbox, Limits, Program, Result, Status
-from .run_tests import Failure, TestReport, brief
+from ...text import shortened
+from .run_tests import BRIEF, Failure, TestReport
 from .tests import AssertTests
 
 
@@ -41,6 +42,7 @@ exec(marshal.loads(text) if is_read else text)
 
 _ASKER, _ANSWERER = _side("tests", "run_tests"), _side("program", "main")
 _STATEMENTS_CPU = 30.0  # seconds, between two questions
+_REPORT_SECONDS = 3.0  # for the statements to come to their end, beyond the time that the program has in all
 
 
 def run_asserts(sandbox: AnySandbox, source: str, tests: AssertTests, limits: Limits, *, stop: bool) -> TestReport:
@@ -67,9 +69,8 @@ def run_asserts(sandbox: AnySandbox, source: str, tests: AssertTests, limits: Li
         return TestReport(0, total, failure, seconds, asker.status)
     report = asker.value
     if report.get("load") and answerer.status is Status.NOT_RUN:
-        return TestReport(
-            0, total, Failure(0, "loading the program", f"crash: {report['load']}"), seconds, Status.CRASH
-        )
+        failure = Failure(0, "loading the program", f"crash: {report['load']}")
+        return TestReport(0, total, failure, seconds, Status.CRASH)
     if not report["questions"] and answerer.status is Status.NOT_RUN:
         return TestReport.infra_failure("the tests cannot be run: they ask nothing of the program")
     return _outcome(report, answerer, tests, seconds)
@@ -90,7 +91,7 @@ def _session(
     own = Limits(
         cpu_seconds=_STATEMENTS_CPU,
         wall_seconds=limits.total_seconds + _STATEMENTS_CPU,
-        total_seconds=limits.total_seconds,
+        total_seconds=limits.total_seconds + _REPORT_SECONDS,
         output_bytes=max(limits.output_bytes, 1 << 23),
     )
     return sandbox.converse(_ASKER, _ANSWERER, (arguments, (source, list(names.of_program))), (own, limits))
@@ -114,7 +115,8 @@ def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, secon
     if report["failure"] is None:
         if is_alive:
             return TestReport(count, total, Failure(count, "", "no assertion was reached"), seconds)
-        failure = Failure.of(count, "loading the program" if report.get("load") is not None else "", answerer)
+        asked = "loading the program" if "load" in report else report["asked"]
+        failure = Failure.of(count, asked, answerer)
         return TestReport(count, total, failure, seconds, answerer.status)
     number, assertion, error, question, answer, ending = report["failure"]
     first = (
@@ -122,7 +124,8 @@ def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, secon
     )
     status = Status.CRASH if ending == "crash" else Status.OK
     given = f"crash: {answer}" if status is Status.CRASH else answer or error
-    return TestReport(count, total, Failure(first, brief(question), brief(given), brief(assertion)), seconds, status)
+    texts = (shortened(text, BRIEF) for text in (question, given, assertion))
+    return TestReport(count, total, Failure(first, *texts), seconds, status)
 
 
 def _score(weight: int, passed: int, failed: int) -> int:
