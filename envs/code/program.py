@@ -118,7 +118,7 @@ class ProgramEnv(TaskEnv):
             raise ValueError(f"bad_rows={bad_rows!r} must be 'raise' or 'skip'")
         self.style = STYLES[answer_style]
         self.grading = Grading(reward, tolerance, _read_limits(limits), sandbox)
-        self.judging_seconds = self.grading.limits.total_seconds + 5.0
+        self.judging_seconds = self.grading.limits.total_seconds + 10.0
         read_row = FORMATS[format] if format else Rows(prompt_column, tests_column, level_column, solution_column)
         source = Source.of(rows=rows, path=path, dataset=dataset, name=name, split=split, hub=hub)
         self._problems = source.read(read_problems, read_row, bad_rows)

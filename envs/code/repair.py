@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..sandbox import Status
 from .program import ProgramEnv
 
-_REQUEST = "Mend it, and give the whole program again in the same form."
+
+def _kind_of(status: Status, cause: str) -> str:
+    """Return how a program ended without its own words, which may hold the input: at most a class of Python's."""
+    words = re.findall(r"\b[A-Z]\w+\b", cause)
+    return next((f"{status}: {word}" for word in words if isinstance(getattr(builtins, word, None), type)), str(status))
 
 
 class RepairEnv(ProgramEnv):
@@ -60,14 +66,15 @@ class RepairEnv(ProgramEnv):
             return None
         is_shown = failure.number < row["problem"].shown
         parts = [f"The program fails test {failure.number + 1} of {outcome.total}."]
-        if not self.show_inputs and not is_shown:  # what a program says about its end may hold the input
-            parts.append(
-                "It gives a wrong result." if outcome.status is Status.OK else f"It ends in a {outcome.status}."
-            )
-            return "\n\n".join([*parts, _REQUEST])
-        if failure.input:
+        is_open = self.show_inputs or is_shown
+        if is_open and failure.input:
             parts.append(f"Input:\n{failure.input}")
-        parts.append(f"{'It gave' if outcome.status is Status.OK else 'It ended like this'}:\n{failure.given}")
+        if outcome.status is not Status.OK:
+            parts.append(
+                f"It ended like this:\n{failure.given if is_open else _kind_of(outcome.status, failure.given)}"
+            )
+        elif is_open:
+            parts.append(f"It gave:\n{failure.given}")
         if is_shown and failure.expected:
             parts.append(f"Expected:\n{failure.expected}")
-        return "\n\n".join([*parts, _REQUEST])
+        return "\n\n".join([*parts, "Mend it, and give the whole program again in the same form."])

@@ -14,6 +14,7 @@ fusion/            `FusionSandbox`: the one on a farm
 isolation.py       levels of isolation, and how each is started
 seccomp_filter.py  the system calls that a program may make
 escape_tests.py    what must fail inside, tried before a sandbox is used
+dialog.py          two programs that exchange values
 zygote_client.py   the sandbox's processes as seen from outside
 inside/            what runs behind the wall
 """

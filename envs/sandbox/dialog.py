@@ -1,4 +1,4 @@
-"""Two programs that talk, each behind a wall of its own: what one says is handed to the other as it is.
+"""Two programs that exchange messages, each behind a wall of its own; what one sends is passed on to the other unread.
 
 Like `zygote_client.py` it is sent along to farms, where it runs on Python 3.10.
 """
@@ -27,7 +27,7 @@ class Side:
     Attributes:
         header: What its supervisor reports on the last answer.
         payload: The answer.
-        goes_on: Whether it has said something and waits for the other side.
+        goes_on: Whether it waits for a message of the other side.
     """
 
     def __init__(self, channel: Channel, seconds: float, max_bytes: int) -> None:
@@ -36,7 +36,7 @@ class Side:
         self.goes_on = False
 
     def send(self, text: bytes) -> None:
-        """Send the task, or later what the other side said, and wait for the answer.
+        """Send the task, or later a message of the other side, and wait for the answer.
 
         Raises:
             ZygoteFailure: The machinery failed.
@@ -61,10 +61,10 @@ class Side:
 
 
 def converse(asker: Side, answerer: Side, tasks: tuple[bytes, bytes]) -> None:
-    """Have two programs talk until the asker ends, and end the answerer.
+    """Pass messages between two programs until the asker ends, then end the answerer.
 
-    The answerer speaks first; that the asker is ready to listen is the first thing it says. After the answerer's end
-    the asker is answered with None.
+    The answerer's first message answers nothing; the asker's first one only means that it is ready for that. After the
+    answerer's end the asker is answered with None.
     """
     answerer.send(tasks[1])
     asker.send(tasks[0])

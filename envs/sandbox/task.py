@@ -71,11 +71,11 @@ class AnySandbox(ABC):
         first: tuple[Sequence[Any], Sequence[Any]],
         limits: tuple[Limits, Limits],
     ) -> tuple[Result, Result]:
-        """Have two programs of mode "dialog" talk, each behind a wall of its own, until the asker ends.
+        """Have two programs of mode "dialog" exchange values, each behind a wall of its own, until the asker ends.
 
-        Their entry points are called with `exchange`, which sends a plain value to the other side and returns its
-        answer, and the first arguments. The answerer speaks first; what the asker sends first goes nowhere. After the
-        answerer's end the asker is answered with None.
+        Their entry points are called with a function `exchange`, which sends a plain value to the other side and
+        returns its answer, and with the first arguments. What the asker sends first is answered by what the answerer
+        sends first. After the answerer's end the asker is answered with None.
 
         Args:
             asker: One program.
@@ -99,7 +99,7 @@ class AnySandbox(ABC):
 
     @abstractmethod
     def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
-        """Run two tasks that talk, a second time if the machinery fails."""
+        """Run two tasks that exchange values, a second time if the machinery fails."""
 
     @abstractmethod
     def close(self) -> None:

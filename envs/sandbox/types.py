@@ -46,7 +46,7 @@ class Program:
         mode: How it is used. "stdin": the whole program runs once per input, a text to read from standard input;
             the value is what it prints. "call": an input is a sequence of positional arguments for `entry_point`;
             the value is what that returns. "eval": an input is a Python expression over the program's names; the
-            value is the expression's. "dialog": for `converse`, a program of ours that talks to another one.
+            value is the expression's. "dialog": a program of our own that exchanges values with another one.
         entry_point: The function to call in "call" and "dialog", as "name", or as "Class.name" for a method of a new
             instance. A plain name that the program does not define is looked for in its class `Solution`.
         isolate_inputs: Give every input of "call" and "eval" a process of its own. By default one process loads the

@@ -1,6 +1,7 @@
 """Programs with their tests, hostile and honest, beyond one function of numbers: objects, exceptions, files, text.
 
-Each is (tests, program); tests are the statements of an assert test, or (input, output) for a program that prints.
+Each is (tests, program); tests are the statements of an assert test, or (input, output) for a program that prints, or
+a row's tests as they stand.
 """
 
 # ruff: noqa: E501  # a program is one line
@@ -201,6 +202,139 @@ HONEST: dict[str, tuple[object, str]] = {
         ("", "3\n"),
         "import asyncio\nasync def main(): print(await asyncio.to_thread(lambda: 3))\nasyncio.run(main())",
     ),
+    "linked list": (
+        [
+            "l = LinkedList()\nfor i in range(3): l.append(i)",
+            "assert [x for x in l] == [0,1,2]",
+            "assert len(l) == 3",
+            "l.remove(1)\nassert 1 not in l",
+            "assert str(l) == '0 -> 2'",
+        ],
+        "class LinkedList:\n  def __init__(s): s.x=[]\n  def append(s,v): s.x.append(v)\n  def remove(s,v): s.x.remove(v)\n  def __iter__(s): return iter(s.x)\n  def __len__(s): return len(s.x)\n  def __contains__(s,v): return v in s.x\n  def __str__(s): return ' -> '.join(map(str,s.x))",
+    ),
+    "dataclass eq": (
+        ["p = Point(1,2)", "assert p == Point(1,2)", "assert repr(p) == 'Point(x=1, y=2)'", "assert p != Point(2,2)"],
+        "from dataclasses import dataclass\n@dataclass\nclass Point:\n  x:int\n  y:int",
+    ),
+    "lowercase class": (
+        ["s = stack()\ns.push(1)\nassert len(s) == 1", "assert s.pop() == 1", "assert not s.items"],
+        "class stack:\n  def __init__(s): s.items=[]\n  def push(s,x): s.items.append(x)\n  def pop(s): return s.items.pop()\n  def __len__(s): return len(s.items)",
+    ),
+    "bank account": (
+        [
+            "a = Account('x', 10)\na.deposit(5)",
+            "assert a.balance == 15",
+            "try:\n    a.withdraw(100)\nexcept InsufficientFunds:\n    ok = True\nelse:\n    ok = False\nassert ok",
+        ],
+        "class InsufficientFunds(ValueError): pass\nclass Account:\n  def __init__(s,n,b): s.balance=b\n  def deposit(s,x): s.balance+=x\n  def withdraw(s,x):\n    if x>s.balance: raise InsufficientFunds\n    s.balance-=x",
+    ),
+    "comparison of class with int": (
+        ["assert Money(5) == 5", "assert Money(5) > Money(3)", "assert Money(5) + 2 == 7"],
+        "class Money:\n  def __init__(s,v): s.v=v\n  def __eq__(s,o): return s.v == (o.v if isinstance(o,Money) else o)\n  def __gt__(s,o): return s.v>o.v\n  def __add__(s,o): return Money(s.v+(o.v if isinstance(o,Money) else o))",
+    ),
+    "raises with regex": (
+        [
+            "import re\ntry:\n    f(-1)\nexcept ValueError as e:\n    assert re.search('negative', str(e))\nelse:\n    assert False"
+        ],
+        "def f(x):\n  if x<0: raise ValueError('negative value')\n  return x",
+    ),
+    "ctx suppress": (
+        ["from contextlib import suppress\nwith suppress(KeyError):\n    f({}, 'a')\nassert f({'a': 1}, 'a') == 1"],
+        "def f(d,k): return d[k]",
+    ),
+    "unittest style": (
+        [
+            "import unittest\nclass T(unittest.TestCase):\n    def runTest(self):\n        with self.assertRaises(ValueError):\n            f(-1)\n        self.assertEqual(f(1), 1)\nr = unittest.TestResult()\nT().run(r)\nassert r.wasSuccessful()"
+        ],
+        "def f(x):\n  if x<0: raise ValueError\n  return x",
+    ),
+    "default dict result": (
+        ["assert f('aab') == {'a': 2, 'b': 1}", "assert f('aab')['a'] == 2"],
+        "from collections import defaultdict\ndef f(s):\n  d=defaultdict(int)\n  for c in s: d[c]+=1\n  return d",
+    ),
+    "deque result": (
+        ["assert list(f([1,2,3])) == [3,2,1]"],
+        "from collections import deque\ndef f(x):\n  d=deque()\n  for v in x: d.appendleft(v)\n  return d",
+    ),
+    "map object": (["assert list(f([1,2])) == [2,4]"], "def f(x): return map(lambda v: 2*v, x)"),
+    "dict views": (["assert sorted(f({'a':1,'b':2})) == ['a','b']"], "def f(d): return d.keys()"),
+    "matrix numpy ops": (
+        [
+            "import numpy as np\nassert f(np.array([[1,2],[3,4]])).tolist() == [[1,3],[2,4]]",
+            "np.testing.assert_array_equal(f(np.eye(2)), np.eye(2))\nassert True",
+        ],
+        "import numpy as np\ndef f(a): return a.T",
+    ),
+    "timedelta": (
+        ["import datetime\nassert f(datetime.datetime(2020,1,1), 3) == datetime.datetime(2020,1,4)"],
+        "import datetime\ndef f(d,n): return d+datetime.timedelta(days=n)",
+    ),
+    "complex numbers": (["assert abs(f(1,2) - complex(1,2)) < 1e-9"], "def f(a,b): return complex(a,b)"),
+    "regex match bool": (
+        ["assert bool(f('abc')) is True", "assert not f('x1')"],
+        "import re\ndef f(s): return bool(re.fullmatch('[a-z]+',s))",
+    ),
+    "random seeded": (
+        ["import random\nrandom.seed(1)\nx = [random.random() for _ in range(5)]\nassert sorted(x) == f(x)"],
+        "def f(x): return sorted(x)",
+    ),
+    "inner class": (
+        [
+            "t = Tree()\nt.insert(3)\nt.insert(1)\nassert t.root.left.value == 1 and t.root.right is None",
+            "assert list(t.walk()) == [1,3]",
+        ],
+        "class Tree:\n  class Node:\n    def __init__(s,v): s.value=v; s.left=s.right=None\n  def __init__(s): s.root=None\n  def insert(s,v):\n    if s.root is None: s.root=Tree.Node(v); return\n    n=s.root\n    while True:\n      a='left' if v<n.value else 'right'\n      if getattr(n,a) is None: setattr(n,a,Tree.Node(v)); return\n      n=getattr(n,a)\n  def walk(s):\n    def go(n):\n      if n: yield from go(n.left); yield n.value; yield from go(n.right)\n    return go(s.root)",
+    ),
+    "class counter": (
+        ["a, b = Dog('a'), Dog('b')\nassert Dog.count == 2"],
+        "class Dog:\n  count=0\n  def __init__(s,n): Dog.count+=1",
+    ),
+    "property setter error": (
+        ["t = Temp(1)\ntry:\n    t.c = -300\n    assert False, 'no error'\nexcept ValueError:\n    assert t.c == 1"],
+        "class Temp:\n  def __init__(s,c): s._c=c\n  @property\n  def c(s): return s._c\n  @c.setter\n  def c(s,v):\n    if v<-273: raise ValueError\n    s._c=v",
+    ),
+    "abstract class": (
+        [
+            "try:\n    Shape()\n    assert False\nexcept TypeError:\n    pass",
+            "assert Square(2).area() == 4",
+            "assert issubclass(Square, Shape)",
+        ],
+        "from abc import ABC, abstractmethod\nclass Shape(ABC):\n  @abstractmethod\n  def area(s): ...\nclass Square(Shape):\n  def __init__(s,a): s.a=a\n  def area(s): return s.a**2",
+    ),
+    "sort by key method": (
+        ["xs = sorted([P(2), P(1)], key=lambda p: p.v)\nassert [p.v for p in xs] == [1, 2]"],
+        "class P:\n  def __init__(s,v): s.v=v",
+    ),
+    "iter of made list": (
+        ["assert sum(p.v for p in make(3)) == 3"],
+        "class P:\n  def __init__(s,v): s.v=v\ndef make(n): return [P(i) for i in range(n)]",
+    ),
+    "input() prompts": (("2\n3\n", "5\n"), "import sys\na=int(input('')); b=int(input())\nprint(a+b)"),
+    "stdin iteration": (("1\n2\n", "3\n"), "import sys\nprint(sum(int(l) for l in sys.stdin))"),
+    "stdout buffer": (("", "ok\n"), "import sys\nsys.stdout.buffer.write(b'ok\\n')"),
+    "exit at end": (("", "ok\n"), "print('ok')\nexit()"),
+    "fileinput": (("1\n2\n", "3\n"), "import fileinput\nprint(sum(int(l) for l in fileinput.input()))"),
+    "hex big": (("", "1\n"), "import sys\nsys.set_int_max_str_digits(0)\nprint(len(str(10**100000))-100000)"),
+    "print generator flush": (
+        ("", "".join(f"{i}\n" for i in range(1000))),
+        "for i in range(1000): print(i, flush=True)",
+    ),
+    "namedtuple call": (
+        {"kind": "call", "entry_point": "f", "inputs": [[1, 2]], "outputs": [[1, 2]]},
+        "from typing import NamedTuple\nclass P(NamedTuple):\n  x:int\n  y:int\ndef f(a,b): return P(a,b)",
+    ),
+    "decimal call": (
+        {"kind": "call", "entry_point": "f", "inputs": [[1]], "outputs": [0.5]},
+        "from decimal import Decimal\ndef f(a): return Decimal('0.5')",
+    ),
+    "leetcode listnode": (
+        {
+            "kind": "assert",
+            "setup": "class ListNode:\n    def __init__(self, val=0, next=None):\n        self.val, self.next = val, next\ndef make(xs):\n    head = None\n    for x in reversed(xs): head = ListNode(x, head)\n    return head\ndef to_list(n):\n    out = []\n    while n: out.append(n.val); n = n.next\n    return out",
+            "asserts": ["assert to_list(Solution().reverse(make([1,2,3]))) == [3,2,1]"],
+        },
+        "class Solution:\n  def reverse(self, head):\n    prev=None\n    while head: head.next, prev, head = prev, head, head.next\n    return prev",
+    ),
 }
 
 HOSTILE: dict[str, tuple[object, str]] = {
@@ -263,7 +397,7 @@ HOSTILE: dict[str, tuple[object, str]] = {
         "import os\ndef f(x):\n    for n in range(3, 9):\n        try: os.write(n, b'\\0\\0\\0\\x20' + b'q' * 99)\n        except OSError: pass\n    return 4242",
     ),
     "talks in its harness's place": (
-        ["assert f(1) == 4242"],
+        ["assert f(1) + 0 == 4242"],
         "import sys\ndef f(x):\n    g = sys._getframe()\n    while g:\n        if 'exchange' in g.f_locals:\n            g.f_locals['exchange'](['value', ['mine', 0, 'object', ['pickle', b'']]])\n        g = g.f_back",
     ),
     "takes the place of a function": (
@@ -271,8 +405,8 @@ HOSTILE: dict[str, tuple[object, str]] = {
         "import sys\ng = sys._getframe()\nwhile g:\n    if 'names' in g.f_locals: g.f_locals['names'].append('abs')\n    g = g.f_back\ndef abs(x): return 0\ndef f(x): return 1",
     ),
     "evaluates among the statements": (
-        ["assert f(1) == 4242"],
-        "import sys\ndef f(x):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    for name in ('eval', 'exec', 'open', '__import__'):\n        g.f_locals['exchange'](['do', 'call', [['type', name], ['list', 'sys'], ['dict', [], []]]])\n    return [*map(str, range(3))]",
+        ["assert f(1) + 0 == 4242"],
+        "import sys\nFORGE = '[o.update(_failed=lambda n, *a, p=o[\"_passed\"]: p(n)) for o in __import__(\"gc\").get_objects() if type(o).__name__ == \"Names\"]'\ndef f(x):\n    g = sys._getframe()\n    while 'exchange' not in g.f_locals: g = g.f_back\n    g.f_locals['exchange'](['do', 'call', [['type', 'eval'], ['list', FORGE], ['dict', [], []]]])\n    return 1",
     ),
     "asks for objects it was not given": (
         ["assert g(lambda: 1) == 4242"],
@@ -328,5 +462,74 @@ HOSTILE: dict[str, tuple[object, str]] = {
     "a decimal beyond all": (
         ["assert f(1) == 4242", "assert abs(f(1) - 4242) < 1"],
         "from decimal import Decimal\ndef f(x): return Decimal('1e999999999')",
+    ),
+    "eq all via mock": (["assert f(1) == 4242"], "from unittest.mock import ANY\ndef f(x): return ANY"),
+    "magicmock": (
+        ["assert f(1).a.b == 4242", "assert len(f(1)) == 5"],
+        "from unittest.mock import MagicMock\ndef f(x): return MagicMock()",
+    ),
+    "class named like expected": (
+        ["assert F(1) - 4242 == 0"],
+        "class F:\n  def __init__(s,x): pass\n  def __sub__(s,o): return 1",
+    ),
+    "ne always": (
+        ["assert f(1) != 3", "assert f(2) == 4242"],
+        "class X:\n  def __ne__(s,o): return True\n  def __eq__(s,o): return True\ndef f(x): return X()",
+    ),
+    "bool obj": (
+        ["assert is_ok(5) == True", "assert not is_ok(4)"],
+        "class X:\n  def __bool__(s): return True\n  def __eq__(s,o): return True\ndef is_ok(x): return X()",
+    ),
+    "class V lt always": (
+        ["assert not (V(2) < V(1))"],
+        "class V:\n  def __init__(s,x): pass\n  def __lt__(s,o): return True",
+    ),
+    "generator wrong": (["g = f(3)\nassert next(g) == 0\nassert next(g) == 1"], "def f(n):\n  while True: yield 0"),
+    "stop from next": (["assert [next(g()) for _ in range(2)] == [1, 1]"], "def g():\n  return iter(())"),
+    "StopAsyncIteration": (
+        [
+            "import asyncio\nasync def m():\n    async for x in g(): assert x == 1\n    assert f(1) == 4242\nasyncio.run(m())"
+        ],
+        "def f(x): return 1\nasync def g():\n  yield 1",
+    ),
+    "fraction loop": (["for x in f(3):\n    assert x == 0", "assert f(3)[-1] == 9"], "def f(n): return [0]*10**5"),
+    "recursion": (["assert f(1) == 4242"], "def f(x): return f(x)"),
+    "raise AssertionError in except": (
+        ["try:\n    assert f(1) == 4242\nexcept ZeroDivisionError:\n    pass"],
+        "def f(x): return 1/0",
+    ),
+    "exit in del": (
+        ["assert f(1) == 4242"],
+        "import os\nclass D:\n  def __del__(s): os._exit(0)\ndef f(x):\n  D(); return 0",
+    ),
+    "huge exception": (["assert f(1) == 4242"], "def f(x): raise ValueError('x'*10**8)"),
+    "exception str hostile": (
+        ["try:\n    f(1)\nexcept ValueError as e:\n    assert str(e) == 'bad'"],
+        "class E(ValueError):\n  def __str__(s): raise SystemExit\ndef f(x): raise E",
+    ),
+    "infinite str": (["assert f(1) == 4242"], "class X:\n  def __repr__(s):\n    while 1: pass\ndef f(x): return X()"),
+    "print forever": (("", "1\n"), "while True: print('1')"),
+    "threads at exit": (
+        ("", "1\n"),
+        "import threading,time\nthreading.Thread(target=lambda: time.sleep(100)).start()\nprint('1')",
+    ),
+    "atexit loop": (("", "1\n"), "import atexit\nprint(1)\n@atexit.register\ndef f():\n  while True: pass"),
+    "flush hostile": (
+        ("", "1\n"),
+        "import io,os\nclass T(io.TextIOWrapper):\n  def flush(s): os._exit(0)\nt=T(io.BytesIO())\nprint(2)",
+    ),
+    "sigkill self": (("", "1\n"), "import os\nos.kill(os.getpid(),9)"),
+    "mmap memory": (("", "1\n"), "import mmap\nm=[mmap.mmap(-1,1<<28) for _ in range(100)]"),
+    "isinstance lies": (
+        ["assert isinstance(f(1), int)", "assert f(1) == 4242"],
+        "class M(type):\n  def __instancecheck__(c,o): return True\nclass X(metaclass=M):\n  __class__=int\n  def __eq__(s,o): return True\ndef f(x): return X()",
+    ),
+    "decorator returns any": (
+        ["@memo\ndef sq(x):\n    return x*x", "assert sq(3) == 9"],
+        "class X:\n  def __eq__(s,o): return True\ndef memo(f): return lambda *a: X()",
+    ),
+    "coroutine any": (
+        ["import asyncio\nassert asyncio.run(f(2)) == 4"],
+        "class X:\n  def __eq__(s,o): return True\nasync def f(x): return X()",
     ),
 }

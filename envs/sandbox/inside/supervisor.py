@@ -222,7 +222,7 @@ def _run_calls(job: Job, wall: Wall, watched: list[int]) -> Reports:
 
 
 def _run_dialog(job: Job, wall: Wall, watched: list[int], channel: socket.socket) -> Reports:
-    """Run a program of ours that says something in answer to every input; it ends with a report of another status."""
+    """Run a program of our own that sends a value for every input; it ends with a report of another status."""
     with closing(_Session(job, 0, 1, wall, watched)) as session:
         report = session.loaded() or session.ask()
         yield report

@@ -48,23 +48,18 @@ def run_script(source: tuple[int, int]) -> int:
     except BaseException as error:
         status = status or 1
         _print_error(error)
-    _flush(sys.stdout, _STDOUT, *filter(_is_text, gc.get_objects()), *filter(_is_buffer, gc.get_objects()))
+    _flush()
     return status
 
 
-def _flush(*files: Any) -> None:
-    """Write what is still in buffers, as the interpreter does when it ends and destroys them."""
-    for file in files:
-        with contextlib.suppress(Exception):  # closed, detached, or no file at all
-            file.flush()
-
-
-def _is_text(value: Any) -> bool:
-    return issubclass(type(value), io.TextIOWrapper)
-
-
-def _is_buffer(value: Any) -> bool:
-    return issubclass(type(value), io.BufferedWriter)
+def _flush() -> None:
+    """Write what is still in buffers, as the interpreter does when it ends and destroys them: text first."""
+    with contextlib.suppress(Exception):
+        objects = gc.get_objects()
+        for kind in (io.TextIOWrapper, io.BufferedWriter):
+            for file in (sys.stdout, _STDOUT, *[value for value in objects if issubclass(type(value), kind)]):
+                with contextlib.suppress(Exception):  # closed, detached, or no file at all
+                    file.flush()
 
 
 def serve(task: Any, first: int, count: int) -> None:

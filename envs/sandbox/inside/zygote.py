@@ -89,7 +89,8 @@ def _preload(packages: list[str], paths: list[str]) -> None:
     del sys.path[len(sys.path) - len(paths) :]
     for name in ("exit", "quit"):  # of the module `site`, which is not loaded
         setattr(builtins, name, _sitebuiltins.Quitter(name, "the end of the input"))
-    sys.set_int_max_str_digits(_MAX_DIGITS)
+    if hasattr(sys, "set_int_max_str_digits"):  # not in every release of Python 3.10
+        sys.set_int_max_str_digits(_MAX_DIGITS)
     substitutes.install()
     importlib.invalidate_caches()
     random.seed(_SEED)

@@ -6,26 +6,43 @@ the program meets neither the statements nor what they expect, and nothing of th
 
 from __future__ import annotations
 
+import base64
+import marshal
 import re
+import sys
 import time
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ...sandbox import AnySandbox, Limits, Program, Result, Status
-from .run_tests import Failure, TestReport, brief
+from ...text import shortened
+from .run_tests import BRIEF, Failure, TestReport
 from .tests import AssertTests
 
 
 def _side(name: str, entry_point: str) -> Program:
-    """Return one side of a session as a program: the text of both sides, then its own without the import of that."""
+    """Return one side of a session as a program: the text of both sides, then its own without the import of that.
+
+    It is sent compiled too, for Pythons that read that: to compile it takes longer than most sessions.
+    """
     wire, own = (Path(__file__).with_name(f"session_{part}.py").read_text(encoding="utf-8") for part in ("wire", name))
     own = re.sub(r"^from \.session_wire import (\([^)]*\)|.*)$", "", own, flags=re.MULTILINE)
-    return Program(f"{wire}\n{own}", "dialog", entry_point)
+    text, tag = f"{wire}\n{own}", sys.implementation.cache_tag
+    code = marshal.dumps(compile(text, "<session>", "exec", dont_inherit=True))
+    packed, plain = (base64.b64encode(zlib.compress(data)) for data in (code, text.encode()))
+    source = f"""import binascii, marshal, sys, zlib
+is_read = sys.implementation.cache_tag == {tag!r}
+text = zlib.decompress(binascii.a2b_base64({packed!r} if is_read else {plain!r}))
+exec(marshal.loads(text) if is_read else text)
+"""
+    return Program(source, "dialog", entry_point)
 
 
 _ASKER, _ANSWERER = _side("tests", "run_tests"), _side("program", "main")
 _STATEMENTS_CPU = 30.0  # seconds, between two questions
+_REPORT_SECONDS = 3.0  # for the statements to come to their end, beyond the time that the program has in all
 
 
 def run_asserts(sandbox: AnySandbox, source: str, tests: AssertTests, limits: Limits, *, stop: bool) -> TestReport:
@@ -52,9 +69,8 @@ def run_asserts(sandbox: AnySandbox, source: str, tests: AssertTests, limits: Li
         return TestReport(0, total, failure, seconds, asker.status)
     report = asker.value
     if report.get("load") and answerer.status is Status.NOT_RUN:
-        return TestReport(
-            0, total, Failure(0, "loading the program", f"crash: {report['load']}"), seconds, Status.CRASH
-        )
+        failure = Failure(0, "loading the program", f"crash: {report['load']}")
+        return TestReport(0, total, failure, seconds, Status.CRASH)
     if not report["questions"] and answerer.status is Status.NOT_RUN:
         return TestReport.infra_failure("the tests cannot be run: they ask nothing of the program")
     return _outcome(report, answerer, tests, seconds)
@@ -75,7 +91,7 @@ def _session(
     own = Limits(
         cpu_seconds=_STATEMENTS_CPU,
         wall_seconds=limits.total_seconds + _STATEMENTS_CPU,
-        total_seconds=limits.total_seconds,
+        total_seconds=limits.total_seconds + _REPORT_SECONDS,
         output_bytes=max(limits.output_bytes, 1 << 23),
     )
     return sandbox.converse(_ASKER, _ANSWERER, (arguments, (source, list(names.of_program))), (own, limits))
@@ -99,7 +115,8 @@ def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, secon
     if report["failure"] is None:
         if is_alive:
             return TestReport(count, total, Failure(count, "", "no assertion was reached"), seconds)
-        failure = Failure.of(count, "loading the program" if report.get("load") is not None else "", answerer)
+        asked = "loading the program" if "load" in report else report["asked"]
+        failure = Failure.of(count, asked, answerer)
         return TestReport(count, total, failure, seconds, answerer.status)
     number, assertion, error, question, answer, ending = report["failure"]
     first = (
@@ -107,7 +124,8 @@ def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, secon
     )
     status = Status.CRASH if ending == "crash" else Status.OK
     given = f"crash: {answer}" if status is Status.CRASH else answer or error
-    return TestReport(count, total, Failure(first, brief(question), brief(given), brief(assertion)), seconds, status)
+    texts = (shortened(text, BRIEF) for text in (question, given, assertion))
+    return TestReport(count, total, Failure(first, *texts), seconds, status)
 
 
 def _score(weight: int, passed: int, failed: int) -> int:

@@ -148,7 +148,8 @@ def names_of(setup: str, asserts: str, entry_point: str | None) -> Names:
     Raises:
         SyntaxError: They are no Python.
     """
-    nodes = [node for text in (setup, asserts) for node in ast.walk(ast.parse(text))]
+    statements = [statement for text in (setup, asserts) for statement in ast.parse(text).body]
+    nodes = [node for statement in statements for node in ast.walk(statement)]
     has_assertion = any(isinstance(node, ast.Assert) for node in nodes)
     used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     with_members = {
@@ -161,7 +162,15 @@ def names_of(setup: str, asserts: str, entry_point: str | None) -> Names:
         if name in _IMPORTED_AS or name in sys.stdlib_module_names
     }
     of_program = {entry_point.partition(".")[0]} if entry_point else free - of_modules.keys()
-    return Names(tuple(sorted(of_program)), of_modules, has_assertion, _refused(nodes, of_program))
+    refused = _refused(nodes, of_program) or _unreached(statements, used)
+    return Names(tuple(sorted(of_program)), of_modules, has_assertion, refused)
+
+
+def _unreached(statements: Iterable[ast.stmt], used: Collection[str]) -> str:
+    """Return which function that nothing calls holds the assertions, if such functions hold all of them."""
+    asserting = [one for one in statements if any(isinstance(node, ast.Assert) for node in ast.walk(one))]
+    unused = [one.name for one in asserting if isinstance(one, ast.FunctionDef) and one.name not in used]
+    return f"nothing calls {unused[0]!r}, which holds assertions" if unused and len(unused) == len(asserting) else ""
 
 
 def _refused(nodes: Iterable[ast.AST], of_program: Collection[str]) -> str:

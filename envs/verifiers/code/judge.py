@@ -16,7 +16,7 @@ from ...base import Judgement, Verdict
 from ...sandbox import AnySandbox, Limits, Program, Status, open_sandbox
 from ..program_extraction import with_preamble
 from .assert_session import run_asserts
-from .run_tests import TestReport, brief, run_tests, source_of
+from .run_tests import TestReport, run_tests, source_of
 from .shared_cache import SharedCache
 from .tests import AssertTests, StdinTests, Tests
 from .values import DEFAULT_TOLERANCE, same_value
@@ -85,7 +85,7 @@ def judgement_of(outcome: TestReport, how: Grading) -> Judgement:
         return Judgement(Verdict.CORRECT, 1.0, details=details)
     if outcome.status is Status.INFRA_FAILURE:
         return Judgement.of(Verdict.INFRA_FAILURE, failure.given)
-    cause = f"test {failure.number + 1} of {outcome.total}: {brief(failure.input)!r} gave {brief(failure.given)!r}"
+    cause = f"test {failure.number + 1} of {outcome.total}: {failure.input!r} gave {failure.given!r}"
     accuracy = outcome.passed / outcome.total if how.reward == "fraction" else 0.0
     return Judgement(_VERDICTS[outcome.status], accuracy, cause, details)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...sandbox import AnySandbox, Limits, Program, Result, Status
+from ...text import shortened
 
-_BRIEF = 300  # characters of an input or an output
+BRIEF = 300
+"""Characters of an input or an output that are kept."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Failure:
         given = result.value if isinstance(result.value, str) else source_of(result.value)
         if result.status is not Status.OK:
             given = f"{result.status}: {result.cause}" if result.cause else str(result.status)
-        return cls(number, brief(input), brief(given), brief(expected))
+        return cls(number, *(shortened(text, BRIEF) for text in (input, given, expected)))
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,6 @@ def source_of(value: Any) -> str:
         return repr(value)
     except ValueError:
         return f"a {type(value).__name__} with an integer of too many digits to be written"
-
-
-def brief(text: str, most: int = _BRIEF) -> str:
-    """Return a text with its middle left out if it is long."""
-    half = (most - 5) // 2
-    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
 _TOO_MUCH = frozenset({Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT, Status.INFRA_FAILURE})

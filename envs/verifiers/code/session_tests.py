@@ -104,7 +104,7 @@ class TestsPeer(Peer):
 
     def report(self):
         counts = {"passed": self.passed_at, "failed": self.failed_at, "questions": self.questions}
-        return {**counts, "failure": self.failure}
+        return {**counts, "failure": self.failure, "asked": self.last[0]}
 
     # --- asking the program
 

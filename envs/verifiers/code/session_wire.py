@@ -1,4 +1,4 @@
-"""What test statements and the program under test say to each other: both sides of a session.
+"""The messages between test statements and the program under test: what both sides of a session share.
 
 Each side runs behind a wall of its own, and this text comes before its own there; it imports the standard library
 alone. Values cross as copies. What is no value stays where it is: the other side has a `Proxy`, and whatever is done to

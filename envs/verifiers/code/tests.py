@@ -20,10 +20,12 @@ from typing import Any, Literal, get_args
 
 from ...sandbox import Program
 from ...sandbox.inside import codec
+from ...text import brief
 from .asserts import AssertedCall, Names, asserted_calls, imports_of, names_of, weights_of
 from .values import same_output, same_output_apps, same_output_livecodebench
 
 _MAX_VALUE_BYTES = 1 << 28
+_BRIEF = 100  # characters of a value in a message
 _KEYS = {
     "stdin": {"inputs", "outputs", "printing"},
     "call": {"entry_point", "inputs", "outputs"},
@@ -122,12 +124,12 @@ def read_tests(value: Any, place: str) -> Tests:
     """
     if not isinstance(value, Mapping):
         raise ValueError(
-            f"{place}: its tests are {_brief(value)}: give a dict with 'kind' ('stdin', 'call' or 'assert')"
+            f"{place}: its tests are {brief(value, _BRIEF)}: give a dict with 'kind' ('stdin', 'call' or 'assert')"
         )
     given = {key: item for key, item in value.items() if item is not None and key != "kind"}
     kind = value.get("kind")
     if not isinstance(kind, str) or kind not in _KEYS:
-        raise ValueError(f"{place}: its tests have kind={_brief(kind)}: it must be 'stdin', 'call' or 'assert'")
+        raise ValueError(f"{place}: its tests have kind={brief(kind, _BRIEF)}: it must be 'stdin', 'call' or 'assert'")
     unknown = sorted(map(str, set(given) - _KEYS[kind]))
     if unknown:
         raise ValueError(f"{place}: its tests have {unknown}: those of kind {kind!r} have {sorted(_KEYS[kind])}")
@@ -142,7 +144,7 @@ def read_tests(value: Any, place: str) -> Tests:
         printing = given.get("printing", "")
         if printing not in get_args(Printing):
             raise ValueError(
-                f"{place}: its tests have printing={_brief(printing)}: it must be 'apps' or 'livecodebench'"
+                f"{place}: its tests have printing={brief(printing, _BRIEF)}: it must be 'apps' or 'livecodebench'"
             )
         return StdinTests(tuple(inputs), tuple(outputs), printing)
     return _call_tests(given.get("entry_point"), inputs, outputs, place)
@@ -152,7 +154,7 @@ def _call_tests(entry_point: Any, inputs: list[Any], outputs: list[Any], place: 
     _check_entry_point(entry_point, place)
     for number, arguments in enumerate(inputs):
         if not isinstance(arguments, (list, tuple)):
-            raise ValueError(f"{place}: inputs[{number}] is {_brief(arguments)}: it must be a list of arguments")
+            raise ValueError(f"{place}: inputs[{number}] is {brief(arguments, _BRIEF)}: it must be a list of arguments")
     for key, values in (("inputs", inputs), ("outputs", outputs)):
         for number, plain in enumerate(values):
             try:
@@ -174,19 +176,19 @@ def _assert_tests(given: Mapping[str, Any], place: str) -> AssertTests:
         try:
             compile(text, "<tests>", "exec")
         except (SyntaxError, ValueError) as error:
-            raise ValueError(f"{place}: {_brief(text)} is no Python: {error}") from error
+            raise ValueError(f"{place}: {brief(text, _BRIEF)} is no Python: {error}") from error
     if not tests.names.has_assertion:
-        raise ValueError(f"{place}: nothing is asserted in {_brief(asserts[0])}: a program could only pass")
+        raise ValueError(f"{place}: nothing is asserted in {brief(asserts[0], _BRIEF)}: a program could only pass")
     if tests.calls is None and tests.names.refused:
         raise ValueError(f"{place}: its tests cannot be run: {tests.names.refused}")
     if tests.calls is None and not tests.names.of_program:
-        raise ValueError(f"{place}: {_brief(asserts[0])} does not call anything that a program could define")
+        raise ValueError(f"{place}: {brief(asserts[0], _BRIEF)} does not call anything that a program could define")
     return tests
 
 
 def _nonempty_list(value: Any, key: str, place: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{place}: its tests have {key}={_brief(value)}: it must be a list")
+        raise ValueError(f"{place}: its tests have {key}={brief(value, _BRIEF)}: it must be a list")
     if not value:
         raise ValueError(f"{place} has no tests ({key} is empty): every program would pass")
     return list(value)
@@ -195,7 +197,7 @@ def _nonempty_list(value: Any, key: str, place: str) -> list[Any]:
 def _check_texts(texts: list[Any], key: str, place: str) -> None:
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError(f"{place}: its tests have {_brief(text)} in {key}: it must be text")
+            raise ValueError(f"{place}: its tests have {brief(text, _BRIEF)} in {key}: it must be text")
 
 
 def _check_entry_point(entry_point: Any, place: str) -> None:
@@ -203,11 +205,6 @@ def _check_entry_point(entry_point: Any, place: str) -> None:
         Program("", "call", entry_point)
     except (ValueError, AttributeError) as error:
         raise ValueError(
-            f"{place}: its tests have entry_point={_brief(entry_point)}: it must name a function, as 'name' or "
+            f"{place}: its tests have entry_point={brief(entry_point, _BRIEF)}: it must name a function, as 'name' or "
             "'Class.name'"
         ) from error
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -473,6 +473,9 @@ def test_repair_of_a_function_without_showing_inputs():
     assert reply == ("The program fails test 2 of 3.\n\nMend it, and give the whole program again in the same form.")
     reply, *_ = env.step(fenced("def root(xs): return 1 / 0"))
     assert "crash: ZeroDivisionError" in reply and "root(" not in reply
+    env.reset(options={"index": 0})
+    reply, *_ = env.step(fenced("def root(xs): raise type(f'X{xs}', (ValueError,), {})(xs)"))
+    assert "It ended like this:\ncrash" in reply and "X" not in reply and "1" not in reply.partition("like this")[2]
 
 
 @pytest.mark.parametrize("turns", [1, True, 2.0])

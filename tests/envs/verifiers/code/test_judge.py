@@ -330,8 +330,8 @@ def test_one_budget_over_all_tests():
 
 def test_programs_that_differ_in_surrogates_are_different():
     tests = calling("f", ([], 1))
-    assert verdict("def f(): return len('\ud800')", tests) == "correct"
-    assert verdict("def f(): return len('\\\\ud800')", tests) == "wrong"
+    assert verdict("def f(): return len('\\ud800')", tests) == "correct"
+    assert verdict("def f(): return len('\ud800')", tests) == "crash"  # Python reads no such text
 
 
 @pytest.mark.parametrize(
@@ -339,6 +339,7 @@ def test_programs_that_differ_in_surrogates_are_different():
     [
         ("import pytest", ["with pytest.raises(ValueError):\n    f(1)\nassert f(2)"], "they import 'pytest'"),
         ("from solution import f", ["assert f(1) > 0"], "they import 'solution'"),
+        ("", ["def test_f():\n    assert f(1) == 1"], "nothing calls 'test_f', which holds assertions"),
         ("class D(Animal):\n    pass", ["assert D().legs == 4"], "their class 'D' derives from 'Animal'"),
     ],
 )

@@ -18,7 +18,7 @@ def judged(level, tests, program, reward="all", **limits):
         pytest.skip(str(reason))
     if isinstance(tests, list):
         tests = {"kind": "assert", "asserts": tests}
-    else:
+    elif isinstance(tests, tuple):
         tests = {"kind": "stdin", "inputs": [tests[0]], "outputs": [tests[1]]}
     limits = Limits(**{"output_bytes": 8 << 20, **limits})
     return judge(program, read_tests(tests, "row 0"), Grading(reward, limits=limits, sandbox=level))
@@ -34,6 +34,6 @@ def test_honest(name, level):
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(name, level):
-    found = judged(level, *HOSTILE[name], "fraction", cpu_seconds=1.5, wall_seconds=4)
+    found = judged(level, *HOSTILE[name], "fraction", cpu_seconds=1, wall_seconds=2, total_seconds=2)
     assert found.verdict.value in ("wrong", "crash", "timeout"), found
     assert found.accuracy <= 0.5
