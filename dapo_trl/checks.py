@@ -112,7 +112,7 @@ def inert_settings(args: DAPOConfig) -> list[str]:
         )
     if args.prompt_selection != "uniform" and not args.filters_groups:
         found.append(
-            "prompt_selection is 'predicted' and group_filter is 'none': prompts are still chosen by how likely their "
+            f"prompt_selection is {args.prompt_selection!r} and group_filter is 'none': prompts are still chosen by how likely their "
             "groups are informative, but uninformative groups are trained on all the same."
         )
     if args.overlong_shape != "none":

@@ -65,6 +65,8 @@ class Loss(ABC):
             processes: Gradients are averaged over this many afterwards, so the loss is multiplied by it.
         """
         loss, logged = self.per_token(batch, logps, entropies)
+        if entropies is not None:  # alarms and the diagnosis look at it, whatever the loss
+            logged = {"entropy": entropies} | logged
         normalizer: Any = batch.step_tokens if self.mode == "token" else batch.step_rows
         if normalizer is not None:
             normalizer = normalizer / processes
@@ -76,7 +78,7 @@ class DAPOLoss(Loss):
 
     def __init__(self, args: DAPOConfig):
         super().__init__(args)
-        self.mode = LOSS_MODES[args.loss_type]
+        self.mode = LOSS_MODES.get(args.loss_type, "token")  # the loss may be a class derived from this one
         self.level = RATIO_LEVELS[args.importance_sampling_level]
         self.epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
 
@@ -95,8 +97,6 @@ class DAPOLoss(Loss):
             "clip_ratio/high_mean": is_high_clipped,
             "clip_ratio/region_mean": is_low_clipped | is_high_clipped,
         }
-        if entropies is not None:
-            logged["entropy"] = entropies
         if args.beta != 0.0:
             correction = ratio if args.use_bias_correction_kl else None
             kl = algorithm.kl_estimate(logps, cast(Tensor, batch.ref_logps), ratio=correction)
