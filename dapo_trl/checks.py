@@ -112,8 +112,8 @@ def inert_settings(args: DAPOConfig) -> list[str]:
         )
     if args.prompt_selection != "uniform" and not args.filters_groups:
         found.append(
-            f"prompt_selection is {args.prompt_selection!r} and group_filter is 'none': prompts are still chosen by how likely their "
-            "groups are informative, but uninformative groups are trained on all the same."
+            f"prompt_selection is {args.prompt_selection!r} and group_filter is 'none': prompts are still chosen by "
+            "how likely their groups are informative, but uninformative groups are trained on all the same."
         )
     if args.overlong_shape != "none":
         longest, cache = args.overlong["max_length"], args.overlong["cache_length"]
