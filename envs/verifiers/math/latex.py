@@ -27,8 +27,8 @@ _DELIMITERS = (
 )
 _MATH_SPAN = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\([^\\]*(?:\\[^()][^\\]*)*\\\)|\\\[[^\\]*(?:\\[^\[\]][^\\]*)*\\\]")
 _BEFORE = re.compile(
-    r"[A-Za-z\s,.;:!'*]*(?:[A-Za-z]{2}\s*=\s*)?(?:\$\$?|\\\(|\\\[)?\s*"
-)  # what may stand around the one formula of an answer
+    r"[A-Za-z\s,.;:!'*]*?(?:\b([A-Za-z]\s*=\s*)|[A-Za-z]{2}\s*=\s*)?(?:\$\$?|\\\(|\\\[)?\s*"
+)  # what may stand around the one formula of an answer; its name is part of it
 _AFTER = re.compile(r"\s*(?:\$\$?|\\\)|\\\])?\s*(\\?%)?([A-Za-z\s,.;:!'*]*)")
 _ASIDE = re.compile(r"(?:is|are|was|were|as|which|because|since|so|I)\b")  # starts words that are no unit
 _LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between the formulas of a list
@@ -177,8 +177,9 @@ def _unwrap_once(text: str) -> str:
     if len(spans) == 1:
         start, end = spans[0]
         before, after = text[:start], _AFTER.fullmatch(text, end)
-        if _BEFORE.fullmatch(before) and not is_modified(before) and after:
-            formula = _inside(text[start:end])
+        words_before = None if before[-1:].isalpha() else _BEFORE.fullmatch(before)  # a letter at the box is a factor
+        if words_before and not is_modified(before) and after:
+            formula = (words_before[1] or "") + _inside(text[start:end])
             words = after[2].strip(" .,;:!*")
             if _ASIDE.match(words) and not is_modified(words):
                 words = ""
