@@ -82,7 +82,7 @@ def test_an_interrupted_one_goes_on_and_ends_in_the_same_samples(measured, tmp_p
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "append", stop_after_two)
         assert main(arguments(tmp_path, "--batch_tokens", "300")) == 130
-    assert f"is in {tmp_path}: the same command continues from there" in capsys.readouterr().out
+    assert f"are in {tmp_path}: the same command continues from there" in capsys.readouterr().out
     lines = tmp_path / "samples-0.jsonl"
     text = lines.read_text()
     lines.write_text(text[: len(text) - 30])

@@ -184,10 +184,10 @@ class TestReply:
         assert tokenizer.decode(told.reply_ids("42")).endswith("<|assistant|>calm")
         assert tokenizer.decode(told.prompt_ids([{"role": "user", "content": "1"}])).endswith("<|assistant|>calm")
 
-    def test_a_template_that_forgets_what_was_said_is_refused(self):
+    def test_a_template_that_forgets_earlier_turns_is_refused(self):
         tokenizer = byte_tokenizer(chat=True)
         tokenizer.chat_template = "{{ messages[-1].content }}"
-        with pytest.raises(ConfigError, match="does not write a model's earlier turn as it was said"):
+        with pytest.raises(ConfigError, match="does not write a model's earlier turn as it is"):
             chat_format(tokenizer).reply_ids("42")
 
 
