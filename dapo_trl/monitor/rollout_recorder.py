@@ -182,7 +182,7 @@ class RolloutRecorder:
             "tokens": rollout.tokens,
             "left_out": [gap[0], gap[1] - gap[0]],
             "own": None if rollout.loss_mask is None else part(rollout.loss_mask),
-            "fate": rollout.account,
+            "account": rollout.account,
             "verdict": None if outcome is None else outcome.verdict,
             "accuracy": None if outcome is None else _number(outcome.accuracy),
             "rewards": rewards,

@@ -76,7 +76,7 @@ def data(runs: Sequence[Run], labels: Sequence[str]) -> bytes:
         "meanings": summary.meanings(),
     }
     index = [
-        [number, *(found[name] for name in ("step", "level", "verdict", "fate", "advantage", "tokens"))]
+        [number, *(found[name] for name in ("step", "level", "verdict", "account", "advantage", "tokens"))]
         for number, found in shown
     ]
     lines = [_json(content), _json(index), *(_json(found) for _, found in shown)]

@@ -91,7 +91,7 @@ def load(entry: Entry) -> dict[str, Any]:
         "index": row.get("index") if isinstance(row.get("index"), int) else None,
         "level": None if row.get("level") is None else str(row["level"])[:100],
         "verdict": str(row.get("verdict") or "not judged")[:100],
-        "fate": str(row.get("fate") or "unknown")[:100],
+        "account": str(row.get("account") or "unknown")[:100],
         "advantage": _finite(row.get("advantage")),
         "accuracy": _finite(row.get("accuracy")),
         "tokens": int(_finite(row.get("tokens")) or len(pieces)),

@@ -142,7 +142,7 @@ def meanings() -> dict[str, dict[str, str]]:
         name: {"definition": metric.definition, "over": metric.over, "healthy": metric.healthy}
         for name, metric in (METRICS | INHERITED).items()
     }
-    return found | {f"fate/{fate}": {"definition": meaning} for fate, meaning in ACCOUNTS.items()}
+    return found | {f"account/{account}": {"definition": meaning} for account, meaning in ACCOUNTS.items()}
 
 
 def labels(folders: Sequence[Path]) -> list[str]:

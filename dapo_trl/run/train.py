@@ -351,7 +351,10 @@ def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, a
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")
     lines.append(counts.summary(filtered=trainer.args.filters_groups))
-    shares = ", ".join(f"{share:.1%} {fate.replace('_', ' ')}" for fate, share in ledger.shares().items())
+    shares = ", ".join(
+        f"{share:.1%} {account.replace('_', ' ').replace('all right', 'all correct')}"
+        for account, share in ledger.shares().items()
+    )
     lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
     lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)

@@ -63,12 +63,12 @@ def log_probabilities(model: str, prompt: str, completion: str) -> torch.Tensor:
 def test_the_change_is_that_of_the_weights_and_the_training_is_undisturbed(tiny_model, tmp_path):
     run = two_updates(tiny_model, tmp_path / "recorded", record=True)
     found = lines(tmp_path / "recorded")
-    assert [line["fate"] for line in found].count("trained") == 6
-    assert {line["fate"] for line in found} == {"trained", "all_wrong", "all_right"}
+    assert [line["account"] for line in found].count("trained") == 6
+    assert {line["account"] for line in found} == {"trained", "all_wrong", "all_right"}
     for line in found:
         assert line["schema"] == 1 and line["batch"] == 1 and line["step"] == 0
         assert line["accuracy"] is None and line["solution"] is None  # there is no environment
-        if line["fate"] != "trained":
+        if line["account"] != "trained":
             assert line["advantage"] == 0 and "change" not in line
             continue
         assert line["updates"] == 1 and line["tokens"] == len(line["pieces"]) == len(line["change"])
@@ -90,7 +90,7 @@ def test_a_single_update_shows_no_change(tiny_model, tmp_path):
     run.recorder = recorder(tmp_path, run.processing_class, names=run.reward_func_names)
     run.train()
     run.recorder.flush()
-    trained = [line for line in lines(tmp_path) if line["fate"] == "trained"]
+    trained = [line for line in lines(tmp_path) if line["account"] == "trained"]
     assert trained and not any("change" in line or line["updates"] for line in trained)
 
 

@@ -172,7 +172,7 @@ def test_filters_and_order(usual, opened):
     page.fill("#filter-to", "16")
     assert {row.split(" · ")[0] for row in page.rows()} == {"step 8", "step 16"}
     page.click("#clear")
-    page.select_option("#filter-fate", "dropped")
+    page.select_option("#filter-account", "dropped")
     assert len(page.rows()) == 1 and "Not trained on" in page.inner_text("#rollout-detail")
 
 
@@ -247,7 +247,7 @@ def test_hostile_text_is_text(opened, tmp_path):
             solution=text,
             verdict=text[:40],
             level=text[:40],
-            fate=text[:30],
+            account=text[:30],
         )
         for step, text in enumerate(HOSTILE.values())
     ]

@@ -46,7 +46,7 @@ def rollout(step: int = 0, **changes: Any) -> dict[str, Any]:
         "tokens": 6,
         "left_out": [6, 0],
         "own": None,
-        "fate": "trained",
+        "account": "trained",
         "verdict": "wrong",
         "accuracy": 0.0,
         "rewards": {"environment": 0.0, "overlong": -0.1},
@@ -57,7 +57,7 @@ def rollout(step: int = 0, **changes: Any) -> dict[str, Any]:
     }
     found |= changes
     length = len(found["pieces"])
-    if found["fate"] == "trained" and "change" not in changes:
+    if found["account"] == "trained" and "change" not in changes:
         found |= {"before": [-0.1] * length, "change": [0.01 * place for place in range(length)]}
     return found
 
@@ -87,4 +87,4 @@ def usual_run(folder: Path, *, steps: int = 40, **changes: Any) -> Path:
         rollout(step, level=1 + i % 3, verdict=verdicts[i % 3], advantage=(-1) ** i * i / 10, index=i)
         for i, step in enumerate(step for step in range(0, steps, 8) for _ in range(6))
     ]
-    return make_run(folder, rows, [*rollouts, rollout(0, fate="all_wrong", advantage=0.0)], **changes)
+    return make_run(folder, rows, [*rollouts, rollout(0, account="all_wrong", advantage=0.0)], **changes)

@@ -5,8 +5,8 @@ async function unpack(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const lines = (await new Response(stream).text()).split("\n");
   const summary = JSON.parse(lines[0]);
-  const index = JSON.parse(lines[1]).map(([run, step, level, verdict, fate, advantage, tokens], place) => ({
-    run, step, level, verdict, fate, advantage, tokens, line: lines[place + 2],
+  const index = JSON.parse(lines[1]).map(([run, step, level, verdict, account, advantage, tokens], place) => ({
+    run, step, level, verdict, account, advantage, tokens, line: lines[place + 2],
   }));
   return { ...summary, rollouts: index };
 }

@@ -2,8 +2,8 @@
 // What is shown of the runs beside their rollouts: figures, alarms, which curves there are, ledger, settings.
 
 const RUN_COLOURS = ["blue", "orange", "green", "purple", "red", "teal", "brown", "slate"];
-const FATES = { trained: "green", surplus_kept: "teal", surplus_expired: "slate", truncated: "brown", shaping_only: "purple", constant: "amber", unscorable: "ink", all_right: "blue", all_wrong: "red" };
-const GROUPS = { "groups/kept": ["informative", "green"], "groups/constant": ["constant", "amber"], "groups/unscorable": ["unscorable", "ink"], "groups/all_right": ["all right", "blue"], "groups/all_wrong": ["all wrong", "red"] };
+const ACCOUNTS = { trained: "green", surplus_kept: "teal", surplus_expired: "slate", truncated: "brown", shaping_only: "purple", constant: "amber", unscorable: "ink", all_right: "blue", all_wrong: "red" };
+const GROUPS = { "groups/kept": ["informative", "green"], "groups/constant": ["constant", "amber"], "groups/unscorable": ["unscorable", "ink"], "groups/all_right": ["all correct", "blue"], "groups/all_wrong": ["all wrong", "red"] };
 const DIFFICULTIES = { "difficulty/unsolved": ["none", "red"], "difficulty/hard": ["to ⅓", "orange"], "difficulty/medium": ["to ⅔", "amber"], "difficulty/easy": ["over ⅔", "green"], "difficulty/solved": ["all", "blue"] };
 const VERDICTS = { correct: "blue", wrong: "red", no_answer: "amber", timeout: "purple", crash: "brown", infra_failure: "ink", other: "slate", "not judged": "slate" };
 const X_AXES = {
@@ -140,7 +140,7 @@ function shares(parts) {
 
 function ledgerCharts(state, runs, axis, asShares) {
   return ["tokens", "seconds"].flatMap((unit) => runs.map((run) => {
-    const table = Object.fromEntries(Object.entries(FATES).map(([fate, colour]) => [`ledger/${fate}_${unit}`, [words(fate), colour]]));
+    const table = Object.fromEntries(Object.entries(ACCOUNTS).map(([account, colour]) => [`ledger/${account}_${unit}`, [words(account), colour]]));
     const chart = stackChart(state, run, axis, {
       id: `ledger-${unit}`, title: unit === "tokens" ? "Tokens generated" : "Seconds of sampling and scoring", table,
       show: unit === "tokens" ? (x) => format(x, 3) : duration, healthy: "summed over the run",

@@ -26,7 +26,7 @@ function bodyOf(rollout) {
 class RolloutBrowser {
   constructor(root) {
     this.root = root;
-    this.filter = { run: "", verdict: "", level: "", fate: "", from: "", to: "", sort: "latest first" };
+    this.filter = { run: "", verdict: "", level: "", account: "", from: "", to: "", sort: "latest first" };
     this.colouring = "weighted";
     this.selected = null;
     this.shown = [];
@@ -54,7 +54,7 @@ class RolloutBrowser {
     };
     const number = (name, label) => el("label", {}, label, el("input", { id: `filter-${name}`, type: "number", min: "0", on: { input: (event) => this.change(name, event.target.value) } }));
     const filters = el("div", { class: "filters", role: "group", "aria-label": "Filter and sort the rollouts" },
-      select("run", "Run"), select("verdict", "Verdict"), select("level", "Level"), select("fate", "Group"), number("from", "Steps from"), number("to", "to"), select("sort", "Sort"),
+      select("run", "Run"), select("verdict", "Verdict"), select("level", "Level"), select("account", "Group"), number("from", "Steps from"), number("to", "to"), select("sort", "Sort"),
       el("button", { type: "button", id: "clear", on: { click: () => this.clear() } }, "Clear"));
     this.spacer = el("div");
     this.list = el("div", { class: "list", id: "rollout-list", role: "listbox", tabindex: "0", "aria-label": "Rollouts", on: { scroll: () => this.paint(), keydown: (event) => this.key(event) } }, this.spacer);
@@ -81,7 +81,7 @@ class RolloutBrowser {
     fill("verdict", [["", "all"], ...counted("verdict")]);
     fill("level", [["", "all"], ...counted("level")]);
     byId("label-level").hidden = !rollouts.some((rollout) => rollout.level !== null);
-    fill("fate", [["", "all"], ["trained", "trained on"], ["dropped", "dropped or masked"], ...counted("fate").filter(([value]) => value !== "trained")]);
+    fill("account", [["", "all"], ["trained", "trained on"], ["dropped", "dropped or masked"], ...counted("account").filter(([value]) => value !== "trained")]);
     fill("sort", Object.keys(SORTS).map((name) => [name, name]));
   }
 
@@ -93,17 +93,17 @@ class RolloutBrowser {
   }
 
   clear() {
-    for (const name of ["run", "verdict", "level", "fate", "from", "to"]) this.filter[name] = byId(`filter-${name}`).value = "";
+    for (const name of ["run", "verdict", "level", "account", "from", "to"]) this.filter[name] = byId(`filter-${name}`).value = "";
     this.apply();
   }
 
   apply() {
-    const { run, verdict, level, fate, from, to, sort } = this.filter;
+    const { run, verdict, level, account, from, to, sort } = this.filter;
     const low = from === "" ? -Infinity : Number(from), high = to === "" ? Infinity : Number(to);
-    const hasFate = { "": () => true, dropped: (found) => found !== "trained" }[fate] ?? ((found) => found === fate);
+    const hasAccount = { "": () => true, dropped: (found) => found !== "trained" }[account] ?? ((found) => found === account);
     this.shown = this.state.rollouts.filter((rollout) =>
       !this.state.hidden.has(rollout.run) && (run === "" || rollout.run === Number(run)) && (verdict === "" || rollout.verdict === verdict) &&
-      (level === "" || rollout.level === level) && hasFate(rollout.fate) && rollout.step >= low && rollout.step <= high);
+      (level === "" || rollout.level === level) && hasAccount(rollout.account) && rollout.step >= low && rollout.step <= high);
     this.shown.sort(SORTS[sort]);
     const recorded = this.state.runs.reduce((sum, one) => sum + one.rollouts.recorded, 0), here = this.state.rollouts.length;
     const all = recorded > here
@@ -162,7 +162,7 @@ class RolloutBrowser {
     const facts = [
       ["Step", rollout.step], ["Row", body.index ?? "–"], ["Level", body.level ?? "–"],
       ["Verdict", el("span", { class: "badge", swatch: swatch(colourOfVerdict(rollout.verdict)) }, visibleLine(words(rollout.verdict), 60))],
-      ["Group", rollout.fate === "trained" ? "trained on" : words(rollout.fate)], ["Accuracy", format(body.accuracy)], ["Advantage", signed(rollout.advantage, 4)], ["Tokens", format(rollout.tokens)],
+      ["Group", rollout.account === "trained" ? "trained on" : words(rollout.account)], ["Accuracy", format(body.accuracy)], ["Advantage", signed(rollout.advantage, 4)], ["Tokens", format(rollout.tokens)],
       ...Object.entries(body.rewards).map(([name, value]) => [`Reward: ${words(name)}`, signed(value, 4)]),
       ...(Object.keys(body.components).length > 1 ? Object.entries(body.components).map(([name, value]) => [`of the environment: ${words(name)}`, signed(value, 4)]) : []),
     ];
@@ -244,7 +244,7 @@ class RolloutBrowser {
     const line = el("div", { class: "scale" }, el("label", {}, "Colour: ", choose));
     if (this.colouring === "none") return line;
     if (!body.change) {
-      line.append(el("span", {}, rollout.fate === "trained" ? "No change is known: the last pass over this completion was with the policy that sampled it, or another trainer's loss." : "Not trained on, so nothing is known of a change."));
+      line.append(el("span", {}, rollout.account === "trained" ? "No change is known: the last pass over this completion was with the policy that sampled it, or another trainer's loss." : "Not trained on, so nothing is known of a change."));
     } else if (this.colouring === "surprise") line.append(el("span", {}, "certain"), el("span", { class: "ramp single" }), el("span", {}, "improbable"));
     else {
       const sides = this.colouring === "weighted" ? ["against the advantage", "as it asks"] : ["less likely", "more likely"];

@@ -85,5 +85,5 @@ function duration(seconds) {
 }
 
 function words(name) {
-  return name.replaceAll("_", " ");
+  return name.replaceAll("_", " ").replace("all right", "all correct"); // the name of a metric stays
 }
