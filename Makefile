@@ -42,12 +42,15 @@ quickstart: setup
 	@echo "    more digits than the model has ever seen"
 	@echo "  an environment of your own in ten lines: README.md"
 
-# One thread a worker: tiny models run ten times slower when workers share cores.
+# One thread a worker: tiny models run ten times slower when workers share cores. A worker more than cores, because many
+# tests wait for processes.
+WORKERS = $(shell expr $$(nproc) + 1)
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-quick: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

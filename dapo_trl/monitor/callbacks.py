@@ -141,6 +141,11 @@ class StopOnSignal(TrainerCallback):
     ) -> None:
         self.restore()
 
+    def shield(self) -> None:
+        """Ignore SIGTERM from now on: this process is about to end by itself, with an error to print."""
+        self._previous.pop(signal.SIGTERM, None)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def restore(self) -> None:
         """Put the signal handlers back."""
         for number, handler in self._previous.items():

@@ -95,8 +95,11 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     try:
         with StatusFile(folder, main=main) as status:
             return _carry_out(run, trainer, held_out, checkpoint, console, stop, status)
+    except LostProcessError:
+        stop.shield()  # the launcher's SIGTERM follows at once, and must not come before the line that explains it
+        raise
     finally:
-        stop.restore()  # at the very end: the launcher's SIGTERM may follow an error at once
+        stop.restore()
 
 
 def _carry_out(
