@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait for processes of their own are slow, and slow ones come first: at the end one is waited for alone."""
+    """Tests that wait for processes of their own are slow; slow ones come first, or the last is waited for alone."""
     folders = [ROOT / "tests" / name for name in OF_PROCESSES]
     for item in items:
         if "warm_start" in getattr(item, "fixturenames", ()) or any(map(item.path.is_relative_to, folders)):
