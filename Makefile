@@ -44,7 +44,7 @@ quickstart: setup
 
 # One thread a worker: tiny models run ten times slower when workers share cores. A worker more than cores, because many
 # tests wait for processes.
-WORKERS = $(shell expr $$(nproc) + 1)
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
