@@ -15,7 +15,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 help:
 	@echo "make quickstart   train the shipped model on arithmetic (a minute on 2 cores, once installed)"
-	@echo "make test         run the tests (nine minutes on 2 cores)"
+	@echo "make test         run the tests (about ten minutes on 2 cores)"
 	@echo "make test-quick   run those that take no more than a few seconds each (two minutes)"
 	@echo "make lint         ruff and mypy"
 	@echo "make docs         build the documentation into site/"

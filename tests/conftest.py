@@ -29,12 +29,11 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait for processes of their own are slow; slow ones come first, or the last is waited for alone."""
+    """Tests that wait for processes of their own are slow."""
     folders = [ROOT / "tests" / name for name in OF_PROCESSES]
     for item in items:
         if "warm_start" in getattr(item, "fixturenames", ()) or any(map(item.path.is_relative_to, folders)):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

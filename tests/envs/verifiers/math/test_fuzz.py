@@ -2,7 +2,6 @@
 
 import sys
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -122,12 +121,15 @@ def judged(answer, gold):
     assert [judgement.cause for judgement in found if judgement.verdict is Verdict.INFRA_FAILURE] == []
 
 
-@settings(never, max_examples=20_000)
-@given(answers, st.sampled_from(GOLDS))
-def test_every_answer_has_a_verdict(answer, gold):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MODULE, "symbolically_equal", lambda *_: False)  # what the worker does is another test's
+def test_every_answer_has_a_verdict(monkeypatch):
+    monkeypatch.setattr(MODULE, "symbolically_equal", lambda *_: False)  # what the worker does is another test's
+
+    @settings(never, max_examples=20_000)
+    @given(answers, st.sampled_from(GOLDS))
+    def every(answer, gold):
         assert judge(answer, gold, f"Simplify ${answer}$.").verdict is not Verdict.INFRA_FAILURE
+
+    every()
 
 
 @settings(never, max_examples=200)
