@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOTrainer
+from dapo_trl.rollout.types import Rollout
 from dapo_trl.update.schedule import shares
 
 from ..support import recorded
@@ -139,6 +141,30 @@ class TestSurplus:
         for collected, rows in run.batches:
             needed = bool(collected.kept or collected.surplus)
             assert all((row.old_logps is not None) == needed for update in rows for row in update)
+
+
+def test_a_completion_that_the_ledger_calls_truncated_or_unscorable_adds_nothing_to_the_loss(tiny_model, tmp_path):
+    """Also one whose last token ends a turn: its episode had no room for the reply. TRL itself would train on it."""
+    run = trainer(tiny_model, config(tmp_path, beta=0.0, mask_truncated_completions=True), prompts_of("mixed"))
+    tokenizer = run.processing_class
+    ids = [*tokenizer("R..")["input_ids"], tokenizer.eos_token_id]
+    rollouts = [
+        Rollout(
+            row={"prompt": "mixed 0"},
+            prompt="mixed 0",
+            completion="R..",
+            prompt_ids=np.array(tokenizer("mixed 0")["input_ids"]),
+            completion_ids=np.array(ids),
+            order=place,
+            tokens=len(ids),
+            account=account,
+            rewards=[float(place), 0.0],
+        )
+        for place, account in enumerate(["trained", "truncated", "unscorable", "trained"])
+    ]
+    rewards = torch.tensor([rollout.rewards for rollout in rollouts])
+    rows = run._score_rollouts(rollouts, rewards, [0, 1, 2, 3], False)
+    assert [int(row.loss_mask.sum()) for row in rows] == [len(ids), 0, 0, len(ids)]
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
