@@ -163,6 +163,7 @@ def test_a_completion_that_the_ledger_calls_truncated_or_unscorable_adds_nothing
         for place, account in enumerate(["trained", "truncated", "unscorable", "trained"])
     ]
     rewards = torch.tensor([rollout.rewards for rollout in rollouts])
+    run.model.train()
     rows = run._score_rollouts(rollouts, rewards, [0, 1, 2, 3], False)
     assert [int(row.loss_mask.sum()) for row in rows] == [len(ids), 0, 0, len(ids)]
 
