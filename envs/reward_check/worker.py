@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -98,6 +99,16 @@ class Worker:
         env = self._instance(other)
         present(env, index=index)
         return answer(env, text)[0]
+
+    def rewards(self, asked: Sequence[tuple[int, str]]) -> list[float]:
+        """Return the reward of each of some (index, answer); NaN where the environment raised or broke its contract."""
+        found = []
+        for index, text in asked:
+            try:
+                found.append(self.answer(index, text).reward)
+            except Fault:
+                found.append(math.nan)
+        return found
 
     def soak(self, rows: Sequence[int], count: int, seconds: float) -> int:
         """Give a wrong answer up to `count` times in a row, for some seconds at most, and return how often."""
