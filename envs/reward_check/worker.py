@@ -45,6 +45,7 @@ class Description:
         reward_range: The lowest and the highest reward, None where it names none.
         many_turns: Whether an episode may have several actions.
         judging_seconds: Seconds within which it judges any action, as it states.
+        weakness: Why its answer style is easier to game than others; empty if it is not.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Description:
     reward_range: tuple[float, float] | None
     many_turns: bool
     judging_seconds: float
+    weakness: str = ""
 
 
 class Worker:
@@ -74,7 +76,9 @@ class Worker:
             raise Fault(f"num_rows is {brief(count)}: it must be an integer of at least 1, or None if it is endless")
         bounds = (task.wrong_reward, task.correct_reward) if isinstance(task, TaskEnv) else None
         many_turns = getattr(task, "max_turns", 1) > 1
-        return Description(name, count, bounds, many_turns, getattr(task, "judging_seconds", TaskEnv.judging_seconds))
+        seconds = getattr(task, "judging_seconds", TaskEnv.judging_seconds)
+        weakness = str(getattr(getattr(task, "style", None), "weakness", ""))
+        return Description(name, count, bounds, many_turns, seconds, weakness)
 
     def present(self, index: int | None = None, seed: int | None = None, other: str = "") -> Prompt:
         """Return the prompt of a row or a seed."""

@@ -86,7 +86,7 @@ class Tired(Products):
 
     def accepts(self, text, gold):
         self.judged += 1
-        return self.judged > 2500 or text == gold
+        return self.judged > 2000 or text == gold
 
 
 class Stale(Products):
