@@ -17,6 +17,7 @@ from .moves import Place
 Should = Literal["wrong", "right, but given away", "unknown", "guessed"]
 _CHANCE = 1e-5  # probability below which no accident is assumed
 _MIN_WRONG, _MIN_COPIED, _MIN_UNKNOWN = 0.1, 0.6, 0.9  # shares of the highest reward from which a strategy is a hole
+_FORMS = (("Answer:", ""), ("<answer>", "</answer>"), ("\\boxed{", "}"), ("####", ""))
 
 
 @dataclass(frozen=True)
@@ -162,17 +163,10 @@ def by_chance(share: float, count: int, level: float) -> float:
 
 def _is_right(text: str, gold: str, form: Form) -> bool:
     """Whether an answer is the right one, in whatever form it was given."""
-    inner = text.rpartition("</think>")[2]
-    for before, after in (
-        (form.before.strip(), form.after.strip()),
-        ("Answer:", ""),
-        ("<answer>", "</answer>"),
-        ("\\boxed{", "}"),
-        ("####", ""),
-    ):
+    inner = text.rpartition("</think>")[2].strip()
+    for before, after in ((form.before.strip(), form.after.strip()), *_FORMS):
         if before and before in inner:
-            inner = inner.rpartition(before)[2].removesuffix(after) if after else inner.rpartition(before)[2]
-            break
+            inner = inner.rpartition(before)[2].strip().removesuffix(after)
     try:
         return same(inner.strip(" \"'."), gold.strip(" \"'.")) or float(inner) == float(gold)
     except ValueError:
