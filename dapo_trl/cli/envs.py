@@ -242,7 +242,9 @@ def _check(args: argparse.Namespace) -> int:
 def _attack(args: argparse.Namespace) -> int:
     make_env(args.env, **args.env_kwargs).close()  # a mistake in the request is no fault of the environment
     columns = (TextColumn("attacking"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[earned]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(stderr=True)
+    bar_off = not terminal.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=terminal, transient=True, disable=bar_off) as progress:
         bar = progress.add_task("", total=args.calls, earned="")
 
         def show(done: int, of: int, earned: float) -> None:
