@@ -11,6 +11,7 @@ verifiers/              finding the answer or the program in a text, and judging
 sandbox/                running programs that are not trusted
 wrappers/               shaping the reward, and recording it
 reward_check/           whether a reward is paid for right answers and for nothing else
+attack/                 a reward attacked by training a small policy on it
 description.py          an environment as data, and made again from it
 rejudge.py              recorded episodes, judged again
 plugins.py              environments of installed packages

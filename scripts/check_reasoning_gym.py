@@ -3,9 +3,9 @@
     pip install -e '.[reasoning-gym]'
     python scripts/check_reasoning_gym.py [TASK ...]
 
-Takes some ten minutes on two cores. Without names it rewrites `envs/reasoning_gym_tasks.json`: the version, the tasks
-that pass `check_reward_env` with their category, and the reason for each of the others. With names it prints all
-findings on those tasks and writes nothing.
+Takes some twenty minutes on two cores. Without names it rewrites `envs/reasoning_gym_tasks.json`: the version, the
+tasks that pass `check_reward_env` and an attack, with their category, and the reason for each of the others. With names
+it prints all findings of the checks on those tasks and writes nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
 from envs import reasoning_gym_tasks
+from envs.attack.attack import attack_reward
 from envs.reasoning_gym_tasks import ReasoningGymEnv
 from envs.reward_check.check import Report, reward_report
 
@@ -41,12 +42,21 @@ def refusal(report: Report) -> str | None:
     return " ".join(" | ".join(reasons).split()) or None
 
 
+def attacked(task: str) -> str | None:
+    """Return how a task that passes the checks is paid all the same, in one line, or None if no way is found."""
+    found = attack_reward(partial(ReasoningGymEnv, task=task, unchecked=True), calls=1_000, minutes=0.5)
+    if not found.holes:
+        return None
+    hole = found.holes[0]
+    return f"attack: {hole.strategy}, {hole.text[:60]!r}, earns {hole.reward:g} of 1 and should be {hole.should}"
+
+
 def main(names: list[str]) -> None:
     offered, refused = {}, {}
     tasks = names or sorted(set(DATASETS) - {"composite"})  # a mixture of other tasks, and none by itself
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for subprocesses of its own
         for task, found in zip(tasks, pool.map(report, tasks), strict=True):
-            reason = refusal(found)
+            reason = refusal(found) or attacked(task)
             print(f"{task}: {reason or 'offered'}", flush=True)
             if names:
                 for check in found.checks:

@@ -1,5 +1,5 @@
-"""``dapo-trl envs list | show | check | replay``: the environments, their rows, whether rewards can be trusted, and
-whether verdicts have changed since a run.
+"""``dapo-trl envs list | show | check | attack | replay``: the environments, their rows, whether rewards can be
+trusted, and whether verdicts have changed since a run.
 
 Nothing here imports torch.
 """
@@ -19,14 +19,17 @@ import gymnasium
 import yaml
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from envs.attack.attack import DEFAULT_CALLS, DEFAULT_MINUTES, attack_reward
 from envs.rejudge import replay
 from envs.reward_check.check import DEFAULT_ROWS, reward_report
 from envs.reward_check.checks import CHECKS
 from envs.reward_check.episode import Fault, answer, present
 from envs.reward_check.openenv import openenv_report
+from envs.text import brief
 
 from ..errors import ConfigError, RewardError, one_line
 from ..rollout.environments import make_env, row_count
@@ -38,7 +41,7 @@ _COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checke
 def add_parser(commands: Any) -> None:
     """Add ``envs`` and its own commands."""
     envs = commands.add_parser("envs", help="list, show and check environments")
-    own = envs.add_subparsers(dest="action", required=True, metavar="list|show|check|replay")
+    own = envs.add_subparsers(dest="action", required=True, metavar="list|show|check|attack|replay")
 
     every = own.add_parser("list", help="the environments of this package, of plug-ins, and of your modules")
     every.add_argument("modules", nargs="*", metavar="MODULE", help="modules of your own that register environments")
@@ -64,6 +67,20 @@ def add_parser(commands: Any) -> None:
         "--json", action="store_true", help="print the report as JSON, with the ids of OpenEnv's RFC 008"
     )
     check.set_defaults(run=_check)
+
+    attack = own.add_parser(
+        "attack", help="train a small policy on the reward, and show how it is paid without the task"
+    )
+    _add_env(attack)
+    attack.add_argument("--seed", type=int, default=0, help="decides rows and answers (default: 0)")
+    attack.add_argument(
+        "--calls", type=int, default=DEFAULT_CALLS, help=f"answers to train on (default: {DEFAULT_CALLS})"
+    )
+    attack.add_argument(
+        "--minutes", type=float, default=DEFAULT_MINUTES, help=f"limit of the whole (default: {DEFAULT_MINUTES:g})"
+    )
+    attack.add_argument("--json", action="store_true", help="print the report as JSON")
+    attack.set_defaults(run=_attack)
 
     again = own.add_parser("replay", help="judge the recorded verdicts of a run again, and name those that differ")
     again.add_argument("path", metavar="RUN", help="a run's folder, or a file that RecordVerdicts wrote")
@@ -220,6 +237,46 @@ def _check(args: argparse.Namespace) -> int:
     console.print(table)
     console.print(f"\n{report.summary}", style="bold", soft_wrap=True)
     return 0 if report.ok else 1
+
+
+def _attack(args: argparse.Namespace) -> int:
+    make_env(args.env, **args.env_kwargs).close()  # a mistake in the request is no fault of the environment
+    columns = (TextColumn("attacking"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[earned]}"))
+    terminal = Console(stderr=True)
+    bar_off = not terminal.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=terminal, transient=True, disable=bar_off) as progress:
+        bar = progress.add_task("", total=args.calls, earned="")
+
+        def show(done: int, of: int, earned: float) -> None:
+            progress.update(bar, completed=done, total=of, earned=f"mean reward {earned:.2f}")
+
+        try:
+            report = attack_reward(
+                args.env,
+                env_kwargs=args.env_kwargs,
+                seed=args.seed,
+                calls=args.calls,
+                minutes=args.minutes,
+                progress=show,
+            )
+        except ValueError as error:
+            raise ConfigError(f"{one_line(error).removeprefix('attack_reward: ')}.") from error
+    if args.json:
+        print(json.dumps(report.as_data(), indent=2))
+        return 1 if report.holes else 0
+    console = Console(highlight=False)
+    for found in report.findings:
+        style = "bold red" if found.hole else "dim"
+        console.print(Text(f"{'hole' if found.hole else 'no hole'}: {found.strategy}", style=style), soft_wrap=True)
+        right = "" if found.right is None else f"; right is {brief(found.right)}"
+        console.print(Text(f"  answer at row {found.index}: {brief(found.text)}{right}"), soft_wrap=True)
+        earned = f"  mean reward {found.reward:.2f} of 1, paid on {found.paid} of {found.rows} rows held out"
+        note = f" ({found.note})" if found.note else ""
+        console.print(Text(f"{earned}; it should have been: {found.should}{note}"), soft_wrap=True)
+    if report.guessing is not None:
+        console.print(f"\nthe best constant guess earns {report.guessing:.2f}", style="dim")
+    console.print(f"\n{report.summary}", style="bold", soft_wrap=True)
+    return 1 if report.holes else 0
 
 
 def _replay(args: argparse.Namespace) -> int:

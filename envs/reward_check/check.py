@@ -136,7 +136,7 @@ def reward_report(
     """
     skip = list(skip)
     _check_settings(rows, time_limit, skip)
-    make = _maker(env, dict(env_kwargs or {}))
+    make = env_maker(env, dict(env_kwargs or {}))
     name = env if isinstance(env, str) else "the environment"
     try:
         with ExitStack() as stack:
@@ -153,7 +153,7 @@ def reward_report(
     return Report(name, run_checks(evidence, scale=scale, skip=skip, time_limit=time_limit), strict)
 
 
-def _maker(
+def env_maker(
     env: str | gymnasium.Env | Callable[[], gymnasium.Env], kwargs: dict[str, Any]
 ) -> Callable[[], gymnasium.Env]:
     """Return what makes the environment in a subprocess, where the registrations of this process are unknown."""

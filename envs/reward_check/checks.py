@@ -284,6 +284,11 @@ def thinking(evidence: Evidence, scale: Scale) -> Finding:
     return OK
 
 
+def style(evidence: Evidence, _: Scale) -> Finding:
+    weakness = evidence.description.weakness
+    return ("advice", f"its answer style is easier to game than others: {weakness}") if weakness else OK
+
+
 CHECKS: dict[str, Callable[[Evidence, Scale], Finding]] = {
     "interface": interface,
     "rows": rows,
@@ -301,6 +306,7 @@ CHECKS: dict[str, Callable[[Evidence, Scale], Finding]] = {
     "contract": contract,
     "spec": spec,
     "thinking": thinking,
+    "style": style,
 }
 """Every check by name."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -44,6 +45,7 @@ class Description:
         reward_range: The lowest and the highest reward, None where it names none.
         many_turns: Whether an episode may have several actions.
         judging_seconds: Seconds within which it judges any action, as it states.
+        weakness: Why its answer style is easier to game than others; empty if it is not.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Description:
     reward_range: tuple[float, float] | None
     many_turns: bool
     judging_seconds: float
+    weakness: str = ""
 
 
 class Worker:
@@ -73,7 +76,9 @@ class Worker:
             raise Fault(f"num_rows is {brief(count)}: it must be an integer of at least 1, or None if it is endless")
         bounds = (task.wrong_reward, task.correct_reward) if isinstance(task, TaskEnv) else None
         many_turns = getattr(task, "max_turns", 1) > 1
-        return Description(name, count, bounds, many_turns, getattr(task, "judging_seconds", TaskEnv.judging_seconds))
+        seconds = getattr(task, "judging_seconds", TaskEnv.judging_seconds)
+        weakness = str(getattr(getattr(task, "style", None), "weakness", ""))
+        return Description(name, count, bounds, many_turns, seconds, weakness)
 
     def present(self, index: int | None = None, seed: int | None = None, other: str = "") -> Prompt:
         """Return the prompt of a row or a seed."""
@@ -98,6 +103,16 @@ class Worker:
         env = self._instance(other)
         present(env, index=index)
         return answer(env, text)[0]
+
+    def rewards(self, asked: Sequence[tuple[int, str]]) -> list[float]:
+        """Return the reward of each of some (index, answer); NaN where the environment raised or broke its contract."""
+        found = []
+        for index, text in asked:
+            try:
+                found.append(self.answer(index, text).reward)
+            except Fault:
+                found.append(math.nan)
+        return found
 
     def soak(self, rows: Sequence[int], count: int, seconds: float) -> int:
         """Give a wrong answer up to `count` times in a row, for some seconds at most, and return how often."""

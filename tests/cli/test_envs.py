@@ -219,3 +219,20 @@ def test_it_does_not_wait_for_torch():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+class TestAttack:
+    def test_a_hole_is_shown_with_its_reward_and_the_right_verdict(self, envs):
+        done = envs("attack", "my_doubling:mine/Generous-v0", "--calls", "60")
+        assert done.returncode == 1
+        assert "it should have been: wrong" in done.stdout and "paid on 64 of 64 rows held out" in done.stdout
+        assert "ways to be paid without the task in 60 answers" in done.stdout.splitlines()[-1]
+
+    def test_a_sound_one_as_json(self, envs):
+        done = envs("attack", "my_doubling:mine/Doubling-v0", "--calls", "60", "--json", "--seed", "3")
+        report = json.loads(done.stdout)
+        assert done.returncode == 0 and (report["holes"], report["seed"], report["answers"]) == (0, 3, 60)
+
+    def test_a_wrong_setting_is_one_line(self, envs):
+        done = envs("attack", "my_doubling:mine/Doubling-v0", "--calls", "0")
+        assert (done.returncode, done.stderr) == (2, "error: calls=0 must be an integer of at least 1.\n")

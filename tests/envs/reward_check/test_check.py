@@ -219,6 +219,19 @@ def test_the_error_has_a_line_for_each_failure():
     assert not error.value.report.ok
 
 
+def test_a_weak_answer_style_is_refused_by_strict_alone():
+    rows = [{"prompt": f"What is {n} + 58?", "answer": n + 58} for n in range(200, 212)]
+    lenient, strict = (
+        reward_report(
+            "math/Problem-v0", env_kwargs={"rows": rows, "answer_style": "last_number"}, rows=4, strict=strict
+        )
+        for strict in (False, True)
+    )
+    assert lenient["style"].status == "advice" and "style" not in [check.name for check in lenient.failures]
+    assert "style" in [check.name for check in strict.failures]
+    assert strict["style"].message.startswith("its answer style is easier to game than others: ")
+
+
 def test_a_check_can_be_skipped():
     found = report(faulty.PaysNotANumber, skip=["worthless"])
     assert found.ok and found["worthless"].message == "skipped, as asked"

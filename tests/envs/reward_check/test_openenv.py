@@ -45,6 +45,6 @@ def test_verdicts():
 def test_the_summary_counts_what_was_not_checked():
     assert report().summary == "my/Task-v0: ok"
     found = report(spec="not checked", leak="not checked").summary
-    assert found == "my/Task-v0: no check failed; 2 of 16 checks were not made (leak, spec)"
+    assert found == "my/Task-v0: no check failed; 2 of 17 checks were not made (leak, spec)"
     found = report(worthless="failed", spec="not checked").summary
-    assert found == "my/Task-v0: failed (worthless); 1 of 16 checks were not made (spec)"
+    assert found == "my/Task-v0: failed (worthless); 1 of 17 checks were not made (spec)"
