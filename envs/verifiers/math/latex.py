@@ -35,7 +35,8 @@ _LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between th
 _STATEMENT = re.compile(
     r"(?:\\text\{ ?)?(?:(?:[A-Za-z,']+|\$[^$]{1,20}\$) )*(?:is|are|was|were|be|equals?|have|has|gets?|needs?)"
     r"(?:[ :]+\}?|\})[ :]*(?=[-+\d.¤$\\(])"
-    r"|(?:(?:so|thus|hence|therefore),? )?(?:the|my) (?:final |correct )?(?:answer|solution|choice|value) is:? (?=\w)",
+    r"|(?:(?:so|thus|hence|therefore),? )?(?:the|my) (?:final |correct )?(?:answer|solution|choice|value) is:? (?=\w)"
+    r"|it(?: is|'s) (?=[A-Za-z])",
     re.IGNORECASE,
 )
 
