@@ -124,7 +124,7 @@ def trl(given: Input) -> bool:
 
 
 def verl(given: Input) -> bool:
-    from verl.utils.reward_score.math_dapo import compute_score  # type: ignore[import-not-found]
+    from verl.utils.reward_score.math_dapo import compute_score
 
     return bool(compute_score(given.completion, given.gold)["acc"])
 
@@ -184,7 +184,8 @@ def verdicts(name: str, inputs: list[Input]) -> Verdicts:
 def compare_verdicts(step: int) -> Verdicts:
     """Show the verdicts of all judges that are installed, and return ours."""
     inputs = tested_pairs(step)
-    rows, own = [], Verdicts()
+    rows: list[tuple[str, ...]] = []
+    own = Verdicts()
     for name, (_, package) in JUDGES.items():
         if importlib.util.find_spec(package) is None:
             rows.append((name, f"pip install {package}", "", "", ""))
