@@ -8,15 +8,20 @@ agree, and four wrong ones, which do not.
 - *integers*: answers such as 1,234 to problems such as GSM8K's.
 - *formulas*: roots, multiples of pi, polynomials, logarithms, points; the two sides share one core, so a worker gains
   nothing from running beside this process.
-- *threads*: ours on formulas, as many threads as cores against one.
+- *threads*: ours on formulas, two threads against one.
 
 Both sides take turns, each with inputs that it has not seen, and the best round of each counts.
+
+The last table has the verdicts of four judges on the boxed answers of this project's tests: its own, math-verify's,
+TRL's ``accuracy_reward`` and verl's ``math_dapo``. A pair counts as a false pass or a false refusal by the tests, whose
+rules are those of docs/math-verdicts.md; the others decide some of them otherwise on purpose.
 
     python benchmarks/verify.py [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -25,10 +30,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from common import Claim, arguments, console, finish, show
 
 GROUP = 8
+THREADS = 2
+PAIRS = Path(__file__).resolve().parents[1] / "tests" / "envs" / "verifiers" / "math" / "data" / "math_answers.txt"
 WORDS = "Let me work it out step by step, and check the result once more.\n\nSo the answer is $\\boxed{%s}$."
 
 
@@ -109,6 +117,90 @@ def theirs(given: Input) -> bool:
     return verify(parse(f"${given.gold}$"), parse(given.completion))
 
 
+def trl(given: Input) -> bool:
+    from trl.rewards import accuracy_reward
+
+    return accuracy_reward([[{"role": "assistant", "content": given.completion}]], [f"${given.gold}$"]) == [1.0]
+
+
+def verl(given: Input) -> bool:
+    from verl.utils.reward_score.math_dapo import compute_score
+
+    return bool(compute_score(given.completion, given.gold)["acc"])
+
+
+JUDGES: dict[str, tuple[Callable[[Input], bool], str]] = {
+    "ours": (ours, "envs"),
+    "math-verify": (theirs, "math_verify"),
+    "TRL accuracy_reward": (trl, "trl"),
+    "verl math_dapo": (verl, "verl"),
+}
+"""The judges that are compared, and the package that each needs."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The verdicts of one judge: how many were wrong or missing, and the slowest in seconds."""
+
+    false_passes: int = 0
+    false_refusals: int = 0
+    exceptions: int = 0
+    slowest: float = 0.0
+
+
+def tested_pairs(step: int) -> list[Input]:
+    """Return every `step`th of the boxed answers of the tests."""
+    pairs: list[Input] = []
+    gold = ""
+    for line in PAIRS.read_text(encoding="utf-8").splitlines()[1:]:
+        if not line.startswith("  "):
+            gold = line
+            continue
+        for answer in line[4:].split("   "):
+            if "$" not in answer and "boxed" not in answer:
+                pairs.append(Input(gold, f"So.\n\nAnswer: $\\boxed{{{answer}}}$", line[2] == "="))
+    return pairs[::step]
+
+
+def verdicts(name: str, inputs: list[Input]) -> Verdicts:
+    """Judge all inputs in this process, one after the other."""
+    judge = JUDGES[name][0]
+    judge(inputs[0])  # loads everything
+    passes = refusals = exceptions = 0
+    slowest = 0.0
+    for given in inputs:
+        start = time.perf_counter()
+        try:
+            found = judge(given)
+        except Exception:
+            exceptions += 1
+        else:
+            passes += found and not given.right
+            refusals += given.right and not found
+        slowest = max(slowest, time.perf_counter() - start)
+    return Verdicts(passes, refusals, exceptions, slowest)
+
+
+def compare_verdicts(step: int) -> Verdicts:
+    """Show the verdicts of all judges that are installed, and return ours."""
+    inputs = tested_pairs(step)
+    rows: list[tuple[str, ...]] = []
+    own = Verdicts()
+    for name, (_, package) in JUDGES.items():
+        if importlib.util.find_spec(package) is None:
+            rows.append((name, f"pip install {package}", "", "", ""))
+            continue
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare, (None,)) as process:
+            found = process.submit(verdicts, name, inputs).result()
+        own = found if name == "ours" else own
+        figures = (found.false_passes, found.false_refusals, found.exceptions)
+        rows.append((name, *map(str, figures), f"{found.slowest:.2f} s"))
+    right = sum(given.right for given in inputs)
+    title = f"Verdicts on {right:,} right and {len(inputs) - right:,} wrong answers of the tests"
+    show(title, ["", "false passes", "false refusals", "exceptions", "slowest"], rows)
+    return own
+
+
 def measure(judge: Callable[[Input], bool], inputs: list[Input], threads: int) -> Measurement:
     start = time.perf_counter()
     if threads == 1:  # in the main thread, where math-verify's time-outs work
@@ -164,16 +256,17 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     exact = Contest(integers, [(ours, 1), (theirs, 1)], cores[0]).run([4000 * size, 400 * size], rounds)
     symbolic = Contest(formulas, [(ours, 1), (theirs, 1)], cores[0]).run([160 * size] * 2, rounds)
-    threads = Contest(formulas, [(ours, len(cores)), (ours, 1)], None).run([320 * size] * 2, rounds)
+    threads = Contest(formulas, [(ours, THREADS), (ours, 1)], None).run([320 * size] * 2, rounds)
     rows = []
     for name, (left, right) in (
         ("integers: ours / math-verify", exact),
         ("formulas on one core: ours / math-verify", symbolic),
-        (f"formulas: {len(cores)} threads / 1 thread", threads),
+        (f"formulas: {THREADS} threads / 1 thread", threads),
     ):
         rows.append((name, f"{speed(left) / speed(right):.2f}", f"{left.wrong}", f"{right.wrong}"))
     show("Answers judged in a second, as a ratio", ["", "ratio", "wrong verdicts, left", "right"], rows)
     console.print(f"best of {rounds} rounds, groups of {GROUP}\n")
+    own = compare_verdicts(4 if args.quick else 1)
     claims = [
         Claim("integers judged in a second, ours / math-verify", speed(exact[0]) / speed(exact[1]), 20, True),
         Claim(
@@ -183,14 +276,20 @@ def main() -> None:
             True,
         ),
         Claim(
-            f"formulas judged in a second, as many threads as cores ({len(cores)}) / one thread, per core",
-            speed(threads[0]) / speed(threads[1]) / len(cores),
-            0.7,
+            f"formulas judged in a second, {THREADS} threads / one thread",
+            speed(threads[0]) / speed(threads[1]),
+            1.6,
             True,
         ),
         Claim(
             "wrong verdicts of ours",
             exact[0].wrong + symbolic[0].wrong + sum(m.wrong for m in threads),
+            0,
+            unit="verdicts",
+        ),
+        Claim(
+            "false passes, false refusals and exceptions of ours on the answers of the tests",
+            own.false_passes + own.false_refusals + own.exceptions,
             0,
             unit="verdicts",
         ),

@@ -9,7 +9,8 @@ answer style asks.
 - A sentence such as "the answer is 34" is no answer line, and an answer line that ends the text is blank.
 - Boxes side by side are one answer with several values, so hedging between them is never right; the same box twice
   counts once. A box that comes later after other words replaces the ones before.
-- Markdown emphasis is taken off in pairs, and a special token such as `<|im_end|>` ends a line.
+- Markdown emphasis is taken off in pairs: a star without a partner (`*73`) stays, and makes a number none. A special
+  token such as `<|im_end|>` ends a line.
 
 Everything here is one pass over the text, however hostile.
 """
@@ -46,6 +47,8 @@ _EMPHASIS = re.compile(
     r"(?<![^\s(\[{\"'$,:;/|>~-])(?:(?P<stars>\*{1,3})(?=[^\s*])(?P<strong>[^\n]*?)(?<=[^\s*])(?P=stars)(?![\d*({\\])"
     r"|(?P<lines>_{1,3})(?=[^\s_])(?P<slanted>[^\n]*?)(?<=[^\s_])(?P=lines)(?![\w({\\]))"
 )
+_LEFT_OPEN = re.compile(r"(?<![\w*])(?:\*{1,3}|_{1,3})(?=[^\s*_])")
+_AROUND = re.compile(r"(?P<mark>\*{1,3}|_{1,3}) (?P<inner>[^\n*_]+) (?P=mark)")
 _EMPHASISED = 4_000  # characters of a line in which emphasis is looked for
 _OPENED = re.compile(
     r"\\\\(?:\[[^\[\]\n]*\])?|\\[{}]|(?P<up>\\begin\{[a-z*]+\}|\\\[|\{)|(?P<down>\\end\{[a-z*]+\}|\\\]|\})|(?P<display>\$\$)"
@@ -85,10 +88,12 @@ def answer_line(text: str) -> str | None:
     line = without_emphasis(text[start:] if end < 0 else text[start:end])
     below = "" if end < 0 else text[end:]
     first = _ANSWER_LINE.search(line)
-    rest = line[first.end() :].lstrip("*_ \t") if first else text[last.end() :].partition("\n")[0]
-    if rest.strip("*_ \t"):
-        return _formula(rest + below)
-    return boxes(below) or _formula(below)
+    before, rest = (line[: first.end()], line[first.end() :]) if first else ("", text[last.end() :].partition("\n")[0])
+    opened = _LEFT_OPEN.findall(before)[-1:]  # emphasis that goes on behind the colon: `**Answer:**34`
+    rest = rest.removeprefix(opened[0]).lstrip() if opened else rest
+    if rest.strip():
+        return _formula(rest + below, *opened)
+    return boxes(below) or _formula(below, *opened)
 
 
 def boxes(text: str) -> str | None:
@@ -178,10 +183,15 @@ def _are_beside(text: str, start: int, end: int) -> bool:
     return bool(_JOINED.fullmatch(text, start, end) and _AND_OR.search(text, start, end))
 
 
-def _formula(text: str) -> str | None:
-    """Return the first line that is not blank, with the lines below it that belong to a formula which it opens."""
+def _formula(text: str, opened: str = "") -> str | None:
+    """Return the first line that is not blank, with the lines below it that belong to a formula which it opens.
+
+    `opened` is the mark of emphasis that was opened before it, which may close at its end.
+    """
     text = text.strip()
-    line = without_emphasis(text.partition("\n")[0].strip()).rstrip("*_ ")
+    line = without_emphasis(text.partition("\n")[0].strip())
+    line = line.removesuffix(opened).rstrip() if opened else line
+    line = around["inner"] if (around := _AROUND.fullmatch(line)) else line
     depth = displayed = 0
     for token in _OPENED.finditer(text, 0, _BLOCK):
         if depth == displayed == 0 and "\n" in text[: token.start()]:

@@ -20,7 +20,7 @@ _FUTURE = re.compile(
     re.MULTILINE,
 )
 MAX_FENCES = 100_000
-"""An answer with more fences has no program: to read them takes as long as a program may run."""
+"""An answer with more fences and thinking tags has no program: to read them takes as long as a program may run."""
 
 _TAGS = re.compile(r"</?think>")
 _END_OF_FUNCTION = re.compile(r"^(?=[^\s#)\]}])|^```", re.MULTILINE)
@@ -73,7 +73,7 @@ def fenced_blocks(text: str) -> list[Block]:
 
 def fenced_program(text: str) -> str | None:
     """Return the program of an answer by the rules above, or None if there is none."""
-    if text.count("```") + text.count("~~~") > MAX_FENCES:
+    if text.count("```") + text.count("~~~") + text.count("think>") > MAX_FENCES:
         return None
     rest = _after_thinking(text) if "think>" in text else text
     blocks = fenced_blocks(rest) if rest is not None else []

@@ -36,6 +36,7 @@ _RELATION = re.compile(
 _SIGN = re.compile(r"\\(?:le|ge|ne)(?![A-Za-z])|[=<>]")
 _FOREIGN = re.compile(
     r"\\(?:text|boxed|[lc]?dots|quad|begin|cancel|overset|underset|atop)|\$|\\[()\[\]\\&]|\.\.\.|'|\"|[?&@#_]"
+    r"|^ ?\*|\* ?$"
 )
 _FUNCTION = re.compile(
     r"\\(sin|cos|tan|sec|csc|cot|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|arg|Re|Im)(?![A-Za-z])|[!|]"
@@ -76,6 +77,10 @@ class Comparison:
         if contradict(unit, gold_unit):
             return self._no(f"its unit is {' '.join(sorted(unit))} instead of {' '.join(sorted(gold_unit))}")
         if (number := read_number(gold)) is not None:
+            if (number.percent and unit) or (gold_unit and (given := read_number(value_of(target))) and given.percent):
+                return self._no(
+                    "percent is another unit than the gold answer's" if gold_unit else "it is no percentage"
+                )
             return self._equals_number(target, number, gold)
         if (named := assignment(gold)) is not None and not _PLUS_MINUS.search(gold):
             return self._equals_assignment(target, named, gold)
@@ -173,7 +178,7 @@ class Comparison:
         return True
 
     def _equals_collection(self, target: str, gold: str) -> bool:
-        gold_kind, golds = _values(value_of(gold))
+        gold_kind, golds = ("", tuples) if len(tuples := _tuples(gold)) > 1 else _values(value_of(gold))
         if len(golds) == 1 and gold_kind in ("", "()"):
             return self._equals_formula(target, gold if gold_kind == "" else golds[0])
         as_interval = interval(gold)

@@ -93,8 +93,7 @@ def region(text: str) -> Region | None:
     """
     if builder := _BUILDER.fullmatch(text):
         text = builder[1]
-    parts = split(text)
-    pieces = [_inequality(part) for part in parts]
+    pieces = [_inequality(part) for part in split(text.replace("\\cup", ","))]
     if all(pieces):
         return _combine([piece for piece in pieces if piece])
     found = assignment(text)
@@ -158,14 +157,16 @@ def _inequality(text: str) -> Region | None:
     terms, signs = chain(text)
     if not signs or any(sign not in ("<", "\\le", "\\ne") for sign in signs):
         return None
-    places = [i for i, term in enumerate(terms) if _UNKNOWN.fullmatch(_INDEX.sub("", term))]
+    places = [i for i, term in enumerate(terms) if _UNKNOWN.fullmatch(_INDEX.sub("", _inside_bars(term)))]
     if len(places) != 1 or len(terms) > 3 or not all(terms):
         return None
     (place,) = places
-    variable = terms[place].replace(" ", "")
+    variable = terms[place].replace(" ", "").strip("|")
     if any(variable in term for i, term in enumerate(terms) if i != place):
         return None
     if signs == ["\\ne"]:
+        if _inside_bars(terms[place]) != terms[place]:
+            return None
         bound = terms[1 - place]
         return Region((replace(LINE, high=bound), replace(LINE, low=bound)), variable)
     if "\\ne" in signs or (len(terms) == 3 and place != 1):
@@ -175,7 +176,25 @@ def _inequality(text: str) -> Region | None:
         found = replace(found, low=terms[place - 1], low_closed=signs[place - 1] == "\\le")
     if place < len(terms) - 1:
         found = replace(found, high=terms[place + 1], high_closed=signs[place] == "\\le")
+    if _inside_bars(terms[place]) != terms[place]:
+        return _mirrored(found, variable)
     return Region((found,), variable)
+
+
+def _inside_bars(term: str) -> str:
+    return term[1:-1].strip() if len(term) > 2 and term[0] == term[-1] == "|" else term
+
+
+def _mirrored(found: Interval, variable: str) -> Region | None:
+    r"""Return where the variable lies if its absolute value lies in `found`: `1 < |x| < 2` is two intervals."""
+    bounds = [parse_rational(bound) for bound in (found.low, found.high) if "\\infty" not in bound]
+    if any(bound is None or bound.numerator <= 0 for bound in bounds):
+        return None
+    if found.low == LINE.low:
+        return Region((replace(found, low=f"-({found.high})", low_closed=found.high_closed),), variable)
+    low = LINE.low if found.high == LINE.high else f"-({found.high})"
+    left = Interval(low, f"-({found.low})", found.high_closed, found.low_closed)
+    return Region((left, found), variable)
 
 
 def _combine(regions: list[Region]) -> Region | None:
@@ -184,6 +203,8 @@ def _combine(regions: list[Region]) -> Region | None:
         return None
     if len(regions) == 1:
         return regions[0]
+    if any(len(found.intervals) > 1 for found in regions):
+        return None
     pieces = [piece for found in regions for piece in found.intervals]
     variable = regions[0].variable
     if any(piece.low != LINE.low and piece.high != LINE.high for piece in pieces):

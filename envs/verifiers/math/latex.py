@@ -35,7 +35,8 @@ _LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between th
 _STATEMENT = re.compile(
     r"(?:\\text\{ ?)?(?:(?:[A-Za-z,']+|\$[^$]{1,20}\$) )*(?:is|are|was|were|be|equals?|have|has|gets?|needs?)"
     r"(?:[ :]+\}?|\})[ :]*(?=[-+\d.¤$\\(])"
-    r"|(?:(?:so|thus|hence|therefore),? )?(?:the|my) (?:final |correct )?(?:answer|solution|choice|value) is:? (?=\w)",
+    r"|(?:(?:so|thus|hence|therefore),? )?(?:the|my) (?:final |correct )?(?:answer|solution|choice|value) is:? (?=\w)"
+    r"|it(?: is|'s) (?=[A-Za-z])",
     re.IGNORECASE,
 )
 
@@ -81,12 +82,12 @@ def word_form(answer: str, *, force: bool = False) -> str | None:
     single letter may be a choice and a variable alike: it keeps its case, words do not. With `force` everything is
     taken for words.
     """
-    text = " ".join(_TEXT.sub(r"\1", answer).split()).strip(" .\"'")
+    text = " ".join(_TEXT.sub(r"\1", answer).split()).strip(" .!\"'")
     if choice := _CHOICE.fullmatch(text):
         return choice[1] if len(text) > 1 or text.isupper() or force else None
     is_word = "\\text" in answer or _WORD.search(text) or (text.isalpha() and not _is_product(text))
-    if not (force or is_word) or is_labels(text):
-        return text if force else None
+    if not force and (not is_word or is_labels(text)):
+        return None
     return re.sub(r"^(?:the|an?) (?=[a-z])", "", text.lower()) or None
 
 

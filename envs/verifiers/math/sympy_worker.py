@@ -53,6 +53,7 @@ def equal(target: str, gold: str) -> bool:
         left, right = parse(target), parse(gold)
         if left.has(nan, zoo) or right.has(nan, zoo):
             return False
+        left, right = with_joined_powers(left), with_joined_powers(right)
         if left == right:
             return bool(left.free_symbols) or not left.evalf().has(nan, zoo)
         if isinstance(left, Expr) and isinstance(right, Expr):
@@ -66,6 +67,26 @@ def equal(target: str, gold: str) -> bool:
         raise
     except Exception:  # the parser and SymPy raise all kinds, for formulas that make no sense
         return False
+
+
+def with_joined_powers(expression: Any) -> Any:
+    r"""Write an even root of an odd power, such as `\sqrt{x^3}`, as one power.
+
+    Where the variable is real both are real for `x \ge 0` alone, and equal there.
+    """
+    from sympy import Pow
+
+    return expression.replace(
+        lambda part: (
+            isinstance(part, Pow)
+            and part.exp.is_Rational
+            and part.exp.q % 2 == 0
+            and isinstance(part.base, Pow)
+            and part.base.base.is_Symbol
+            and part.base.exp.is_odd
+        ),
+        lambda part: Pow(part.base.base, part.base.exp * part.exp),
+    )
 
 
 def same_at_a_point(left: Any, right: Any, written: int = 0) -> bool | None:

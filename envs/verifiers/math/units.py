@@ -85,7 +85,7 @@ _UNITS = {
 }
 _UNITS |= {
     name: name
-    for unit in "V A W J N Hz Pa Ω F eV mol B bps".split()  # noqa: SIM905
+    for unit in "V A W Wh J N Hz Pa Ω F eV mol B bps".split()  # noqa: SIM905
     for name in (f"k{unit}", f"M{unit}", f"G{unit}", f"m{unit}", f"n{unit}")
 }
 _UNITS |= {name: name for name in ("pts", "pcs", "rpm", "bpm", "fps")}

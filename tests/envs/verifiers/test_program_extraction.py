@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.verifiers.code.values import same_output, same_output_apps, same_output_livecodebench, same_value
-from envs.verifiers.program_extraction import completed_function, fenced_blocks, fenced_program, with_preamble
+from envs.verifiers.program_extraction import (
+    MAX_FENCES,
+    completed_function,
+    fenced_blocks,
+    fenced_program,
+    with_preamble,
+)
 
 # --- extraction
 
@@ -83,6 +89,13 @@ def test_extraction_takes_linear_time(text):
     start = time.process_time()
     fenced_program(text * 2)
     assert time.process_time() - start < 20  # quadratic would take hours
+
+
+@pytest.mark.parametrize("tag", ["</think>\n", "<think>\n</think>\n"])
+def test_a_text_of_more_tags_than_the_limit_has_no_program(tag):
+    program = "```python\nx = 1\n```"
+    assert fenced_program(tag * 1_000 + program) == "x = 1\n"
+    assert fenced_program(tag * (MAX_FENCES + 1) + program) is None
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,22 @@ def read_answers(name):
         found = {"=": [], "!": []}
 
 
+def work_of(function):
+    """Return the result of a function, and how many calls of functions it took."""
+    calls = 0
+
+    def count(_, event, __):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        result = function()
+    finally:
+        sys.setprofile(None)
+    return result, calls
+
+
 # --- what counts
 
 
@@ -65,9 +81,9 @@ def test_a_judgement_has_the_answer_in_one_spelling_and_never_the_gold_answer():
 
 
 @pytest.mark.parametrize("answer", ["9" * 6000, "1/" + "7" * 6000, "\\frac{" * 600, "10^{99999}", "(" * 3000])
-def test_the_spelling_of_an_enormous_answer_is_found_in_no_time(answer):
-    started = time.process_time()
-    assert isinstance(canonical_answer(answer), str) and time.process_time() - started < 1
+def test_the_spelling_of_an_enormous_answer_is_found_with_little_work(answer):
+    spelling, calls = work_of(lambda: canonical_answer(answer))
+    assert isinstance(spelling, str) and calls < 100_000
 
 
 def test_shared_pairs():
@@ -402,6 +418,26 @@ def test_hostile_answers_end(gold, monkeypatch):
         start = time.monotonic()
         assert ANSWER_STYLES["auto"].judge(f"Answer: {hostile}", gold, judge).accuracy == 0.0
         assert time.monotonic() - start < 20  # the bound is 2 s; this leaves room for a machine under load
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "</think>\n" * 200_000,
+        "<think>\n</think>\n" * 100_000,
+        "\\boxed{3}\n" * 200_000,
+        "Answer: \n" * 200_000,
+        "(" * 1_000_000,
+        "34 " * 700_000,
+    ],
+    ids=["closed", "thinking", "boxes", "lines", "brackets", "numbers"],
+)
+def test_megabytes_take_no_more_work_than_their_end(text):
+    completion = f"{text}Answer: 34"
+    judgement, calls = work_of(lambda: ANSWER_STYLES["auto"].judge(completion, "34", judge))
+    longer, more = work_of(lambda: ANSWER_STYLES["auto"].judge(text * 2 + "Answer: 34", "34", judge))
+    assert longer.verdict == judgement.verdict == "correct"
+    assert more <= calls + 100 and calls < 1_000_000
 
 
 def test_a_time_out_is_one_and_the_next_comparison_works():
