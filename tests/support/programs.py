@@ -256,6 +256,7 @@ HONEST: dict[str, tuple[object, str]] = {
         ["assert list(f([1,2,3])) == [3,2,1]"],
         "from collections import deque\ndef f(x):\n  d=deque()\n  for v in x: d.appendleft(v)\n  return d",
     ),
+    "an iterator of the tests": (["assert f(iter([1, 2])) == [1, 2]"], "def f(values): return list(values)"),
     "map object": (["assert list(f([1,2])) == [2,4]"], "def f(x): return map(lambda v: 2*v, x)"),
     "dict views": (["assert sorted(f({'a':1,'b':2})) == ['a','b']"], "def f(d): return d.keys()"),
     "matrix numpy ops": (

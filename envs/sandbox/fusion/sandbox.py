@@ -300,7 +300,7 @@ def _read(address: str) -> tuple[list[str], int]:
     workers = options.pop("workers", str(_WORKERS))
     hosts = [host.strip() for host in parts.netloc.split(",")]
     is_address = address.startswith(SCHEME) and parts.scheme in ("http", "https") and not parts.fragment
-    is_address = is_address and address.isprintable() and all(map(_HOST.fullmatch, hosts))
+    is_address = is_address and address.isprintable() and " " not in parts.path and all(map(_HOST.fullmatch, hosts))
     if not is_address or options or not workers.isdecimal() or int(workers) < 1:
         raise ValueError(
             f"sandbox={address!r} must be 'fusion+http://host:port', with commas between several hosts, and "

@@ -292,9 +292,10 @@ class _Session:
 
     def _hand_over(self, file: int) -> int:
         """Copy a file to where the worker reads inputs, and return its size; the worker may do as it likes there."""
-        size, buffer = os.fstat(file).st_size, memoryview(bytearray(1 << 16))
+        size = os.fstat(file).st_size
+        buffer = memoryview(bytearray(min(size, 1 << 16)))
         assert self._inbox is not None
-        for position in range(0, size, len(buffer)):
+        for position in range(0, size, 1 << 16):
             count = os.preadv(file, [buffer], position)
             os.pwritev(self._inbox, [buffer[:count]], position)
         buffer[:] = bytes(len(buffer))

@@ -9,28 +9,41 @@ import sys
 from collections.abc import Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
-Relation = Literal["==", "is", "true", "false"]
+Relation = Literal["==", "is", "true", "false", "near"]
 
 _BUILTINS = frozenset(dir(builtins))
 _IMPORTED_AS = {"np": "numpy"}
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _IMPORTS = (ast.Import, ast.ImportFrom)
+_MAX_EXPONENT = 64  # of powers that are worked out, and bits of what is raised
 
 
 class AssertedCall(NamedTuple):
-    """`assert f(*arguments) == expected`, or another relation that single values can have."""
+    """`assert f(*arguments) == expected`, or another relation that single values can have.
+
+    Near is what `abs(f(*arguments) - expected) < distance` holds for.
+    """
 
     arguments: tuple[Any, ...]
     relation: Relation
     expected: Any = None
+    distance: float = 0.0
 
     def holds(self, value: Any) -> bool:
         """Whether a plain value satisfies it, by the rules of Python."""
         if self.relation == "==":
             return bool(value == self.expected)
+        if self.relation == "near":
+            return self._is_near(value)
         if self.relation == "is":
             return value is self.expected
         return bool(value) == (self.relation == "true")
+
+    def _is_near(self, value: Any) -> bool:
+        try:
+            return bool(abs(value - self.expected) < self.distance)
+        except (TypeError, ArithmeticError):  # no number, or one beyond all floats
+            return False
 
 
 class Names(NamedTuple):
@@ -57,9 +70,11 @@ def asserted_calls(
     Then the calls can be made, and their results be compared, without running any of the statements. The setup may
     consist of imports alone, and the function may have the name of a built-in one, which the program is to replace.
     Or it may define a function `check(candidate)` of such asserts, besides what else it defines, if all that is
-    asserted is `check(entry_point)`. None for anything else.
+    asserted is `check(entry_point)`. None for anything else, and where `abs` is another function than Python's.
     """
     before = ast.parse(setup).body
+    if "abs" in _defined([node for statement in before for node in ast.walk(statement)]):
+        return None
     statements = [statement for text in asserts for statement in ast.parse(text).body]
     function = entry_point
     check = _check(before, statements, entry_point)
@@ -97,31 +112,35 @@ def _only_defines(statement: ast.stmt) -> bool:
 
 
 def _asks_nothing(statement: ast.stmt) -> bool:
-    """Whether a statement is `pass`, a text, or an assertion that is true in itself."""
+    """Whether a statement is an import, `pass`, a literal, a name, or an assertion that is true in itself."""
     match statement:
-        case ast.Pass() | ast.Expr(ast.Constant()):
+        case ast.Import() | ast.ImportFrom() | ast.Pass() | ast.Expr(ast.Constant()):
             return True
+        case ast.Expr(ast.Name(name)):
+            return name in _BUILTINS
         case ast.Assert(ast.Constant(value)):
             return bool(value)
     return False
 
 
 def _value(node: ast.expr) -> Any:
-    """Return the value of a literal, in which there may be sums and products of numbers.
+    """Return the value of a literal, in which there may be sums, products, quotients and small powers of numbers.
 
     Raises:
-        ValueError, TypeError, SyntaxError, MemoryError, RecursionError: It is none.
+        ValueError, TypeError, SyntaxError, MemoryError, RecursionError, ArithmeticError: It is none.
     """
     return ast.literal_eval(_Arithmetic().visit(node))
 
 
 class _Arithmetic(ast.NodeTransformer):
-    """Works out sums, differences and products of numbers, and puts texts together."""
+    """Works out what `_value` takes for a literal, and puts texts together."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         work = _OPERATORS.get(type(node.op))
         match node:
+            case ast.BinOp(ast.Constant(int(left)), ast.Pow(), ast.Constant(int(right))) if 0 <= right <= _MAX_EXPONENT:
+                return ast.Constant(left**right) if left.bit_length() <= _MAX_EXPONENT else node
             case ast.BinOp(ast.Constant(int() | float() as left), _, ast.Constant(int() | float() as right)) if work:
                 return ast.Constant(work(left, right))
             case ast.BinOp(ast.Constant(str(left)), ast.Add(), ast.Constant(str(right))):
@@ -249,17 +268,30 @@ def _asserted_call(statement: ast.stmt) -> tuple[str, AssertedCall] | None:
             case ast.Compare(left, [ast.Eq()], [right]):
                 call, expected = (left, right) if isinstance(left, ast.Call) else (right, left)
                 return _call(call, "==", _value(expected))
+            case ast.Compare(
+                ast.Call(ast.Name("abs"), [ast.BinOp(left, ast.Sub(), right)], []), [ast.Lt()], [distance]
+            ):
+                return _call(left, "near", _number(right), _number(distance))
             case ast.Compare(left, [ast.Is()], [ast.Constant(None | True | False as expected)]):
                 return _call(left, "is", expected)
             case ast.UnaryOp(ast.Not(), operand):
                 return _call(operand, "false")
             case _:
                 return _call(test, "true")
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # not a literal
-        return None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, ArithmeticError):
+        return None  # not a literal, or one that raises where the statement runs
 
 
-def _call(node: ast.expr, relation: Relation, expected: Any = None) -> tuple[str, AssertedCall] | None:
+def _number(node: ast.expr) -> int | float:
+    value = _value(node)
+    if not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is no number")
+    return value
+
+
+def _call(
+    node: ast.expr, relation: Relation, expected: Any = None, distance: float = 0.0
+) -> tuple[str, AssertedCall] | None:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
         return None
-    return node.func.id, AssertedCall(tuple(map(_value, node.args)), relation, expected)
+    return node.func.id, AssertedCall(tuple(map(_value, node.args)), relation, expected, distance)

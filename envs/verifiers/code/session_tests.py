@@ -307,7 +307,8 @@ class TestsPeer(Peer):
             return getattr(target, name)
         if operation in OF_INSTANCES and is_instance and not str(name).startswith("_"):
             return OPERATIONS[operation](target, *operands)
-        raise AttributeError(f"{operation} is not possible on a {kind.__name__} of the tests")
+        error = AttributeError if operation in ("getattr", "setattr", "delattr") else TypeError
+        raise error(f"{operation} is not possible on a {kind.__name__} of the tests")
 
     # --- exceptions
 

@@ -2,7 +2,7 @@
 
 A row gives them as one of
 
-    {"kind": "stdin", "inputs": ["2 3\\n"], "outputs": ["5\\n"]}   and "printing": "livecodebench" for its rule
+    {"kind": "stdin", "inputs": ["2 3\\n"], "outputs": ["5\\n"]}   and "printing": "codeforces" for its rule
     {"kind": "call", "entry_point": "add", "inputs": [[2, 3]], "outputs": [5]}
     {"kind": "assert", "setup": "", "asserts": ["assert add(2, 3) == 5"]}
 
@@ -22,7 +22,7 @@ from ...sandbox import Program
 from ...sandbox.inside import codec
 from ...text import brief
 from .asserts import AssertedCall, Names, asserted_calls, imports_of, names_of, weights_of
-from .values import same_output, same_output_apps, same_output_livecodebench
+from .values import same_output, same_output_apps, same_output_codeforces, same_output_livecodebench
 
 _MAX_VALUE_BYTES = 1 << 28
 _BRIEF = 100  # characters of a value in a message
@@ -33,7 +33,12 @@ _KEYS = {
 }
 
 
-Printing = Literal["", "apps", "livecodebench"]
+Printing = Literal["", "apps", "codeforces", "livecodebench"]
+_PRINTING_RULES = {
+    "apps": same_output_apps,
+    "codeforces": same_output_codeforces,
+    "livecodebench": same_output_livecodebench,
+}
 
 
 class _Tests:
@@ -59,7 +64,7 @@ class StdinTests(_Tests):
 
     def is_right(self, number: int, printed: str, tolerance: float) -> bool:
         """Whether that is right for the input of that number."""
-        rule = {"apps": same_output_apps, "livecodebench": same_output_livecodebench}.get(self.printing)
+        rule = _PRINTING_RULES.get(self.printing)
         expected = self.outputs[number]
         is_same = same_output(printed, expected, tolerance=tolerance)
         return is_same or (rule is not None and rule(printed, expected))
@@ -143,9 +148,8 @@ def read_tests(value: Any, place: str) -> Tests:
             _check_texts(texts, key, place)
         printing = given.get("printing", "")
         if printing not in get_args(Printing):
-            raise ValueError(
-                f"{place}: its tests have printing={brief(printing, _BRIEF)}: it must be 'apps' or 'livecodebench'"
-            )
+            known = " or ".join(map(repr, _PRINTING_RULES))
+            raise ValueError(f"{place}: its tests have printing={brief(printing, _BRIEF)}: it must be {known}")
         return StdinTests(tuple(inputs), tuple(outputs), printing)
     return _call_tests(given.get("entry_point"), inputs, outputs, place)
 

@@ -73,6 +73,15 @@ def same_output_livecodebench(got: str, expected: str) -> bool:
     return all(one == other or _same_decimals(one, other) for one, other in pairs)
 
 
+def same_output_codeforces(got: str, expected: str) -> bool:
+    """Whether a program printed what was expected, as the checker of most Codeforces problems has it.
+
+    The words are the same; spaces and line ends between them do not count. Checkers of single problems (any case for
+    YES, distances of numbers, several right answers) are not known here.
+    """
+    return got.split() == expected.split()
+
+
 def _close(got: str | None, expected: str | None) -> bool:
     try:
         one, other = float(got or ""), float(expected or "")

@@ -445,6 +445,7 @@ def test_the_filter_of_another_machine_is_not_used(server, monkeypatch):
         "fusion+http://a#b",
         "fusion+http://a@b@c",
         "fusion+http://a b:8080",
+        "fusion+http://a:8080/x http://b",
         "fusion+http://a:8080\r\nHost: b",
         "fusion+http://a:8080:9090",
     ],

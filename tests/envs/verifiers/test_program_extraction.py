@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.verifiers.code.values import same_output, same_output_apps, same_output_livecodebench, same_value
+from envs.verifiers.code.values import (
+    same_output,
+    same_output_apps,
+    same_output_codeforces,
+    same_output_livecodebench,
+    same_value,
+)
 from envs.verifiers.program_extraction import (
     MAX_FENCES,
     completed_function,
@@ -218,22 +224,25 @@ def test_same_output(got, expected, tolerance, is_same):
 
 
 @pytest.mark.parametrize(
-    ("got", "expected", "by_apps", "by_livecodebench"),
+    ("got", "expected", "by_apps", "by_livecodebench", "by_codeforces"),
     [
-        (" 4", "4", True, True),
-        ("1.0\n", "1", True, True),
-        ("0.50 2", "0.5 2", False, True),
-        ("1e3", "1000", True, True),
-        ("1\n\n2", "1\n2", True, False),
-        ("\n1\n", "1", True, True),
-        ("0.333333", "0.3333333", True, False),
-        ("x 1.0", "x 1", False, False),
-        ("2 1", "1 2", False, False),
-        ("1\n2", "1", False, False),
-        ("", "1", False, False),
-        ("nan", "5", False, False),
+        (" 4", "4", True, True, True),
+        ("1.0\n", "1", True, True, False),
+        ("0.50 2", "0.5 2", False, True, False),
+        ("1e3", "1000", True, True, False),
+        ("1\n\n2", "1\n2", True, False, True),
+        ("\n1\n", "1", True, True, True),
+        ("0.333333", "0.3333333", True, False, False),
+        ("x 1.0", "x 1", False, False, False),
+        ("2 1", "1 2", False, False, False),
+        ("1\n2", "1", False, False, False),
+        ("", "1", False, False, False),
+        ("nan", "5", False, False, False),
+        ("1\n2", "1 2", False, False, True),
+        ("yes", "YES", False, False, False),
     ],
 )
-def test_printing_rules_of_benchmarks(got, expected, by_apps, by_livecodebench):
+def test_printing_rules_of_benchmarks(got, expected, by_apps, by_livecodebench, by_codeforces):
     assert same_output_apps(got, expected) is by_apps
     assert same_output_livecodebench(got, expected) is by_livecodebench
+    assert same_output_codeforces(got, expected) is by_codeforces

@@ -86,10 +86,45 @@ def test_bad_tests(tests, message):
         ("assert f() is None", AssertedCall((), "is", None)),
         ("assert (f(set()) is True)", AssertedCall((set(),), "is", True)),
         ("assert f(3 * 19 - 1, 'a' + 'b') == [2 * 3.5]", AssertedCall((56, "ab"), "==", [7.0])),
+        ("assert f(2 ** 3, 2.0 / 4) == -1 ** 0", AssertedCall((8, 0.5), "==", -1)),
+        ("assert abs(f(1) - 2.0 / 4) < 1e-6", AssertedCall((1,), "near", 0.5, 1e-6)),
     ],
 )
 def test_single_calls_are_read_out_of_asserts(assertion, call):
     assert asserting(assertion, setup="import math\n").calls == ("f", (call,))
+
+
+@pytest.mark.parametrize(
+    ("returned", "is_right"),
+    [
+        ("0.5 + 1e-7", True),
+        ("0.5 + 1e-5", False),
+        ("'0.5'", False),
+        ("None", False),
+        ("float('nan')", False),
+        ("1 + 2j", False),
+        ("10 ** 400", False),
+        ("[0.5]", False),
+        ("Fraction(1, 2)", True),
+    ],
+)
+def test_a_call_that_is_near_a_number(returned, is_right):
+    program = f"from fractions import Fraction\ndef f(x): return {returned}"
+    tests = asserting("assert abs(f(1) - 0.5) < 1e-6")
+    assert tests.calls is not None and (verdict(program, tests) == "correct") is is_right
+    whole = asserting("for n in [1]:\n    assert abs(f(n) - 0.5) < 1e-6")
+    assert whole.calls is None and (verdict(program, whole) == "correct") is is_right
+
+
+@pytest.mark.parametrize("setup", ["def abs(x): return 0", "from numpy import abs", "abs = 3"])
+def test_another_abs_is_not_taken_for_that_of_python(setup):
+    assert asserting("assert abs(f(1) - 2) < 1", setup=setup).calls is None
+
+
+@pytest.mark.parametrize("expression", ["1 / 0", "2 ** 10 ** 9", "(1 << 70) ** 2", "0 ** -1", "10 ** 64 * 10.0 ** 64"])
+def test_what_is_no_small_number_is_not_worked_out_here(expression):
+    assert asserting(f"assert f(1) == {expression} + f(2)").calls is None
+    assert asserting(f"assert f(1) == {expression}").calls is None or expression.endswith("64")
 
 
 def test_single_calls_are_read_out_of_a_function_that_checks():
@@ -97,6 +132,8 @@ def test_single_calls_are_read_out_of_a_function_that_checks():
     before = "import math\nA = {'author': 'x'}\n\ndef f(x: int):\n    'To be done.'\n\n"
     tests = asserting("check(f)", setup=before + check, entry_point="f")
     assert tests.calls == ("f", (AssertedCall((1,), "==", 2), AssertedCall((0,), "false")))
+    without_effect = check.replace("assert True, 'prints'", "import random\n    print")
+    assert asserting("check(f)", setup=before + without_effect, entry_point="f").calls == tests.calls
     assert verdict("def f(x): return 2 * x", tests) == "correct" and verdict("def f(x): return 2", tests) == "wrong"
     for other in (
         check.replace("(g)", "(g, n=2)"),
@@ -118,7 +155,9 @@ def test_single_calls_are_read_out_of_a_function_that_checks():
         "assert f(1) == [1] * 3",
         "assert f('a' * 10 ** 10) == 2 ** 3",
         "assert f(x=1) == 1",
-        "assert abs(f(1) - 0.5) < 1e-6",
+        "assert abs(f(1) - 0.5) <= 1e-6",
+        "assert abs(f(1) - 'a') < 1e-6",
+        "assert abs(0.5 - f(1)) < 1e-6",
         "assert set(f(1)) == {1}",
         "assert f(1) in [1, 2]",
         "assert f(1) == f(2)",
