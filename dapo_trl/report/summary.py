@@ -12,7 +12,7 @@ import numpy as np
 from ..monitor.alarms import alarms_in
 from ..monitor.diagnosis import HELD_OUT, held_out, why_nothing_is_learnt
 from ..monitor.metrics import INHERITED, METRICS
-from ..monitor.status import RUNNING
+from ..monitor.status import FINISHED
 from ..sampling.token_ledger import ACCOUNTS
 from .reading import Run
 
@@ -88,7 +88,7 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
         "folder": str(run.folder),
         "status": run.status,
         "why": run.why,
-        "diagnosis": None if run.status == RUNNING else _diagnosis(run),
+        "diagnosis": _diagnosis(run) if run.status == FINISHED and not run.why else None,
         "steps": int(newest.get("step", 0)),
         "max_steps": run.max_steps,
         "filtered": run.setting("group_filter") != "none",

@@ -244,7 +244,7 @@ class RolloutCollector:
         everyones = gather(torch.cat([local, scores.accuracy.unsqueeze(0)]).T.contiguous())
         totals = columns.total(scores.rewards)
         compared = columns.scores(scores.rewards, everyones[:, 3], self.args.filter_key).view(-1, size)
-        names = sampler.add(compared)
+        names = sampler.add(compared, truncated=int(everyones[:, 1].sum()))
         kept = torch.tensor([name == "kept" for name in names], device=totals.device)
         self.state.selector.observe(draw.choice, draw.prompts, compared.cpu().double().numpy(), kept.cpu().numpy())
         statistics = RoundStatistics(

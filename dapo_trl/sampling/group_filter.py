@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from torch import Tensor
 
 from ..algorithm import informative_groups
+from .token_ledger import MOSTLY_TRUNCATED
 
 SOLVED_BATCHES = 5
 SOLVED_PROMPTS = 100
@@ -69,6 +70,9 @@ class DynamicSampler:
     """Informative groups kept from earlier batches, at most ``target``."""
     counts: GroupCounts = field(default_factory=GroupCounts)
     rounds: int = 0
+    completions: int = 0
+    truncated: int = 0
+    """Completions sampled so far that were cut off at the length limit."""
 
     @property
     def have(self) -> int:
@@ -101,11 +105,12 @@ class DynamicSampler:
             return 0 if self.banked >= self.target else max(needed, 1)
         return 0 if self.enough or self.refill_rounds >= self.max_refill_rounds else needed
 
-    def add(self, scores: Tensor) -> list[str]:
+    def add(self, scores: Tensor, *, truncated: int = 0) -> list[str]:
         """Take one round of groups in.
 
         Args:
             scores: ``[groups, G]``, the score that the filter compares; NaN for unscorable completions.
+            truncated: Completions of the round that were cut off at the length limit.
 
         Returns:
             For each group the field of `GroupCounts` it was counted in.
@@ -113,6 +118,8 @@ class DynamicSampler:
         if scores.dim() != 2:
             raise ValueError(f"scores has shape {tuple(scores.shape)}: expected [groups, G].")
         self.rounds += 1
+        self.completions += scores.numel()
+        self.truncated += truncated
         keep = [True] * len(scores) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
         found = ["kept" if kept else _why_dropped(row) for row, kept in zip(scores, keep, strict=True)]
         for name in found:
@@ -122,7 +129,13 @@ class DynamicSampler:
     @property
     def advice(self) -> str:
         """What to do about the commonest reason why groups were dropped."""
-        return _ADVICE[max(_ADVICE, key=lambda name: getattr(self.counts, name))]
+        reason = max(_ADVICE, key=lambda name: getattr(self.counts, name))
+        if reason == "all_wrong" and self.truncated >= MOSTLY_TRUNCATED * self.completions:
+            return (
+                f"{self.truncated / self.completions:.0%} of the completions were cut off at the length limit before "
+                "they ended: raise max_completion_length, or ask for shorter answers."
+            )
+        return _ADVICE[reason]
 
     def explain(self) -> str:
         """One sentence on why too few groups are informative, and what to do about it."""

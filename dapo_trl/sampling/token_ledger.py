@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+MOSTLY_TRUNCATED = 0.5
+"""Share of completions cut off at the limit from which that is the likely reason why they are wrong."""
 ACCOUNTS = {
     "trained": "handed to the optimizer",
     "all_wrong": "group dropped: all wrong",
