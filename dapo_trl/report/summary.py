@@ -98,12 +98,20 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
         "curves": curves(training),
         "logs": len(training),
         "held_out": held_out_points(run),
+        "sampling": _sampling(run),
         "alarms": [
             {"name": alarm.name, "step": alarm.step, "cleared": alarm.cleared, "message": alarm.message}
             for alarm in alarms_in(run.rows, run.settings or run.config)
         ],
         "notes": run.notes,
     }
+
+
+def _sampling(run: Run) -> str:
+    """How the completions of the held-out problems were drawn; empty where it is not known."""
+    found = run.evaluations.get("after") or run.evaluations.get("before") or {}
+    given = [(name, found.get(name)) for name in ("temperature", "top_p")]
+    return ", ".join(f"{name} {value:g}" for name, value in given if isinstance(value, int | float))
 
 
 def _diagnosis(run: Run) -> str | None:

@@ -349,7 +349,6 @@ def _report(folder: Path) -> str:
 
 
 def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, after: Evaluation | None) -> str:
-    counts, ledger = trainer.sampling.counts, trainer.sampling.ledger
     lines = [""]
     if after is not None:
         if before is not None:
@@ -360,12 +359,8 @@ def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, a
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")
-    lines.append(counts.summary(filtered=trainer.args.filters_groups))
-    shares = ", ".join(
-        f"{share:.1%} {account.replace('_', ' ').replace('all right', 'all correct')}"
-        for account, share in ledger.shares().items()
-    )
-    lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
+    lines.append(trainer.sampling.counts.summary(filtered=trainer.args.filters_groups))
+    lines.append(trainer.sampling.ledger.summary())
     lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)
 

@@ -250,7 +250,7 @@ class RolloutCollector:
         statistics = RoundStatistics(
             lengths=everyones[:, 0],
             truncated=everyones[:, 1],
-            accuracy=everyones[:, 3],
+            accuracy=compared.flatten() if scores.outcomes is None else everyones[:, 3],
             totals=totals,
             verdicts=everyones[:, 2].int(),
             kept=kept.repeat_interleave(size),
