@@ -1,8 +1,8 @@
-"""The README and the pages in docs/ from top to bottom, each in one folder: every command and program as it stands there.
+"""The README and pages of docs/ from top to bottom, each in one folder: every command and program as it stands there.
 
-A training that says itself that it is short (`--max_steps`) is run as typed, others with more flags that shorten them. A
-command that trains a model of the Hub is planned instead, with the model's shape and the card that its hardware file is
-for: the settings are read, and the run must fit. Of one that measures such a model the settings are read.
+A training that says how short it is (`--max_steps`) is run as typed; others are cut short by more flags. A command that
+trains a model of the Hub is planned instead, with the model's shape and the card that its hardware file is for: the
+settings are read, and the run must fit. Of a command that measures such a model the settings are read.
 """
 
 from __future__ import annotations

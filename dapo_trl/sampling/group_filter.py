@@ -129,13 +129,14 @@ class DynamicSampler:
     @property
     def advice(self) -> str:
         """What to do about the commonest reason why groups were dropped."""
-        reason = max(_ADVICE, key=lambda name: getattr(self.counts, name))
-        if reason == "all_wrong" and self.truncated >= MOSTLY_TRUNCATED * self.completions:
-            return (
-                f"{self.truncated / self.completions:.0%} of the completions were cut off at the length limit before "
-                "they ended: raise max_completion_length, or ask for shorter answers."
-            )
-        return _ADVICE[reason]
+        return _ADVICE[self.reason].format(truncated=self.truncated / max(self.completions, 1))
+
+    @property
+    def reason(self) -> str:
+        """The commonest reason why groups were dropped; "truncated" where completions were mostly cut off and wrong."""
+        found = max(_DROPPED, key=lambda name: getattr(self.counts, name))
+        cut_off = self.truncated >= MOSTLY_TRUNCATED * max(self.completions, 1)
+        return "truncated" if found == "all_wrong" and cut_off else found
 
     def explain(self) -> str:
         """One sentence on why too few groups are informative, and what to do about it."""
@@ -182,7 +183,12 @@ def _why_dropped(scores: Tensor) -> str:
     return "all_right" if scorable.min() >= 1 else "constant"
 
 
+_DROPPED = ("all_wrong", "all_right", "constant", "unscorable")
 _ADVICE = {
+    "truncated": (
+        "{truncated:.0%} of the completions were cut off at the length limit before they ended: raise "
+        "max_completion_length, or ask for shorter answers."
+    ),
     "all_wrong": (
         "The task is too hard for this model, or its answers are not recognised: look at some completions, use easier "
         "problems or a stronger (warm-started) model, raise num_generations or max_completion_length."
