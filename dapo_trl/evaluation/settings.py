@@ -149,7 +149,7 @@ def load_eval_settings(
     if "env" in given:
         values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
     config = EvalConfig(**{**values, **given})
-    if "env" not in given:
+    if not given.keys() & set(_ENVIRONMENT):
         config.kept_apart = max((kept_apart_in(Path(file).parent) for file in files), default=0) or None
     return config
 

@@ -152,6 +152,19 @@ def test_a_run_on_own_rows(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("flags", "kept"), [([], 8), (["--eval_env_kwargs", "{split: test}"], None), (["--env", "a/B-v0"], None)]
+)
+def test_only_the_environment_of_the_run_has_rows_kept_apart(flags, kept, tmp_path):
+    from dapo_trl.evaluation.settings import load_eval_settings
+    from dapo_trl.run.settings import OWNERS
+
+    (tmp_path / "environment.json").write_text('{"kept_apart": 8}')
+    (tmp_path / "config.yaml").write_text("{env: math/Arithmetic-v0, eval_problems: 8}")
+    config = load_eval_settings([tmp_path / "config.yaml"], ["--model", "m", *flags], training=OWNERS)
+    assert config.kept_apart == kept
+
+
+@pytest.mark.parametrize(
     ("flags", "sampling"),
     [
         ([], (1.0, 1.0)),
