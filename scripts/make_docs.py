@@ -82,7 +82,9 @@ def configuration() -> str:
 
 def _fields(owner: type) -> list[tuple[str, str, str, str]]:
     """Name, annotation, default and description of each setting that a class declares, in order."""
-    own = [field for field in dataclasses.fields(owner) if field.name in owner.__annotations__]
+    own = [
+        field for field in dataclasses.fields(owner) if field.name in owner.__annotations__ and "help" in field.metadata
+    ]
     return [(field.name, _kind(str(field.type)), _default(field), field.metadata["help"]) for field in own]
 
 

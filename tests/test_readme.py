@@ -1,11 +1,13 @@
-"""The README and docs/training.md from top to bottom, in one folder: every command and program as it stands there.
+"""The README and pages of docs/ from top to bottom, each in one folder: every command and program as it stands there.
 
-Training is cut short by more flags. A command that trains a model of the Hub is planned instead, with the model's shape
-and the card that its hardware file is for: the settings are read, and the run must fit.
+A training that says how short it is (`--max_steps`) is run as typed; others are cut short by more flags. A command that
+trains a model of the Hub is planned instead, with the model's shape and the card that its hardware file is for: the
+settings are read, and the run must fit. Of a command that measures such a model the settings are read.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
@@ -15,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from dapo_trl.evaluation.settings import load_eval_settings
+from dapo_trl.run.settings import OWNERS
+
 from .conftest import ROOT
 from .support.warm_start import WarmStart
 
@@ -22,6 +27,17 @@ BIN = Path(sys.executable).parent
 SHORT = "--max_steps 2 --eval_problems 4 --eval_samples 2 --save_strategy no"
 MAKE = {"quickstart": SHORT, "test": "tests/monitor/test_console.py -n 0"}
 README, TRAINING = ROOT / "README.md", ROOT / "docs" / "training.md"
+PAGES = [
+    README,
+    TRAINING,
+    *(ROOT / f"docs/{name}.md" for name in ("environments", "evaluation", "extending", "math-verdicts")),
+]
+ELSEWHERE = {
+    "docs/hardware.md": "tests/test_hardware_docs.py reads its commands: they need GPUs",
+    "docs/results.md": "tests/test_results.py: its commands take an hour",
+}
+FRAGMENTS = {"task = TRLTask(": "it needs a model that calls tools: tests/rollout/test_trl_tools.py"}
+"""Programs that a person completes, by a line of theirs, with the place of their test."""
 
 
 def steps(page: Path) -> list[tuple[str, str]]:
@@ -37,6 +53,8 @@ def steps(page: Path) -> list[tuple[str, str]]:
 def made_short(words: list[str]) -> list[str]:
     """A command with the flags that make it cheap."""
     hub = next((word for word in words if word.startswith("Qwen/")), None)
+    if "train" in words and "--max_steps" in words:
+        return words
     if hub is not None:
         shape = f"configs/models/{hub.split('/')[1].lower().removesuffix('-instruct')}.json"
         card = ["--card", "RTX 4090"]
@@ -63,6 +81,9 @@ class Person:
             file.write_text(text, encoding="utf-8")
             return (0, "") if named else self.python(str(file))
         words = shlex.split(text, comments=True)
+        if "eval" in words and {"Qwen/Qwen2.5-1.5B", "runs/mine/model"} & set(words):
+            first = words.index("eval") + 1
+            return self.reads_evaluation(words[first:])
         if words[0] in ("git", "cd"):  # done: this is a checkout
             return 0, ""
         if words[0] == "make":
@@ -73,6 +94,13 @@ class Person:
         if words[0] == "dapo-trl":
             return self.python("dapo_trl", *made_short(words[1:]))
         return self.shell(text if words[0] == "echo" else shlex.join(made_short(words)))
+
+    def reads_evaluation(self, words: list[str]) -> tuple[int, str]:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--config", nargs="+", default=[])
+        given, flags = parser.parse_known_args(words)
+        files = [ROOT / file for file in given.config]
+        return 0, str(load_eval_settings(files, flags, training=OWNERS).environments())
 
     def python(self, program: str, *arguments: str) -> tuple[int, str]:
         done = self.warm_start.run(program, *arguments, cwd=self.folder, timeout=500)
@@ -93,9 +121,9 @@ class Person:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [README, TRAINING], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_everything_on_the_page_works(page, warm_start, tmp_path):
-    todo = steps(page)
+    todo = [(kind, text) for kind, text in steps(page) if not any(line in text for line in FRAGMENTS)]
     printed = {}
     person = Person(tmp_path, warm_start)
     for language, text in todo:
@@ -106,6 +134,28 @@ def test_everything_on_the_page_works(page, warm_start, tmp_path):
         assert_same_lines(quickstart)
         (generated,) = (output for text, output in printed.items() if "pipeline(" in text)
         assert re.search(r"^Answer: \d+$", generated, re.MULTILINE), "the model of the quick start has an answer"
+
+
+def test_no_page_is_left_out():
+    """Each page with a command or a program is tried, here or elsewhere."""
+    pages = {page for page in [README, *(ROOT / "docs").glob("*.md")] if steps(page)}
+    assert pages == {*PAGES, *(ROOT / name for name in ELSEWHERE)}
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert all(text.count(line) == 1 for line in FRAGMENTS)
+
+
+def test_what_a_reader_tries_is_short():
+    """Except for the two that the page says take a minute, a training in the README or docs says how short it is."""
+    lines = [
+        text
+        for page in PAGES
+        for kind, text in steps(page)
+        if kind == "bash" and "dapo_trl train" in text.replace("-", "_")
+    ]
+    long = [
+        line for line in lines if "Qwen/" not in line and "quickstart.yaml" not in line and "--max_steps" not in line
+    ]
+    assert len(lines) >= 6 and long == []
 
 
 def assert_same_lines(output: str) -> None:

@@ -263,7 +263,10 @@ class TestDynamicSampling:
             reward_funcs=[recorded.correctness, style],
         )
         run.train()
-        assert run.state.log_history[0]["groups/kept"] == 1
+        logged = run.state.log_history[0]
+        assert logged["groups/kept"] == 1
+        assert logged["accuracy/sampled"] == pytest.approx(3 / 8), "the key's column, not the sum of both rewards"
+        assert logged["difficulty/solved"] == 0.25 and logged["reward/sampled"] > 1
 
     def test_an_unknown_filter_key_lists_the_known_ones(self, tiny_model, tmp_path):
         with pytest.raises(ConfigError, match="filter_key is 'acc': it must be one of accuracy, reward, correctness"):

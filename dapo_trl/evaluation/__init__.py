@@ -8,6 +8,7 @@ estimators.py  avg@k, pass@k, maj@k and their intervals: NumPy alone
 results.py     the figures of all samples, as data and as tables
 journal.py     the folder of an evaluation, from which a killed one continues
 comparison.py  the difference of two evaluations
+split.py       the problems that a run measures and does not train on
 held_out.py    held-out accuracy during a run, and the best model
 """
 

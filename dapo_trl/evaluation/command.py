@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -22,6 +23,7 @@ from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
 from .results import show_results
 from .settings import ENDLESS_PROBLEMS, EvalConfig
+from .split import split_off
 
 
 def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Console) -> int:
@@ -52,17 +54,17 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
                 batch_tokens=config.eval_batch_tokens,
                 chat_template_kwargs=config.chat_template_kwargs,
             )
-            problems = evaluator.problems(range(_count(config, env)))
+            problems = evaluator.problems(_measured(config, env))
             results.append((problems, _sample(config, accelerator, journal, evaluator, place, problems, name, console)))
     except KeyboardInterrupt:
         console.print(f"The samples judged so far are in {journal.folder}: the same command continues from there.")
         raise
     if accelerator.is_main_process:
-        k, room = config.eval_samples, config.max_completion_length
+        k, sampling = config.eval_samples, config.sampling
         found = {
             **request,
             "environments": [
-                {**described, **collect(*one, k=k, room=room).summary()}
+                {**described, **collect(*one, k=k, sampling=sampling).summary()}
                 for described, one in zip(request["environments"], results, strict=True)
             ],
         }
@@ -86,6 +88,19 @@ def _count(config: EvalConfig, env: gymnasium.Env) -> int:
     if size is not None and config.eval_problems > size:
         raise ConfigError(f"problems is {config.eval_problems}, but {env.spec.id} has {size} rows.")  # type: ignore[union-attr]
     return config.eval_problems or size or ENDLESS_PROBLEMS
+
+
+def _measured(config: EvalConfig, env: gymnasium.Env) -> Sequence[int]:
+    """The rows of an environment that are measured."""
+    count = _count(config, env)
+    if config.kept_apart is None:
+        return range(count)
+    if count > config.kept_apart and row_count(env) is not None:
+        raise ConfigError(
+            f"problems is {count}, but the run kept {config.kept_apart} problems apart and has trained on the others: "
+            f"lower it to {config.kept_apart}, or name other rows with --env."
+        )
+    return split_off(env, count).indices
 
 
 def _described(name: str, arguments: dict[str, Any], env: gymnasium.Env) -> dict[str, Any]:

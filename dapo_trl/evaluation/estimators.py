@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..monitor.trend import student_quantile
+
 MAX_SAMPLES = 1024
 """Most samples of a problem; with more, the number of subsets does not fit a float."""
 RESAMPLES = 4000
@@ -181,7 +183,7 @@ def _bca_levels(scores: np.ndarray, means: np.ndarray, tail: float) -> list[floa
     below = ((means < scores.mean() - near).mean() + (means <= scores.mean() + near).mean()) / 2
     bias = _NORMAL.inv_cdf(float(np.clip(below, 1 / len(means), 1 - 1 / len(means))))
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
-    width = math.sqrt(count / (count - 1)) * _student_quantile(1 - tail, count - 1)
+    width = math.sqrt(count / (count - 1)) * student_quantile(1 - tail, count - 1)
     return [_NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in (bias - width, bias + width)]
 
 
@@ -219,15 +221,3 @@ def _resampled_means(scores: np.ndarray, resamples: int, rng: np.random.Generato
             drawn = scores[rng.integers(count, size=(size, count))].mean(axis=1)
         means[first : first + size] = drawn
     return means
-
-
-def _student_quantile(level: float, degrees: int) -> float:
-    """Quantile of Student's t distribution, by its expansion around the normal one (Abramowitz & Stegun 26.7.5)."""
-    z = _NORMAL.inv_cdf(level)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, 1))

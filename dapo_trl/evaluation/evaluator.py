@@ -38,12 +38,26 @@ class Sampling:
 
     temperature: float = 1.0
     """Sampling temperature; 0 always takes the most probable token."""
-    top_p: float = 0.7
-    """Tokens are drawn from the smallest set of most probable ones whose probability reaches this; the paper's
-    value."""
+    top_p: float = 1.0
+    """Tokens are drawn from the smallest set of most probable ones whose probability reaches this."""
     max_completion_length: int = 512
     """Longest completion in tokens, an environment's replies included."""
     seed: int = 42
+
+    @classmethod
+    def like_training(cls, settings: Any, training: Any, max_completion_length: int, seed: int) -> Sampling:
+        """As ``settings`` ask with ``eval_temperature`` and ``eval_top_p``; where these are None, as in training.
+
+        Args:
+            training: has the ``temperature`` and ``top_p`` of training.
+        """
+        temperature, top_p = settings.eval_temperature, settings.eval_top_p
+        return cls(
+            training.temperature if temperature is None else temperature,
+            training.top_p if top_p is None else top_p,
+            max_completion_length,
+            seed,
+        )
 
     def check(self, k: int, *, prefix: str = "") -> None:
         """Refuse what cannot be drawn.
@@ -256,13 +270,13 @@ def evaluated_at_once(args: DAPOConfig) -> int:
 
 
 def collect(
-    problems: Sequence[EvalProblem], samples: Mapping[tuple[int, int], Sample], *, k: int, room: int
+    problems: Sequence[EvalProblem], samples: Mapping[tuple[int, int], Sample], *, k: int, sampling: Sampling
 ) -> Evaluation:
     """``k`` samples of each problem side by side.
 
     Args:
         samples: by the problem's index and the sample's number; all of them must be there.
-        room: tokens that a completion may have.
+        sampling: how they were drawn.
     """
     table = [[samples[problem.index, number] for number in range(k)] for problem in problems]
 
@@ -276,7 +290,9 @@ def collect(
         verdicts=column("verdict", object),
         answers=column("answer", object),
         levels=[problem.level for problem in problems],
-        room=room,
+        room=sampling.max_completion_length,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
     )
 
 
@@ -307,4 +323,4 @@ def evaluate(
     for batch in evaluator.samples(problems, jobs):
         found |= {(sample.index, sample.number): sample for sample in batch}
         on_batch(len(found), len(jobs))
-    return collect(problems, found, k=k, room=sampling.max_completion_length)
+    return collect(problems, found, k=k, sampling=sampling)

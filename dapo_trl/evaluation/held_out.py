@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class HeldOut(TrainerCallback):
         trainer: the trainer; its ``on_activity`` is called with the progress of a measurement.
         env: the held-out environment.
         console: prints each measurement.
-        problems: rows of the environment that are measured, from its first on.
+        problems: rows of the environment that are measured.
         samples: completions of each problem.
         sampling: how they are drawn.
         batch_tokens: most tokens of a batch, prompts and room for completions together.
@@ -67,7 +67,7 @@ class HeldOut(TrainerCallback):
         env: gymnasium.Env,
         console: Console,
         *,
-        problems: int,
+        problems: Sequence[int],
         samples: int,
         sampling: Sampling,
         batch_tokens: int = BATCH_TOKENS,
@@ -132,7 +132,7 @@ class HeldOut(TrainerCallback):
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
-        mine = range(self.problems)[accelerator.process_index :: accelerator.num_processes]
+        mine = self.problems[accelerator.process_index :: accelerator.num_processes]
         # precision as in training, also before the model is prepared for it
         with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
             found = evaluate(
@@ -175,10 +175,13 @@ class HeldOut(TrainerCallback):
 
 
 def figure(found: Evaluation) -> str:
-    """avg@k in one line."""
+    """avg@k in one line, with the sampling that it belongs to."""
     low, high = found.interval()
     problems, samples = found.accuracy.shape
-    return f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples)"
+    return (
+        f"{found.mean:.3f}  95 % interval {low:.3f} to {high:.3f}  ({problems} problems x {samples} samples, "
+        f"temperature {found.temperature:g}, top_p {found.top_p:g})"
+    )
 
 
 def gain(before: Evaluation, after: Evaluation) -> str:

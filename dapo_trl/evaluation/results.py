@@ -36,6 +36,10 @@ class Evaluation:
     """The environment's ``info["level"]`` of each problem, or None."""
     room: int
     """Longest completion allowed, in tokens."""
+    temperature: float
+    """Sampling temperature."""
+    top_p: float
+    """Nucleus (top-p) of sampling."""
 
     @property
     def mean(self) -> float:
@@ -73,6 +77,8 @@ class Evaluation:
             {
                 "problems": problems,
                 "samples": samples,
+                "temperature": self.temperature,
+                "top_p": self.top_p,
                 "unscorable": int(np.isnan(self.accuracy).sum()),
                 "accuracy": self.mean,
                 "interval_95": self.interval(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..rollout.environments import wrapper_settings
 from ..settings import check, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
+from .split import kept_apart_in
 
 ALIASES = {
     "k": "eval_samples",
@@ -54,11 +55,14 @@ class EvalConfig:
         least=0,
     )
     eval_samples: int = setting(32, "Completions of each problem.")
-    eval_temperature: float = setting(
-        Sampling.temperature,
-        "Temperature of sampling; 0 takes the most probable token, and then one completion is enough.",
+    eval_temperature: float | None = setting(
+        None,
+        "Temperature of sampling; 0 takes the most probable token, and then one completion is enough. None: as in "
+        "training, the ``temperature`` of the files, or 1.",
     )
-    eval_top_p: float = setting(Sampling.top_p, "Nucleus (top-p) of sampling.")
+    eval_top_p: float | None = setting(
+        None, "Nucleus (top-p) of sampling. None: as in training, the ``top_p`` of the files, or 1."
+    )
     eval_batch_tokens: int = setting(
         BATCH_TOKENS,
         "Token budget of a batch, prompts and room for completions together; it bounds the memory.",
@@ -75,6 +79,9 @@ class EvalConfig:
     use_cpu: bool = setting(False, "Ignore a GPU.")
     output_dir: str | None = setting(None, "Folder of the results; None: one in ``runs/eval`` named after the model.")
     overwrite: bool = setting(False, "Replace an evaluation that is already in `output_dir`.")
+    kept_apart: int | None = field(default=None, init=False)
+    """Problems that the run whose settings these are kept apart from training, so that they are measured; None: the
+    first rows are."""
 
     def __post_init__(self):
         if self.model is None:
@@ -89,7 +96,7 @@ class EvalConfig:
     @property
     def sampling(self) -> Sampling:
         """The settings of how completions are drawn."""
-        return Sampling(self.eval_temperature, self.eval_top_p, self.max_completion_length, self.seed)
+        return Sampling.like_training(self, Sampling(), self.max_completion_length, self.seed)
 
     @property
     def folder(self) -> Path:
@@ -128,9 +135,11 @@ def load_eval_settings(
         ConfigError: as `settings.load_settings`, and for a flag that only training has.
     """
     known, owners = names_of(EvalConfig), (EvalConfig, *training)
-    values = {
-        name: value for name, value in read_files(files, owners).items() if name in known and name not in _FLAGS_ALONE
-    }
+    asked = read_files(files, owners)
+    values = {name: value for name, value in asked.items() if name in known and name not in _FLAGS_ALONE}
+    for name in ("temperature", "top_p"):  # of the training run: the default of the measurement
+        if values.get(f"eval_{name}") is None:
+            values[f"eval_{name}"] = asked.get(name)
     long_names = [_long(flag) for flag in flags]
     given: dict[str, Any] = {}
     for name, value in read_flags(long_names, owners):
@@ -139,7 +148,10 @@ def load_eval_settings(
         given[name] = [*given.get("env", []), value] if name == "env" else value
     if "env" in given:
         values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
-    return EvalConfig(**{**values, **given})
+    config = EvalConfig(**{**values, **given})
+    if not given.keys() & set(_ENVIRONMENT):
+        config.kept_apart = max((kept_apart_in(Path(file).parent) for file in files), default=0) or None
+    return config
 
 
 def _long(flag: str) -> str:

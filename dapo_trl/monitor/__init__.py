@@ -3,7 +3,8 @@
 metrics.py           every metric: definition, range; the documentation is made from it
 metrics_file.py      metrics.jsonl, written and read
 alarms.py            rules that find trouble in the newest logs
-diagnosis.py         why a run learnt nothing; trends of its logs
+diagnosis.py         why a run learnt nothing
+trend.py             the trend of a series, with its interval
 callbacks.py         these as callbacks, and a clean stop on a signal
 console.py           the progress bar and a line per step
 trackers.py          metric names for TensorBoard and others

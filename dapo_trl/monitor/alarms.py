@@ -15,7 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from .diagnosis import COLLAPSED, HELD_OUT, RARELY_INFORMATIVE, Row, held_out, rises, why_uninformative
+from ..sampling.token_ledger import MOSTLY_TRUNCATED
+from .diagnosis import (
+    COLLAPSED,
+    EXPLODED,
+    HELD_OUT,
+    LEARNT,
+    MORE_NATS,
+    RARELY_INFORMATIVE,
+    Row,
+    held_out,
+    rises,
+    why_uninformative,
+)
 
 NEWEST = 3
 """Newest values of a metric that are averaged, so that one odd batch raises no alarm."""
@@ -38,10 +50,10 @@ SOLVED = 0.9
 LONGER = 2.0
 """Growth in length, against `EARLIER` values ago, that is alarming."""
 CUT_OFF = 0.3
-"""Share of completions at the length limit that is alarming."""
+"""Share of completions at the length limit that is alarming after a rise by `CUT_OFF_RISE`."""
 CUT_OFF_RISE = 0.2
-LEARNT = 0.05
-"""Rise in accuracy that justifies longer completions."""
+NOISE = 4.0
+"""Entropy in nats that is alarming at any time: a token is drawn as from 55 equally likely ones."""
 REWARD_RISE = 0.02
 MEASUREMENTS = 4
 """Held-out measurements over which the accuracy must rise if the reward does."""
@@ -168,24 +180,51 @@ def entropy_collapse(known: _Known) -> str | None:
     )
 
 
-def length_explosion(known: _Known) -> str | None:
-    """`completions/mean_length` has doubled within 10 values while accuracy rose by less than 0.05, or
-    `completions/clipped_ratio` is above 0.3 and has risen by 0.2.
+def entropy_explosion(known: _Known) -> str | None:
+    """`entropy` is above 4 nats, or above 3 times its first values and 0.5 nats more, and `accuracy/sampled` neither
+    above 0.9 nor 0.05 above its first values.
     """
+    first, last = _mean(known.first.get("entropy", [])), known.newest("entropy")
+    accuracy, before = known.newest("accuracy/sampled"), _mean(known.first.get("accuracy/sampled", []))
+    if len(known.values.get("entropy", ())) < NEWEST or not (
+        last > NOISE or last > max(EXPLODED * first, first + MORE_NATS)
+    ):
+        return None
+    if accuracy > SOLVED or accuracy - before >= LEARNT:
+        return None
+    return (
+        f"entropy is {last:.3g} nats, and it was {first:.3g} at first: the completions turn into noise. Lower "
+        f"{known.setting('learning_rate')} or {known.setting('epsilon_high')}, raise {known.setting('beta')}. If it "
+        f"was high from the start, lower {known.setting('temperature')}, and make sure that the model is the right one."
+    )
+
+
+def truncation(known: _Known) -> str | None:
+    """`completions/clipped_ratio` is above 0.5, or above 0.3 and has risen by 0.2 within 10 values."""
+    before, now = known.earlier("completions/clipped_ratio"), known.newest("completions/clipped_ratio")
+    enough = len(known.values.get("completions/clipped_ratio", ())) >= NEWEST
+    if not (now >= MOSTLY_TRUNCATED and enough) and not (now >= CUT_OFF and now - before >= CUT_OFF_RISE):
+        return None
+    rise = f", where {before:.0%} were" if now - before >= CUT_OFF_RISE else ""
+    return (
+        f"{now:.0%} of the completions are cut off at the length limit{rise}. What is cut off cannot be correct, most "
+        f"often: raise {known.setting('max_completion_length')}, ask for shorter answers, or shorten them with "
+        f"{known.setting('overlong_coefficient')}."
+    )
+
+
+def length_explosion(known: _Known) -> str | None:
+    """`completions/mean_length` has doubled within 10 values while accuracy rose by less than 0.05."""
     before, now = known.earlier("completions/mean_length"), known.newest("completions/mean_length")
-    cut_before, cut = known.earlier("completions/clipped_ratio"), known.newest("completions/clipped_ratio")
+    cut = known.newest("completions/clipped_ratio")
     learnt = known.newest("accuracy/sampled") - known.earlier("accuracy/sampled") >= LEARNT
-    if not (now >= LONGER * before > 0 and not learnt) and not (cut >= CUT_OFF and cut - cut_before >= CUT_OFF_RISE):
+    if learnt or not now >= LONGER * before > 0:
         return None
     return (
         f"completions have {now:.0f} tokens, where they had {before:.0f}, {cut:.0%} are cut off at the limit, and "
         "accuracy has not risen with them. Length is not paid for, or endings are unlearnt: raise "
         f"{known.setting('overlong_coefficient')} or start it earlier ({known.setting('overlong_max_length')}); if the "
         f"task needs the room, raise {known.setting('max_completion_length')}."
-        if not learnt
-        else f"{cut:.0%} of the completions are cut off at the limit, {cut_before:.0%} were before. They "
-        f"outgrow the limit while accuracy rises: raise {known.setting('max_completion_length')}, or shorten them with "
-        f"{known.setting('overlong_coefficient')}."
     )
 
 
@@ -257,6 +296,8 @@ def gradient_spike(known: _Known) -> str | None:
 
 RULES: Sequence[Callable[[_Known], str | None]] = (
     entropy_collapse,
+    entropy_explosion,
+    truncation,
     length_explosion,
     reward_without_accuracy,
     nothing_informative,

@@ -46,14 +46,22 @@ class WriteMetrics(TrainerCallback):
 
 
 class NothingLearnt(TrainerCallback):
-    """Logs at the end of a run that learnt nothing why it did not."""
+    """Logs at the end of a run that learnt nothing why it did not; one that was stopped early is not judged."""
 
     def __init__(self, updates_per_rollout: int):
         self.updates_per_rollout = updates_per_rollout
+        self._trained = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._trained = state.global_step < state.max_steps
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if not self._trained or state.global_step < state.max_steps:
+            return
         sentence = why_nothing_is_learnt(state.log_history, updates_per_rollout=self.updates_per_rollout)
         if sentence and state.is_world_process_zero:
             logger.warning(sentence)

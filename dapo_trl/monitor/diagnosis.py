@@ -1,4 +1,4 @@
-"""Why a run learns nothing, in one sentence, from its logs; and the trends in them."""
+"""Why a run learns nothing, in one sentence, from its logs; and the changes in them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
+from ..sampling.token_ledger import MOSTLY_TRUNCATED
+from .trend import LEAST_VALUES, Trend
 
 Row = Mapping[str, Any]
 """One log: numbers by name, with its ``step``."""
@@ -15,14 +17,17 @@ Row = Mapping[str, Any]
 HELD_OUT = "eval_accuracy"
 """Metric of avg@k on held-out problems; with ``_low`` and ``_high``, the ends of its 95 % interval."""
 _OLDER_NAMES = ("held_out/accuracy", "eval/accuracy", "eval_accuracy/sampled")
-FEWEST_LOGS = 6
-"""Fewest logs of a rollout batch from which a trend is more than luck."""
+LEARNT = 0.05
+"""Rise in accuracy that counts as learning: a run has learnt nothing if a trend as large as this is ruled out."""
 SOLVED = 0.95
 """Mean accuracy at the start above which nothing is left to learn."""
 RARELY_INFORMATIVE = 0.05
-MOSTLY_TRUNCATED = 0.5
 COLLAPSED = 0.1
 """Share of its first value below which the entropy has collapsed."""
+EXPLODED = 3.0
+"""Multiple of its first value above which the entropy has exploded."""
+MORE_NATS = 0.5
+"""Least rise of an entropy that has exploded."""
 
 ADVICE = {
     "all_wrong": (
@@ -37,7 +42,10 @@ ADVICE = {
 
 
 def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_rollout: int) -> str | None:
-    """Explain in one sentence why a run's accuracy does not rise; None for a run that learns or is too short to judge.
+    """Explain in one sentence why a run's accuracy did not rise; None for a run that learnt or is too short to judge.
+
+    The sentence begins with "Nothing was learnt" where the trend over all logs rules out a rise by `LEARNT`, and else
+    with "No clear rise yet". It is meant for a run that came to its end.
 
     Args:
         history: the logs in order (``trainer.state.log_history`` or the rows of ``metrics.jsonl``).
@@ -49,36 +57,45 @@ def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_roll
     if updates_per_rollout < 1:
         raise ConfigError(f"updates_per_rollout is {updates_per_rollout}: it must be 1 or more.")
     rows = [row for row in history if row.get("accuracy/sampled") is not None]
-    sampled = sum(row["groups/sampled"] for row in rows)
-    if not sampled or (len(rows) < FEWEST_LOGS and any(row["groups/kept"] for row in rows)):
+    sampled, kept = (sum(row[f"groups/{name}"] for row in rows) for name in ("sampled", "kept"))
+    if not sampled or (len(rows) < LEAST_VALUES and kept):
         return None
-    first, last = trend(rows, "accuracy/sampled")
-    if rises(series(rows, "accuracy/sampled")) or first >= SOLVED:
+    accuracy = series(rows, "accuracy/sampled")
+    first, last = change(rows, "accuracy/sampled")
+    cause, seen = _cause(rows, updates_per_rollout), f"accuracy {first:.3f} at first, {last:.3f} at last"
+    if len(rows) < LEAST_VALUES:
+        return f"Nothing was learnt ({seen}): {cause}."
+    trend = Trend.of(accuracy)
+    if first >= SOLVED or trend.low > 1e-6 or rises(accuracy):
         return None
-    return (
-        f"Nothing was learnt (accuracy {first:.3f} at first, {last:.3f} at last): {_cause(rows, updates_per_rollout)}."
-    )
+    verdict = "Nothing was learnt" if trend.high < LEARNT else "No clear rise yet"
+    return f"{verdict} ({seen}; trend {trend}, over {len(rows)} logs): {cause}."
 
 
-def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
-    truncated = trend(rows, "completions/clipped_ratio")[1]
-    if truncated >= MOSTLY_TRUNCATED:
-        return f"{truncated:.0%} of the completions are cut off before they end; raise max_completion_length"
-    sampled = sum(row["groups/sampled"] for row in rows)
-    if sum(row["groups/kept"] for row in rows) < RARELY_INFORMATIVE * sampled:
+def _cause(rows: Sequence[Row], updates_per_rollout: int) -> str:
+    """The cause that explains most of the failures, and what to do about it."""
+    sampled, kept = (sum(row[f"groups/{name}"] for row in rows) for name in ("sampled", "kept"))
+    if kept < RARELY_INFORMATIVE * sampled:
         return why_uninformative(rows)
+    if (truncated := change(rows, "completions/clipped_ratio")[1]) >= MOSTLY_TRUNCATED:
+        return cut_off(truncated)
     if rises(series(rows, "reward/sampled")):
-        first, last = trend(rows, "reward/sampled")
+        first, last = change(rows, "reward/sampled")
         return (
             f"only the length penalty is: the reward rose from {first:.3f} to {last:.3f} by shorter completions; start "
             "the penalty later (overlong_max_length) or weaken it"
         )
     if any("entropy" in row for row in rows):
-        first, last = trend(rows, "entropy")
+        first, last = change(rows, "entropy")
         if last < COLLAPSED * first:
             return (
                 f"the entropy collapsed from {first:.3g} to {last:.3g} nats, so nothing new is tried; raise "
                 "epsilon_high or beta, lower learning_rate"
+            )
+        if last > max(EXPLODED * first, first + MORE_NATS):
+            return (
+                f"the entropy exploded from {first:.3g} to {last:.3g} nats, so completions turn into noise; lower "
+                "learning_rate or epsilon_high, raise beta"
             )
     if updates_per_rollout < 2:
         return (
@@ -92,7 +109,19 @@ def _cause(rows: Sequence[dict[str, Any]], updates_per_rollout: int) -> str:
 
 def why_uninformative(rows: Sequence[Row]) -> str:
     """Why the groups of these logs were dropped, most of them, and what to do about it."""
-    return ADVICE[max(ADVICE, key=lambda name: sum(row.get(f"groups/{name}") or 0 for row in rows))]
+    reason = max(ADVICE, key=lambda name: sum(row.get(f"groups/{name}") or 0 for row in rows))
+    truncated = series(rows, "completions/clipped_ratio")
+    if reason == "all_wrong" and len(truncated) and truncated.mean() >= MOSTLY_TRUNCATED:
+        return f"almost every group is all wrong, for {cut_off(float(truncated.mean()))}"
+    return ADVICE[reason]
+
+
+def cut_off(share: float) -> str:
+    """Explanation and advice where so many completions are cut off."""
+    return (
+        f"{share:.0%} of the completions are cut off at the length limit before they end; raise "
+        "max_completion_length, or ask for shorter answers"
+    )
 
 
 # A run's logs as series
@@ -103,7 +132,7 @@ def series(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows if row.get(name) is not None], dtype=float)
 
 
-def trend(rows: Sequence[Row], name: str) -> tuple[float, float]:
+def change(rows: Sequence[Row], name: str) -> tuple[float, float]:
     """Means of the first and of the last third of the logged values."""
     values = series(rows, name)
     third = max(len(values) // 3, 1)

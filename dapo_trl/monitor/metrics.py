@@ -23,7 +23,11 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     # metrics that the trainer adds or redefines; * stands for any name
-    "accuracy/sampled": Metric("raw correctness before the filter", "all completions sampled", "rises"),
+    "accuracy/sampled": Metric(
+        "raw correctness before the filter; without an environment the score that `filter_key` names",
+        "all completions sampled",
+        "rises",
+    ),
     "accuracy/trained": Metric("raw correctness after the filter", "completions that passed it", "0.2 to 0.8"),
     "accuracy/level_*": Metric(
         "raw correctness of one level of difficulty, where the task names 12 levels or fewer",

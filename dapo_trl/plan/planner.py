@@ -19,7 +19,7 @@ from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
 from .estimate import Estimate, loaded_dtype, pass_shape
 from .memory import Memory
-from .refill import expected_refill
+from .refill import expected_refill, most_groups
 from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
 from .trace import Weights
 
@@ -126,6 +126,7 @@ def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedul
         warmup_steps=None if share else args.get_warmup_steps(steps or 0),
         epochs=epochs,
         sampled=refill.sampled,
+        most_sampled=most_groups(args),
         rounds=refill.rounds,
         filled=refill.filled,
         prompt_tokens=task.prompt_mean,

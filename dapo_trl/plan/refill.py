@@ -75,6 +75,13 @@ def expected_refill(args: DAPOConfig, rates: Mapping[float, float], *, rows: int
     return Refill(float(sampled), float(rounds), float(used / args.groups_per_rollout))
 
 
+def most_groups(args: DAPOConfig) -> int:
+    """Groups that a rollout batch generates at most, whatever the pass rate: every round as large as allowed."""
+    if not args.filters_groups:
+        return args.groups_per_rollout
+    return (1 + args.max_refill_rounds) * args.groups_per_round
+
+
 class _Simulation:
     """The bookkeeping of `sampling.collector`, group by group, on one process."""
 

@@ -53,6 +53,8 @@ class Schedule:
     """Walks through the data; None: the data are endless."""
     sampled: float
     """Groups generated for a rollout batch."""
+    most_sampled: int
+    """Groups generated for a rollout batch at most, whatever the pass rate."""
     rounds: float
     """Rounds of generation for a rollout batch."""
     filled: float
@@ -84,6 +86,11 @@ class Schedule:
     def generated_tokens(self) -> float:
         """Completion tokens generated for a rollout batch."""
         return self.sampled * self.group_size * self.completion_tokens
+
+    @property
+    def most_generated_tokens(self) -> float:
+        """The same at most, whatever the pass rate."""
+        return self.most_sampled * self.group_size * self.completion_tokens
 
     @property
     def total_tokens(self) -> float | None:

@@ -37,6 +37,7 @@ def as_dict(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> 
         "completions": s.completions,
         "warmup_batches": s.warmup_batches,
         "generated_tokens": s.generated_tokens,
+        "most_generated_tokens": s.most_generated_tokens,
         "trained_tokens": s.trained_tokens,
         "total_tokens": s.total_tokens,
         "seconds_per_step": seconds,
@@ -99,7 +100,7 @@ def _memory(plan: Plan) -> list[str]:
 
 def _schedule(plan: Plan) -> list[str]:
     s, placement = plan.schedule, plan.args.placement
-    bound = "at most " if plan.assumed.completion_tokens is None else ""
+    length = "each as long as the limit" if plan.assumed.completion_tokens is None else "of the given mean length"
     rates = ", ".join(f"{rate:g}" for rate in plan.assumed.pass_rates)
     lines = [
         "What the run does",
@@ -120,10 +121,14 @@ def _schedule(plan: Plan) -> list[str]:
     lines += [
         f"  at pass rate {rates}: {each}, {_count(s.rounds, 'round', form='.1f')},",
         f"  {s.filled:.0%} of a full rollout batch trained on",
-        f"  tokens of a rollout batch: {bound}{s.generated_tokens:,.0f} generated, {s.trained_tokens:,.0f} trained on",
+        f"  tokens of a rollout batch: {s.generated_tokens:,.0f} generated, {s.trained_tokens:,.0f} trained on",
     ]
     if s.total_tokens is not None:
-        lines.append(f"  tokens of the run: {bound}{s.total_tokens:,.0f} generated")
+        lines.append(f"  tokens of the run: {s.total_tokens:,.0f} generated")
+    lines += [
+        f"  (at this pass rate, with completions {length}; at any other up to "
+        f"{s.most_generated_tokens:,.0f} in a rollout batch)",
+    ]
     speed = plan.assumed.speed
     if speed is None:
         return [

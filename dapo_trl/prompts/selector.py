@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,8 @@ class PromptSelector:
         self.seed = seed
         self.drawn = 0
         """Prompts drawn so far."""
+        self.skips: Callable[[Mapping[str, Any]], bool] = lambda row: False
+        """Whether a row is never drawn: the held-out problems of a run are not."""
         self._found = self._predicted = _CALIBRATION_START
 
     def draw_probability(self, chances: np.ndarray) -> np.ndarray:
@@ -151,10 +154,12 @@ class PromptSelector:
         self.drawn, self._found, self._predicted = state["drawn"], state["found"], state["predicted"]
 
     def _look_at(self, block: range) -> tuple[list[float], list[float], list[bool]]:
-        levels = [self.stream.row(position).get("level") for position in block]
+        rows = [self.stream.row(position) for position in block]
+        levels = [row.get("level") for row in rows]
         chances = self.difficulty.chances([self.stream.key(position) for position in block], levels)
         draws = self.draw_probability(chances)
-        return chances.tolist(), draws.tolist(), (_dice(self.seed, block) < draws).tolist()
+        skipped = np.array([self.skips(row) for row in rows])
+        return chances.tolist(), draws.tolist(), ((_dice(self.seed, block) < draws) & ~skipped).tolist()
 
 
 class PredictedSelector(PromptSelector):

@@ -12,7 +12,7 @@ import numpy as np
 from ..monitor.alarms import alarms_in
 from ..monitor.diagnosis import HELD_OUT, held_out, why_nothing_is_learnt
 from ..monitor.metrics import INHERITED, METRICS
-from ..monitor.status import RUNNING
+from ..monitor.status import FINISHED
 from ..sampling.token_ledger import ACCOUNTS
 from .reading import Run
 
@@ -88,7 +88,7 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
         "folder": str(run.folder),
         "status": run.status,
         "why": run.why,
-        "diagnosis": None if run.status == RUNNING else _diagnosis(run),
+        "diagnosis": _diagnosis(run) if run.status == FINISHED and not run.why else None,
         "steps": int(newest.get("step", 0)),
         "max_steps": run.max_steps,
         "filtered": run.setting("group_filter") != "none",
@@ -98,12 +98,20 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
         "curves": curves(training),
         "logs": len(training),
         "held_out": held_out_points(run),
+        "sampling": _sampling(run),
         "alarms": [
             {"name": alarm.name, "step": alarm.step, "cleared": alarm.cleared, "message": alarm.message}
             for alarm in alarms_in(run.rows, run.settings or run.config)
         ],
         "notes": run.notes,
     }
+
+
+def _sampling(run: Run) -> str:
+    """How the completions of the held-out problems were drawn; empty where it is not known."""
+    found = run.evaluations.get("after") or run.evaluations.get("before") or {}
+    given = [(name, found.get(name)) for name in ("temperature", "top_p")]
+    return ", ".join(f"{name} {value:g}" for name, value in given if isinstance(value, int | float))
 
 
 def _diagnosis(run: Run) -> str | None:

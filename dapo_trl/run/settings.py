@@ -40,7 +40,13 @@ class RunConfig:
     )
     eval_env: str | None = setting(None, "Environment to measure on; None: the one trained on.")
     eval_env_kwargs: dict[str, Any] = setting(factory=dict, doc="Its arguments, which override `env_kwargs`.")
-    eval_problems: int = setting(0, "Held-out problems measured before and after training; 0: no measurement.", least=0)
+    eval_problems: int = setting(
+        0,
+        "Held-out problems measured before and after training; 0: no measurement. They are the first rows of "
+        "`eval_env`, or of `env` with `eval_env_kwargs`; without these two, rows of the training data, chosen by a "
+        "hash of their text. A problem that is measured is never trained on.",
+        least=0,
+    )
     eval_samples: int = setting(8, "Completions per held-out problem.")
     eval_without_adapter: bool = setting(
         False, "After training, measure the base model too, with the adapter switched off."
@@ -72,10 +78,10 @@ class RunConfig:
         "``best/``. 0: measure only before and after.",
         least=0,
     )
-    eval_temperature: float = setting(
-        Sampling.temperature, "Temperature of the measurement; the default is the paper's."
+    eval_temperature: float | None = setting(
+        None, "Temperature of the measurement; None: as in training (``temperature``)."
     )
-    eval_top_p: float = setting(Sampling.top_p, "Nucleus (top-p) of the measurement; the default is the paper's.")
+    eval_top_p: float | None = setting(None, "Nucleus (top-p) of the measurement; None: as in training (``top_p``).")
     eval_batch_tokens: int = setting(
         BATCH_TOKENS,
         "Token budget of a batch of the measurement, prompts and room for completions together; it bounds the memory.",
@@ -85,7 +91,7 @@ class RunConfig:
 
     def __post_init__(self):
         check(self)
-        Sampling(self.eval_temperature, self.eval_top_p).check(self.eval_samples, prefix="eval_")
+        Sampling.like_training(self, Sampling(), 1, 0).check(self.eval_samples, prefix="eval_")
         if self.eval_every and not self.eval_problems:
             raise ConfigError(
                 f"eval_every is {self.eval_every} and eval_problems is 0: there is nothing to measure. Set "

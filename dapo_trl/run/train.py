@@ -26,6 +26,7 @@ from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
 from ..evaluation.loading import check_model_folder
+from ..evaluation.split import RECORD, Split, measured_elsewhere, split_off
 from ..monitor.callbacks import StopOnSignal, WriteMetrics
 from ..monitor.console import ConsoleCallback
 from ..monitor.metrics_file import MetricsFile
@@ -33,7 +34,7 @@ from ..monitor.rollout_recorder import MAX_BYTES, RolloutRecorder
 from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
-from ..rollout.environments import make_env, row_count, wrap_env
+from ..rollout.environments import make_env, wrap_env
 from ..trainer import DAPOTrainer
 from .lora import idle_adapter_settings, peft_config, quantization_config
 from .settings import RunConfig
@@ -50,7 +51,7 @@ OWN_FILES = (
     "completions",
     "config.yaml",
     "curves.png",
-    "environment.json",
+    RECORD,
     "evaluation_*.json",
     "metrics.jsonl",
     "model",
@@ -80,13 +81,15 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)
     share_cores(args.device, args.world_size)
-    env, held_out_env = _environments(run)
+    env, split = _environments(run)
+    if checkpoint is not None and split is not None:
+        split.check_resumed(Path(checkpoint).parent if Path(checkpoint).is_dir() else folder)
     trainer = _prepare(run, args, env)
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
-    held_out = None if held_out_env is None else _held_out(run, trainer, held_out_env, console)
+    held_out = None if split is None else _held_out(run, trainer, split, console)
     if checkpoint is None:
-        described = {"train": describe(env), "held_out": None if held_out_env is None else describe(held_out_env)}
+        described = {"train": describe(env), **({} if split is None else split.described())}
         _begin_folder(folder, asked, described, trainer.accelerator)
     main = trainer.accelerator.is_main_process
     if main:
@@ -193,15 +196,19 @@ def _finish(
     return 0
 
 
-def _held_out(run: RunConfig, trainer: DAPOTrainer, env: gymnasium.Env, console: Console) -> HeldOut:
+def _held_out(run: RunConfig, trainer: DAPOTrainer, split: Split, console: Console) -> HeldOut:
+    """The measurement; the trainer skips the problems that it measures."""
+    trainer.sampling.selector.skips = split.skips
+    if split.note:
+        console.print(split.note, highlight=False)
     length, seed = trainer.max_completion_length, int(trainer.args.seed)
     return HeldOut(
         trainer,
-        env,
+        split.env,
         console,
-        problems=run.eval_problems,
+        problems=split.indices,
         samples=run.eval_samples,
-        sampling=Sampling(run.eval_temperature, run.eval_top_p, length, seed),
+        sampling=Sampling.like_training(run, trainer.args, length, seed),
         batch_tokens=run.eval_batch_tokens,
         every=run.eval_every,
     )
@@ -245,17 +252,17 @@ def _own_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in OWN_FILES for path in folder.glob(pattern))
 
 
-def _environments(run: RunConfig) -> tuple[gymnasium.Env, gymnasium.Env | None]:
-    """The environment to train on, and the held-out one, whose reward is not shaped."""
+def _environments(run: RunConfig) -> tuple[gymnasium.Env, Split | None]:
+    """The environment to train on, and the held-out problems, whose reward is not shaped."""
     assert run.env is not None
-    env, held_out = wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers), None
-    if run.eval_problems:
-        held_out = make_env(run.eval_env or run.env, **{**run.env_kwargs, **run.eval_env_kwargs})
-        held_out = wrap_env(held_out, run.env_wrappers, training=False)
-        size = row_count(held_out)
-        if size is not None and size < run.eval_problems:
-            raise ConfigError(f"eval_problems is {run.eval_problems}, but the held-out environment has {size} rows.")
-    return env, held_out
+    env = wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers)
+    if not run.eval_problems:
+        return env, None
+    name, arguments = run.eval_env or run.env, {**run.env_kwargs, **run.eval_env_kwargs}
+    held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
+    if (name, arguments) == (run.env, run.env_kwargs):
+        return env, split_off(held_out, run.eval_problems)
+    return env, measured_elsewhere(env, held_out, run.eval_problems)
 
 
 def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTrainer:
@@ -297,7 +304,7 @@ def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.jsonl").touch()  # from now on this is the folder of a run
             (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asked), sort_keys=False), encoding="utf-8")
-            (folder / "environment.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            (folder / RECORD).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
     accelerator.wait_for_everyone()
@@ -342,7 +349,6 @@ def _report(folder: Path) -> str:
 
 
 def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, after: Evaluation | None) -> str:
-    counts, ledger = trainer.sampling.counts, trainer.sampling.ledger
     lines = [""]
     if after is not None:
         if before is not None:
@@ -353,12 +359,8 @@ def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, a
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
             lines.append(f"  level {level}: {earlier}{value:.3f}")
-    lines.append(counts.summary(filtered=trainer.args.filters_groups))
-    shares = ", ".join(
-        f"{share:.1%} {account.replace('_', ' ').replace('all right', 'all correct')}"
-        for account, share in ledger.shares().items()
-    )
-    lines.append(f"{ledger.generated:,} tokens generated in {sum(ledger.seconds.values()):,.0f} s: {shares}.")
+    lines.append(trainer.sampling.counts.summary(filtered=trainer.args.filters_groups))
+    lines.append(trainer.sampling.ledger.summary())
     lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)
 

@@ -138,7 +138,7 @@ class RolloutCollector:
         self.scorer, self.state, self.run, self.observers = scorer, state, run, observers
         self._sample, self._session, self._decode = sample, session, decode
         self._example: tuple[list[int], list[int]] = ([], [])
-        self._last_advice = ""
+        self._last_reason = ""
         self._levels: set[str] = set()
 
     def fill(self) -> RolloutBatch:
@@ -244,13 +244,13 @@ class RolloutCollector:
         everyones = gather(torch.cat([local, scores.accuracy.unsqueeze(0)]).T.contiguous())
         totals = columns.total(scores.rewards)
         compared = columns.scores(scores.rewards, everyones[:, 3], self.args.filter_key).view(-1, size)
-        names = sampler.add(compared)
+        names = sampler.add(compared, truncated=int(everyones[:, 1].sum()))
         kept = torch.tensor([name == "kept" for name in names], device=totals.device)
         self.state.selector.observe(draw.choice, draw.prompts, compared.cpu().double().numpy(), kept.cpu().numpy())
         statistics = RoundStatistics(
             lengths=everyones[:, 0],
             truncated=everyones[:, 1],
-            accuracy=everyones[:, 3],
+            accuracy=compared.flatten() if scores.outcomes is None else everyones[:, 3],
             totals=totals,
             verdicts=everyones[:, 2].int(),
             kept=kept.repeat_interleave(size),
@@ -394,13 +394,13 @@ class RolloutCollector:
     def _explain(self, sampler: DynamicSampler) -> None:
         """Print in full why there is no update; the same reason once more in short."""
         line = f"step {self.run.step}: no update, nothing to learn from"
-        if sampler.advice == self._last_advice:
+        if sampler.reason == self._last_reason:
             counts = sampler.counts
             line += f" ({counts.all_wrong} all wrong, {counts.all_right} all correct of {counts.sampled})."
         else:
             line += f". {sampler.explain()} A completion: {self._glimpse()}"
         self.run.warn(line)
-        self._last_advice = sampler.advice
+        self._last_reason = sampler.reason
 
     def _glimpse(self) -> str:
         """A prompt and a completion of the last round, shortened, to show a person."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from torch import Tensor
 
 from ..algorithm import informative_groups
+from .token_ledger import MOSTLY_TRUNCATED
 
 SOLVED_BATCHES = 5
 SOLVED_PROMPTS = 100
@@ -69,6 +70,9 @@ class DynamicSampler:
     """Informative groups kept from earlier batches, at most ``target``."""
     counts: GroupCounts = field(default_factory=GroupCounts)
     rounds: int = 0
+    completions: int = 0
+    truncated: int = 0
+    """Completions sampled so far that were cut off at the length limit."""
 
     @property
     def have(self) -> int:
@@ -101,11 +105,12 @@ class DynamicSampler:
             return 0 if self.banked >= self.target else max(needed, 1)
         return 0 if self.enough or self.refill_rounds >= self.max_refill_rounds else needed
 
-    def add(self, scores: Tensor) -> list[str]:
+    def add(self, scores: Tensor, *, truncated: int = 0) -> list[str]:
         """Take one round of groups in.
 
         Args:
             scores: ``[groups, G]``, the score that the filter compares; NaN for unscorable completions.
+            truncated: Completions of the round that were cut off at the length limit.
 
         Returns:
             For each group the field of `GroupCounts` it was counted in.
@@ -113,6 +118,8 @@ class DynamicSampler:
         if scores.dim() != 2:
             raise ValueError(f"scores has shape {tuple(scores.shape)}: expected [groups, G].")
         self.rounds += 1
+        self.completions += scores.numel()
+        self.truncated += truncated
         keep = [True] * len(scores) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
         found = ["kept" if kept else _why_dropped(row) for row, kept in zip(scores, keep, strict=True)]
         for name in found:
@@ -122,7 +129,14 @@ class DynamicSampler:
     @property
     def advice(self) -> str:
         """What to do about the commonest reason why groups were dropped."""
-        return _ADVICE[max(_ADVICE, key=lambda name: getattr(self.counts, name))]
+        return _ADVICE[self.reason].format(truncated=self.truncated / max(self.completions, 1))
+
+    @property
+    def reason(self) -> str:
+        """The commonest reason why groups were dropped; "truncated" where completions were mostly cut off and wrong."""
+        found = max(_DROPPED, key=lambda name: getattr(self.counts, name))
+        cut_off = self.truncated >= MOSTLY_TRUNCATED * max(self.completions, 1)
+        return "truncated" if found == "all_wrong" and cut_off else found
 
     def explain(self) -> str:
         """One sentence on why too few groups are informative, and what to do about it."""
@@ -169,7 +183,12 @@ def _why_dropped(scores: Tensor) -> str:
     return "all_right" if scorable.min() >= 1 else "constant"
 
 
+_DROPPED = ("all_wrong", "all_right", "constant", "unscorable")
 _ADVICE = {
+    "truncated": (
+        "{truncated:.0%} of the completions were cut off at the length limit before they ended: raise "
+        "max_completion_length, or ask for shorter answers."
+    ),
     "all_wrong": (
         "The task is too hard for this model, or its answers are not recognised: look at some completions, use easier "
         "problems or a stronger (warm-started) model, raise num_generations or max_completion_length."

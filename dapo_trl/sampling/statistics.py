@@ -26,6 +26,7 @@ class RoundStatistics:
     lengths: Tensor
     truncated: Tensor
     accuracy: Tensor
+    """Raw correctness; without an environment the score that ``filter_key`` names."""
     totals: Tensor
     """Rewards with penalties; NaN where unscorable."""
     verdicts: Tensor

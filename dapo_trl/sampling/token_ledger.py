@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+MOSTLY_TRUNCATED = 0.5
+"""Share of completions cut off at the limit from which that is the likely reason why they are wrong."""
 ACCOUNTS = {
     "trained": "handed to the optimizer",
     "all_wrong": "group dropped: all wrong",
@@ -17,6 +19,15 @@ ACCOUNTS = {
     "surplus_expired": "informative and never needed: too old for the surplus buffer, or one too many for it",
 }
 """Every generated token is in exactly one of these accounts; those in `surplus_kept` move to another later."""
+
+
+_LABELS = {
+    "all_wrong": "all wrong",
+    "all_right": "all correct",
+    "shaping_only": "in groups all wrong or all correct but for the length penalty",
+    "surplus_kept": "surplus kept",
+    "surplus_expired": "surplus expired",
+}
 
 
 @dataclass
@@ -45,6 +56,11 @@ class Ledger:
         """Share of the generated tokens by account, the largest first; empty accounts are left out."""
         found = {account: count / self.generated for account, count in self.tokens.items() if count}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def summary(self) -> str:
+        """One sentence on the shares, in the words of `GroupCounts.summary`."""
+        shares = ", ".join(f"{share:.1%} {_LABELS.get(name, name)}" for name, share in self.shares().items())
+        return f"{self.generated:,} tokens generated in {sum(self.seconds.values()):,.0f} s: {shares}."
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokens": dict(self.tokens), "seconds": dict(self.seconds)}

@@ -54,7 +54,7 @@ def test_an_evaluation_leaves_a_table_figures_and_every_sample(measured, tmp_pat
     folder = tmp_path / "again"
     assert main(arguments(folder)) == 0
     told = capsys.readouterr().out
-    assert "6 problems x 3 samples, temperature 1, top_p 0.7, at most 48 tokens, seed 42" in told
+    assert "6 problems x 3 samples, temperature 1, top_p 1, at most 48 tokens, seed 42" in told
     for heading in ("avg@3", "pass@k", "maj@k", "95 % interval", "level", "verdict", "truncated", "length"):
         assert heading in told
     results = json.loads((folder / "results.json").read_text())
@@ -273,11 +273,11 @@ def test_a_folder_of_something_else_is_never_written_over(tmp_path, capsys):
 
 class TestCompare:
     def test_the_difference_is_shown_problem_by_problem(self, measured, tmp_path, capsys):
-        assert main(arguments(tmp_path / "b", "--temperature", "1.5", "--top_p", "1", "--problems", "5", k=2)) == 0
+        assert main(arguments(tmp_path / "b", "--temperature", "1.5", "--top_p", "0.9", "--problems", "5", k=2)) == 0
         capsys.readouterr()
         assert main(["eval", "--compare", str(measured), str(tmp_path / "b")]) == 0
         told = capsys.readouterr().out
-        assert "temperature 1.0 and 1.5, top_p 0.7 and 1.0" in told and "5 problems" in told
+        assert "temperature 1.0 and 1.5, top_p 1.0 and 0.9" in told and "5 problems" in told
         assert (
             "avg@3 and 2" in told and "pass@2" in told and "maj@2" in told and "pass@4" not in told and "B - A" in told
         )

@@ -54,6 +54,10 @@ def test_the_quick_start_fits_here(capsys):
     assert "8 groups x 8 = 64 completions, 8 updates" in text
     assert "160 optimizer steps on 20 rollout batches" in text
     assert "16 completions, 1 pass a device" in text
+    assert "at most" not in text[text.index("tokens of a rollout batch") : text.index("time:")], (
+        "it depends on the rate"
+    )
+    assert "(at this pass rate, with completions each as long as the limit; at any other up to 55,296" in text
 
 
 def test_json_holds_the_same_and_adds_up(capsys):

@@ -38,6 +38,8 @@ def of(accuracy, levels=None, answers=None) -> Evaluation:
         answers=np.array(answers or np.full(accuracy.shape, None), dtype=object),
         levels=levels or [None] * len(accuracy),
         room=8,
+        temperature=1.0,
+        top_p=1.0,
     )
 
 

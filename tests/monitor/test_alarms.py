@@ -51,10 +51,11 @@ CASES = [
         ["700 tokens, where they had 300", "overlong_coefficient"],
     ),
     (
-        "length_explosion",
-        {"completions__clipped_ratio": late(0.0, 0.5)},
-        ["33% of the completions are cut off", "0% were before", "max_completion_length"],
+        "truncation",
+        {"completions__clipped_ratio": late(0.0, 0.45)},
+        ["30% of the completions are cut off", "where 0% were", "max_completion_length"],
     ),
+    ("entropy_explosion", {"entropy": late(0.3, 1.6), "accuracy__sampled": 0.3}, ["1.17 nats", "0.3 at first", "beta"]),
     (
         "reward_without_accuracy",
         {"eval_accuracy": lambda done: 0.3 if int(done * 59) % 10 == 0 else None},
@@ -100,6 +101,32 @@ def averaged(rows):
     """One log of several steps, as the trainer makes it."""
     columns = {name: [row[name] for row in rows if name in row] for name in {name for row in rows for name in row}}
     return {name: sum(values) / len(values) for name, values in columns.items()} | {"step": rows[-1]["step"]}
+
+
+def test_a_high_level_is_enough():
+    """What was wrong from the first step on never rises."""
+    (cut,) = alarms_in(history(completions__clipped_ratio=0.92), {"max_completion_length": 48})
+    assert (cut.name, cut.step) == ("truncation", 2)
+    assert (
+        cut.message.startswith("92% of the completions are cut off at the length limit. ") and "(now 48)" in cut.message
+    )
+    (noise,) = alarms_in(history(entropy=6.5, accuracy__sampled=0.0))
+    assert (noise.name, noise.step) == ("entropy_explosion", 2) and "6.5 nats" in noise.message
+    assert alarms_in(history(completions__clipped_ratio=0.45, entropy=3.5)) == []
+
+
+def test_exploration_that_pays_is_no_explosion():
+    risen = {"entropy": late(0.3, 1.6), "accuracy__sampled": lambda done: 0.2 + 0.5 * done}
+    assert alarms_in(history(**risen)) == []
+    assert alarms_in(history(entropy=lambda done: 0.05 + 0.3 * done, accuracy__sampled=0.3)) == [], "still certain"
+
+
+def test_the_reason_for_wrong_groups_is_truncation_where_it_is():
+    changes = {"groups__kept": 0, "groups__all_wrong": 14, "groups__all_right": 2, "accuracy__sampled": 0.1}
+    found = {alarm.name: alarm.message for alarm in alarms_in(history(completions__clipped_ratio=0.92, **changes))}
+    assert set(found) == {"truncation", "nothing_informative"}
+    assert "92% of the completions are cut off" in found["nothing_informative"]
+    assert "too hard" not in found["nothing_informative"]
 
 
 def test_a_certain_policy_has_not_collapsed():

@@ -11,7 +11,7 @@ import torch
 from dapo_trl import DAPOConfig
 from dapo_trl.errors import ConfigError
 from dapo_trl.plan.devices import CARDS, this_cpu
-from dapo_trl.plan.refill import BATCHES, Refill, expected_refill, read_rates
+from dapo_trl.plan.refill import BATCHES, Refill, expected_refill, most_groups, read_rates
 from dapo_trl.plan.schedule import (
     Schedule,
     Speed,
@@ -39,6 +39,7 @@ def schedule(**changes) -> Schedule:
         "warmup_steps": 320,
         "epochs": None,
         "sampled": 1024.0,
+        "most_sampled": 4096,
         "rounds": 1.0,
         "filled": 1.0,
         "prompt_tokens": 100.0,
@@ -156,6 +157,12 @@ def test_what_is_trained_on_was_generated():
 def test_what_is_never_right_is_never_trained_on():
     found = expected_refill(config(), {0.0: 1.0}, rows=100)
     assert found.filled == 0 and found.rounds == 9 and 64 < found.sampled <= 9 * 64
+
+
+@pytest.mark.parametrize("changes", [{}, {"group_filter": "none"}, {"max_refill_rounds": 2}])
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.5])
+def test_no_pass_rate_generates_more_than_the_bound(rate, changes):
+    assert expected_refill(config(**changes), {rate: 1.0}, rows=100).sampled <= most_groups(config(**changes))
 
 
 def test_a_batch_may_be_accepted_half_full():

@@ -122,10 +122,35 @@ def test_one_run(usual, opened, size, scheme):
     assert dark == (scheme == "dark")
     page.click("#theme")
     assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)") != dark
-    assert "40.0 % → 50.0 % (20.0 % to 60.0 %)" in page.inner_text("#overview")
+    assert "0.400 → 0.500 (0.200 to 0.600)" in page.inner_text("#overview"), "as on the console"
     clipped = "healthy: low: below 5 %; high: above 0, below 5 %"
     assert page.inner_text("#chart-clipped .healthy") == clipped
     assert "math/Arithmetic-v0" in page.inner_text("#settings")
+
+
+def test_numbers_in_words(usual, opened):
+    """Accuracy as the console prints it, times exactly, and the question of a chat prompt."""
+    page = opened(usual)
+    assert page.evaluate("[0.4075, 0.97849, 1, null].map(accuracy)") == ["0.407", "0.978", "1.000", "–"]
+    assert [f"{value:.3f}" for value in (0.4075, 0.97849, 1)] == ["0.407", "0.978", "1.000"]
+    shown = page.evaluate("[0, 0.25, 50, 60, 100, 150, 3600, 5400, 90000, 259200].map(duration)")
+    assert shown == ["0 s", "0.25 s", "50 s", "1 min", "1:40 min", "2:30 min", "1 h", "1:30 h", "25 h", "3.0 days"]
+    chatml = (
+        "<|im_start|>system\nYou are Qwen.<|im_end|>\n<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    for prompt, question in (
+        (chatml, "What is 1+1?"),
+        (f"{chatml}<think>\n", "What is 1+1?"),
+        ("<|user|>Compute 1 + 2.<|end|><|assistant|>", "Compute 1 + 2."),
+        ("1 + 1 =", "1 + 1 ="),
+    ):
+        assert page.evaluate(f"questionOf({json.dumps(prompt)})") == question
+
+
+def test_no_title_is_cut_off_on_a_phone(usual, opened):
+    page = opened(usual, size=PHONE)
+    cut_off = "[...document.querySelectorAll('.chart h3')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{cut_off}.map((e) => e.innerText)") == []
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -170,7 +195,7 @@ def test_filters_and_order(usual, opened):
     assert len(advantages) == 31 and advantages == sorted(advantages, reverse=True)
     page.fill("#filter-from", "8")
     page.fill("#filter-to", "16")
-    assert {row.split(" · ")[0] for row in page.rows()} == {"step 8", "step 16"}
+    assert {row.split(" · ")[0] for row in page.rows()} == {"after step 8", "after step 16"}
     page.click("#clear")
     page.select_option("#filter-account", "dropped")
     assert len(page.rows()) == 1 and "Not trained on" in page.inner_text("#rollout-detail")

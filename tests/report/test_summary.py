@@ -59,11 +59,12 @@ def test_settings_are_compared_as_they_were_in_force():
 
 def test_a_run_that_learnt_nothing_says_why():
     wrong = {"loss": 0.0, "accuracy/sampled": 0.0, "groups/sampled": 8.0, "groups/kept": 0.0, "groups/all_wrong": 8.0}
-    run = Run(Path(), rows=[{"step": float(step), **wrong} for step in range(1, 9)])
+    run = Run(Path(), rows=[{"step": float(step), **wrong} for step in range(1, 9)], status="finished")
     assert "almost every group is all wrong" in summary.describe_run(run, "a")["diagnosis"]
-    run.status = "running"
-    assert summary.describe_run(run, "a")["diagnosis"] is None
-    run = Run(Path(), rows=[{"step": float(step), "loss": 0.0, "accuracy/sampled": 0.0} for step in range(9)])
+    for run.status in ("running", "interrupted", "stopped", "failed", "killed", "silent"):
+        assert summary.describe_run(run, "a")["diagnosis"] is None, "no word on a run that did not come to its end"
+    rows = [{"step": float(step), "loss": 0.0, "accuracy/sampled": 0.0} for step in range(9)]
+    run = Run(Path(), rows=rows, status="finished")
     assert summary.describe_run(run, "a")["diagnosis"] is None  # as plain TRL may have logged it
 
 

@@ -91,6 +91,16 @@ def test_the_advice_fits_the_cause(scores, advice):
     assert advice in sampler.explain()
 
 
+def test_truncation_is_the_reason_where_most_completions_are_cut_off():
+    sampler = DynamicSampler(target=2)
+    sampler.add(torch.zeros(2, 8), truncated=15)
+    assert "94% of the completions were cut off at the length limit" in sampler.explain()
+    assert "too hard" not in sampler.explain()
+    solved = DynamicSampler(target=2)
+    solved.add(torch.ones(2, 8), truncated=15)
+    assert "solved at this difficulty" in solved.explain(), "answers that are there before the end"
+
+
 def test_no_filter_takes_everything_in_one_round():
     sampler = DynamicSampler(target=2, rule="none", max_refill_rounds=9)
     assert sampler.add(torch.tensor([WRONG, LOST])) == ["kept", "kept"]

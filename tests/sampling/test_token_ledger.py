@@ -31,6 +31,17 @@ def test_shares_are_of_what_was_met_the_largest_first():
     assert list(ledger.shares().items()) == [("trained", 0.7), ("all_wrong", 0.25), ("all_right", 0.05)]
 
 
+def test_the_sentence_agrees_with_the_counts_of_groups():
+    """A group that only the length penalty tells apart is counted as all wrong: so the sentence names both."""
+    ledger = Ledger()
+    for account, tokens in (("all_wrong", 700), ("shaping_only", 272), ("trained", 28)):
+        ledger.enter(account, tokens, 1.0)
+    assert ledger.summary() == (
+        "1,000 tokens generated in 3 s: 70.0% all wrong, 27.2% in groups all wrong or all correct but for the length "
+        "penalty, 2.8% trained."
+    )
+
+
 def test_a_account_that_is_none_is_refused():
     with pytest.raises(KeyError, match="forgotten"):
         Ledger().enter("forgotten", 1, 0.0)

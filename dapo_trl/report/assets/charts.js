@@ -6,6 +6,8 @@
 
 const CHARTS = new Map();
 const PLOT_HEIGHT = 200;
+// Distances of the marks on an axis of seconds: what clocks show.
+const DURATIONS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000, 864000];
 const SMOOTHING = { none: 0, light: 0.6, strong: 0.9 };
 let smoothing = "none";
 
@@ -234,6 +236,7 @@ class ChartCard {
     const tip = tooltip(chart, this.box, xLabel);
     const bands = roles.flatMap(({ part, role }, i) => (role === "high" ? [{ series: [i + 1, i], fill: () => colourOf(part.colour, "2b") }] : []));
     const axis = { stroke: () => colourOf("soft"), font: "11.5px system-ui, sans-serif", grid: { stroke: () => colourOf("grid"), width: 1 }, ticks: { show: false } };
+    const steps = (show) => (show === duration ? { incrs: DURATIONS } : {});
     this.plot = new uPlot({
       width: this.box.clientWidth,
       height: PLOT_HEIGHT,
@@ -242,8 +245,8 @@ class ChartCard {
       cursor: { points: { show: !chart.stack }, y: false, sync: { key: "charts" }, drag: { x: true, y: false } },
       scales: { x: { time: false }, y: { range: yRange(chart, chart.parts) } },
       axes: [
-        { ...axis, size: 26, space: 60, values: (_, ticks) => ticks.map(xLabel.show) },
-        { ...axis, size: 54, space: 24, values: (_, places) => places.map((place) => tick(chart.show, Number(place.toPrecision(10)))) },
+        { ...axis, ...steps(xLabel.show), size: 26, space: 60, values: (_, ticks) => ticks.map(xLabel.show) },
+        { ...axis, ...steps(chart.show), size: 54, space: 24, values: (_, places) => places.map((place) => tick(chart.show, Number(place.toPrecision(10)))) },
       ],
       series: [{}, ...roles.map(seriesOf)],
       bands,

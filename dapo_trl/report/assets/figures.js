@@ -14,8 +14,8 @@ const X_AXES = {
 // id, title, show, curves [metric, what it is], and bounds
 const LINES = [
   ["reward", "Reward", format, [["reward/sampled", "all sampled"], ["reward", "trained on"]]],
-  ["accuracy", "Accuracy", percent, [["accuracy/sampled", "before the filter"], ["accuracy/trained", "after the filter"]], { floor: 0, top: 1 }],
-  ["held-out", "Held-out accuracy, 95 % intervals", percent, "held_out", { top: 1 }],
+  ["accuracy", "Accuracy", accuracy, [["accuracy/sampled", "before the filter"], ["accuracy/trained", "after the filter"]], { floor: 0, top: 1 }],
+  ["held-out", "Held-out accuracy, 95 % intervals", accuracy, "held_out", { top: 1 }],
   ["entropy", "Entropy per token, nats", format, [["entropy", "entropy"]], { floor: 0 }],
   ["length", "Completion length, tokens", format, [["completions/mean_length", "mean"], ["completions/max_length", "longest"]], { floor: 0 }],
   ["cut-off", "Cut off at the length limit", percent, [["completions/clipped_ratio", "cut off"]], { floor: 0 }],
@@ -129,7 +129,7 @@ function runCharts(state, run, axis) {
     stackChart(state, run, axis, { id: "groups", title: "Groups per rollout batch", table: groups, show: format, healthy: run.filtered ? "healthy: a third or more informative" : "all are trained on, informative or not" }),
     stackChart(state, run, axis, { id: "difficulty", title: "Difficulty of the prompts", table: DIFFICULTIES, show: percent, healthy: "prompts by the share of their completions that are right" }),
     stackChart(state, run, axis, { id: "verdicts", title: "Verdicts", table: verdicts, show: percent, healthy: "share of completions sampled" }),
-    levels.length ? { id: `levels-${run.number}`, title: "Accuracy by level", of: state.runs.length > 1 ? run.label : "", show: percent, floor: 0, top: 1, parts: levels, healthy: "before the filter" } : null,
+    levels.length ? { id: `levels-${run.number}`, title: "Accuracy by level", of: state.runs.length > 1 ? run.label : "", show: accuracy, floor: 0, top: 1, parts: levels, healthy: "before the filter" } : null,
   ];
 }
 
@@ -163,11 +163,12 @@ function otherCharts(state, runs, axis) {
 function showRuns(state) {
   const cards = state.runs.map((run) => {
     const held = run.held_out, last = held.at(-1);
-    const interval = last && last.low !== null && last.low !== undefined ? ` (${percent(last.low)} to ${percent(last.high)})` : "";
+    const interval = last && last.low !== null && last.low !== undefined ? ` (${accuracy(last.low)} to ${accuracy(last.high)})` : "";
+    const drawn = run.sampling ? `, ${run.sampling}` : "";
     const newest = run.newest;
     const figures = [
-      ["Held-out accuracy", last ? [held.length > 1 ? `${percent(held[0].value)} → ${percent(last.value)}` : percent(last.value), interval] : null],
-      ["Accuracy", newest["accuracy/sampled"] === null ? null : [percent(newest["accuracy/sampled"]), " sampled last"]],
+      ["Held-out accuracy", last ? [held.length > 1 ? `${accuracy(held[0].value)} → ${accuracy(last.value)}` : accuracy(last.value), interval + drawn] : null],
+      ["Accuracy", newest["accuracy/sampled"] === null ? null : [accuracy(newest["accuracy/sampled"]), " sampled last"]],
       ["Reward", [format(newest["reward/sampled"] ?? newest.reward, 3), ""]],
       ["Optimizer steps", [format(run.steps), run.max_steps ? ` of ${format(run.max_steps)}` : ""]],
       ["Tokens", run.tokens === null ? null : [format(run.tokens, 3), ""]],

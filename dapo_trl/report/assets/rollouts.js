@@ -23,6 +23,13 @@ function bodyOf(rollout) {
   return (rollout.body ??= JSON.parse(rollout.line));
 }
 
+// The last message to the model, without the tokens of a chat template and the system's message.
+function questionOf(prompt) {
+  const pieces = prompt.split(/<\|[^|>]*\|>/).filter((piece) => !/^\s*assistant\b/.test(piece));
+  const messages = pieces.map((piece) => piece.replace(/^\s*(system|user)\n/, "").trim()).filter(Boolean);
+  return messages.at(-1) ?? prompt;
+}
+
 class RolloutBrowser {
   constructor(root) {
     this.root = root;
@@ -131,9 +138,9 @@ class RolloutBrowser {
     const several = this.state.runs.length > 1;
     return el("div", { class: "row", role: "option", id: `rollout-${i}`, "aria-selected": String(rollout === this.selected), "aria-posinset": i + 1, "aria-setsize": this.shown.length, style: `top: ${i * ROW}px`, on: { click: () => this.select(rollout) } },
       el("div", { class: "top" },
-        el("span", {}, several ? el("span", { class: "of-run", swatch: swatch(this.state.runs[rollout.run].colour) }, "● ") : null, `step ${rollout.step}`, rollout.level === null ? null : el("span", { class: "note" }, ` · level ${visibleLine(rollout.level, 12)}`)),
+        el("span", {}, several ? el("span", { class: "of-run", swatch: swatch(this.state.runs[rollout.run].colour) }, "● ") : null, `after step ${rollout.step}`, rollout.level === null ? null : el("span", { class: "note" }, ` · level ${visibleLine(rollout.level, 12)}`)),
         el("span", {}, el("span", { class: "note" }, "A "), signed(rollout.advantage), " ", el("span", { class: "badge", swatch: swatch(colourOfVerdict(rollout.verdict)) }, visibleLine(words(rollout.verdict), 24)))),
-      el("div", { class: "under" }, el("span", { style: "overflow: hidden; text-overflow: ellipsis" }, visibleLine(prompt.replace(/<\|[^|>]*\|>/g, " ").trim(), 70)), el("span", {}, `${rollout.tokens}`)));
+      el("div", { class: "under" }, el("span", { style: "overflow: hidden; text-overflow: ellipsis" }, visibleLine(questionOf(prompt), 70)), el("span", {}, `${rollout.tokens}`)));
   }
 
   key(event) {
@@ -160,7 +167,7 @@ class RolloutBrowser {
   show(rollout) {
     const body = bodyOf(rollout), run = this.state.runs[rollout.run];
     const facts = [
-      ["Step", rollout.step], ["Row", body.index ?? "–"], ["Level", body.level ?? "–"],
+      ["After step", rollout.step], ["Row", body.index ?? "–"], ["Level", body.level ?? "–"],
       ["Verdict", el("span", { class: "badge", swatch: swatch(colourOfVerdict(rollout.verdict)) }, visibleLine(words(rollout.verdict), 60))],
       ["Group", rollout.account === "trained" ? "trained on" : words(rollout.account)], ["Accuracy", format(body.accuracy)], ["Advantage", signed(rollout.advantage, 4)], ["Tokens", format(rollout.tokens)],
       ...Object.entries(body.rewards).map(([name, value]) => [`Reward: ${words(name)}`, signed(value, 4)]),

@@ -68,8 +68,14 @@ function percent(value) {
   return `${(100 * value).toFixed(value && Math.abs(value) < 0.01 ? 2 : 1)} %`;
 }
 
+// As everywhere else: on the console, in evaluations and in the documentation.
+function accuracy(value) {
+  return value === null || value === undefined ? "–" : value.toFixed(3);
+}
+
 // A round value, as on an axis.
 function tick(show, value) {
+  if (show === accuracy) return String(Number(value.toPrecision(3)));
   return show === percent ? `${Number((100 * value).toPrecision(3))} %` : show(value);
 }
 
@@ -79,9 +85,11 @@ function signed(value, digits = 3) {
 
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return seconds < 172800 ? `${(seconds / 3600).toFixed(1)} h` : `${(seconds / 86400).toFixed(1)} days`;
+  if (seconds < 60) return `${Number(seconds.toPrecision(2))} s`;
+  const [smaller, unit] = seconds < 3600 ? [1, "min"] : [60, "h"];
+  const parts = Math.round(seconds / smaller), rest = parts % 60;
+  if (seconds >= 172800) return `${(seconds / 86400).toFixed(1)} days`;
+  return `${Math.floor(parts / 60)}${rest ? `:${String(rest).padStart(2, "0")}` : ""} ${unit}`;
 }
 
 function words(name) {
