@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
-from ..settings import check, names_of, read_files, read_flags, setting
+from ..settings import check, find_model, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 
@@ -139,7 +139,8 @@ def load_eval_settings(
         given[name] = [*given.get("env", []), value] if name == "env" else value
     if "env" in given:
         values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
-    return EvalConfig(**{**values, **given})
+    merged = {**values, **given}
+    return EvalConfig(**{**merged, "model": find_model(merged.get("model"))})
 
 
 def _long(flag: str) -> str:

@@ -11,7 +11,7 @@ from ..config import DAPOConfig
 from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
 from ..rollout.environments import wrapper_settings
-from ..settings import check, names_of, read_files, read_flags, setting
+from ..settings import check, find_model, names_of, read_files, read_flags, setting
 
 
 @dataclass
@@ -136,11 +136,12 @@ def load_settings(
             of the wrong type, a combination that cannot work.
     """
     values = {**read_files(files, OWNERS), **dict(read_flags(flags, OWNERS, options))}
+    values["model"] = find_model(values.get("model"))
     for name in ("model", "env"):
         if values.get(name) is None:
             raise ConfigError(
                 f"{name} is not set: give it in a configuration file or as --{name} (a quick start: "
-                "--config configs/quickstart.yaml)."
+                "--config quickstart)."
             )
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
     rest = {name: value for name, value in values.items() if name not in run}
