@@ -108,7 +108,7 @@ def load_object(name: str, *, what: str, kind: str = "a class or a function") ->
 
 
 def shipped(kind: str) -> Path:
-    """The folder of the ``"configs"`` or ``"models"`` that come with the project: in the package, or in its checkout."""
+    """The folder of the ``"configs"`` or the ``"models"`` of the project: in the package, or in its checkout."""
     inside = Path(__file__).parent / kind
     return inside if inside.is_dir() else Path(__file__).parents[1] / kind
 
@@ -135,7 +135,7 @@ def config_files() -> list[Path]:
 
 
 def find_model(name: str | None) -> str | None:
-    """The name itself where there is such a file or folder, else the shipped model or model shape of that name, if any."""
+    """The name itself if there is such a file or folder, else the shipped model or model shape of that name, if any."""
     if name is None or Path(name).exists():
         return name
     path = Path(name)
