@@ -136,7 +136,6 @@ def load_settings(
             of the wrong type, a combination that cannot work.
     """
     values = {**read_files(files, OWNERS), **dict(read_flags(flags, OWNERS, options))}
-    values["model"] = find_model(values.get("model"))
     for name in ("model", "env"):
         if values.get(name) is None:
             raise ConfigError(
@@ -144,6 +143,7 @@ def load_settings(
                 "--config quickstart)."
             )
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
+    run["model"] = find_model(run["model"])
     rest = {name: value for name, value in values.items() if name not in run}
     try:
         return RunConfig(**run), make(**rest), values
