@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .settings import RunConfig
 
@@ -123,15 +122,3 @@ def how_to_use(facts: CardFacts, folder: Path) -> list[str]:
 def write_card(facts: CardFacts, folder: Path, step: int) -> None:
     """Write ``README.md`` beside saved weights, in place of one that PEFT or TRL made."""
     (folder / "README.md").write_text(str(model_card(facts, step)), encoding="utf-8")
-
-
-class WriteCard(TrainerCallback):
-    """Writes the card into each checkpoint."""
-
-    def __init__(self, facts: CardFacts):
-        self.facts = facts
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            write_card(self.facts, folder, state.global_step)

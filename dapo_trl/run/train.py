@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from ..report.page import write_report
 from ..rollout.environments import make_env, row_count, wrap_env
 from ..trainer import DAPOTrainer
 from .lora import idle_adapter_settings, peft_config, quantization_config
-from .model_card import CardFacts, WriteCard, facts_of, how_to_use, write_card
+from .model_card import CardFacts, facts_of, how_to_use, write_card
 from .settings import RunConfig
 from .startup import check_folder, quieten, share_cores
 
@@ -116,7 +116,8 @@ def _carry_out(
     """Measure, train, save and report, once the folder is the run's; returns the exit code."""
     folder = Path(str(trainer.args.output_dir))
     metrics = WriteMetrics(MetricsFile(folder / "metrics.jsonl"))
-    progress = _add_callbacks(trainer, [stop, metrics, held_out, WriteCard(card)], console)
+    progress = _add_callbacks(trainer, [stop, metrics, held_out], console)
+    trainer.on_saved = lambda saved, step: write_card(card, saved, step)
     console.print(_headline(run, trainer), highlight=False)
     before = held_out.measure("before") if held_out is not None and checkpoint is None else None
     if run.record_rollouts:
@@ -196,7 +197,6 @@ def _finish(
         console.print("\n".join(how_to_use(card, folder / "model")), highlight=False, markup=False)
         if held_out is not None and held_out.best is not None:
             console.print(held_out.best.line(folder), highlight=False)
-            write_card(replace(card, measured={}), folder / BEST, held_out.best.step)
         console.print(_report(folder), highlight=False)
     return 0
 
