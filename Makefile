@@ -10,13 +10,14 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help quickstart test test-quick lint docs ladder setup base-model clean
+.PHONY: help quickstart test test-quick test-newest lint docs ladder setup base-model clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   train the shipped model on arithmetic (a minute on 2 cores, once installed)"
 	@echo "make test         run the tests (about ten minutes on 2 cores)"
 	@echo "make test-quick   run those that take no more than a few seconds each (two minutes)"
+	@echo "make test-newest  the contract tests and the quick start with the newest libraries, in .venv-newest"
 	@echo "make lint         ruff and mypy"
 	@echo "make docs         build the documentation into site/"
 	@echo "make ladder       the paper's ladder in small (SEEDS=1: ten minutes on 2 cores)"
@@ -52,6 +53,14 @@ test: setup
 test-quick: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
+# What the libraries of tomorrow break: the newest that pyproject.toml allows, without constraints.txt. TORCH names another
+# build of PyTorch, such as one for the CPU alone: make test-newest TORCH=torch==2.13.0.
+TORCH ?= torch
+test-newest:
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager "$(TORCH)" -e ".[dev]"
+	PATH="$(CURDIR)/.venv-newest/bin:$$PATH" python scripts/newest.py $(ARGS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,4 +79,4 @@ base-model: setup
 	$(BIN)/python scripts/make_base_model.py rambling --output models/rambling-0.8m
 
 clean:
-	rm -rf $(VENV) runs dist build site
+	rm -rf $(VENV) .venv-newest runs dist build site

@@ -107,6 +107,44 @@ def load_object(name: str, *, what: str, kind: str = "a class or a function") ->
     return found
 
 
+def shipped(kind: str) -> Path:
+    """The folder of the ``"configs"`` or the ``"models"`` of the project: in the package, or in its checkout."""
+    inside = Path(__file__).parent / kind
+    return inside if inside.is_dir() else Path(__file__).parents[1] / kind
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of that path, else the shipped one of that name: ``gsm8k`` and ``configs/task/gsm8k.yaml`` are found
+    from any folder."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
+    known = [file for file in config_files() if file.with_suffix("").parts[-len(parts) :] == _stems(parts)]
+    return known[0] if parts and len(known) == 1 else path
+
+
+def _stems(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return (*parts[:-1], parts[-1].removesuffix(".yaml")) if parts else ()
+
+
+def config_files() -> list[Path]:
+    """The shipped configuration files of runs; no two have the same name."""
+    folder = shipped("configs")
+    return sorted(path for path in folder.rglob("*.yaml") if path.parent.name != "accelerate")
+
+
+def find_model(name: str | None) -> str | None:
+    """The name itself if there is such a file or folder, else the shipped model or model shape of that name, if any."""
+    if name is None or Path(name).exists():
+        return name
+    path = Path(name)
+    inside = Path(*path.parts[1:]) if path.parts[:1] in (("models",), ("configs",)) else path
+    places = [shipped("models") / inside.name] if len(inside.parts) == 1 else []
+    places += [shipped("configs") / inside, shipped("configs") / "models" / inside] if inside.suffix == ".json" else []
+    return next((str(place) for place in places if inside.name and place.exists()), name)
+
+
 def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[str, Any]:
     """The values of files merged from left to right, each checked by its name and type.
 
@@ -114,8 +152,8 @@ def read_files(files: Sequence[str | Path], owners: tuple[type, ...]) -> dict[st
         owners: the dataclasses whose fields they may be, the first that has one decides its type.
     """
     values: dict[str, Any] = {}
-    for path in files:
-        for name, value in _read(Path(path)).items():
+    for path in map(find_config, files):
+        for name, value in _read(path).items():
             values[name] = _checked(name, value, owners, source=str(path))
     return values
 
@@ -138,6 +176,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path(".")
         hint = did_you_mean(str(folder / path.name), map(str, folder.glob("*.y*ml")))
+        hint = hint or did_you_mean(path.stem, [file.stem for file in config_files()])
         raise ConfigError(f"configuration file {path} does not exist (looked from {Path.cwd()}).{hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

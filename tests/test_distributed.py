@@ -69,6 +69,7 @@ def test_a_sharded_model_from_training_to_plain_transformers(warm_start, tmp_pat
     for left in ("checkpoint-4", "model"):
         shutil.rmtree(run / left)
     assert problem(run / "checkpoint-2") is None
+    assert "by 2 optimizer steps" in (run / "checkpoint-2" / "README.md").read_text(encoding="utf-8")
     train("--config", path, "--resume_from_checkpoint", "latest", "--eval_problems", "0")
     again = load_file(run / "model" / file)
     assert again.keys() == saved.keys() and all(torch.equal(again[name], value) for name, value in saved.items())

@@ -40,6 +40,8 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
     }
     in_tree |= {str(path.relative_to(ROOT)) for path in (ROOT / "dapo_trl/report/assets").rglob("*") if path.is_file()}
     in_tree |= {"dapo_trl/report/assets/uplot/LICENSE", "dapo_trl/py.typed", "envs/py.typed"}
+    shipped = (path for kind in ("configs", "models") for path in (ROOT / kind).rglob("*") if path.is_file())
+    in_tree |= {f"dapo_trl/{path.relative_to(ROOT)}" for path in shipped}
     assert in_tree <= set(names)
     assert not [name for name in names if "__pycache__" in name or "/test_" in name or name.startswith("tests/")]
 
@@ -60,7 +62,11 @@ def test_it_installs_in_a_clean_environment_and_both_packages_import(wheel, tmp_
     )
     found = run(python, "-c", code, cwd=tmp_path).stdout.split()
     assert all(path.startswith(str(site)) for path in found)
-    assert "train" in run(tmp_path / "venv" / "bin" / "dapo-trl", "--help", cwd=tmp_path).stdout
+    command = tmp_path / "venv" / "bin" / "dapo-trl"
+    assert "train" in run(command, "--help", cwd=tmp_path).stdout
+    assert str(site / "dapo_trl" / "configs") in run(command, "configs", cwd=tmp_path).stdout
+    run(command, "train", "--config", "quickstart", "--max_steps", "1", "--eval_problems", "0", cwd=tmp_path)
+    assert (tmp_path / "runs" / "quickstart" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("kind", ["a package", "a folder without __init__.py", "a module"])

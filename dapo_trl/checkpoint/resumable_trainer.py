@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,9 @@ class ResumableTrainer(GRPOTrainer):
 
     A subclass supplies that state: `rollout_shape`, `own_state`, `everyones_state` and `load_states`.
     """
+
+    on_saved: Callable[[Path, int], None] | None = None
+    """Called with a folder in which weights were saved and the optimizer step, before a checkpoint is complete."""
 
     def rollout_shape(self) -> dict[str, int]:
         """The numbers that must be the same when the run is resumed."""
@@ -93,6 +97,11 @@ class ResumableTrainer(GRPOTrainer):
         for line in lines:
             self.warn(line)
         return path
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.on_saved is not None:
+            self.on_saved(Path(output_dir or self.args.output_dir), self.state.global_step)
 
     def _save_checkpoint(self, model, trial):
         """Save a checkpoint; nothing is deleted or pushed before it is complete."""

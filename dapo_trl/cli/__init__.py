@@ -6,5 +6,6 @@ eval.py    measure a model, or compare two measurements
 plan.py    what a run will do and whether it fits
 envs.py    list, show and check environments; judge recorded verdicts again
 report.py  a run as a page: report, watch
+configs.py list the configuration files that come with the project
 merge.py   merge an adapter into its base model
 """

@@ -18,8 +18,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from .. import __version__
 from ..errors import ConfigError, DapoError
-from . import envs, eval, merge, plan, report, train
+from . import configs, envs, eval, merge, plan, report, train
 
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
 
@@ -27,8 +28,9 @@ DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"dapo-trl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (train, eval, plan, report, merge, envs):
+    for command in (train, eval, plan, report, merge, envs, configs):
         command.add_parser(commands)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
-from ..settings import check, names_of, read_files, read_flags, setting
+from ..settings import check, find_model, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 from .split import kept_apart_in
@@ -148,7 +148,8 @@ def load_eval_settings(
         given[name] = [*given.get("env", []), value] if name == "env" else value
     if "env" in given:
         values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
-    config = EvalConfig(**{**values, **given})
+    merged = {**values, **given}
+    config = EvalConfig(**{**merged, "model": find_model(merged.get("model"))})
     if not given.keys() & set(_ENVIRONMENT):
         config.kept_apart = max((kept_apart_in(Path(file).parent) for file in files), default=0) or None
     return config

@@ -105,6 +105,7 @@ def serve(folders: Sequence[Path], *, port: int | None, report: Callable[[str], 
 
 
 class _Handler(BaseHTTPRequestHandler):
+    timeout = 10.0  # seconds without a word, after which a connection is closed and its thread ends
     watched: Watched
     server: ThreadingHTTPServer
 

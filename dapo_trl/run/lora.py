@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import CONFIG_NAME
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
@@ -113,6 +114,10 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype
             f"adapter {adapter} does not fit base {name!r}: it was trained on another model. Name that with --base."
         ) from error
     merged.save_pretrained(output)
+    if (adapter / "README.md").is_file():
+        card = ModelCard.load(adapter / "README.md")
+        card.data.library_name = "transformers"
+        card.save(output / "README.md")
     own = (adapter / "tokenizer_config.json").is_file()
     AutoTokenizer.from_pretrained(str(adapter if own else name)).save_pretrained(output)
     return merged

@@ -11,7 +11,7 @@ from ..config import DAPOConfig
 from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
 from ..rollout.environments import wrapper_settings
-from ..settings import check, names_of, read_files, read_flags, setting
+from ..settings import check, find_model, names_of, read_files, read_flags, setting
 
 
 @dataclass
@@ -146,9 +146,10 @@ def load_settings(
         if values.get(name) is None:
             raise ConfigError(
                 f"{name} is not set: give it in a configuration file or as --{name} (a quick start: "
-                "--config configs/quickstart.yaml)."
+                "--config quickstart)."
             )
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
+    run["model"] = find_model(run["model"])
     rest = {name: value for name, value in values.items() if name not in run}
     try:
         return RunConfig(**run), make(**rest), values

@@ -37,6 +37,7 @@ from ..report.page import write_report
 from ..rollout.environments import make_env, wrap_env
 from ..trainer import DAPOTrainer
 from .lora import idle_adapter_settings, peft_config, quantization_config
+from .model_card import CardFacts, facts_of, how_to_use, write_card
 from .settings import RunConfig
 from .startup import check_folder, quieten, share_cores
 
@@ -97,7 +98,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     stop = StopOnSignal(console, trainer.accelerator)
     try:
         with StatusFile(folder, main=main) as status:
-            return _carry_out(run, trainer, held_out, checkpoint, console, stop, status)
+            return _carry_out(run, trainer, held_out, checkpoint, console, stop, status, facts_of(run, _plain(asked)))
     except LostProcessError:
         stop.shield()  # the launcher's SIGTERM follows at once, and must not come before the line that explains it
         raise
@@ -113,10 +114,13 @@ def _carry_out(
     console: Console,
     stop: StopOnSignal,
     status: StatusFile,
+    card: CardFacts,
 ) -> int:
     """Measure, train, save and report, once the folder is the run's; returns the exit code."""
     folder = Path(str(trainer.args.output_dir))
-    progress = _add_callbacks(trainer, [stop, WriteMetrics(MetricsFile(folder / "metrics.jsonl")), held_out], console)
+    metrics = WriteMetrics(MetricsFile(folder / "metrics.jsonl"))
+    progress = _add_callbacks(trainer, [stop, metrics, held_out], console)
+    trainer.on_saved = lambda saved, step: write_card(card, saved, step)
     console.print(_headline(run, trainer), highlight=False)
     before = held_out.measure("before") if held_out is not None and checkpoint is None else None
     if run.record_rollouts:
@@ -133,7 +137,7 @@ def _carry_out(
     if stop.requested or trainer.alarms.stopped is not None:
         code = _end_early(trainer, folder, console, stop, status)
     else:
-        code = _finish(run, trainer, folder, held_out, before, console, status)
+        code = _finish(run, trainer, folder, held_out, before, console, status, card)
     trainer.close()
     return code
 
@@ -178,6 +182,7 @@ def _finish(
     before: Evaluation | None,
     console: Console,
     status: StatusFile,
+    card: CardFacts,
 ) -> int:
     """The end of a run that came to its last step, or has solved its task: save, measure, report."""
     trainer.save_model(str(folder / "model"))
@@ -190,6 +195,9 @@ def _finish(
     status.end(FINISHED, f"Before its last step: {trainer.sampling.solved.explain()}" if early else "")
     if trainer.accelerator.is_main_process:
         console.print(_conclusion(trainer, folder, before, after), highlight=False)
+        card.measured = {when: found.summary() for when, found in (("before", before), ("after", after)) if found}
+        write_card(card, folder / "model", trainer.state.global_step)
+        console.print("\n".join(how_to_use(card, folder / "model")), highlight=False, markup=False)
         if held_out is not None and held_out.best is not None:
             console.print(held_out.best.line(folder), highlight=False)
         console.print(_report(folder), highlight=False)

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -394,6 +395,19 @@ def test_the_server_answers_to_this_machine_alone(served):
     assert ask(port, "/data", If_None_Match=tag).status == 200
     shutil.rmtree(folder)
     assert ask(port, "/data").status == 503
+
+
+def test_stalled_connections_neither_block_it_nor_stay(served, monkeypatch):
+    _, port = served
+    monkeypatch.setattr(live._Handler, "timeout", 0.2)
+    before = threading.active_count()
+    stalled = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(300)]
+    assert ask(port, "/data").status == 200
+    assert [connection.recv(1) for connection in stalled] == [b""] * 300  # closed by the server
+    for thread in threading.enumerate():
+        if thread.name.endswith("(process_request_thread)"):
+            thread.join(30)
+    assert threading.active_count() <= before
 
 
 def test_a_port_that_is_taken(served, tmp_path, capsys):

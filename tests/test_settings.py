@@ -1,0 +1,65 @@
+"""Configuration files and models that come with the project are found by name from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dapo_trl.settings import config_files, find_config, find_model
+
+from .conftest import ROOT
+
+
+def test_no_two_shipped_files_have_the_same_name():
+    names = [path.name for path in config_files()]
+    assert len(set(names)) == len(names) > 20
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "gsm8k.yaml", "task/gsm8k", "configs/task/gsm8k.yaml"])
+def test_a_shipped_file_is_found_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == ROOT / "configs/task/gsm8k.yaml"
+    assert find_config("qwen2.5-32b-paper") == ROOT / "configs/qwen2.5-32b-paper.yaml"
+
+
+def test_a_file_at_hand_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("gsm8k.yaml").write_text("env: math/Problem-v0\n")
+    assert find_config("gsm8k.yaml") == Path("gsm8k.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["gsm", "8k", "", "..", "configs", "task", "hardware/gsm8k", "/configs/task/gsm8k.yaml", "ddp"]
+)
+def test_any_other_name_is_a_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == Path(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("models/arithmetic-0.8m", "models/arithmetic-0.8m"),
+        ("arithmetic-0.8m", "models/arithmetic-0.8m"),
+        ("configs/models/qwen2.5-7b.json", "configs/models/qwen2.5-7b.json"),
+        ("qwen2.5-7b.json", "configs/models/qwen2.5-7b.json"),
+    ],
+)
+def test_a_shipped_model_is_found_from_any_folder(name, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model(name) == str(ROOT / place)
+
+
+@pytest.mark.parametrize(
+    "name", [None, "", ".", "..", "Qwen/Qwen2.5-7B", "models", "other/arithmetic-0.8m", "quickstart.json"]
+)
+def test_any_other_model_is_as_it_was_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model(name) == name
+
+
+def test_a_model_at_hand_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("arithmetic-0.8m").mkdir()
+    assert find_model("arithmetic-0.8m") == "arithmetic-0.8m"
