@@ -101,7 +101,7 @@ class ResumableTrainer(GRPOTrainer):
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if self.on_saved is not None:
-            self.on_saved(Path(output_dir or self.args.output_dir), self.state.global_step)
+            self.on_saved(Path(str(output_dir or self.args.output_dir)), self.state.global_step)
 
     def _save_checkpoint(self, model, trial):
         """Save a checkpoint; nothing is deleted or pushed before it is complete."""
