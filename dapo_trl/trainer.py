@@ -17,6 +17,7 @@ One rollout batch, and the optimizer steps on it::
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +35,7 @@ from trl import GRPOTrainer
 
 from .algorithm import informative_groups
 from .checkpoint.resumable_trainer import ResumableTrainer
-from .checks import NO_VISION, cautions_at_start, check_context, check_request
+from .checks import NO_VISION, cautions_at_start, check_context, check_request, check_trainable
 from .config import DAPOConfig
 from .distributed import mark_sharded, set_timeout
 from .errors import ConfigError
@@ -103,6 +104,8 @@ class DAPOTrainer(ResumableTrainer):
     model: PreTrainedModel
     max_completion_length: int
     num_generations: int
+    known: KnownRollouts | None = None
+    """Set within `TRL.answering` alone."""
 
     def __init__(
         self,
@@ -131,6 +134,7 @@ class DAPOTrainer(ResumableTrainer):
             has_tools=bool(tools or environment_factory),
             has_rewards=not (env is None and reward_funcs is None and environment_factory is None),
         )
+        check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         self.env = None if env is None else make_env(env)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         if self.env is not None:
@@ -294,8 +298,8 @@ class DAPOTrainer(ResumableTrainer):
     # Rewards
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        if self.trl.known is not None:
-            return self.trl.known.rewards
+        if self.known is not None:
+            return self.known.rewards
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # A completion that its task could not score has no reward at all, whatever its length.
         decisive = rewards[:, :1] if self.env is not None else rewards[:, : self.columns.task]
@@ -311,7 +315,7 @@ class DAPOTrainer(ResumableTrainer):
     # Generation
 
     def _generate(self, prompts):
-        return super()._generate(prompts) if self.trl.known is None else self.trl.known.generated()
+        return super()._generate(prompts) if self.known is None else self.known.generated()
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
         if images is not None or multimodal_fields:
@@ -531,6 +535,15 @@ class DAPOTrainer(ResumableTrainer):
             super().log(logs, start_time)
 
     # Checkpoints
+
+    def _save(self, output_dir=None, state_dict=None):
+        """As in TRL, without its frozen copy of the adapter that training began with.
+
+        The copy comes from there again when the run is resumed, and beside it transformers would load no other.
+        """
+        super()._save(output_dir, state_dict)
+        if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
+            shutil.rmtree(Path(output_dir or str(self.args.output_dir)) / "ref", ignore_errors=True)
 
     def rollout_shape(self) -> dict[str, int]:
         return {
