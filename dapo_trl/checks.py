@@ -5,6 +5,7 @@ Both are made before a run starts; `dapo-trl plan` gives the same warnings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from accelerate.utils import DistributedType
@@ -74,6 +75,28 @@ def check_trainable(model: Any, optimizer: Any, *, new_adapter: bool) -> None:
             else "Set requires_grad of the parameters to train, or pass a peft_config."
         )
         raise ConfigError(f"no parameter of the model requires a gradient: training would change nothing. {fix}")
+
+
+def check_tokenizer(tokenizer: Any, stop_ids: Sequence[int | None], *, embeddings: int) -> None:
+    """Refuse a tokenizer that cannot end or pad a completion.
+
+    Args:
+        stop_ids: Tokens that end the model's turn.
+        embeddings: Tokens that the model has embeddings for.
+
+    Raises:
+        ConfigError: It has no end token, or pads with a token that the model does not know.
+    """
+    if not stop_ids or None in stop_ids:
+        raise ConfigError(
+            "the tokenizer has no end token, so no completion could end: set tokenizer.eos_token to the token that "
+            "ends the model's turn."
+        )
+    if tokenizer.pad_token_id >= embeddings:
+        raise ConfigError(
+            f"the tokenizer pads with {tokenizer.pad_token!r}, token {tokenizer.pad_token_id}, and the model has "
+            f"embeddings for {embeddings}: set tokenizer.pad_token to a token that the model knows."
+        )
 
 
 def context_length(config: Any) -> int | None:

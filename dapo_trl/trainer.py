@@ -33,9 +33,19 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from trl import GRPOTrainer
 
+from envs import TaskEnv
+
 from .algorithm import informative_groups
 from .checkpoint.resumable_trainer import ResumableTrainer
-from .checks import NO_VISION, cautions_at_start, check_context, check_request, check_trainable
+from .checks import (
+    NO_VISION,
+    cautions_at_start,
+    check_context,
+    check_request,
+    check_tokenizer,
+    check_trainable,
+    context_length,
+)
 from .config import DAPOConfig
 from .distributed import mark_sharded, set_timeout
 from .errors import ConfigError
@@ -45,6 +55,7 @@ from .generation.vllm import VLLMBackend
 from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.trackers import grouped_names
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
+from .prompts.usable import PromptCheck, check_columns, usable_prompts
 from .rollout.chat_format import ChatFormat
 from .rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
 from .rollout.episode_runner import EnvironmentSource
@@ -137,6 +148,7 @@ class DAPOTrainer(ResumableTrainer):
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         self.env = None if env is None else make_env(env)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
+        check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
         if self.env is not None:
             train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
             if isinstance(reward_processing_classes, list):
@@ -171,6 +183,7 @@ class DAPOTrainer(ResumableTrainer):
         if self._is_vlm:
             raise ConfigError(NO_VISION)
         args, accelerator = self.args, self.accelerator
+        check_tokenizer(self._tokenizer, self.eos_token_ids, embeddings=self._embeddings)
         set_timeout(args.ddp_timeout_delta)
         mark_sharded(self.model, accelerator)
         self.trl, self.observers = TRL(self), Observers()
@@ -228,11 +241,29 @@ class DAPOTrainer(ResumableTrainer):
         return columns
 
     def _prompt_stream(self) -> PromptStream | StreamedPrompts:
+        stream: PromptStream | StreamedPrompts
         if self.env is None:
-            return prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
-        rows = EnvironmentRows(self.env, self._tokenizer)
-        shuffle = self.args.shuffle_dataset and rows.size is not None
-        return PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
+            stream = prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+        else:
+            rows = EnvironmentRows(self.env, self._tokenizer)
+            shuffle = self.args.shuffle_dataset and rows.size is not None
+            stream = PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
+        if self.rollout_func is None and not self.tools and self.environment_factories is None:
+            check = PromptCheck(
+                lambda prompt: GRPOTrainer._tokenize_prompts(self, [prompt])[0][0],
+                completion=self.max_completion_length,
+                context=context_length(self.model.config),
+                vocabulary=len(self._tokenizer),
+                embeddings=self._embeddings,
+            )
+            quick = self.env is None or isinstance(self.env.unwrapped, TaskEnv)  # a foreign reset may take its time
+            usable_prompts(stream, check, skip=self.args.on_long_prompt == "skip", finite=quick, warn=self.warn)
+        return stream
+
+    @property
+    def _embeddings(self) -> int:
+        """Tokens that the model has embeddings for."""
+        return getattr(self.model.get_input_embeddings(), "num_embeddings", len(self._tokenizer))
 
     def _make_backend(self) -> GenerationBackend:
         def sample(contexts: list[list[int]], group_size: int) -> Turns:

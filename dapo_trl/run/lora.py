@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -47,7 +47,7 @@ def start_model(run: RunConfig, args: DAPOConfig) -> dict[str, Any]:
     quantization = quantization_config(run, fp16=args.fp16)
     if adapter is None:
         return {"model": base, "peft_config": peft_config(run), "quantization_config": quantization}
-    loading: dict[str, Any] = {"trust_remote_code": args.trust_remote_code, **(args.model_init_kwargs or {})}
+    loading = {"trust_remote_code": args.trust_remote_code, **cast(dict[str, Any], args.model_init_kwargs or {})}
     if quantization is not None:
         loading["quantization_config"] = quantization
     if args.world_size > 1:

@@ -156,9 +156,9 @@ def test_the_command_line_from_training_to_a_merged_model(warm_start, tmp_path, 
 
 def test_a_frozen_adapter_is_refused_before_training(run, tiny_model, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    with pytest.raises(ConfigError, match="no parameter of the model requires a gradient.* is_trainable=True"):
+    with pytest.raises(ConfigError, match=r"no parameter of the model requires a gradient.* is_trainable=True"):
         ten_steps(PeftModel.from_pretrained(base, run.folder / "model"), tmp_path, beta=0.04)
-    with pytest.raises(ConfigError, match="no parameter of the model requires a gradient.*peft_config"):
+    with pytest.raises(ConfigError, match=r"no parameter of the model requires a gradient.*peft_config"):
         ten_steps(AutoModelForCausalLM.from_pretrained(tiny_model).requires_grad_(False), tmp_path)
 
 
