@@ -140,19 +140,16 @@ class DAPOTrainer(ResumableTrainer):
         args = DAPOConfig() if args is None else args
         if isinstance(processing_class, ProcessorMixin):
             raise ConfigError(NO_VISION)
-        check_request(
-            args,
-            has_tools=bool(tools or environment_factory),
-            has_rewards=not (env is None and reward_funcs is None and environment_factory is None),
-        )
+        rewarded = not (env is None and reward_funcs is None and environment_factory is None)
+        check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         self.env = None if env is None else make_env(env)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
         if self.env is not None:
             train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
-            if isinstance(reward_processing_classes, list):
-                reward_processing_classes = [None, *reward_processing_classes]
+        if self.env is not None and isinstance(reward_processing_classes, list):
+            reward_processing_classes = [None, *reward_processing_classes]
         super().__init__(
             model=model,
             reward_funcs=self._reward_functions(reward_funcs),
