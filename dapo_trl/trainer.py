@@ -145,7 +145,8 @@ class DAPOTrainer(ResumableTrainer):
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         self.env = None if env is None else make_env(env)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
-        check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
+        if environment_factory is None:  # TRL's environments bring prompts of their own
+            check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
         if self.env is not None:
             train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
         if self.env is not None and isinstance(reward_processing_classes, list):
