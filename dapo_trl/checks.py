@@ -5,10 +5,12 @@ Both are made before a run starts; `dapo-trl plan` gives the same warnings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from torch import nn
 
 from .config import DAPOConfig
 from .errors import ConfigError
@@ -47,8 +49,53 @@ def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> No
         )
     if not has_rewards:
         raise ConfigError(
-            "neither env nor reward_funcs is given: rewards come from an environment (env='math/Arithmetic-v0') or "
-            "from reward functions together with a train_dataset."
+            "No reward source provided: neither env nor reward_funcs is given. Rewards come from an environment "
+            "(env='math/Arithmetic-v0') or from reward functions together with a train_dataset."
+        )
+
+
+def check_trainable(model: Any, optimizer: Any, *, new_adapter: bool) -> None:
+    """Refuse a model in which nothing can be trained.
+
+    Args:
+        model: A model, or its name, which says nothing yet.
+        optimizer: The user's own optimizer, or None.
+        new_adapter: Whether an adapter will be added to the model.
+
+    Raises:
+        ConfigError: An optimizer would have no parameter to change.
+    """
+    if optimizer is not None:
+        if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+            raise ConfigError("the optimizer has no parameter that requires a gradient: training would change nothing.")
+    elif isinstance(model, nn.Module) and not new_adapter and not any(p.requires_grad for p in model.parameters()):
+        fix = (
+            "Load the adapter with PeftModel.from_pretrained(base, adapter, is_trainable=True)."
+            if isinstance(model, PeftModel)
+            else "Set requires_grad of the parameters to train, or pass a peft_config."
+        )
+        raise ConfigError(f"no parameter of the model requires a gradient: training would change nothing. {fix}")
+
+
+def check_tokenizer(tokenizer: Any, stop_ids: Sequence[int | None], *, embeddings: int) -> None:
+    """Refuse a tokenizer that cannot end or pad a completion.
+
+    Args:
+        stop_ids: Tokens that end the model's turn.
+        embeddings: Tokens that the model has embeddings for.
+
+    Raises:
+        ConfigError: It has no end token, or pads with a token that the model does not know.
+    """
+    if not stop_ids or None in stop_ids:
+        raise ConfigError(
+            "the tokenizer has no end token, so no completion could end: set tokenizer.eos_token to the token that "
+            "ends the model's turn."
+        )
+    if tokenizer.pad_token_id >= embeddings:
+        raise ConfigError(
+            f"the tokenizer pads with {tokenizer.pad_token!r}, token {tokenizer.pad_token_id}, and the model has "
+            f"embeddings for {embeddings}: set tokenizer.pad_token to a token that the model knows."
         )
 
 

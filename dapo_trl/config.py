@@ -109,6 +109,12 @@ class DAPOConfig(GRPOConfig):
         choices=("uniform", "predicted"),
         own=True,
     )
+    on_long_prompt: str = setting(
+        "skip",
+        "A prompt that does not fit into the model's context together with max_completion_length: 'skip' leaves it out "
+        "and prints a line, 'raise' refuses the data. Finite data are looked through before the first step.",
+        choices=("skip", "raise"),
+    )
     surplus_max_age: int | None = setting(
         None,
         "Informative groups beyond a full batch are kept for the next one if they are at most this many optimizer "

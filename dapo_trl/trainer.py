@@ -17,6 +17,7 @@ One rollout batch, and the optimizer steps on it::
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,9 +33,19 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from trl import GRPOTrainer
 
+from envs import TaskEnv
+
 from .algorithm import informative_groups
 from .checkpoint.resumable_trainer import ResumableTrainer
-from .checks import NO_VISION, cautions_at_start, check_context, check_request
+from .checks import (
+    NO_VISION,
+    cautions_at_start,
+    check_context,
+    check_request,
+    check_tokenizer,
+    check_trainable,
+    context_length,
+)
 from .config import DAPOConfig
 from .distributed import mark_sharded, set_timeout
 from .errors import ConfigError
@@ -44,6 +55,7 @@ from .generation.vllm import VLLMBackend
 from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.trackers import grouped_names
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
+from .prompts.usable import PromptCheck, check_columns, usable_prompts
 from .rollout.chat_format import ChatFormat
 from .rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
 from .rollout.episode_runner import EnvironmentSource
@@ -103,6 +115,8 @@ class DAPOTrainer(ResumableTrainer):
     model: PreTrainedModel
     max_completion_length: int
     num_generations: int
+    known: KnownRollouts | None = None
+    """Set within `TRL.answering` alone."""
 
     def __init__(
         self,
@@ -126,17 +140,17 @@ class DAPOTrainer(ResumableTrainer):
         args = DAPOConfig() if args is None else args
         if isinstance(processing_class, ProcessorMixin):
             raise ConfigError(NO_VISION)
-        check_request(
-            args,
-            has_tools=bool(tools or environment_factory),
-            has_rewards=not (env is None and reward_funcs is None and environment_factory is None),
-        )
+        rewarded = not (env is None and reward_funcs is None and environment_factory is None)
+        check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
+        check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         self.env = None if env is None else make_env(env)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
+        if environment_factory is None:  # TRL's environments bring prompts of their own
+            check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
         if self.env is not None:
             train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
-            if isinstance(reward_processing_classes, list):
-                reward_processing_classes = [None, *reward_processing_classes]
+        if self.env is not None and isinstance(reward_processing_classes, list):
+            reward_processing_classes = [None, *reward_processing_classes]
         super().__init__(
             model=model,
             reward_funcs=self._reward_functions(reward_funcs),
@@ -167,6 +181,7 @@ class DAPOTrainer(ResumableTrainer):
         if self._is_vlm:
             raise ConfigError(NO_VISION)
         args, accelerator = self.args, self.accelerator
+        check_tokenizer(self._tokenizer, self.eos_token_ids, embeddings=self._embeddings)
         set_timeout(args.ddp_timeout_delta)
         mark_sharded(self.model, accelerator)
         self.trl, self.observers = TRL(self), Observers()
@@ -224,11 +239,29 @@ class DAPOTrainer(ResumableTrainer):
         return columns
 
     def _prompt_stream(self) -> PromptStream | StreamedPrompts:
+        stream: PromptStream | StreamedPrompts
         if self.env is None:
-            return prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
-        rows = EnvironmentRows(self.env, self._tokenizer)
-        shuffle = self.args.shuffle_dataset and rows.size is not None
-        return PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
+            stream = prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+        else:
+            rows = EnvironmentRows(self.env, self._tokenizer)
+            shuffle = self.args.shuffle_dataset and rows.size is not None
+            stream = PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
+        if self.rollout_func is None and not self.tools and self.environment_factories is None:
+            check = PromptCheck(
+                lambda prompt: GRPOTrainer._tokenize_prompts(self, [prompt])[0][0],
+                completion=self.max_completion_length,
+                context=context_length(self.model.config),
+                vocabulary=len(self._tokenizer),
+                embeddings=self._embeddings,
+            )
+            quick = self.env is None or isinstance(self.env.unwrapped, TaskEnv)  # a foreign reset may take its time
+            usable_prompts(stream, check, skip=self.args.on_long_prompt == "skip", finite=quick, warn=self.warn)
+        return stream
+
+    @property
+    def _embeddings(self) -> int:
+        """Tokens that the model has embeddings for."""
+        return getattr(self.model.get_input_embeddings(), "num_embeddings", len(self._tokenizer))
 
     def _make_backend(self) -> GenerationBackend:
         def sample(contexts: list[list[int]], group_size: int) -> Turns:
@@ -294,8 +327,8 @@ class DAPOTrainer(ResumableTrainer):
     # Rewards
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        if self.trl.known is not None:
-            return self.trl.known.rewards
+        if self.known is not None:
+            return self.known.rewards
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # A completion that its task could not score has no reward at all, whatever its length.
         decisive = rewards[:, :1] if self.env is not None else rewards[:, : self.columns.task]
@@ -311,7 +344,7 @@ class DAPOTrainer(ResumableTrainer):
     # Generation
 
     def _generate(self, prompts):
-        return super()._generate(prompts) if self.trl.known is None else self.trl.known.generated()
+        return super()._generate(prompts) if self.known is None else self.known.generated()
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
         if images is not None or multimodal_fields:
@@ -531,6 +564,15 @@ class DAPOTrainer(ResumableTrainer):
             super().log(logs, start_time)
 
     # Checkpoints
+
+    def _save(self, output_dir=None, state_dict=None):
+        """As in TRL, without its frozen copy of the adapter that training began with.
+
+        The copy comes from there again when the run is resumed, and beside it transformers would load no other.
+        """
+        super()._save(output_dir, state_dict)
+        if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
+            shutil.rmtree(Path(output_dir or str(self.args.output_dir)) / "ref", ignore_errors=True)
 
     def rollout_shape(self) -> dict[str, int]:
         return {

@@ -60,13 +60,11 @@ class TRL:
     """The private side of a `GRPOTrainer`.
 
     Args:
-        trainer: It must have been constructed; its overrides answer from `known` while there is one.
+        trainer: It must have been constructed; its overrides answer from its `known` while there is one.
     """
 
     def __init__(self, trainer: GRPOTrainer):
         self._trainer: Any = trainer
-        self.known: KnownRollouts | None = None
-        """Set within `answering` alone."""
 
     @property
     def step(self) -> int:
@@ -196,11 +194,11 @@ class TRL:
         """Let the trainer answer with these rollouts in place of generating and scoring."""
         for name in {name for rollout in known.rollouts for name in rollout.log_columns}:
             self._trainer._pending_extra_logs[name] = [rollout.log_columns.get(name) for rollout in known.rollouts]
-        self.known = known
+        self._trainer.known = known
         try:
             yield
         finally:
-            self.known = None
+            self._trainer.known = None
 
     def score(self, batch: dict[str, Any]) -> Tensor:
         """``[N, T]`` log-probabilities of a batch's completions under the policy as it is."""

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+import gymnasium
 import numpy as np
 
-from .base import Verdict
+from .base import TaskEnv, Verdict
 from .numeric import is_number
 from .text import brief
 
@@ -51,6 +52,15 @@ class Step:
     verdict: str | None = None
     cause: str = ""
     answer: str | None = None
+
+
+def reset_to_row(env: gymnasium.Env, index: int) -> Any:
+    """Reset an environment to a row, and return what `reset` returned.
+
+    A foreign environment, which may know nothing of `options["index"]`, gets the row's number as the seed too.
+    """
+    seed = None if isinstance(env.unwrapped, TaskEnv) else index
+    return env.reset(seed=seed, options={"index": index})
 
 
 def read_reset(returned: Any) -> tuple[str, dict[str, Any]]:

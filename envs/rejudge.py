@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 
-from .contract import read_reset, read_step
+from .contract import read_reset, read_step, reset_to_row
 from .description import remake, versions
 from .text import one_line
 from .wrappers.recording import RecordedEpisode, read_verdicts
@@ -113,7 +113,7 @@ def repeat_turns(env: gymnasium.Env, index: int | None, turns: tuple[str, ...]) 
     """
     if index is None:
         raise ValueError('the environment gave no info["index"], so the row is not known')
-    read_reset(env.reset(options={"index": index}))
+    read_reset(reset_to_row(env, index))
     episode = RecordedEpisode()
     for turn in turns:
         step = read_step(env.step(turn))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+from .text import one_line
 
 _ROWS_AT_A_TIME = 1000
 _NAMED = 3  # rows named in the warning of those left out
@@ -137,19 +141,22 @@ def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Another kind of file, or a line of it is not a JSON object; the message has its number.
+        ValueError: Another kind of file, or a line of it is not a JSON object in UTF-8 (or UTF-16 with its mark); the
+            message has its number.
     """
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file (looked from {Path.cwd()})")
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_ROWS_AT_A_TIME):
-                yield from batch.to_pylist()
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(_ROWS_AT_A_TIME):
+                    yield from batch.to_pylist()
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"{path.name} cannot be read as a parquet file: {one_line(error)}") from error
     elif path.suffix == ".jsonl" or path.suffixes[-2:] == [".jsonl", ".gz"]:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-            yield from (_json_object(line, number, path) for number, line in enumerate(lines, 1) if line.strip())
+        yield from (_json_object(line, number, path) for number, line in _lines(path) if line.strip())
     else:
         raise ValueError(f"path={str(path)!r} ends in {path.suffix!r}: give a .jsonl, .jsonl.gz or .parquet file")
 
@@ -244,6 +251,35 @@ def user_text(value: Any, place: str, name: str) -> Any:
 
 def _is_user(message: Mapping[str, Any]) -> bool:
     return message.get("role") == "user"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file, also a gzipped one, with their numbers from 1 on.
+
+    Raises:
+        ValueError: It is not gzipped, or a line is not UTF-8 (nor UTF-16 with a byte order mark).
+    """
+    open_file = gzip.open if path.suffix == ".gz" else open
+    try:
+        with open_file(path, "rb") as file:
+            wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        if wide:
+            with open_file(path, "rt", encoding="utf-16") as lines:
+                yield from enumerate(lines, 1)
+            return
+        with open_file(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise ValueError(
+                        f"line {number} of {path.name} is not UTF-8 (byte {error.start + 1} of it is "
+                        f"0x{line[error.start]:02x}): save the file as UTF-8"
+                    ) from error
+    except UnicodeError as error:
+        raise ValueError(f"{path.name} begins with the mark of UTF-16 and is not UTF-16: save it as UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path.name} cannot be read as a gzip file: {one_line(error)}") from error
 
 
 def _json_object(line: str, number: int, path: Path) -> Mapping[str, Any]:

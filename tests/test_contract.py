@@ -1,12 +1,29 @@
-"""What we rely on in TRL and transformers, pinned: if one of these fails, read `trainer.py` and `collect.py` anew."""
+"""The parts of TRL and transformers that we rely on: if a test fails, read `trainer.py` and `trl_internals.py` anew.
+
+And where a `DAPOTrainer` differs from a `GRPOTrainer` by design, with DAPO's parts off, each with its reason.
+"""
 
 from __future__ import annotations
 
 import inspect
 
+import pytest
 import trl
+from datasets import Dataset
 from transformers import Trainer
 from trl import GRPOTrainer
+
+from dapo_trl import DAPOTrainer
+from dapo_trl.errors import ConfigError, RewardError
+
+from .support.recorded import config
+
+PLAIN = {"group_filter": "none", "overlong_shape": "none", "per_device_train_batch_size": 4}
+ROWS = Dataset.from_dict({"prompt": [f"{i}+{i}=" for i in range(8)]})
+
+
+def lengths(completions, **_):
+    return [float(len(text)) for text in completions]
 
 
 def parameters(function) -> list[str]:
@@ -71,3 +88,35 @@ def test_the_gradient_norm_is_read_once_right_before_the_optimizer_steps():
 
 def test_trl_never_scales_for_gradient_accumulation_behind_our_back():
     assert GRPOTrainer.loss_is_scaled_for_ga is True
+
+
+class TestByDesign:
+    """What TRL's own tests of `GRPOTrainer` ask for and a `DAPOTrainer` does otherwise."""
+
+    def test_an_optimizer_step_lies_within_one_rollout_batch(self, tmp_path):
+        """So that it is normalised by the tokens of its own batch, exactly, and a checkpoint can hold what is left."""
+        with pytest.raises(ConfigError, match="an optimizer step must lie within one rollout batch"):
+            config(tmp_path, **PLAIN, steps_per_generation=4, gradient_accumulation_steps=3)
+
+    def test_the_train_loader_is_a_clock_without_workers(self, tiny_model, tmp_path):
+        """It yields numbers: prompts come from the stream, by position, so workers would have nothing to load.
+
+        The loader of the evaluation is TRL's, with its workers; it has none for a stream, as in TRL.
+        """
+        args = config(tmp_path, **PLAIN, dataloader_num_workers=2)
+        run = DAPOTrainer(tiny_model, lengths, args, ROWS, eval_dataset=ROWS)
+        assert run.get_train_dataloader().num_workers == 0
+        assert run.get_eval_dataloader().num_workers == 2
+        streamed = DAPOTrainer(tiny_model, lengths, args, ROWS, eval_dataset=ROWS.to_iterable_dataset())
+        assert streamed.get_eval_dataloader().num_workers == 0 and streamed.args.dataloader_num_workers == 2
+
+    def test_a_run_without_any_reward_ends(self, tiny_model, tmp_path):
+        """TRL warns and goes on to the end; here a judge may be out of order for two rollout batches, not for ever."""
+
+        def none(completions, **_):
+            return [None] * len(completions)
+
+        run = DAPOTrainer(tiny_model, none, config(tmp_path, **PLAIN, max_steps=8), ROWS)
+        with pytest.raises(RewardError, match="in 3 rollout batches in a row"):
+            run.train()
+        assert run.state.global_step == 2

@@ -297,9 +297,24 @@ class TestBadRewards:
             self.run(tiny_model, tmp_path, lambda completions, **_: [value] * len(completions))
 
     @pytest.mark.parametrize("value", [None, float("nan")])
-    def test_nothing_scorable_at_all(self, tiny_model, tmp_path, value):
-        with pytest.raises(RewardError, match="none of the 72 completions of this rollout batch could be scored"):
-            self.run(tiny_model, tmp_path, lambda completions, **_: [value] * len(completions))
+    def test_nothing_scorable_at_all(self, tiny_model, tmp_path, value, caplog):
+        with pytest.raises(RewardError, match=r"none of the 72 completions .* in 3 rollout batches in a row"):
+            self.run(tiny_model, tmp_path, lambda completions, **_: [value] * len(completions), max_steps=3)
+        assert "step 1: none of the 72 completions of this rollout batch could be scored" in caplog.text
+
+    @pytest.mark.parametrize("rule", ["none", "zero_variance"])
+    def test_a_judge_that_is_out_of_order_for_two_batches_does_not_end_the_run(self, tiny_model, tmp_path, rule):
+        calls = []
+
+        def at_times(prompts, completions, **_):
+            calls.append(len(calls) % 3 == 2)
+            return [float(text.startswith("R")) if calls[-1] else None for text in completions]
+
+        run = self.run(
+            tiny_model, tmp_path, at_times, max_steps=6, group_filter=rule, max_refill_rounds=0, learning_rate=0.1
+        )
+        assert run.state.global_step == len(calls) == 6 and run.sampling.ledger.tokens["trained"] > 0
+        assert all(value.isfinite().all() for value in weights(run).values())
 
     @pytest.mark.parametrize("value", [None, float("nan")])
     def test_some_unscorable_completions_are_masked_and_counted(self, tiny_model, tmp_path, value):
@@ -439,9 +454,10 @@ class TestResume:
 
 def test_a_prompt_longer_than_the_context_is_named(tiny_model, tmp_path):
     long = Dataset.from_dict({"prompt": ["x" * 500] * 4})
-    run = trainer(tiny_model, config(tmp_path), long, rollout_func=None, reward_funcs=vowels)
+    short = prompts_of("mixed")
+    run = trainer(tiny_model, config(tmp_path), short, rollout_func=None, reward_funcs=vowels, eval_dataset=long)
     with pytest.raises(ConfigError, match=r"a prompt of 500 tokens \+ max_completion_length 32 = 532"):
-        run.train()
+        run.evaluate()
 
 
 def test_lora_trains_the_adapter_alone_and_needs_no_second_model(tiny_model, tmp_path):

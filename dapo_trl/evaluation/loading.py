@@ -36,6 +36,12 @@ def check_model_folder(path: Path, *, name: str = "model", holds: str = "config.
         raise ConfigError(f"{name} is {path}: there is no such folder (looked from {Path.cwd()}).{hint}")
 
 
+def is_adapter(model: str | None) -> bool:
+    """Whether a model's name is the folder of a saved adapter."""
+    folder = Path(model or "")
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
 def base_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None]:
     """The base model and the adapter, also where the adapter's folder is given as the model.
 
@@ -45,7 +51,7 @@ def base_and_adapter(model: str, adapter: str | None) -> tuple[str, str | None]:
     if adapter is not None:
         check_model_folder(Path(adapter), name="adapter", holds=ADAPTER_CONFIG)
     folder = Path(model)
-    if not (folder / ADAPTER_CONFIG).is_file() or (folder / "config.json").is_file():
+    if not is_adapter(model):
         check_model_folder(folder)
         return model, adapter
     if adapter is not None:

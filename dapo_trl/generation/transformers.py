@@ -1,7 +1,8 @@
 """transformers' `generate` for completions of very unequal lengths: rows that have ended leave the batch.
 
 `generate` carries every row on until the longest one ends, which is most of its work when lengths are long-tailed. Here
-it is stopped whenever enough rows have ended, and goes on with the others and their part of the cache.
+it is stopped whenever enough rows have ended, and goes on with the others and their part of the cache. Where the cache
+cannot give up rows (Mamba's, say), it is not stopped.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import Cache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
@@ -29,15 +31,36 @@ _COUNTED_FROM_THE_START = (
 
 
 class _Thinned(StoppingCriteria):
-    """Stops all rows as soon as at most `SHARE` of them are unfinished."""
+    """Stops all rows as soon as at most `SHARE` of them are unfinished, if the cache can give up the others."""
 
     def __init__(self, rows: int, stops: Tensor):
         self.stops = stops
         self.ended = torch.zeros(rows, dtype=torch.bool, device=stops.device)
+        self.cache: Any = None
+        """The model's cache after its last forward pass."""
+        self.divisible: bool | None = None
+        """Whether the cache can give up rows; None before the first token, or where `generate` does not ask."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         self.ended |= torch.isin(input_ids[:, -1], self.stops)
-        return ((~self.ended).sum() <= SHARE * len(self.ended)).expand(len(self.ended))
+        if self.divisible is None:
+            self.divisible = _can_give_up_rows(self.cache, input_ids.shape[1] - 1)
+        few = (~self.ended).sum() <= SHARE * len(self.ended)
+        return (few & self.divisible).expand(len(self.ended))
+
+    @contextlib.contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Within the block, keep the cache that a model returns."""
+
+        def see(module: Any, args: Any, output: Any) -> None:
+            self.cache = getattr(output, "past_key_values", None)
+
+        network = model.get_base_model() if isinstance(model, PeftModel) else model
+        handle = network.register_forward_hook(see)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def generate(
@@ -73,33 +96,37 @@ def generate(
         return plain(**given, generation_config=generation_config)
     stops = torch.as_tensor(settings.eos_token_id, device=input_ids.device).reshape(-1)
     prompt, room = input_ids.shape[1], settings.max_new_tokens
-    settings.return_dict_in_generate = True
     found = input_ids.new_full((len(input_ids), prompt + room), settings.pad_token_id)
     rows = torch.arange(len(input_ids), device=input_ids.device)
     while True:
         thinned = _Thinned(len(rows), stops)
-        criteria = StoppingCriteriaList([thinned])
         settings.max_new_tokens = prompt + room - given["input_ids"].shape[1]
-        output = plain(**given, generation_config=settings, stopping_criteria=criteria)
-        ids = output.sequences
+        with thinned.watching(model):
+            ids = plain(**given, generation_config=settings, stopping_criteria=StoppingCriteriaList([thinned]))
+        if not thinned.divisible and len(rows) == len(found):
+            return ids
         found[rows, : ids.shape[1]] = ids
         left = (~thinned.ended).nonzero().squeeze(1)
-        if not len(left) or ids.shape[1] == prompt + room:
+        if not thinned.divisible or not len(left) or ids.shape[1] == prompt + room:
             return found[:, : ids.shape[1]]
-        rows, cache = rows[left], output.past_key_values
+        rows = rows[left]
         going_on(left)
         mask = given["attention_mask"]
         mask = torch.cat([mask, mask.new_ones(len(mask), ids.shape[1] - mask.shape[1])], dim=1)
-        given |= {"input_ids": ids[left], "attention_mask": mask[left], "past_key_values": None}
-        if isinstance(cache, DynamicCache):  # otherwise the next call computes it again
-            cache.batch_select_indices(left)
-            given["past_key_values"] = cache
+        thinned.cache.reorder_cache(left)
+        given |= {"input_ids": ids[left], "attention_mask": mask[left], "past_key_values": thinned.cache}
 
 
 @contextlib.contextmanager
 def compacting(model: Any) -> Iterator[None]:
-    """Within the block the model's `generate` is the one above, for callers that are not ours."""
-    plain, own = model.generate, vars(model).get("generate")
+    """Within the block the model's `generate` is the one above, for callers that are not ours.
+
+    One that somebody has put in its place is left there.
+    """
+    if "generate" in vars(model):
+        yield
+        return
+    plain = model.generate
 
     def shorter(
         input_ids: Tensor, attention_mask: Tensor, generation_config: GenerationConfig, **others: Any
@@ -111,8 +138,6 @@ def compacting(model: Any) -> Iterator[None]:
         yield
     finally:
         del model.generate
-        if own is not None:
-            model.generate = own
 
 
 class TransformersBackend:
@@ -136,6 +161,21 @@ class TransformersBackend:
     def generate(self, contexts: list[list[int]], *, limit: int, group_size: int) -> Turns:
         with compacting(self._model()), limited_to(self._settings, "max_new_tokens", limit):
             return self._sample(contexts, group_size)
+
+
+def _can_give_up_rows(cache: Any, tokens: int) -> bool:
+    """Whether a cache can be cut down to some of its rows, and `generate` can go on with it.
+
+    Args:
+        cache: As the model returned it.
+        tokens: Tokens that it must hold.
+    """
+    return (
+        isinstance(cache, Cache)
+        and all(type(layer).__module__ == Cache.__module__ for layer in cache.layers)  # others may keep more of a row
+        and not all(cache.is_linear)  # `generate` reads the length from a layer of attention
+        and cache.get_seq_length() == tokens
+    )
 
 
 def _in_step(model: Any) -> bool:

@@ -93,7 +93,7 @@ class PromptSelector:
             block = range(position, position + min(_BLOCK, max(at_most - len(positions), 1)))
             block_chances, block_draws, taken = self._look_at(block)
             for position, chance, draw, take in zip(block, block_chances, block_draws, taken, strict=True):
-                if not take:
+                if not take or not self.stream.usable(position):
                     continue
                 positions.append(position)
                 chances.append(chance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,22 @@ class PromptSource(Protocol):
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
-class PromptStream:
+class Checked:
+    """A stream whose prompts may be checked when they are about to be drawn."""
+
+    check: Callable[[int, Any], bool] | None = None
+    """Whether the prompt at a position can be used; None: all can. See `usable.usable_prompts`."""
+
+    def row(self, position: int) -> dict[str, Any]:
+        """The row at a position of the stream, its own copy."""
+        raise NotImplementedError
+
+    def usable(self, position: int) -> bool:
+        """Whether the prompt at a position can be drawn."""
+        return self.check is None or self.check(position, self.row(position).get("prompt"))
+
+
+class PromptStream(Checked):
     """Every prompt of the run, in order, for first rounds and refills alike.
 
     A finite source is walked in full once per epoch, in a fresh permutation each time (``seed + epoch``); an endless
@@ -53,7 +68,6 @@ class PromptStream:
         return self._permutation[1][offset]
 
     def row(self, position: int) -> dict[str, Any]:
-        """The row at a position of the stream, its own copy."""
         return dict(self.source[self.key(position)])
 
     def advance(self, position: int) -> None:
@@ -66,14 +80,14 @@ class PromptStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["size"] != self.size:
             raise ConfigError(
-                f"the checkpoint was made on data of {state['size']} rows and this data has {self.size}: resume with "
-                "the same data."
+                f"the checkpoint was made on data of {state['size']} usable rows and this data has {self.size}: resume "
+                "with the same data and max_completion_length."
             )
         self.position = state["position"]
         self.seed = state["seed"]
 
 
-class StreamedPrompts:
+class StreamedPrompts(Checked):
     """The same for a `datasets.IterableDataset`, whose rows can only be read in order.
 
     A resumed stream reads its epoch again up to where it stood: slower than an index, and exact, also when shuffled.

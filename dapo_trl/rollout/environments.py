@@ -14,6 +14,7 @@ import gymnasium
 
 import envs
 from envs import TaskEnv
+from envs.contract import reset_to_row
 from envs.reasoning_gym_tasks import checked
 from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, RepetitionPenalty, RewardShaping
 
@@ -118,7 +119,7 @@ class EnvironmentRows:
     def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
         """The prompt of a row, and the ``info`` that ``reset`` gave with it."""
         with author_errors(self.env, index, "reset"):
-            text, info = self.env.reset(options={"index": index})
+            text, info = reset_to_row(self.env, index)
         if not isinstance(text, str):
             raise ConfigError(
                 f"env {env_name(self.env)} returned {text!r} ({type(text).__name__}) from reset(): a task for a "

@@ -1,7 +1,7 @@
 """One episode of a Gymnasium environment for language models, and its outcome.
 
-An environment is driven row by row: ``reset(options={"index": i})`` gives the prompt, each ``step(completion)`` a
-reward and either the end or a reply to go on from.
+An environment is driven row by row: ``reset(options={"index": i})`` (with ``seed=i`` too, where it is no `TaskEnv`)
+gives the prompt, each ``step(completion)`` a reward and either the end or a reply to go on from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import gymnasium
 
 from envs import Completion, RewardShaping
-from envs.contract import ContractError, Step, read_reset, read_step
+from envs.contract import ContractError, Step, read_reset, read_step, reset_to_row
 from envs.observations import clean
 from envs.text import brief
 
@@ -98,13 +98,13 @@ class Episode:
 
     def _reset(self) -> None:
         with author_errors(self.env, self.index, "reset"):
-            returned = self.env.reset(options={"index": self.index})
+            returned = reset_to_row(self.env, self.index)
         prompt, _ = self._checked(read_reset, returned)
         if self.prompt is not None and prompt != self.prompt:
             raise RewardError(
                 f"env {env_name(self.env)} gave two different prompts for index {self.index} ({brief(prompt)}, then "
-                f'{brief(self.prompt)}): reset(options={{"index": i}}) must always give the same row, or completions '
-                "of one group cannot be compared."
+                f'{brief(self.prompt)}): reset(seed=i, options={{"index": i}}) must always give the same row, or '
+                "completions of one group cannot be compared."
             )
 
     def _checked(self, read: Callable[[Any], T], returned: Any) -> T:

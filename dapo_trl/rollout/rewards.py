@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
 from envs.numeric import is_number
+from envs.text import brief
 
 from ..algorithm import decoupled_advantages, group_advantages
 from ..errors import ConfigError, RewardError
@@ -146,13 +148,14 @@ def checked(function: Any) -> Any:
 
     @functools.wraps(function, updated=())
     def call(prompts: list, **kwargs: Any) -> list[float | None]:
+        _check_arguments(function, name, {"prompts": prompts, **kwargs})
         rewards = function(prompts=prompts, **kwargs)
         try:
             values = list(rewards)
         except TypeError:
             raise RewardError(
-                f"reward function {name!r} returned {rewards!r}: it must return a list of {len(prompts)} floats, one "
-                "per completion (None for a completion it does not apply to)."
+                f"reward function {name!r} returned {brief(rewards)}: it must return a list of {len(prompts)} floats, "
+                "one per completion (None for a completion it does not apply to)."
             ) from None
         if len(values) != len(prompts):
             raise RewardError(
@@ -162,10 +165,27 @@ def checked(function: Any) -> Any:
         for i, value in enumerate(values):
             if value is not None and not is_number(value):
                 raise RewardError(
-                    f"reward function {name!r} returned {value!r} for completion {i}: it must be a finite number, or "
-                    "None (or NaN) for a completion that cannot be scored."
+                    f"reward function {name!r} returned {brief(value)} for completion {i}: it must be a finite number, "
+                    "or None (or NaN) for a completion that cannot be scored."
                 )
         return [None if value is None else float(value) for value in values]
 
     call.__name__ = name
     return call
+
+
+def _check_arguments(function: Callable[..., Any], name: str, given: dict[str, Any]) -> None:
+    """Refuse a reward function that asks for something else than it gets.
+
+    Raises:
+        RewardError: With the names that it gets.
+    """
+    try:
+        inspect.signature(function).bind(**given)
+    except TypeError as error:
+        raise RewardError(
+            f"reward function {name!r} cannot be called: {error}. It gets {', '.join(given)}, by name: the columns of "
+            "the data are among them. Take what it needs of these, and the rest as **kwargs."
+        ) from None
+    except ValueError:  # a function of C, without a signature
+        pass

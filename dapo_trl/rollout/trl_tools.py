@@ -16,6 +16,7 @@ import gymnasium
 from datasets import Dataset
 
 from envs import Completion
+from envs.contract import reset_to_row
 
 from .environments import author_errors, make_env
 from .episode import Episode, Outcome
@@ -32,7 +33,7 @@ class ToolEnvironment:
     def reset(self, index: int, **_: Any) -> str:
         """Begin the episode of row ``index``; the prompt is appended to the last user message."""
         with author_errors(self._env, index, "reset"):
-            prompt, _ = self._env.reset(options={"index": index})
+            prompt, _ = reset_to_row(self._env, index)
         self._episode = Episode(self._env, index, prompt)
         return prompt
 

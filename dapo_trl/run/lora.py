@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import CONFIG_NAME
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from trl.trainer.utils import create_model_from_path
 
+from ..config import DAPOConfig
 from ..errors import ConfigError, one_line
+from ..evaluation.loading import base_and_adapter, is_adapter
 from .settings import RunConfig
 from .startup import check_folder
 
@@ -32,13 +36,45 @@ def peft_config(run: RunConfig) -> LoraConfig | None:
     )
 
 
+def start_model(run: RunConfig, args: DAPOConfig) -> dict[str, Any]:
+    """The trainer's arguments that say which weights a run begins with, and which of them it trains.
+
+    A saved adapter as the model goes on being trained, with its own settings, on its base model.
+
+    Raises:
+        ConfigError: There is no such folder, or the adapter does not fit its base.
+    """
+    base, adapter = base_and_adapter(str(run.model), None)
+    quantization = quantization_config(run, fp16=args.fp16)
+    if adapter is None:
+        return {"model": base, "peft_config": peft_config(run), "quantization_config": quantization}
+    loading = {"trust_remote_code": args.trust_remote_code, **cast(dict[str, Any], args.model_init_kwargs or {})}
+    if quantization is not None:
+        loading["quantization_config"] = quantization
+    if args.world_size > 1:
+        loading["device_map"] = None  # each process has a device of its own
+    try:
+        model = PeftModel.from_pretrained(create_model_from_path(base, **loading), adapter, is_trainable=True)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"model is {adapter}, an adapter that does not fit its base {base}: {one_line(error)}"
+        ) from error
+    own = (Path(adapter) / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(adapter if own else base, padding_side="left", truncation_side="left")
+    return {"model": model, "processing_class": tokenizer}
+
+
 def idle_adapter_settings(run: RunConfig) -> list[str]:
-    """A warning of adapter settings without effect, because no adapter is trained."""
-    if run.lora_rank:
+    """A warning of adapter settings without effect, because no adapter is trained, or one with settings of its own."""
+    old = is_adapter(run.model)
+    if run.lora_rank and not old:
         return []
     settings = [field for field in dataclasses.fields(run) if field.name.startswith("lora_")]
     idle = [field.name for field in settings if getattr(run, field.name) != field.default]
-    return [f"{', '.join(idle)}: no effect, because lora_rank is 0 and all weights are trained."] if idle else []
+    reason = (
+        "model is an adapter, which keeps its own settings" if old else "lora_rank is 0 and all weights are trained"
+    )
+    return [f"{', '.join(idle)}: no effect, because {reason}."] if idle else []
 
 
 def has_bitsandbytes() -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from ..config import DAPOConfig
 from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
+from ..evaluation.loading import is_adapter
 from ..rollout.environments import wrapper_settings
 from ..settings import check, find_model, names_of, read_files, read_flags, setting
 
@@ -18,7 +19,11 @@ from ..settings import check, find_model, names_of, read_files, read_flags, sett
 class RunConfig:
     """Settings of `dapo-trl train` beside a `DAPOConfig`: the model, the task, and how accuracy is measured."""
 
-    model: str | None = setting(None, "Folder or Hub name of the model to train.")
+    model: str | None = setting(
+        None,
+        "Folder or Hub name of the model to train. The folder of a saved adapter: that adapter is trained further, and "
+        "the `lora_` settings have no effect.",
+    )
     env: str | None = setting(None, "Id of the Gymnasium environment to train on.")
     env_kwargs: dict[str, Any] = setting(factory=dict, doc="Arguments of the environment.")
     env_wrappers: list[Any] = setting(
@@ -99,7 +104,8 @@ class RunConfig:
             )
         wrapper_settings(self.env_wrappers)
         self._check_adapter()
-        if self.eval_without_adapter and not (self.lora_rank and self.eval_problems):
+        adapted = self.lora_rank > 0 or is_adapter(self.model)
+        if self.eval_without_adapter and not (adapted and self.eval_problems):
             raise ConfigError(
                 f"eval_without_adapter is on, lora_rank is {self.lora_rank} and eval_problems {self.eval_problems}: "
                 "set both above 0, or switch it off."
@@ -110,7 +116,7 @@ class RunConfig:
             raise ConfigError(f"lora_dropout is {self.lora_dropout}: it must lie in [0, 1).")
         if not self.lora_targets:
             raise ConfigError("lora_targets is empty: name the modules that get an adapter, or 'all-linear'.")
-        if self.quantization and not self.lora_rank:
+        if self.quantization and not (self.lora_rank or is_adapter(self.model)):
             raise ConfigError(
                 "quantization is '4bit' and lora_rank is 0: weights in 4 bits cannot be trained themselves. Set "
                 "lora_rank (32, say) to train an adapter, or quantization to null."

@@ -25,7 +25,6 @@ from ..distributed import explain_lost_process
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
-from ..evaluation.loading import check_model_folder
 from ..evaluation.split import RECORD, Split, measured_elsewhere, split_off
 from ..monitor.callbacks import StopOnSignal, WriteMetrics
 from ..monitor.console import ConsoleCallback
@@ -36,7 +35,7 @@ from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
 from ..rollout.environments import make_env, wrap_env
 from ..trainer import DAPOTrainer
-from .lora import idle_adapter_settings, peft_config, quantization_config
+from .lora import idle_adapter_settings, start_model
 from .model_card import CardFacts, facts_of, how_to_use, write_card
 from .settings import RunConfig
 from .startup import check_folder, quieten, share_cores
@@ -278,15 +277,8 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
     assert run.model is not None
     if run.record_verdicts:
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
-    check_model_folder(Path(run.model))
     try:
-        return DAPOTrainer(
-            model=run.model,
-            args=args,
-            env=env,
-            peft_config=peft_config(run),
-            quantization_config=quantization_config(run, fp16=args.fp16),
-        )
+        return DAPOTrainer(args=args, env=env, **start_model(run, args))
     except ConfigError:
         raise
     except (ConnectionError, RuntimeError) as error:

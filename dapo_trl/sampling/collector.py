@@ -31,6 +31,9 @@ from .group_filter import DynamicSampler
 from .state import SamplingState
 from .statistics import MAX_LEVELS, RoundStatistics, verdict_number
 
+MAX_UNSCORED_BATCHES = 3
+"""Consecutive rollout batches without a single score that end the run: a judge may be out of order for a while."""
+
 
 class RunLog(Protocol):
     """The run as a collector sees it: how far it is, and where numbers and lines go."""
@@ -140,13 +143,15 @@ class RolloutCollector:
         self._example: tuple[list[int], list[int]] = ([], [])
         self._last_reason = ""
         self._levels: set[str] = set()
+        self._unscored = 0
+        """Rollout batches without a score, since the last one with a score."""
 
     def fill(self) -> RolloutBatch:
         """Take the surplus of earlier batches, then sample rounds until the sampler accepts. The batch may be empty.
 
         Raises:
             RefillLimitError: Too few informative groups at the limit and ``on_refill_limit`` is ``"raise"``.
-            RewardError: Not one completion could be scored.
+            RewardError: Not one completion could be scored, in `MAX_UNSCORED_BATCHES` rollout batches in a row.
         """
         started = time.perf_counter()
         kept = self._from_surplus()
@@ -342,23 +347,33 @@ class RolloutCollector:
     # Checks, metrics and words
 
     def _check(self, sampler: DynamicSampler, statistics: RoundStatistics) -> None:
-        total = len(statistics.totals)
-        if statistics.totals.isnan().all():
-            raise RewardError(
-                f"none of the {total} completions of this rollout batch could be scored: every reward is None or NaN. "
-                "Look at the reward function (a None or NaN means: this completion cannot be scored), or at the "
-                "environment's infra_failure."
-            )
-        if sampler.counts.unscorable == sampler.counts.sampled:
-            raise RewardError(
-                f"filter_key is {self.args.filter_key!r}, and it is None or NaN for all {total} completions of this "
-                "rollout batch: filter on a score that every completion has."
-            )
+        reason = self._why_unscored(sampler, statistics)
+        self._unscored = self._unscored + 1 if reason else 0
+        if self._unscored >= MAX_UNSCORED_BATCHES:
+            raise RewardError(f"{reason} So it was in {self._unscored} rollout batches in a row.")
+        if reason:
+            self.run.warn(f"step {self.run.step}: {reason}")
         if not sampler.enough and self.args.on_refill_limit == "raise":
             raise RefillLimitError(
                 f"step {self.run.step}: {sampler.explain()} (on_refill_limit is 'raise'; 'train' goes on with the "
                 "informative groups there are.)"
             )
+
+    def _why_unscored(self, sampler: DynamicSampler, statistics: RoundStatistics) -> str:
+        """Why a rollout batch has no score at all; empty if it has one."""
+        total = len(statistics.totals)
+        if statistics.totals.isnan().all():
+            return (
+                f"none of the {total} completions of this rollout batch could be scored: every reward is None or NaN. "
+                "Look at the reward function (a None or NaN means: this completion cannot be scored), or at the "
+                "environment's infra_failure."
+            )
+        if sampler.counts.unscorable == sampler.counts.sampled:
+            return (
+                f"filter_key is {self.args.filter_key!r}, and it is None or NaN for all {total} completions of this "
+                "rollout batch: filter on a score that every completion has."
+            )
+        return ""
 
     def _log_rounds(self, statistics: RoundStatistics, seconds: float) -> None:
         """Log the sampled completions in numbers: nothing of it in a batch that surplus filled alone."""

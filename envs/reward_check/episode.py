@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from ..base import Completion, TaskEnv
-from ..contract import ContractError, contradictions, read_reset, read_step
+from ..contract import ContractError, contradictions, read_reset, read_step, reset_to_row
 from ..text import brief, one_line, place_of, shortened
 
 MAX_STEPS = 64
@@ -71,9 +71,9 @@ def present(env: gymnasium.Env, *, index: int | None = None, seed: int | None = 
     Raises:
         Fault: It raised, or did not return a text and a dict.
     """
-    options, faults = None if index is None else {"index": index}, list[str]()
+    faults = list[str]()
     with _authors("reset", "for this seed" if index is None else "for this index", faults):
-        text, info = read_reset(env.reset(seed=seed, options=options))
+        text, info = read_reset(env.reset(seed=seed) if index is None else reset_to_row(env, index))
     return Prompt(text, info, tuple(faults))
 
 

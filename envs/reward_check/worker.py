@@ -26,6 +26,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from ..base import Completion, TaskEnv
+from ..contract import reset_to_row
 from ..numeric import is_count
 from ..text import brief, one_line, place_of
 from .episode import MAX_STEPS, Fault, ProbeResult, Prompt, Raised, answer, present
@@ -121,7 +122,7 @@ class Worker:
             if time.perf_counter() > end:
                 return done
             try:
-                self._env.reset(options={"index": rows[done % len(rows)]})
+                reset_to_row(self._env, rows[done % len(rows)])
                 for _ in range(MAX_STEPS):
                     _, _, terminated, truncated, _ = self._env.step(Completion("pneumonoultramicroscopic", n_tokens=1))
                     if terminated or truncated:

@@ -1,5 +1,6 @@
 """Where rows come from: read once, read again when they change, pickled as the way to read them."""
 
+import gzip
 import json
 import os
 import pickle
@@ -91,3 +92,43 @@ def test_a_split_that_there_is_not_is_named():
         source_of(hub=HUB, split="dev")
     with pytest.raises(ValueError, match="has one split, 'train', with all its rows"):
         source_of(hub={**HUB, "splits": ["train"]}, split="dev")
+
+
+LINES = "".join(f"{json.dumps({'word': word}, ensure_ascii=False)}\n" for word in ("é", "ü", "€"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.gz"])
+def test_unicode_files_are_read_with_and_without_a_mark(tmp_path, encoding, name):
+    data = LINES.replace("\n", "\r\n").encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert source_of(path=tmp_path / name).read(words) == ("é", "ü", "€")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "data.jsonl",
+            b'{"word": "a"}\n{"word": "caf\xe9"}\n',
+            "line 2 of data.jsonl is not UTF-8 .byte 14 of it is 0xe9",
+        ),
+        ("data.jsonl", b"\xff\xfe{\x00\x00\xd8", "data.jsonl begins with the mark of UTF-16 and is not UTF-16"),
+        ("data.jsonl.gz", LINES.encode(), "data.jsonl.gz cannot be read as a gzip file: Not a gzipped file"),
+        (
+            "data.jsonl.gz",
+            gzip.compress(LINES.encode())[:-9],
+            "data.jsonl.gz cannot be read as a gzip file: Compressed",
+        ),
+        (
+            "data.parquet",
+            LINES.encode(),
+            "data.parquet cannot be read as a parquet file: Parquet magic bytes not found",
+        ),
+    ],
+)
+def test_a_file_in_another_form_than_its_name_says_is_one_line(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message) as caught:
+        source_of(path=tmp_path / name).read(words)
+    assert "\n" not in str(caught.value)

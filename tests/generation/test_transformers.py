@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from dapo_trl.generation import seeded as generation
 from dapo_trl.generation import transformers as compaction
@@ -111,17 +118,73 @@ def test_each_row_keeps_its_random_numbers(monkeypatch):
     assert compacted < 0.8 * plain and len({len(row) for row in found}) > 3
 
 
-def test_without_a_cache_that_can_be_cut_it_is_computed_again():
-    model = rambling()
+SMALL = {
+    **{"vocab_size": 12, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{
+        "num_key_value_heads": 2,
+        "initializer_range": 0.5,
+        "pad_token_id": PAD,
+        "eos_token_id": EOS,
+        "tie_word_embeddings": False,
+    },
+}
+EXPERTS = {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_chunk_size": 16, "mamba_n_groups": 1}
+DELTA = {
+    **{"layer_types": ["linear_attention", "full_attention"], "head_dim": 8, "linear_num_key_heads": 2},
+    **{"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+}
+ATTENTION_AND_STATE = {
+    "bamba": {"attn_layer_indices": [1], **MAMBA},
+    "falcon_h1": {"mamba_d_ssm": 64, **MAMBA},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "shared_intermediate_size": 16, **EXPERTS, **MAMBA},
+    "jamba": {
+        **{"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "mamba_d_state": 4},
+        **{"use_mamba_kernels": False, "mamba_dt_rank": 4, **EXPERTS},
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "nemotron_h": {
+        **{"layers_block_type": ["mamba", "attention"], "head_dim": 8, "ssm_state_size": 4, "mamba_num_heads": 8},
+        **{"mamba_head_dim": 8, "n_groups": 1, "chunk_size": 16},
+    },
+    "olmo_hybrid": DELTA,
+    "qwen3_5_text": DELTA,
+    "qwen3_next": {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, **EXPERTS, **DELTA},
+    "zamba": {
+        **{"layers_block_type": ["mamba", "hybrid"], "n_mamba_heads": 2, "mamba_d_state": 4, "mamba_dt_rank": 4},
+        **{"attention_hidden_size": 64, "attention_head_dim": 16, "use_mamba_kernels": False},
+    },
+    "zamba2": {
+        **{"layers_block_type": ["mamba", "hybrid"], "mamba_d_state": 4, "n_mamba_heads": 8, "mamba_headdim": 8},
+        **{"chunk_size": 16, "mamba_ngroups": 1, "num_mem_blocks": 1},
+    },
+    "zaya": {},
+}
+"""Kinds of models whose cache holds states beside keys and values, with what makes them tiny."""
+NOT_TO_BE_CUT = {
+    "deepseek_v4": {},
+    "falcon_mamba": {"state_size": 4},
+    "mamba": {"state_size": 4},
+    "mamba2": {"state_size": 4, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 16},
+    "minimax": {"layer_types": ["linear_attention", "full_attention"], "head_dim": 8, "block_size": 16, **EXPERTS},
+    "recurrent_gemma": {"lru_width": 32, "attention_window_size": 8, "block_types": ["recurrent", "attention"]},
+    "rwkv": {"attention_hidden_size": 32},
+}
+"""Kinds without a cache that transformers can reorder."""
+
+
+@pytest.mark.parametrize("kind", [*ATTENTION_AND_STATE, *NOT_TO_BE_CUT])
+def test_every_kind_of_cache(kind):
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(kind, **SMALL | ATTENTION_AND_STATE.get(kind, NOT_TO_BE_CUT.get(kind)))
+    model = AutoModelForCausalLM.from_config(config).eval()
     ids, mask = prompts(model)
-
-    def forgetful(**given):
-        output = model.generate(**given)
-        output.past_key_values = None
-        return output
-
-    expected = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings())
-    assert torch.equal(compaction.generate(model, ids, mask, settings(), plain=forgetful), expected)
+    short = settings(max_new_tokens=32)
+    work = Work(model)
+    expected, plain = work.of(lambda: model.generate(input_ids=ids, attention_mask=mask, generation_config=short))
+    found, compacted = work.of(lambda: compaction.generate(model, ids, mask, short))
+    assert torch.equal(found, expected)
+    assert compacted < 0.9 * plain if kind in ATTENTION_AND_STATE else compacted == plain
 
 
 @pytest.mark.parametrize(
@@ -158,3 +221,36 @@ def test_the_models_own_generate_is_back_afterwards():
         raise KeyboardInterrupt
     _, plain = work.of(lambda: model.generate(input_ids=ids, attention_mask=mask, generation_config=settings()))
     assert "generate" not in vars(model) and compacted < plain
+
+
+@pytest.mark.parametrize("place", ["model", "class"])
+def test_a_generate_that_somebody_replaced_is_asked_once_for_a_tensor(place, monkeypatch):
+    model = rambling()
+    ids, mask = prompts(model)
+    answer = torch.cat([ids, torch.full_like(ids[:, :5], 7)], dim=1)
+    calls = []
+
+    def replaced(input_ids, attention_mask, generation_config, **others):
+        calls.append(others)
+        return answer
+
+    if place == "model":
+        model.generate = replaced
+    else:
+        monkeypatch.setattr(type(model), "generate", lambda self, **given: replaced(**given))
+    with compaction.compacting(model):
+        found = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings())
+    assert torch.equal(found, answer) and len(calls) == 1
+    if place == "model":
+        assert calls == [{}] and model.generate is replaced
+
+
+def test_a_generate_that_somebody_wrapped_lets_rows_leave_all_the_same(monkeypatch):
+    model = rambling()
+    ids, mask = prompts(model)
+    own = type(model).generate
+    monkeypatch.setattr(type(model), "generate", lambda self, **given: own(self, **given).clone())
+    work = Work(model)
+    expected, plain = work.of(lambda: model.generate(input_ids=ids, attention_mask=mask, generation_config=settings()))
+    found, compacted = work.of(lambda: compaction.generate(model, ids, mask, settings()))
+    assert torch.equal(found, expected) and compacted < 0.8 * plain

@@ -90,7 +90,7 @@ def test_a_shuffled_stream_larger_than_its_buffer_resumes_exactly():
 
 def test_resuming_on_other_data_is_refused():
     state = prompt_stream(ROWS, seed=0, shuffle=True).state_dict()
-    with pytest.raises(ConfigError, match="data of 7 rows and this data has 3000"):
+    with pytest.raises(ConfigError, match="data of 7 usable rows and this data has 3000"):
         prompt_stream(MANY, seed=0, shuffle=True).load_state_dict(state)
 
 

@@ -8,7 +8,7 @@ import pytest
 from dapo_trl import DAPOTrainer
 from dapo_trl.rollout.environments import make_env
 
-from ..support.faulty import Foreign
+from ..support.faulty import Foreign, ForeignBySeed
 from ..support.recorded import config
 
 
@@ -32,3 +32,12 @@ def test_an_instance_does_as_well_as_an_id(registered, tiny_chat_model, tmp_path
         run = DAPOTrainer(tiny_chat_model, args=config(tmp_path, group_filter="none"), env=env)
         run.train()
         assert run.state.global_step == 1
+
+
+def test_one_that_ignores_options_has_the_rows_of_its_seeds(tiny_chat_model, tmp_path):
+    run = DAPOTrainer(tiny_chat_model, args=config(tmp_path, group_filter="none", max_steps=2), env=ForeignBySeed())
+    run.train()
+    assert run.state.global_step == 2
+    texts = [run.prompts.row(i)["prompt"][0]["content"] for i in range(8)]
+    assert len(set(texts)) == 8
+    assert texts[3] == ForeignBySeed().reset(seed=3)[0]

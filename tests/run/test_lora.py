@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from dapo_trl.checks import cautions_at_start
+from dapo_trl.checks import cautions_at_start, check_trainable
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
 from dapo_trl.run.lora import idle_adapter_settings, merge_adapter
@@ -154,6 +154,53 @@ def test_the_command_line_from_training_to_a_merged_model(warm_start, tmp_path, 
     assert "it exists already" in capsys.readouterr().err
 
 
+def test_a_frozen_adapter_is_refused_before_training(run, tiny_model, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with pytest.raises(ConfigError, match=r"no parameter of the model requires a gradient.* is_trainable=True"):
+        ten_steps(PeftModel.from_pretrained(base, run.folder / "model"), tmp_path, beta=0.04)
+    with pytest.raises(ConfigError, match=r"no parameter of the model requires a gradient.*peft_config"):
+        ten_steps(AutoModelForCausalLM.from_pretrained(tiny_model).requires_grad_(False), tmp_path)
+
+
+def test_an_optimizer_without_a_parameter_to_train_is_refused(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    optimizer = torch.optim.SGD(AutoModelForCausalLM.from_pretrained(tiny_model).requires_grad_(False).parameters())
+    check_trainable(model, torch.optim.SGD(model.parameters()), new_adapter=False)
+    with pytest.raises(ConfigError, match="the optimizer has no parameter"):
+        check_trainable(model, optimizer, new_adapter=False)
+
+
+def test_a_saved_adapter_is_trained_on_and_resumed_bit_for_bit(run, tiny_model, tmp_path):
+    def adapter():
+        base = AutoModelForCausalLM.from_pretrained(tiny_model)
+        return PeftModel.from_pretrained(base, run.folder / "model", is_trainable=True)
+
+    whole = ten_steps(adapter(), tmp_path, beta=0.04, **FAST)
+    saved = {path.name for path in (tmp_path / "checkpoint-5").iterdir()}
+    assert "adapter_model.safetensors" in saved and "ref" not in saved  # the reference is the adapter it began with
+    again = ten_steps(adapter(), tmp_path / "again", beta=0.04, resume=str(tmp_path / "checkpoint-5"), **FAST)
+    found, expected = weights(again), weights(whole)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    trained = [name for name in expected if ".default." in name]
+    assert trained and not any(torch.equal(expected[n], adapter().get_parameter(n)) for n in trained)
+    assert all(torch.equal(expected[n.replace("default", "ref")], adapter().get_parameter(n)) for n in trained)
+
+
+def test_the_command_line_trains_an_adapter_further(run, tmp_path, capsys):
+    settings = {"model": str(run.folder / "model"), "max_completion_length": 8, "max_steps": 1, "lora_rank": 64}
+    settings |= {"group_filter": "none", "microbatch_tokens": None, "model_init_kwargs": {"dtype": "float32"}}
+    assert main(["train", "--config", config_file(tmp_path, **settings)]) == 0
+    out = "".join(capsys.readouterr())
+    assert "an adapter of 0.0" in out and "will be ignored" not in out
+    assert "lora_rank: no effect, because model is an adapter, which keeps its own settings." in out
+    before, after = (
+        load_file(folder / "model" / "adapter_model.safetensors") for folder in (run.folder, tmp_path / "run")
+    )
+    assert before.keys() == after.keys() and all(value.shape == after[name].shape for name, value in before.items())
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    assert not (tmp_path / "run" / "model" / "ref").exists()
+
+
 def test_what_cannot_be_merged_is_one_clear_line(run, tmp_path, capsys):
     adapter, output = str(run.folder / "model"), str(tmp_path / "new")
     for arguments, message in [
@@ -192,3 +239,11 @@ def test_settings_of_an_adapter_that_is_not_trained():
     assert idle_adapter_settings(RunConfig(lora_rank=8, lora_alpha=4)) == idle_adapter_settings(RunConfig()) == []
     (found,) = idle_adapter_settings(RunConfig(lora_alpha=4, lora_rslora=True))
     assert found.startswith("lora_alpha, lora_rslora: no effect, because lora_rank is 0")
+
+
+def test_a_saved_adapter_is_an_adapter_for_all_settings(run):
+    adapter = str(run.folder / "model")
+    RunConfig(model=adapter, quantization="4bit")
+    RunConfig(model=adapter, eval_without_adapter=True, eval_problems=4)
+    with pytest.raises(ConfigError, match="lora_rank is 0"):
+        RunConfig(model="other", quantization="4bit")

@@ -339,6 +339,13 @@ class Foreign(gymnasium.Env):
         return "", 1.0 if action.strip() == str(self.number + 1) else -0.5, True, False, {}
 
 
+class ForeignBySeed(Foreign):
+    """Sound, and its rows follow from the seed alone."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)
+
+
 class ForeignPaysLong(Foreign):
     def step(self, action):
         observation, reward, *rest = super().step(action)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 
 import envs
@@ -160,6 +161,13 @@ class TestForeignEnvironments:
 
     def test_a_sound_one_passes(self):
         assert check_reward_env(faulty.Foreign, rows=6, solution=self.solution)["solution"].status == "ok"
+
+    def test_one_that_knows_seeds_alone_passes(self):
+        def solution(index):
+            return str(int(np.random.default_rng(index).integers(1000)) + 1)
+
+        found = check_reward_env(faulty.ForeignBySeed, rows=6, solution=solution)
+        assert not found.failures and found["solution"].status == found["rows"].status == "ok"
 
     def test_without_a_solution_that_check_says_so(self):
         found = check_reward_env(faulty.Foreign, rows=6)
