@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from transformers.integrations import integration_utils
+from transformers.utils import is_liger_kernel_available
 
 from .config import DAPOConfig
 from .errors import ConfigError
@@ -40,6 +42,7 @@ def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> No
             f"args is a {type(args).__name__}: DAPOTrainer needs a DAPOConfig (the fields of GRPOConfig and DAPO's "
             "own)."
         )
+    _check_packages(args)
     if args.filters_groups and has_tools:
         raise ConfigError(
             f"group_filter is {args.group_filter!r} and TRL's tools or environment_factory are in use: dynamic "
@@ -49,6 +52,21 @@ def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> No
         raise ConfigError(
             "neither env nor reward_funcs is given: rewards come from an environment (env='math/Arithmetic-v0') or "
             "from reward functions together with a train_dataset."
+        )
+
+
+def _check_packages(args: DAPOConfig) -> None:
+    """Refuse settings that need a package which is not installed."""
+    for name in args.report_to or ():
+        installed = getattr(integration_utils, f"is_{name.removesuffix('_ml')}_available", None)
+        if installed is not None and not installed():
+            raise ConfigError(
+                f"report_to names {name!r}, which is not installed: pip install {name.replace('_', '-')}, or set "
+                "report_to to none."
+            )
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise ConfigError(
+            "use_liger_kernel is on and liger-kernel is not installed: pip install liger-kernel, or switch it off."
         )
 
 

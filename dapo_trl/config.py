@@ -6,10 +6,13 @@ import os
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
+from torch.optim import SGD
+from transformers import get_scheduler
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
-from .errors import ConfigError
+from .errors import ConfigError, one_line
 from .settings import Rule, check, setting
 
 REFILL_SIGMAS = 3.0
@@ -17,15 +20,36 @@ REFILL_SIGMAS = 3.0
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
+SHARE = Rule(least=0, most=1)
 INHERITED = {
-    "temperature": Rule(),
-    "learning_rate": Rule(least=0),
-    "num_iterations": Rule(least=1),
-    "per_device_train_batch_size": Rule(least=1),
-    "gradient_accumulation_steps": Rule(least=1),
-    "steps_per_generation": Rule(least=1),
+    "adam_beta1": SHARE,
+    "adam_beta2": SHARE,
+    "adam_epsilon": Rule(least=0),
+    "dataloader_num_workers": Rule(least=0),
+    "ddp_timeout": Rule(least=1),
     "generation_batch_size": Rule(least=1),
+    "gradient_accumulation_steps": Rule(least=1),
+    "learning_rate": Rule(least=0),
+    "max_grad_norm": Rule(least=0),
+    "min_p": SHARE,
     "multi_objective_aggregation": Rule(choices=("sum_then_normalize", "normalize_then_sum")),
+    "num_iterations": Rule(least=1),
+    "num_train_epochs": Rule(least=0),
+    "per_device_eval_batch_size": Rule(least=1),
+    "per_device_train_batch_size": Rule(least=1),
+    "ref_model_mixup_alpha": SHARE,
+    "ref_model_sync_steps": Rule(least=1),
+    "repetition_penalty": Rule(above=0),
+    "seed": Rule(least=0),
+    "steps_per_generation": Rule(least=1),
+    "temperature": Rule(),
+    "top_entropy_quantile": SHARE,
+    "top_k": Rule(least=0),
+    "top_p": Rule(above=0, most=1),
+    "vllm_gpu_memory_utilization": Rule(above=0, most=1),
+    "vllm_tensor_parallel_size": Rule(least=1),
+    "warmup_steps": Rule(least=0),
+    "weight_decay": Rule(least=0),
 }
 """Settings of TRL and Transformers that are checked here too."""
 
@@ -275,6 +299,7 @@ class DAPOConfig(GRPOConfig):
             raise ConfigError(f"temperature is {self.temperature}: completions are sampled, so it must be above 0.")
         if not 0 <= self.epsilon < 1:
             raise ConfigError(f"epsilon is {self.epsilon}: a ratio cannot fall below 0, so it must lie in [0, 1).")
+        self._check_schedule()
         if self.overlong_shape != "none":
             longest, cache = cast(int, self.overlong_max_length), cast(int, self.overlong_cache_length)
             if cache >= longest:
@@ -282,3 +307,13 @@ class DAPOConfig(GRPOConfig):
                     f"overlong_cache_length is {cache} and overlong_max_length {longest}: the cache must lie in [0, "
                     "overlong_max_length)."
                 )
+
+    def _check_schedule(self) -> None:
+        """Make the schedule of the learning rate once, for an optimizer of nothing: some need arguments of their own."""
+        name, given = self.lr_scheduler_type, self.lr_scheduler_kwargs
+        try:
+            get_scheduler(name, SGD([torch.zeros(1)], lr=self.learning_rate), 1, 2, scheduler_specific_kwargs=given)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"lr_scheduler_type is {getattr(name, 'value', name)!r} and lr_scheduler_kwargs {given}: {one_line(error)}"
+            ) from error

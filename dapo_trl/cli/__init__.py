@@ -1,6 +1,7 @@
 """The command line ``dapo-trl``: one file for each command.
 
 main.py    the commands put together; exit codes
+outline.py the settings of a command, read from source before torch is imported
 train.py   train a model
 eval.py    measure a model, or compare two measurements
 plan.py    what a run will do and whether it fits

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
-from ..settings import check, names_of, read_files, read_flags, setting
+from ..settings import check, long_flags, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 
@@ -131,21 +131,14 @@ def load_eval_settings(
     values = {
         name: value for name, value in read_files(files, owners).items() if name in known and name not in _FLAGS_ALONE
     }
-    long_names = [_long(flag) for flag in flags]
     given: dict[str, Any] = {}
-    for name, value in read_flags(long_names, owners):
+    for name, value in read_flags(long_flags(flags, ALIASES), owners):
         if name not in known:
             raise ConfigError(f"--{name} is a setting of training: dapo-trl eval has no use for it.")
         given[name] = [*given.get("env", []), value] if name == "env" else value
     if "env" in given:
         values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
     return EvalConfig(**{**values, **given})
-
-
-def _long(flag: str) -> str:
-    name, equals, value = flag.partition("=")
-    alias = ALIASES.get(name[2:].replace("-", "_")) if name.startswith("--") else None
-    return f"--{alias}{equals}{value}" if alias else flag
 
 
 def _short(name: str) -> str:

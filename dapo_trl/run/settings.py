@@ -11,7 +11,7 @@ from ..config import DAPOConfig
 from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
 from ..rollout.environments import wrapper_settings
-from ..settings import check, names_of, read_files, read_flags, setting
+from ..settings import check, names_of, read_files, read_flags, require, setting
 
 
 @dataclass
@@ -136,12 +136,7 @@ def load_settings(
             of the wrong type, a combination that cannot work.
     """
     values = {**read_files(files, OWNERS), **dict(read_flags(flags, OWNERS, options))}
-    for name in ("model", "env"):
-        if values.get(name) is None:
-            raise ConfigError(
-                f"{name} is not set: give it in a configuration file or as --{name} (a quick start: "
-                "--config configs/quickstart.yaml)."
-            )
+    require(values, "model", "env")
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
     rest = {name: value for name, value in values.items() if name not in run}
     try:
