@@ -309,11 +309,11 @@ class DAPOConfig(GRPOConfig):
                 )
 
     def _check_schedule(self) -> None:
-        """Make the schedule of the learning rate once, for an optimizer of nothing: some need arguments of their own."""
-        name, given = self.lr_scheduler_type, self.lr_scheduler_kwargs
+        """Make the schedule of the learning rate once: some need arguments of their own."""
+        name, given = getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type), self.lr_scheduler_kwargs
         try:
             get_scheduler(name, SGD([torch.zeros(1)], lr=self.learning_rate), 1, 2, scheduler_specific_kwargs=given)
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"lr_scheduler_type is {getattr(name, 'value', name)!r} and lr_scheduler_kwargs {given}: {one_line(error)}"
+                f"lr_scheduler_type is {name!r} and lr_scheduler_kwargs {given}: {one_line(error)}"
             ) from error

@@ -122,6 +122,12 @@ class ResumableTrainer(GRPOTrainer):
             remove_torn(run_dir)
             rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
 
+    def _issue_warnings_after_load(self, load_result):
+        """Weights that share their storage are saved under one of their names: the others are not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import CONFIG_NAME
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
-from ..errors import ConfigError, one_line
+from ..errors import ConfigError, did_you_mean, one_line
 from .settings import RunConfig
 from .startup import check_folder
 
@@ -29,6 +30,30 @@ def peft_config(run: RunConfig) -> LoraConfig | None:
         use_dora=run.lora_dora,
         task_type="CAUSAL_LM",
     )
+
+
+def check_targets(run: RunConfig) -> None:
+    """Refuse a name in ``lora_targets`` that no module of the model has, before weights are loaded.
+
+    Raises:
+        ConfigError: with the names of the model's linear modules.
+    """
+    if not run.lora_rank or isinstance(run.lora_targets, str):
+        return
+    try:
+        config = AutoConfig.from_pretrained(str(run.model))
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception:  # a model that cannot be made so is refused, or targeted, where it is loaded
+        return
+    names = [name for name, _ in model.named_modules()]
+    for target in run.lora_targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            linear = {name.rpartition(".")[2]: None for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+            raise ConfigError(
+                f"lora_targets names {target!r}, and {run.model} has no such module.{did_you_mean(target, linear)} Its "
+                f"linear modules are {', '.join(linear)}; 'all-linear' takes all but the head."
+            )
 
 
 def idle_adapter_settings(run: RunConfig) -> list[str]:

@@ -82,6 +82,11 @@ class RunConfig:
         least=1,
     )
     overwrite: bool = setting(False, "Replace a run that is already in `output_dir`.")
+    allow_changes: bool = setting(
+        False,
+        "Resume although model, adapter, environment, group filter or loss are not those of the checkpoint. Other "
+        "settings may change anyway; the changes are printed.",
+    )
 
     def __post_init__(self):
         check(self)
