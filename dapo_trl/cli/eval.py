@@ -65,9 +65,11 @@ def _eval(args: argparse.Namespace) -> int:
 
     from ..evaluation.command import run_evaluation
     from ..evaluation.settings import load_eval_settings
+    from ..run.owner import end_with_launcher
     from ..run.settings import OWNERS
     from ..run.startup import quieten, share_cores
 
+    end_with_launcher()
     config = load_eval_settings(args.config, args.settings, training=OWNERS)
     console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)

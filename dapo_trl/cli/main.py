@@ -1,6 +1,6 @@
 """The command line: ``dapo-trl COMMAND ...``.
 
-``accelerate launch -m dapo_trl train ...`` is the same as ``dapo-trl train ...`` on many devices. Exit codes: 0 the
+``dapo-trl launch ... train ...`` is the same as ``dapo-trl train ...`` on many devices. Exit codes: 0 the
 command did its work; 1 it had to stop, or found a fault; 2 the request was wrong; 130 it was interrupted (and a run can
 be resumed).
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import ConfigError, DapoError
-from . import envs, eval, merge, plan, report, train
+from . import envs, eval, launch, merge, plan, report, train
 
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (train, eval, plan, report, merge, envs):
+    for command in (train, eval, launch, plan, report, merge, envs):
         command.add_parser(commands)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder

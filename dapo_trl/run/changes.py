@@ -31,7 +31,7 @@ DECISIVE = (
     "quantization",
 )
 """Settings without which it is no longer the same run: its state and its curves would mix two."""
-PASSING = ("output_dir", "overwrite", "resume_from_checkpoint", "allow_changes", "local_rank")
+PASSING = ("output_dir", "overwrite", "resume_from_checkpoint", "allow_changes", "local_rank", "disable_tqdm")
 """Settings of one start, which are not compared."""
 
 

@@ -7,8 +7,11 @@ cannot be seen: there it is free when its heartbeat has stopped for `STALE` seco
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -33,6 +36,14 @@ BEAT = 15.0
 STALE = 180.0
 """Seconds without a heartbeat after which a process that cannot be seen counts as gone; caches of network file systems
 hold a time for up to 60."""
+PR_SET_PDEATHSIG = 1
+"""From <sys/prctl.h>."""
+
+
+def end_with_launcher() -> None:
+    """Have the kernel send SIGTERM to this process when the launcher of a run on several processes dies."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def check_free(folder: Path) -> None:
@@ -41,7 +52,7 @@ def check_free(folder: Path) -> None:
     Raises:
         ConfigError: with the process, its machine and its start.
     """
-    with contextlib.suppress(FileNotFoundError), (folder / LOCK).open(encoding="utf-8") as file:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), (folder / LOCK).open(encoding="utf-8") as file:
         _refuse_living(folder, file)
 
 

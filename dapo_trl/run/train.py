@@ -41,7 +41,7 @@ from ..rollout.environments import make_env, row_count, wrap_env
 from ..trainer import DAPOTrainer
 from .changes import SETTINGS, changes_since, plain, resumed, write_settings
 from .lora import check_targets, idle_adapter_settings, peft_config, quantization_config
-from .owner import check_free, hold
+from .owner import check_free, end_with_launcher, hold
 from .settings import RunConfig
 from .startup import check_folder, explain_full_disk, quieten, share_cores
 
@@ -82,6 +82,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     Raises:
         ConfigError: settings, environment, model and folder do not fit together.
     """
+    end_with_launcher()
     folder = Path(args.output_dir)
     checkpoint = _find_checkpoint(folder, run, args)
     resumes = None
