@@ -234,6 +234,8 @@ def _read(path: Path) -> dict[str, Any]:
             raise ConfigError(
                 f"configuration file {path} does not exist: separate files by spaces, as --config {' '.join(parts)}."
             )
+        if path.is_dir():
+            raise ConfigError(f"configuration file {path} is a folder: name a file in it.")
         folder = path.parent if path.parent.is_dir() else Path(".")
         hint = did_you_mean(str(folder / path.name), map(str, folder.glob("*.y*ml")))
         raise ConfigError(f"configuration file {path} does not exist (looked from {Path.cwd()}).{hint}")
@@ -326,7 +328,7 @@ def _rule(hint: Any, limits: Rule) -> str:
         int: f"a whole number{more}",
         str: f"one of {', '.join(limits.choices)}{own}" if limits.choices else "text",
         bool: "true or false",
-        dict: "a mapping",
+        dict: "a mapping, as in '{name: value}'",
         list: "a list",
         type(None): "null",
     }

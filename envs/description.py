@@ -60,19 +60,29 @@ def arguments(make: Callable[..., gymnasium.Env]) -> dict[str, str]:
     return found
 
 
-def misfit(spec: EnvSpec, kwargs: Mapping[str, Any]) -> str | None:
+def misfit(env: str, kwargs: Mapping[str, Any]) -> str | None:
     """Return why an environment cannot be made with these arguments, in a sentence; None where no reason is seen.
 
     The reasons are an abstract class, an argument that it does not have, and one that is missing.
+
+    Args:
+        env: Its id, as `gymnasium.make` takes it.
     """
-    make = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+    spec = gymnasium.registry.get(env.rpartition(":")[2])
+    if spec is None:
+        return None
+    try:
+        make = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+        signature = inspect.signature(make)
+    except Exception:  # whatever the author's module raises
+        return None
     if missing := sorted(getattr(make, "__abstractmethods__", ())):
         return f"{getattr(make, '__name__', make)} does not define {', '.join(missing)}"
     try:
-        inspect.signature(make).bind(**{**spec.kwargs, **kwargs})
+        signature.bind(**{**spec.kwargs, **kwargs})
     except TypeError as error:
         takes = ", ".join(name for name in arguments(make) if name not in spec.kwargs) or "none"
-        return f"{error}. Its arguments are {takes}; dapo-trl envs show {spec.id} explains them"
+        return f"{error}. Its arguments are {takes}; dapo-trl envs show {env} explains them"
     return None
 
 

@@ -49,7 +49,7 @@ def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
         hint = "Install the package or fix the part before the colon."
         raise ConfigError(f"env is {env!r}: {str(error).rstrip('.')}. {hint}") from error
     except Exception as error:  # whatever the author's code raises
-        if problem := misfit(gymnasium.spec(env), kwargs):
+        if problem := misfit(env, kwargs):
             raise ConfigError(f"env {env!r} cannot be made: {problem}.") from error
         arguments = f" with {_brief(kwargs)}" if kwargs else ""
         raise ConfigError(f"env {env!r} cannot be made{arguments}: {_explained(error)}") from error

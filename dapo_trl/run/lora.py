@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def check_targets(run: RunConfig) -> None:
     Raises:
         ConfigError: with the names of the model's linear modules.
     """
-    if not run.lora_rank or isinstance(run.lora_targets, str):
+    if not run.lora_rank or run.lora_targets == "all-linear":
         return
     try:
         config = AutoConfig.from_pretrained(str(run.model))
@@ -47,8 +48,13 @@ def check_targets(run: RunConfig) -> None:
     except Exception:  # a model that cannot be made so is refused, or targeted, where it is loaded
         return
     names = [name for name, _ in model.named_modules()]
-    for target in run.lora_targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
+    expression = isinstance(run.lora_targets, str)
+    for target in [run.lora_targets] if expression else run.lora_targets:
+        try:
+            pattern = re.compile(target if expression else rf"(.*\.)?{re.escape(target)}")
+        except re.error as error:
+            raise ConfigError(f"lora_targets is {target!r}, which is no regular expression: {error}.") from error
+        if not any(map(pattern.fullmatch, names)):
             linear = {name.rpartition(".")[2]: None for name, m in model.named_modules() if isinstance(m, nn.Linear)}
             raise ConfigError(
                 f"lora_targets names {target!r}, and {run.model} has no such module.{did_you_mean(target, linear)} Its "
@@ -126,6 +132,8 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype
             f"adapter is {adapter}, a {config.peft_type.value}: it has no weights to merge, as LoRA's has."
         )
     name = base or config.base_model_name_or_path
+    if not name:
+        raise ConfigError(f"adapter is {adapter}: it does not name its base model. Name it with --base.")
     try:
         model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype)
     except (OSError, ValueError) as error:

@@ -145,8 +145,14 @@ def load_settings(
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
     rest = {name: value for name, value in values.items() if name not in run}
     try:
-        return RunConfig(**run), make(**rest), values
+        made = RunConfig(**run), make(**rest), values
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(one_line(error)) from error
+    if made[1].eval_on_start:
+        raise ConfigError(
+            "eval_on_start is on: it is for an eval_dataset in Python. Set eval_problems to measure before and after "
+            "training, and eval_every in between."
+        )
+    return made

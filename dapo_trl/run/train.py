@@ -328,9 +328,9 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
     except ConfigError:
         raise
     except (ConnectionError, HfHubHTTPError) as error:
-        if not (args.use_vllm or args.push_to_hub):
+        if not (args.use_vllm or args.push_to_hub or args.log_completions_hub_repo):
             raise
-        name = "vLLM" if args.use_vllm else "push_to_hub is on and the Hub"
+        name = "vLLM" if args.use_vllm else "the Hub"
         raise ConfigError(f"{name} cannot be used: {one_line(error)}") from error
     except RuntimeError as error:
         if not args.use_vllm:
