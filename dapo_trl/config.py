@@ -321,7 +321,11 @@ class DAPOConfig(GRPOConfig):
         """Make the schedule of the learning rate once: some need arguments of their own."""
         name, given = getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type), self.lr_scheduler_kwargs
         try:
-            get_scheduler(name, SGD([torch.zeros(1)], lr=self.learning_rate), 1, 2, scheduler_specific_kwargs=given)
+            optimizer = SGD([torch.zeros(1)], lr=self.learning_rate)
+            schedule = get_scheduler(name, optimizer, 1, 3, scheduler_specific_kwargs=given)
+            for step in range(3):
+                for factor in getattr(schedule, "lr_lambdas", ()):
+                    factor(step)
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"lr_scheduler_type is {name!r} and lr_scheduler_kwargs {given}: {one_line(error)}"

@@ -49,10 +49,11 @@ def _launch(args: argparse.Namespace) -> int:
     parser.error = _refuse  # type: ignore[method-assign]
     options = parser.parse_args([*args.settings[:place], "-m", "dapo_trl", *args.settings[place:]])
     options.shutdown_timeout = PATIENCE
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # it lists the defaults that it takes
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):  # its reports follow a line that says the same
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGINT, lambda *_: None)  # until torch's handler stands; an only process has its own
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # until torch's handler stands; an only process has its own
     try:
         launch_command(options)
     except ChildFailedError as error:
@@ -63,6 +64,8 @@ def _launch(args: argparse.Namespace) -> int:
         return error.returncode if error.returncode >= 0 else 1
     except (ValueError, OSError) as error:
         raise ConfigError(f"launch: {one_line(error)}") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 0
 
 
