@@ -320,6 +320,7 @@ class DAPOConfig(GRPOConfig):
     def _check_schedule(self) -> None:
         """Make the schedule of the learning rate once: some need arguments of their own."""
         name, given = getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type), self.lr_scheduler_kwargs
+        assert not isinstance(given, str)  # transformers has read it
         try:
             optimizer = SGD([torch.zeros(1)], lr=self.learning_rate)
             schedule = get_scheduler(name, optimizer, 1, 3, scheduler_specific_kwargs=given)

@@ -43,7 +43,7 @@ def remake(description: Mapping[str, Any]) -> gymnasium.Env:
     return gymnasium.make(EnvSpec.from_json(json.dumps(description["spec"])))
 
 
-def arguments(make: Callable[..., gymnasium.Env]) -> dict[str, str]:
+def arguments(make: Callable[..., Any]) -> dict[str, str]:
     """Return the arguments of an environment's class by name, each with its default and meaning where they are known.
 
     The meaning is read from the "## Arguments" of the class's docstring, lines such as "- `levels=(1, 2)`: digits.".

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
@@ -134,7 +135,7 @@ class ResumableTrainer(GRPOTrainer):
     def _keep_settings(self, asked: list[dict[str, Any]]) -> None:
         """Have the settings of this start act, where the optimizer's state has brought those of the checkpoint."""
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        for place, (group, own) in enumerate(zip(self.optimizer.param_groups, asked, strict=True)):
+        for place, (group, own) in enumerate(zip(cast(Optimizer, self.optimizer).param_groups, asked, strict=True)):
             group.update(own)
             if isinstance(scheduler, LambdaLR):
                 scheduler.base_lrs[place] = own["initial_lr"]
@@ -145,7 +146,8 @@ class ResumableTrainer(GRPOTrainer):
         if checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        asked = [{name: group[name] for name in OF_SETTINGS if name in group} for group in self.optimizer.param_groups]
+        groups = cast(Optimizer, self.optimizer).param_groups
+        asked = [{name: group[name] for name in OF_SETTINGS if name in group} for group in groups]
         super()._load_optimizer_and_scheduler(checkpoint)
         self._keep_settings(asked)
         own = load_state(checkpoint, self.accelerator.process_index, shape=self.rollout_shape())

@@ -46,7 +46,7 @@ def _launch(args: argparse.Namespace) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     parser = launch_command_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _refuse
     options = parser.parse_args([*args.settings[:place], "-m", "dapo_trl", *args.settings[place:]])
     options.shutdown_timeout = PATIENCE
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)  # it lists the defaults that it takes

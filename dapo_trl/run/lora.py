@@ -48,10 +48,10 @@ def check_targets(run: RunConfig) -> None:
     except Exception:  # a model that cannot be made so is refused, or targeted, where it is loaded
         return
     names = [name for name, _ in model.named_modules()]
-    expression = isinstance(run.lora_targets, str)
-    for target in [run.lora_targets] if expression else run.lora_targets:
+    given = run.lora_targets
+    for target in [given] if isinstance(given, str) else given:
         try:
-            pattern = re.compile(target if expression else rf"(.*\.)?{re.escape(target)}")
+            pattern = re.compile(target if isinstance(given, str) else rf"(.*\.)?{re.escape(target)}")
         except re.error as error:
             raise ConfigError(f"lora_targets is {target!r}, which is no regular expression: {error}.") from error
         if not any(map(pattern.fullmatch, names)):

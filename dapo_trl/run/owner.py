@@ -23,12 +23,9 @@ from ..errors import ConfigError
 from ..monitor.status import goes_on, identity
 
 try:
-    from fcntl import LOCK_EX, flock
-except ImportError:  # no such lock on Windows: two runs that start in the same instant are not told apart
-    LOCK_EX = 0
-
-    def flock(file: IO[str], operation: int) -> None: ...
-
+    import fcntl
+except ImportError:  # Windows has none: there, two runs that start in the same instant are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = "owner.json"
 BEAT = 15.0
@@ -93,7 +90,8 @@ def _open_alone(path: Path) -> Iterator[IO[str]]:
     while True:
         with path.open("a+", encoding="utf-8") as file:
             with contextlib.suppress(OSError):  # a file system without locks
-                flock(file, LOCK_EX)
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX)
             with contextlib.suppress(FileNotFoundError):  # a run that ended in the meantime has deleted this one
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     yield file

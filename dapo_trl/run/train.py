@@ -289,9 +289,9 @@ def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
                 problem = [error]
             except OSError as error:
                 problem = [ConfigError(f"output_dir {folder} cannot be written: {error}")]
-        [error] = broadcast_object_list(problem)
-        if error is not None:
-            raise error
+        [refused] = broadcast_object_list(problem)
+        if refused is not None:
+            raise refused
         yield
 
 
