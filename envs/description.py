@@ -16,6 +16,8 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 PACKAGES = ("dapo-trl", "gymnasium", "math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 """Packages whose version may change a reward."""
+_ENTRY = re.compile(r"((?:`[^`]*`(?:,\s+)?)+):\s+(.*)", re.DOTALL)
+"""A line of a docstring's arguments: their names with defaults, and the meaning."""
 
 
 def describe(env: gymnasium.Env) -> dict[str, Any]:
@@ -49,14 +51,16 @@ def arguments(make: Callable[..., Any]) -> dict[str, str]:
     The meaning is read from the "## Arguments" of the class's docstring, lines such as "- `levels=(1, 2)`: digits.".
     """
     _, _, listed = (inspect.getdoc(make) or "").partition("## Arguments\n")
-    entries = re.split(r"^- ", listed.partition("\n## ")[0], flags=re.MULTILINE)[1:]
+    entries = [_ENTRY.match(text) for text in re.split(r"^- ", listed.partition("\n## ")[0], flags=re.MULTILINE)]
+    known = [match.groups() for match in entries if match]
     found = {}
     for name, parameter in inspect.signature(make).parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
-        meant = next((entry for entry in entries if re.match(rf"[^:]*`{name}\b", entry)), "")
+        own = [meaning for names, meaning in known if re.search(rf"`{name}\b", names)]
+        named = [meaning for _, meaning in known if f"`{name}=" in meaning]
         default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
-        found[name] = f"{name}{default}: {' '.join(meant.partition(': ')[2].split())}".removesuffix(": ")
+        found[name] = f"{name}{default}: {' '.join([*own, *named, ''][0].split())}".removesuffix(": ")
     return found
 
 

@@ -74,8 +74,9 @@ def test_a_run_without_settings_has_nothing_to_compare(checkpoint, text):
     assert changed(checkpoint, "--env", "math/Countdown-v0") == []
 
 
-def test_a_changed_rate_and_length_act(tmp_path, capsys):
+def test_a_changed_rate_and_length_act(tmp_path, capsys, monkeypatch):
     """What Hugging Face loads with an optimizer and a schedule are the settings of the checkpoint."""
+    monkeypatch.setattr("dapo_trl.run.train.write_report", lambda folders: "none")
     settings = {"save_strategy": "steps", "save_steps": 1, "steps_per_generation": 1, "max_completion_length": 8}
     path = config_file(tmp_path, max_steps=2, learning_rate=1e-4, report_to="none", max_refill_rounds=0, **settings)
     assert main(["train", "--config", path]) == 0

@@ -125,7 +125,8 @@ def test_no_second_run_starts_beside_a_living_one(tmp_path, capsys, flags):
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == '{"step": 4}\n'
 
 
-def test_a_run_that_failed_before_its_first_step_does_not_block_the_next(tmp_path, capsys):
+def test_a_run_that_failed_before_its_first_step_does_not_block_the_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dapo_trl.run.train.write_report", lambda folders: "none")
     path = config_file(tmp_path, max_steps=1, max_completion_length=100_000)
     assert main(["train", "--config", path]) == 2
     folder = tmp_path / "run"
