@@ -11,6 +11,8 @@ from typing import Any, cast
 from accelerate.utils import DistributedType
 from peft import PeftModel
 from torch import nn
+from transformers.integrations import integration_utils
+from transformers.utils import is_liger_kernel_available
 
 from .config import DAPOConfig
 from .errors import ConfigError
@@ -42,6 +44,7 @@ def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> No
             f"args is a {type(args).__name__}: DAPOTrainer needs a DAPOConfig (the fields of GRPOConfig and DAPO's "
             "own)."
         )
+    _check_packages(args)
     if args.filters_groups and has_tools:
         raise ConfigError(
             f"group_filter is {args.group_filter!r} and TRL's tools or environment_factory are in use: dynamic "
@@ -96,6 +99,21 @@ def check_tokenizer(tokenizer: Any, stop_ids: Sequence[int | None], *, embedding
         raise ConfigError(
             f"the tokenizer pads with {tokenizer.pad_token!r}, token {tokenizer.pad_token_id}, and the model has "
             f"embeddings for {embeddings}: set tokenizer.pad_token to a token that the model knows."
+        )
+
+
+def _check_packages(args: DAPOConfig) -> None:
+    """Refuse settings that need a package which is not installed."""
+    for name in args.report_to or ():
+        installed = getattr(integration_utils, f"is_{name.removesuffix('_ml')}_available", None)
+        if installed is not None and not installed():
+            raise ConfigError(
+                f"report_to names {name!r}, which is not installed: pip install {name.replace('_', '-')}, or set "
+                "report_to to none."
+            )
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise ConfigError(
+            "use_liger_kernel is on and liger-kernel is not installed: pip install liger-kernel, or switch it off."
         )
 
 

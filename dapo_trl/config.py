@@ -6,26 +6,58 @@ import os
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
+from torch.optim import SGD
+from transformers import get_scheduler
 from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils.logging import log_levels
 from trl import GRPOConfig
 
-from .errors import ConfigError
-from .settings import Rule, check, setting
+from .errors import ConfigError, one_line
+from .settings import Rule, check, check_value, setting
 
 REFILL_SIGMAS = 3.0
 """Safety margin of a round, in standard deviations above the expected need, where the surplus is kept."""
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
+LOG_LEVELS = (*log_levels, "passive")
+SHARE = Rule(least=0, most=1)
 INHERITED = {
-    "temperature": Rule(),
-    "learning_rate": Rule(least=0),
-    "num_iterations": Rule(least=1),
-    "per_device_train_batch_size": Rule(least=1),
-    "gradient_accumulation_steps": Rule(least=1),
-    "steps_per_generation": Rule(least=1),
+    "adam_beta1": SHARE,
+    "adam_beta2": SHARE,
+    "adam_epsilon": Rule(least=0),
+    "dataloader_num_workers": Rule(least=0),
+    "ddp_timeout": Rule(least=1),
     "generation_batch_size": Rule(least=1),
+    "gradient_accumulation_steps": Rule(least=1),
+    "learning_rate": Rule(least=0),
+    "log_level": Rule(choices=LOG_LEVELS),
+    "log_level_replica": Rule(choices=LOG_LEVELS),
+    "max_grad_norm": Rule(least=0),
+    "min_p": SHARE,
     "multi_objective_aggregation": Rule(choices=("sum_then_normalize", "normalize_then_sum")),
+    "neftune_noise_alpha": Rule(least=0),
+    "num_iterations": Rule(least=1),
+    "num_train_epochs": Rule(least=0),
+    "per_device_eval_batch_size": Rule(least=1),
+    "per_device_train_batch_size": Rule(least=1),
+    "ref_model_mixup_alpha": SHARE,
+    "ref_model_sync_steps": Rule(least=1),
+    "repetition_penalty": Rule(above=0),
+    "seed": Rule(least=0),
+    "steps_per_generation": Rule(least=1),
+    "sapo_temperature_neg": Rule(above=0),
+    "sapo_temperature_pos": Rule(above=0),
+    "temperature": Rule(above=0),
+    "top_entropy_quantile": SHARE,
+    "top_k": Rule(least=0),
+    "top_p": Rule(above=0, most=1),
+    "vllm_gpu_memory_utilization": Rule(above=0, most=1),
+    "vllm_mode": Rule(choices=("server", "colocate")),
+    "vllm_tensor_parallel_size": Rule(least=1),
+    "warmup_steps": Rule(least=0),
+    "weight_decay": Rule(least=0),
 }
 """Settings of TRL and Transformers that are checked here too."""
 
@@ -54,7 +86,7 @@ class DAPOConfig(GRPOConfig):
     epsilon_high: float | None = setting(
         0.28, "How far the ratio may rise above 1 (Clip-Higher, eq. 8). None: the same as epsilon.", least=0
     )
-    beta: float = setting(0.01, "Weight of the KL penalty to the reference model. The paper uses none: 0.")
+    beta: float = setting(0.01, "Weight of the KL penalty to the reference model. The paper uses none: 0.", least=0)
     scale_rewards: str = setting(
         "none",
         "Advantage R - mean ('none'), divided by the standard deviation of the group ('group', the paper) or of the "
@@ -170,6 +202,9 @@ class DAPOConfig(GRPOConfig):
         if isinstance(self.scale_rewards, bool):  # as TRL reads it
             self.scale_rewards = "group" if self.scale_rewards else "none"
         check(self, INHERITED)
+        given = self.generation_kwargs if isinstance(self.generation_kwargs, dict) else {}
+        for name in INHERITED.keys() & given.keys():
+            check_value(type(self), name, given[name], INHERITED[name], label="generation_kwargs: {}".format)
         self._check_batch()
         if self.logging_steps <= 0:
             raise ConfigError(f"logging_steps is {self.logging_steps:g}: it must be above 0 optimizer steps.")
@@ -277,10 +312,9 @@ class DAPOConfig(GRPOConfig):
                 f"min_valid_fraction is {self.min_valid_fraction}: it must lie in (0, 1]. To train on every group, "
                 "set group_filter to none."
             )
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature is {self.temperature}: completions are sampled, so it must be above 0.")
         if not 0 <= self.epsilon < 1:
             raise ConfigError(f"epsilon is {self.epsilon}: a ratio cannot fall below 0, so it must lie in [0, 1).")
+        self._check_schedule()
         if self.overlong_shape != "none":
             longest, cache = cast(int, self.overlong_max_length), cast(int, self.overlong_cache_length)
             if cache >= longest:
@@ -288,3 +322,18 @@ class DAPOConfig(GRPOConfig):
                     f"overlong_cache_length is {cache} and overlong_max_length {longest}: the cache must lie in [0, "
                     "overlong_max_length)."
                 )
+
+    def _check_schedule(self) -> None:
+        """Make the schedule of the learning rate once: some need arguments of their own."""
+        name, given = getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type), self.lr_scheduler_kwargs
+        assert not isinstance(given, str)  # transformers has read it
+        try:
+            optimizer = SGD([torch.zeros(1)], lr=self.learning_rate)
+            schedule = get_scheduler(name, optimizer, 1, 3, scheduler_specific_kwargs=given)
+            for step in range(3):
+                for factor in getattr(schedule, "lr_lambdas", ()):
+                    factor(step)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"lr_scheduler_type is {name!r} and lr_scheduler_kwargs {given}: {one_line(error)}"
+            ) from error

@@ -5,6 +5,7 @@ DapoError
 ├── RewardError          a reward that cannot be used (also a ValueError)
 ├── RefillLimitError     dynamic sampling found too few informative groups (also a RuntimeError)
 ├── NonFiniteError       the loss or the gradient became NaN or infinite (also a RuntimeError)
+├── DiskFullError        a file could not be written for want of room (also an OSError)
 └── LostProcessError     another process of the run ended or hangs (also a RuntimeError)
 
 The command line prints these as one line; anything else is a bug and keeps its traceback.
@@ -20,6 +21,7 @@ from envs.text import one_line, place_of
 __all__ = [
     "ConfigError",
     "DapoError",
+    "DiskFullError",
     "LostProcessError",
     "NonFiniteError",
     "RefillLimitError",
@@ -48,6 +50,10 @@ class RefillLimitError(DapoError, RuntimeError):
 
 class NonFiniteError(DapoError, RuntimeError):
     """The loss or the gradient norm became NaN or infinite; the weights are those of the step before."""
+
+
+class DiskFullError(DapoError, OSError):
+    """A file of the run could not be written, because the disk or a quota is full."""
 
 
 class LostProcessError(DapoError, RuntimeError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import os
 import types
 import typing
@@ -29,6 +30,10 @@ class Rule:
 
     least: float | None = None
     """Smallest number that is allowed."""
+    above: float | None = None
+    """Largest number that is too small."""
+    most: float | None = None
+    """Largest number that is allowed."""
     choices: tuple[str, ...] = ()
     """The texts that are allowed; empty: any."""
     own: bool = False
@@ -38,7 +43,23 @@ class Rule:
         """Whether a value of the right type is within the limits."""
         if isinstance(value, str):
             return not self.choices or value in self.choices or (self.own and ":" in value)
-        return self.least is None or not isinstance(value, int | float) or value >= self.least
+        if not isinstance(value, int | float):
+            return True
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+        )
+
+    @property
+    def range(self) -> str:
+        """The numbers that are allowed, in words; empty: any finite one."""
+        lower = f"{self.least:g} or more" if self.least is not None else ""
+        lower = f"above {self.above:g}" if self.above is not None else lower
+        if self.most is None:
+            return lower
+        return f"from {self.least:g} to {self.most:g}" if self.least is not None else f"{lower}, at most {self.most:g}"
 
 
 def setting(
@@ -59,7 +80,7 @@ def setting(
         choices: the texts that are allowed.
         own: a class of the user's is allowed too, as ``module:Class``.
     """
-    metadata = {"help": doc, "limits": Rule(least, tuple(choices), own)}
+    metadata = {"help": doc, "limits": Rule(least, choices=tuple(choices), own=own)}
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
 
 
@@ -76,15 +97,38 @@ def check(settings: Any, inherited: Mapping[str, Rule] | None = None, *, label: 
     owner: type = type(settings)
     own = {field.name: field.metadata["limits"] for field in dataclasses.fields(owner) if "limits" in field.metadata}
     for name, limits in {**own, **(inherited or {})}.items():
-        value, adapter = getattr(settings, name), _adapter(owner, name)
-        try:
-            if adapter is not None:
-                adapter.validate_python(os.fspath(value) if isinstance(value, os.PathLike) else value, strict=True)
-            valid = limits.allow(value)
-        except ValidationError:
-            valid = False
-        if not valid:
-            raise ConfigError(f"{label(name)} is {_shown(value)}: it must be {_rule(_hints(owner)[name], limits)}.")
+        check_value(owner, name, getattr(settings, name), limits, label=label)
+
+
+def check_value(owner: type, name: str, value: Any, limits: Rule, *, label: Callable[[str], str] = str) -> None:
+    """Check type and limits of one setting; arguments as for `check`.
+
+    Raises:
+        ConfigError: with the value and the rule.
+    """
+    adapter = _adapter(owner, name)
+    try:
+        if adapter is not None:
+            adapter.validate_python(os.fspath(value) if isinstance(value, os.PathLike) else value, strict=True)
+        valid = limits.allow(value)
+    except ValidationError:
+        valid = False
+    if not valid:
+        raise ConfigError(f"{label(name)} is {_shown(value)}: it must be {_rule(_hints(owner)[name], limits)}.")
+
+
+def require(values: Mapping[str, Any], *names: str) -> None:
+    """Refuse settings that lack one which has no default.
+
+    Raises:
+        ConfigError: with the ways to give it.
+    """
+    for name in names:
+        if values.get(name) is None:
+            raise ConfigError(
+                f"{name} is not set: give it in a configuration file or as --{name} (a quick start: "
+                "--config configs/quickstart.yaml)."
+            )
 
 
 def load_object(name: str, *, what: str, kind: str = "a class or a function") -> Any:
@@ -166,6 +210,55 @@ def read_flags(flags: Sequence[str], owners: tuple[type, ...], options: Sequence
     ]
 
 
+def long_flags(flags: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+    """Flags with the names of the settings in place of their short names."""
+    parts = [flag.partition("=") for flag in flags]
+    long = [aliases.get(name[2:].replace("-", "_")) if name.startswith("--") else None for name, _, _ in parts]
+    return [
+        f"--{name}{''.join(rest)}" if name else flag for flag, name, (_, *rest) in zip(flags, long, parts, strict=True)
+    ]
+
+
+MEANT = {
+    "batch_size": "per_device_train_batch_size",
+    "train_batch_size": "per_device_train_batch_size",
+    "micro_batch_size": "per_device_train_batch_size",
+    "clip_range": "epsilon",
+    "clip_ratio": "epsilon",
+    "clip_ratio_high": "epsilon_high",
+    "clip_ratio_low": "epsilon",
+    "dataset": "env",
+    "dataset_name": "env",
+    "environment": "env",
+    "epochs": "num_train_epochs",
+    "grad_accum": "gradient_accumulation_steps",
+    "grad_clip": "max_grad_norm",
+    "group_size": "num_generations",
+    "kl_coef": "beta",
+    "log_every": "logging_steps",
+    "lora_r": "lora_rank",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "max_length": "max_completion_length",
+    "max_new_tokens": "max_completion_length",
+    "max_tokens": "max_completion_length",
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "model_path": "model",
+    "out": "output_dir",
+    "resume": "resume_from_checkpoint",
+    "rollouts": "num_generations",
+    "save_every": "save_steps",
+    "scheduler": "lr_scheduler_type",
+    "steps": "max_steps",
+    "target_modules": "lora_targets",
+    "task": "env",
+    "vllm": "use_vllm",
+    "warmup": "warmup_steps",
+}
+"""Names that other programs give to a setting, where the nearest in spelling is another one."""
+
+
 @cache
 def names_of(owner: type) -> frozenset[str]:
     """The settings that a dataclass takes."""
@@ -174,6 +267,13 @@ def names_of(owner: type) -> frozenset[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
+        parts = str(path).split(",")
+        if len(parts) > 1 and all(Path(part).is_file() for part in parts):
+            raise ConfigError(
+                f"configuration file {path} does not exist: separate files by spaces, as --config {' '.join(parts)}."
+            )
+        if path.is_dir():
+            raise ConfigError(f"configuration file {path} is a folder: name a file in it.")
         folder = path.parent if path.parent.is_dir() else Path(".")
         hint = did_you_mean(str(folder / path.name), map(str, folder.glob("*.y*ml")))
         hint = hint or did_you_mean(path.stem, [file.stem for file in config_files()])
@@ -182,6 +282,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"configuration file {path} is not valid YAML: {one_line(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {one_line(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -198,6 +300,8 @@ def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str | None]]:
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--") or flag == "--":
+            if flag.endswith((".yaml", ".yml")):
+                raise ConfigError(f"{flag!r} is a file: give it as --config {flag}.")
             raise ConfigError(f"{flag!r} is not a flag: settings are given as --field value.")
         name, equals, value = flag[2:].partition("=")
         text: str | None = value if equals else None
@@ -232,7 +336,9 @@ def _checked(
     owner = next((owner for owner in owners if name in names_of(owner)), None)
     if owner is None:
         known = frozenset(options).union(*map(names_of, owners))
-        raise ConfigError(f"{source}: there is no setting named {name!r}.{did_you_mean(name, known)}")
+        meant = MEANT.get(name.lower())
+        hint = f" Did you mean {meant}?" if meant in known else did_you_mean(name, known)
+        raise ConfigError(f"{source}: there is no setting named {name!r}.{hint}")
     adapter, hint = _adapter(owner, name), _hints(owner)[name]
     if adapter is None:
         return value
@@ -254,14 +360,14 @@ def _shown(value: Any) -> str:
 
 def _rule(hint: Any, limits: Rule) -> str:
     """The rule of a setting, in words."""
-    more = "" if limits.least is None else f", {limits.least:g} or more"
+    more = f", {limits.range}" if limits.range else ""
     own = ", or a class of your own as module:Class" if limits.own else ""
     words = {
         float: f"a number{more}",
         int: f"a whole number{more}",
         str: f"one of {', '.join(limits.choices)}{own}" if limits.choices else "text",
         bool: "true or false",
-        dict: "a mapping",
+        dict: "a mapping, as in '{name: value}'",
         list: "a list",
         type(None): "null",
     }

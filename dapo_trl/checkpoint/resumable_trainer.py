@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import GRPOTrainer
@@ -19,6 +21,8 @@ from ..distributed import explain_lost_process
 from ..errors import ConfigError
 from .files import begin, choose, finish, load_state, remove_torn, save_state, signature
 
+OF_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
+"""Entries of an optimizer's groups that are settings; the others are state."""
 logger = logging.getLogger("dapo_trl")
 
 
@@ -131,10 +135,30 @@ class ResumableTrainer(GRPOTrainer):
             remove_torn(run_dir)
             rotate_checkpoints(run_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
 
+    def _issue_warnings_after_load(self, load_result):
+        """Weights that share their storage are saved under one of their names: the others are not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        missing = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+    def _keep_settings(self, asked: list[dict[str, Any]]) -> None:
+        """Have the settings of this start act, where the optimizer's state has brought those of the checkpoint."""
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        for place, (group, own) in enumerate(zip(cast(Optimizer, self.optimizer).param_groups, asked, strict=True)):
+            group.update(own)
+            if isinstance(scheduler, LambdaLR):
+                scheduler.base_lrs[place] = own["initial_lr"]
+                group["lr"] = own["initial_lr"] * scheduler.lr_lambdas[place](scheduler.last_epoch)
+                scheduler._last_lr[place] = group["lr"]
+
     def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
             return
+        groups = cast(Optimizer, self.optimizer).param_groups
+        asked = [{name: group[name] for name in OF_SETTINGS if name in group} for group in groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        self._keep_settings(asked)
         own = load_state(checkpoint, self.accelerator.process_index, shape=self.rollout_shape())
         [everyones] = broadcast_object_list([own and own.get("everyones")])
         if everyones is None:

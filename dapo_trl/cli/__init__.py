@@ -1,8 +1,10 @@
 """The command line ``dapo-trl``: one file for each command.
 
 main.py    the commands put together; exit codes
+outline.py the settings of a command, read from source before torch is imported
 train.py   train a model
 eval.py    measure a model, or compare two measurements
+launch.py  train or evaluate on several processes
 plan.py    what a run will do and whether it fits
 envs.py    list, show and check environments; judge recorded verdicts again
 report.py  a run as a page: report, watch

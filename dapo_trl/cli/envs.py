@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from envs.attack.attack import DEFAULT_CALLS, DEFAULT_MINUTES, attack_reward
+from envs.description import arguments
 from envs.rejudge import replay
 from envs.reward_check.check import DEFAULT_ROWS, reward_report
 from envs.reward_check.checks import CHECKS
@@ -179,8 +180,21 @@ def _entry(spec: EnvSpec, name: str) -> _Entry:
     return _Entry(name, rows, " / ".join(f"{reward:g}" for reward in rewards) or "?", description)
 
 
+def _show_arguments(spec: EnvSpec) -> None:
+    console = Console(highlight=False)
+    console.print("\narguments", style="bold")
+    make = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+    for name, line in arguments(make).items():
+        if name not in spec.kwargs:
+            console.print(Text(line), soft_wrap=True)
+
+
 def _show(args: argparse.Namespace) -> int:
-    env = make_env(args.env, **args.env_kwargs)
+    try:
+        env = make_env(args.env, **args.env_kwargs)
+    finally:  # also of one that cannot be made without them
+        if spec := gymnasium.registry.get(args.env.rpartition(":")[2]):
+            _show_arguments(spec)
     size = row_count(env)
     if args.index < 0 or (size is not None and args.index >= size):
         last = "0 or more" if size is None else f"from 0 to {size - 1}"

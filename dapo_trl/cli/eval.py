@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import ConfigError
+from ..settings import long_flags
+from .outline import EVALUATION, RUN, TRAINER, check_words, constant
 
 HELP = (
     "Measure a model: avg@k, pass@k and maj@k with their intervals, by level and by verdict, such as --model "
@@ -50,14 +52,24 @@ def _eval(args: argparse.Namespace) -> int:
 
         compare(Path(args.compare[0]), Path(args.compare[1]), Console(soft_wrap=True, highlight=False))
         return 0
+    aliases = constant(EVALUATION[0], "ALIASES")
+    short = {long: name for name, long in aliases.items()}
+    check_words(
+        args.config,
+        long_flags(args.settings, aliases),
+        *(EVALUATION, RUN, *TRAINER),
+        label=lambda name: short.get(name, name),
+    )
     # Torch is imported here, after the arguments are known to be well-formed.
     from accelerate import Accelerator
 
     from ..evaluation.command import run_evaluation
     from ..evaluation.settings import load_eval_settings
+    from ..run.owner import end_with_launcher
     from ..run.settings import OWNERS
     from ..run.startup import quieten, share_cores
 
+    end_with_launcher()
     config = load_eval_settings(args.config, args.settings, training=OWNERS)
     console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)

@@ -1,6 +1,6 @@
 """The command line: ``dapo-trl COMMAND ...``.
 
-``accelerate launch -m dapo_trl train ...`` is the same as ``dapo-trl train ...`` on many devices. Exit codes: 0 the
+``dapo-trl launch ... train ...`` is the same as ``dapo-trl train ...`` on many devices. Exit codes: 0 the
 command did its work; 1 it had to stop, or found a fault; 2 the request was wrong; 130 it was interrupted (and a run can
 be resumed).
 
@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import ConfigError, DapoError
-from . import configs, envs, eval, merge, plan, report, train
+from . import configs, envs, eval, launch, merge, plan, report, train
 
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"dapo-trl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (train, eval, plan, report, merge, envs, configs):
+    for command in (train, eval, launch, plan, report, merge, envs, configs):
         command.add_parser(commands)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder

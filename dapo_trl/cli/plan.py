@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..errors import ConfigError, one_line
+from ..settings import require
+from .outline import RUN, TRAINER, check_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -54,6 +56,11 @@ def add_parser(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     """Carry out the command; returns the exit code: 0 it fits, 1 it does not."""
+    for name in ("completion_tokens", "prompt_tokens", "rows", "devices"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is {value:g}: it must be above 0.")
+    require(check_words(options.config, options.settings, RUN, *TRAINER, options=options.own), "model", "env")
     # Torch is imported here, after the arguments are known to be well-formed.
     from ..plan.cautions import cautions
     from ..plan.devices import placement, planned_config
@@ -64,10 +71,6 @@ def _plan(options: argparse.Namespace) -> int:
     from ..plan.trace import read_config
     from ..run.settings import load_settings
 
-    for name in ("completion_tokens", "prompt_tokens", "rows", "devices"):
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name} is {value:g}: it must be above 0.")
     warnings.simplefilter("ignore")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     assumed = Assumed(read_rates(_value("pass_rate", options.pass_rate)), options.completion_tokens)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..settings import require
+from .outline import RUN, TRAINER, check_words
+
 HELP = (
     "Files merge from left to right, flags win. A flag is any setting of DAPOConfig (TRL's GRPOConfig included) or of "
     "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'. They are "
@@ -27,6 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
+    require(check_words(args.config, args.settings, RUN, *TRAINER), "model", "env")
     from ..run.settings import load_settings  # torch is imported here, after the arguments are known to be well-formed
     from ..run.train import train
 

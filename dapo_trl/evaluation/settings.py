@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
-from ..settings import check, find_model, names_of, read_files, read_flags, setting
+from ..settings import check, find_model, long_flags, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 from .split import kept_apart_in
@@ -140,9 +140,8 @@ def load_eval_settings(
     for name in ("temperature", "top_p"):  # of the training run: the default of the measurement
         if values.get(f"eval_{name}") is None:
             values[f"eval_{name}"] = asked.get(name)
-    long_names = [_long(flag) for flag in flags]
     given: dict[str, Any] = {}
-    for name, value in read_flags(long_names, owners):
+    for name, value in read_flags(long_flags(flags, ALIASES), owners):
         if name not in known:
             raise ConfigError(f"--{name} is a setting of training: dapo-trl eval has no use for it.")
         given[name] = [*given.get("env", []), value] if name == "env" else value
@@ -153,12 +152,6 @@ def load_eval_settings(
     if not given.keys() & set(_ENVIRONMENT):
         config.kept_apart = max((kept_apart_in(Path(file).parent) for file in files), default=0) or None
     return config
-
-
-def _long(flag: str) -> str:
-    name, equals, value = flag.partition("=")
-    alias = ALIASES.get(name[2:].replace("-", "_")) if name.startswith("--") else None
-    return f"--{alias}{equals}{value}" if alias else flag
 
 
 def _short(name: str) -> str:

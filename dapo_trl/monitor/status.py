@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,14 +61,7 @@ class StatusFile:
             self._write(FAILED, what if isinstance(error, DapoError) else f"{type(error).__name__}: {what}")
 
     def _write(self, state: str, why: str) -> None:
-        process = psutil.Process()
-        content = {
-            "state": state,
-            "why": why,
-            "machine": _machine(),
-            "process": process.pid,
-            "process_started": process.create_time(),
-        }
+        content = {"state": state, "why": why, **identity()}
         new = self.path.with_name(f"{FILE}.new")
         with contextlib.suppress(OSError):  # neither fails a run nor hides its error
             new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -98,17 +92,23 @@ def seen(folder: Path, *, newest: float | None) -> tuple[str, str] | None:
     state, why = content["state"], content.get("why")
     if state != RUNNING:
         return state, why if isinstance(why, str) else ""
-    goes_on = _goes_on(content)
+    there = goes_on(content)
     quiet = time.time() - newest if newest is not None else 0.0
-    if goes_on is False:
+    if there is False:
         return KILLED, "Its process is gone and left no word: out of memory, most often, or the machine went down."
-    if goes_on is None and quiet > QUIET:
+    if there is None and quiet > QUIET:
         return SILENT, f"Nothing new for {quiet / 60:.0f} minutes. It ran on another machine: look there."
     return RUNNING, ""
 
 
-def _goes_on(content: dict[str, Any]) -> bool | None:
-    """Whether the process that wrote this is there; None where that cannot be seen."""
+def identity() -> dict[str, Any]:
+    """This process, such that `goes_on` knows it again: its machine, its number and its start."""
+    process = psutil.Process()
+    return {"machine": _machine(), "process": process.pid, "process_started": process.create_time()}
+
+
+def goes_on(content: Mapping[str, Any]) -> bool | None:
+    """Whether the process of an `identity` is there; None where that cannot be seen."""
     number, started = content.get("process"), content.get("process_started")
     if content.get("machine") != _machine() or not isinstance(number, int) or not isinstance(started, int | float):
         return None

@@ -29,7 +29,7 @@ _COUNTING_UP = (
 )
 """Names, or their beginnings, of metrics that count up over the run; the last of several logs stands for them."""
 
-_NO_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint")
+_NO_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint", "allow_changes")
 """Settings that do not make one run differ from another."""
 
 

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 import envs
 from envs import TaskEnv
 from envs.contract import reset_to_row
+from envs.description import misfit
 from envs.reasoning_gym_tasks import checked
 from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, RepetitionPenalty, RewardShaping
 
@@ -48,6 +50,8 @@ def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
         hint = "Install the package or fix the part before the colon."
         raise ConfigError(f"env is {env!r}: {str(error).rstrip('.')}. {hint}") from error
     except Exception as error:  # whatever the author's code raises
+        if problem := misfit(env, kwargs):
+            raise ConfigError(f"env {env!r} cannot be made: {problem}.") from error
         arguments = f" with {_brief(kwargs)}" if kwargs else ""
         raise ConfigError(f"env {env!r} cannot be made{arguments}: {_explained(error)}") from error
 
@@ -219,9 +223,21 @@ def _brief(kwargs: dict[str, Any]) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
+def _made_in(spec: EnvSpec, module: str) -> bool:
+    """Whether an environment's class lies in a module or below it."""
+    point = spec.entry_point
+    home = point.partition(":")[0] if isinstance(point, str) else str(getattr(point, "__module__", ""))
+    return home == module or home.startswith(f"{module}.")
+
+
 def _unknown_env(env: str) -> str:
     if env in (refused := {f"reasoning_gym/{task}-v0": reason for task, reason in checked().refused.items()}):
         return f"env is {env!r}: it is not offered, because its reward fails the check. {refused[env]}"
+    module, colon, _ = env.partition(":")
+    if colon:
+        own = sorted(spec.id for spec in gymnasium.registry.values() if _made_in(spec, module))
+        registers = f"registers {', '.join(own)}, not this" if own else "registers no environment"
+        return f"env is {env!r}: module {module} was imported and {registers}. Call gymnasium.register(...) in it."
     ours = sorted(
         spec.id
         for spec in gymnasium.registry.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +12,12 @@ import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import CONFIG_NAME
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from trl.trainer.utils import create_model_from_path
 
 from ..config import DAPOConfig
-from ..errors import ConfigError, one_line
+from ..errors import ConfigError, did_you_mean, one_line
 from ..evaluation.loading import base_and_adapter, is_adapter
 from .settings import RunConfig
 from .startup import check_folder
@@ -62,6 +64,35 @@ def start_model(run: RunConfig, args: DAPOConfig) -> dict[str, Any]:
     own = (Path(adapter) / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(adapter if own else base, padding_side="left", truncation_side="left")
     return {"model": model, "processing_class": tokenizer}
+
+
+def check_targets(run: RunConfig) -> None:
+    """Refuse a name in ``lora_targets`` that no module of the model has, before weights are loaded.
+
+    Raises:
+        ConfigError: with the names of the model's linear modules.
+    """
+    if not run.lora_rank or run.lora_targets == "all-linear":
+        return
+    try:
+        config = AutoConfig.from_pretrained(str(run.model))
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception:  # a model that cannot be made so is refused, or targeted, where it is loaded
+        return
+    names = [name for name, _ in model.named_modules()]
+    given = run.lora_targets
+    for target in [given] if isinstance(given, str) else given:
+        try:
+            pattern = re.compile(target if isinstance(given, str) else rf"(.*\.)?{re.escape(target)}")
+        except re.error as error:
+            raise ConfigError(f"lora_targets is {target!r}, which is no regular expression: {error}.") from error
+        if not any(map(pattern.fullmatch, names)):
+            linear = {name.rpartition(".")[2]: None for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+            raise ConfigError(
+                f"lora_targets names {target!r}, and {run.model} has no such module.{did_you_mean(target, linear)} Its "
+                f"linear modules are {', '.join(linear)}; 'all-linear' takes all but the head."
+            )
 
 
 def idle_adapter_settings(run: RunConfig) -> list[str]:
@@ -138,6 +169,8 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None, *, dtype
             f"adapter is {adapter}, a {config.peft_type.value}: it has no weights to merge, as LoRA's has."
         )
     name = base or config.base_model_name_or_path
+    if not name:
+        raise ConfigError(f"adapter is {adapter}: it does not name its base model. Name it with --base.")
     try:
         model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype)
     except (OSError, ValueError) as error:

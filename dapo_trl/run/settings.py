@@ -12,7 +12,7 @@ from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
 from ..evaluation.loading import is_adapter
 from ..rollout.environments import wrapper_settings
-from ..settings import check, find_model, names_of, read_files, read_flags, setting
+from ..settings import check, find_model, names_of, read_files, read_flags, require, setting
 
 
 @dataclass
@@ -93,6 +93,11 @@ class RunConfig:
         least=1,
     )
     overwrite: bool = setting(False, "Replace a run that is already in `output_dir`.")
+    allow_changes: bool = setting(
+        False,
+        "Resume although model, adapter, environment, group filter or loss are not those of the checkpoint. Other "
+        "settings may change anyway; the changes are printed.",
+    )
 
     def __post_init__(self):
         check(self)
@@ -148,18 +153,19 @@ def load_settings(
             of the wrong type, a combination that cannot work.
     """
     values = {**read_files(files, OWNERS), **dict(read_flags(flags, OWNERS, options))}
-    for name in ("model", "env"):
-        if values.get(name) is None:
-            raise ConfigError(
-                f"{name} is not set: give it in a configuration file or as --{name} (a quick start: "
-                "--config quickstart)."
-            )
+    require(values, "model", "env")
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
     run["model"] = find_model(run["model"])
     rest = {name: value for name, value in values.items() if name not in run}
     try:
-        return RunConfig(**run), make(**rest), values
+        made = RunConfig(**run), make(**rest), values
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(one_line(error)) from error
+    if made[1].eval_on_start:
+        raise ConfigError(
+            "eval_on_start is on: it is for an eval_dataset in Python. Set eval_problems to measure before and after "
+            "training, and eval_every in between."
+        )
+    return made

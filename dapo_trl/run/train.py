@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftModel
 from rich.console import Console
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -35,20 +39,23 @@ from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
 from ..rollout.environments import make_env, wrap_env
 from ..trainer import DAPOTrainer
-from .lora import idle_adapter_settings, start_model
+from .changes import SETTINGS, changes_since, plain, resumed, write_settings
+from .lora import check_targets, idle_adapter_settings, start_model
 from .model_card import CardFacts, facts_of, how_to_use, write_card
+from .owner import check_free, end_with_launcher, hold
 from .settings import RunConfig
-from .startup import check_folder, quieten, share_cores
+from .startup import check_folder, explain_full_disk, quieten, share_cores
 
 EXIT_INTERRUPTED = 130
 EXIT_STOPPED = 1
-SETTINGS = "settings.json"
+COMPLETIONS = "completions"
+"""Folder of TRL's tables of completions (``log_completions``)."""
 OWN_FILES = (
     BEST,
     f"{BEST}-new",
     f"{BEST}-old",
     "checkpoint-*",
-    "completions",
+    COMPLETIONS,
     "config.yaml",
     "curves.png",
     RECORD,
@@ -76,8 +83,13 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     Raises:
         ConfigError: settings, environment, model and folder do not fit together.
     """
+    end_with_launcher()
     folder = Path(args.output_dir)
     checkpoint = _find_checkpoint(folder, run, args)
+    resumes = None
+    if checkpoint is not None:
+        found = Path(choose(checkpoint, folder)[0])
+        resumes = resumed(found, changes_since(found, run, args))
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)
     share_cores(args.device, args.world_size)
@@ -88,21 +100,25 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
     held_out = None if split is None else _held_out(run, trainer, split, console)
-    if checkpoint is None:
-        described = {"train": describe(env), **({} if split is None else split.described())}
-        _begin_folder(folder, asked, described, trainer.accelerator)
     main = trainer.accelerator.is_main_process
-    if main:
-        _write_settings(folder, run, args)
     stop = StopOnSignal(console, trainer.accelerator)
-    try:
-        with StatusFile(folder, main=main) as status:
-            return _carry_out(run, trainer, held_out, checkpoint, console, stop, status, facts_of(run, _plain(asked)))
-    except LostProcessError:
-        stop.shield()  # the launcher's SIGTERM follows at once, and must not come before the line that explains it
-        raise
-    finally:
-        stop.restore()
+    with _held(folder, trainer.accelerator), explain_full_disk(folder):
+        if checkpoint is None:
+            described = {"train": describe(env), **({} if split is None else split.described())}
+            _begin_folder(folder, asked, described, trainer)
+        else:
+            console.print(resumes, highlight=False)
+        if main:
+            write_settings(folder, run, args)
+        try:
+            with StatusFile(folder, main=main) as status:
+                facts = facts_of(run, plain(asked))
+                return _carry_out(run, trainer, held_out, checkpoint, console, stop, status, facts)
+        except LostProcessError:
+            stop.shield()  # the launcher's SIGTERM follows at once, and must not come before the line that explains it
+            raise
+        finally:
+            stop.restore()
 
 
 def _carry_out(
@@ -235,6 +251,7 @@ def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder
 
 def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
     """The checkpoint to resume from, or "latest"; None for a new run, whose folder must not hold another run."""
+    check_free(folder)
     wanted = str(args.resume_from_checkpoint)
     if wanted.lower() not in ("none", "no", "false"):
         choose(wanted, folder)  # an early error; the trainer looks again, for all processes
@@ -246,7 +263,7 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
             f"output_dir {folder} holds {found[0].name}, which the run would replace, and it is not the folder of a "
             "run: choose another --output_dir."
         )
-    if found and not run.overwrite:
+    if found and not run.overwrite and _has_begun(folder):
         raise ConfigError(
             f"output_dir {folder} holds a run already: continue it with --resume_from_checkpoint latest, choose "
             "another --output_dir, or replace it with --overwrite true."
@@ -255,8 +272,42 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """The files of an earlier run in a folder."""
-    return sorted(path for pattern in OWN_FILES for path in folder.glob(pattern))
+    """The files of an earlier run in a folder, empty folders not counted."""
+    found = sorted(path for pattern in OWN_FILES for path in folder.glob(pattern))
+    return [path for path in found if not path.is_dir() or any(path.iterdir())]
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run in a folder has left anything to lose: a model, or an optimizer step in its metrics."""
+    kept = ("checkpoint-*", "model", BEST, f"{BEST}-old")
+    if any(path for pattern in kept for path in folder.glob(pattern)):
+        return True
+    with (folder / "metrics.jsonl").open(encoding="utf-8", errors="replace") as lines:
+        return any(re.search(r'"step": [1-9]', line) for line in lines)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """The main process holds the folder of the run, which all processes have checked; made if it is not there.
+
+    Raises:
+        ConfigError: Another run holds it, or it cannot be written to; on all processes.
+    """
+    accelerator.wait_for_everyone()
+    with contextlib.ExitStack() as held:
+        problem: list[ConfigError | None] = [None]
+        if accelerator.is_main_process:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(hold(folder))
+            except ConfigError as error:
+                problem = [error]
+            except OSError as error:
+                problem = [ConfigError(f"output_dir {folder} cannot be written: {error}")]
+        [refused] = broadcast_object_list(problem)
+        if refused is not None:
+            raise refused
+        yield
 
 
 def _environments(run: RunConfig) -> tuple[gymnasium.Env, Split | None]:
@@ -277,11 +328,19 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
     assert run.model is not None
     if run.record_verdicts:
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
+    check_targets(run)
     try:
-        return DAPOTrainer(args=args, env=env, **start_model(run, args))
+        trainer = DAPOTrainer(args=args, env=env, **start_model(run, args))
+        trainer.get_optimizer_cls_and_kwargs(args, trainer.model)  # some need a package, and say so
+        return trainer
     except ConfigError:
         raise
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, HfHubHTTPError) as error:
+        if not (args.use_vllm or args.push_to_hub or args.log_completions_hub_repo):
+            raise
+        name = "vLLM" if args.use_vllm else "the Hub"
+        raise ConfigError(f"{name} cannot be used: {one_line(error)}") from error
+    except RuntimeError as error:
         if not args.use_vllm:
             raise
         raise ConfigError(f"vLLM cannot be used: {one_line(error)}") from error
@@ -294,37 +353,20 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         raise ConfigError(one_line(error)) from error
 
 
-def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], accelerator: Accelerator) -> None:
+def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], trainer: DAPOTrainer) -> None:
     """Delete the files of an earlier run, and no others; write the settings and the environments."""
-    accelerator.wait_for_everyone()  # every process has checked the folder as it was
-    if accelerator.is_main_process:
+    if trainer.accelerator.is_main_process:
         try:
             for path in _own_files(folder):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            folder.mkdir(parents=True, exist_ok=True)
+            if trainer.log_completions:
+                (folder / COMPLETIONS).mkdir(exist_ok=True)
             (folder / "metrics.jsonl").touch()  # from now on this is the folder of a run
-            (folder / "config.yaml").write_text(yaml.safe_dump(_plain(asked), sort_keys=False), encoding="utf-8")
+            (folder / "config.yaml").write_text(yaml.safe_dump(plain(asked), sort_keys=False), encoding="utf-8")
             (folder / RECORD).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
-    accelerator.wait_for_everyone()
-
-
-def _write_settings(folder: Path, run: RunConfig, args: DAPOConfig) -> None:
-    """Write every setting in force, defaults included; a resumed run may have others than before."""
-    text = json.dumps(_plain({**args.to_dict(), **asdict(run)}), indent=2)
-    try:
-        (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
+    trainer.accelerator.wait_for_everyone()
 
 
 def _headline(run: RunConfig, trainer: DAPOTrainer) -> str:

@@ -102,7 +102,9 @@ class TestShow:
     def test_a_row_with_all_that_is_known_of_it(self, envs):
         done = envs("show", "my_doubling:mine/Doubling-v0", "--index", "3", "--env_kwargs", "{factor: 5}")
         assert done.returncode == 0 and done.stderr == ""
-        assert [line for line in done.stdout.splitlines() if line] == [
+        lines = [line for line in done.stdout.splitlines() if line]
+        assert lines[0] == "arguments" and any(line.startswith("factor=") for line in lines)
+        assert lines[lines.index("prompt of row 3 of 1,400") :] == [
             "prompt of row 3 of 1,400",
             "5 * 103 = ? Answer: <number>",
             "info",

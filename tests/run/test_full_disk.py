@@ -1,0 +1,49 @@
+"""A disk that is full ends a run with one line, whichever library found out."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from safetensors import SafetensorError
+
+from dapo_trl.cli.main import main
+from dapo_trl.errors import ConfigError, DiskFullError
+from dapo_trl.monitor.metrics_file import MetricsFile
+from dapo_trl.run.startup import explain_full_disk
+
+from ..cli.test_main import config_file
+
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/9"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_it_is_one_line(tmp_path, error):
+    line = r"cannot be written to any more .* MB are free.*save_total_limit"
+    with pytest.raises(DiskFullError, match=line), explain_full_disk(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "no"), RuntimeError("shapes"), ConfigError("No space left")])
+def test_nothing_else_is_called_so(tmp_path, error):
+    with pytest.raises(type(error)) as caught, explain_full_disk(tmp_path):
+        raise error
+    assert caught.value is error
+
+
+def test_a_run_whose_disk_is_full(tmp_path, monkeypatch, capsys):
+    def full(self, *_) -> None:
+        with open("/dev/full", "w", buffering=1) as file:
+            file.write("a line\n")
+
+    monkeypatch.setattr(MetricsFile, "append", full)
+    path = config_file(tmp_path, max_steps=1, max_completion_length=8, max_refill_rounds=0)
+    assert main(["train", "--config", path]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'run'} cannot be written to any more ([Errno 28] No space")
+    assert error.count("\n") == 1
