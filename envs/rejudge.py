@@ -126,6 +126,8 @@ def repeat_turns(env: gymnasium.Env, index: int | None, turns: tuple[str, ...]) 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no file or folder {path}")
     files = sorted(path.glob(VERDICT_FILES))
     if not files:
         raise FileNotFoundError(

@@ -40,7 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.settings = settings
         if settings and not getattr(args, "takes_settings", False):
             parser.error(f"unrecognized arguments: {' '.join(settings)}")
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ConfigError as error:
         return _fail(error, 2)
     except DapoError as error:

@@ -69,6 +69,7 @@ def _plan(options: argparse.Namespace) -> int:
     from ..plan.remedies import as_flag, remedies
     from ..plan.show import as_dict, as_text
     from ..plan.trace import read_config
+    from ..run.lora import as_new_adapter
     from ..run.settings import load_settings
 
     warnings.simplefilter("ignore")
@@ -79,7 +80,10 @@ def _plan(options: argparse.Namespace) -> int:
     def settings(changed: Mapping[str, Any], on: Placement) -> Any:
         flags = [text for name, value in changed.items() for text in (f"--{name}", as_flag(value))]
         given = [*options.settings, *flags]
-        return load_settings(options.config, given, make=planned_config(options.card, on), options=options.own)
+        run, args, asked = load_settings(
+            options.config, given, make=planned_config(options.card, on), options=options.own
+        )
+        return as_new_adapter(run), args, asked
 
     run, args, _ = settings({}, where)
     if options.completion_tokens and options.completion_tokens > args.max_completion_length:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,6 +65,22 @@ def start_model(run: RunConfig, args: DAPOConfig) -> dict[str, Any]:
     own = (Path(adapter) / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(adapter if own else base, padding_side="left", truncation_side="left")
     return {"model": model, "processing_class": tokenizer}
+
+
+def as_new_adapter(run: RunConfig) -> RunConfig:
+    """A run that trains a saved adapter further, as one with a new adapter of that shape on its base: they take the
+    same memory and time."""
+    base, adapter = base_and_adapter(str(run.model), None)
+    if adapter is None:
+        return run
+    saved = json.loads((Path(adapter) / CONFIG_NAME).read_text(encoding="utf-8"))
+    known = {
+        field.name: getattr(run, field.name) for field in dataclasses.fields(run) if field.name.startswith("lora_")
+    }
+    names = {"lora_rank": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
+    names |= {"lora_targets": "target_modules", "lora_rslora": "use_rslora", "lora_dora": "use_dora"}
+    shape = {name: saved.get(names[name]) or default for name, default in known.items()}
+    return dataclasses.replace(run, model=base, **shape)
 
 
 def check_targets(run: RunConfig) -> None:

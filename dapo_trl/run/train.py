@@ -40,7 +40,7 @@ from ..report.page import write_report
 from ..rollout.environments import make_env, wrap_env
 from ..trainer import DAPOTrainer
 from .changes import SETTINGS, changes_since, plain, resumed, write_settings
-from .lora import check_targets, idle_adapter_settings, start_model
+from .lora import as_new_adapter, check_targets, idle_adapter_settings, start_model
 from .model_card import CardFacts, facts_of, how_to_use, write_card
 from .owner import check_free, end_with_launcher, hold
 from .settings import RunConfig
@@ -112,7 +112,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
             write_settings(folder, run, args)
         try:
             with StatusFile(folder, main=main) as status:
-                facts = facts_of(run, plain(asked))
+                facts = facts_of(as_new_adapter(run), plain(asked))
                 return _carry_out(run, trainer, held_out, checkpoint, console, stop, status, facts)
         except LostProcessError:
             stop.shield()  # the launcher's SIGTERM follows at once, and must not come before the line that explains it
@@ -267,6 +267,10 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
         raise ConfigError(
             f"output_dir {folder} holds a run already: continue it with --resume_from_checkpoint latest, choose "
             "another --output_dir, or replace it with --overwrite true."
+        )
+    if any(path.resolve() in (given := Path(str(run.model)).resolve(), *given.parents) for path in found):
+        raise ConfigError(
+            f"model is {run.model}, which the run would replace with itself: choose another --output_dir than {folder}."
         )
     return None
 

@@ -265,3 +265,9 @@ def test_gsm8k_with_a_model_that_knows_nothing_says_so_plainly(data, tiny_chat_m
     assert "Nothing was learnt (accuracy 0.000 at first, 0.000 at last)" in output
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m dapo_trl configs | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout and not done.stderr

@@ -144,6 +144,17 @@ def test_the_command_line_from_training_to_a_merged_model(warm_start, tmp_path, 
     )
     assert before == without  # a new adapter does nothing, and the base is what it was
     assert not (folder / "model" / "model.safetensors").exists()
+    assert "library_name: peft" in (folder / "model" / "README.md").read_text(encoding="utf-8")
+
+    plans = []
+    for more in ([], ["--model", str(folder / "model")]):
+        assert main(["plan", "--config", path, "--json", *more]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    assert all(
+        plans[0][part] == plans[1][part] for part in ("parameters", "memory")
+    )  # to train it further takes as much
+    assert main(["train", "--config", path, "--model", str(folder / "model"), "--overwrite", "true"]) == 2
+    assert "which the run would replace with itself" in capsys.readouterr().err
 
     merge = ["merge", "--adapter", str(folder / "model"), "--output"]
     assert main([*merge, str(tmp_path / "merged"), "--base", str(SHIPPED_MODEL), "--dtype", "bfloat16"]) == 0
