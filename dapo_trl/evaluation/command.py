@@ -16,7 +16,7 @@ from rich.console import Console
 from envs.description import describe
 
 from ..errors import ConfigError
-from ..monitor.console import progress_bar
+from ..monitor.console import counted
 from ..rollout.environments import make_env, row_count, wrap_env
 from .evaluator import EvalProblem, Evaluator, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
@@ -145,11 +145,12 @@ def _sample(
     mine = missing[accelerator.process_index :: accelerator.num_processes]
     if missing and len(missing) < len(jobs):
         console.print(f"{name}: {len(jobs) - len(missing):,} of {len(jobs):,} samples are there already.")
-    with progress_bar(console) as bar:
-        task = bar.add_task(name, total=len(mine), activity="")
+    with counted(console, name, len(mine)) as show:
+        done = 0
         for batch in evaluator.samples(problems, mine):
             journal.append(place, by_index, batch)
-            bar.advance(task, len(batch))
+            done += len(batch)
+            show(done, len(mine))
     accelerator.wait_for_everyone()  # all have written theirs
     return journal.read(place, by_index)
 

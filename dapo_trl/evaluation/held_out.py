@@ -16,7 +16,7 @@ from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..distributed import in_step
-from ..monitor.console import progress_bar
+from ..monitor.console import counted, tenths
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
 from .evaluator import BATCH_TOKENS, Sampling, evaluate, evaluated_at_once
@@ -89,11 +89,8 @@ class HeldOut(TrainerCallback):
         if self._last is not None and self._last[0] == step and not base:
             found = self._last[1]
         else:
-            with progress_bar(self.console) as bar:
-                task = bar.add_task(what, total=None, activity="")
-                found = self._evaluate(
-                    lambda done, total: bar.update(task, completed=done, total=total), adapter=not base
-                )
+            with counted(self.console, what) as on_batch:
+                found = self._evaluate(on_batch, adapter=not base)
             if when == "after" and self.every:  # training ended before its last step
                 self._keep_if_best(step, found)
         if self.trainer.accelerator.is_main_process:
@@ -119,7 +116,13 @@ class HeldOut(TrainerCallback):
         trainer, step = self.trainer, state.global_step
         if not self.every or (step % self.every and step < state.max_steps):
             return
-        found = self._evaluate(lambda done, total: trainer.on_activity(f"measuring, {done} of {total}"))
+        lines = tenths(self.console, f"measuring at step {step}")
+
+        def on_batch(done: int, total: int) -> None:
+            trainer.on_activity(f"measuring, {done} of {total}")
+            lines(done, total)
+
+        found = self._evaluate(on_batch)
         trainer.on_activity("")
         self._last = step, found
         better = self._keep_if_best(step, found)

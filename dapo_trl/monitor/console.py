@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -83,6 +85,11 @@ class ConsoleCallback(TrainerCallback):
         if self._task is not None:
             self.progress.update(self._task, activity=activity)
 
+    def report(self, line: str) -> None:
+        """Print what has been done, where there is no bar to show it."""
+        if not self.console.is_terminal:
+            self.console.print(f"        {line}", highlight=False)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -136,3 +143,31 @@ def progress_bar(console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def tenths(console: Console, what: str) -> Callable[[int, int], None]:
+    """A function that takes the number done and the total: it prints a line per tenth where there is no terminal."""
+    shown = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        tenth = 10 * done // max(total, 1)
+        if tenth > shown and done < total and not console.is_terminal:
+            console.print(f"{what}: {done:,} of {total:,} completions", highlight=False)
+        shown = max(tenth, shown)
+
+    return show
+
+
+@contextlib.contextmanager
+def counted(console: Console, what: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """As `tenths`, with a bar on a terminal."""
+    lines = tenths(console, what)
+    with progress_bar(console) as bar:
+        task = bar.add_task(what, total=total, activity="")
+
+        def show(done: int, total: int) -> None:
+            lines(done, total)
+            bar.update(task, completed=done, total=total)
+
+        yield show

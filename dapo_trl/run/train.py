@@ -167,7 +167,7 @@ def _add_callbacks(trainer: DAPOTrainer, callbacks: list[TrainerCallback | None]
             trainer.add_callback(callback)
     trainer.remove_callback(trainer.alarms)
     trainer.add_callback(trainer.alarms)  # last, so that an alarm stands below the line of its step
-    trainer.on_activity = progress.describe
+    trainer.on_activity, trainer.observers.on_round = progress.describe, progress.report
     return progress
 
 

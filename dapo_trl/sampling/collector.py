@@ -68,6 +68,8 @@ class Observers:
 
     on_activity: Callable[[str], None] = lambda activity: None
     """Called with what goes on within a step, for a progress bar."""
+    on_round: Callable[[str], None] = lambda line: None
+    """Called with a line about each round of sampling, when it is over."""
     recorder: Any = None
     """Keeps some rollouts to be read; a `monitor.rollout_recorder.RolloutRecorder`."""
 
@@ -169,6 +171,11 @@ class RolloutCollector:
                 found, statistics = self._round(missing, sampler)
                 groups += found
                 rounds.append(statistics)
+                still = f", {sampler.missing} still to sample for" if sampler.missing else ""
+                self.observers.on_round(
+                    f"round {sampler.rounds} of at most {self.args.max_refill_rounds + 1}: {len(found)} of "
+                    f"{len(statistics.levels)} groups informative{still}"
+                )
         self.observers.on_activity("updating")
         self.state.selector.tick()
         needed = sampler.used - sampler.banked

@@ -78,6 +78,7 @@ def test_a_run_leaves_everything_behind(warm_start, tmp_path, capsys):
     assert (run / "model" / "model.safetensors").is_file() and (run / "model" / "tokenizer.json").is_file()
     assert re.search(r"held-out accuracy before: [01]\.\d+  95 % interval", done.stdout)
     assert re.search(r"\d+ groups sampled: \d+ informative", done.stdout)
+    assert re.search(r"^ +round 1 of at most \d+: \d of 4 groups informative", done.stdout, re.MULTILINE)
     assert "Traceback" not in done.stderr
 
     code, output = here(capsys, "train", "--config", config_file(tmp_path))

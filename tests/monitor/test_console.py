@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from rich.console import Console
 from transformers import TrainerState
 
-from dapo_trl.monitor.console import COLUMNS, LEGEND, ConsoleCallback, heading, step_line
+from dapo_trl.monitor.console import COLUMNS, LEGEND, ConsoleCallback, counted, heading, step_line
 from dapo_trl.monitor.metrics import METRICS
 
 
@@ -33,3 +35,19 @@ def test_a_checkpoint_beyond_the_last_step_is_named(step, said, capsys):
     callback.close()
     text = "Nothing is left to train: the checkpoint is of step 225, and max_steps is 8."
     assert (text in capsys.readouterr().out) is said
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(False, 9), (True, 0)])
+def test_without_a_terminal_a_measurement_prints_a_line_per_tenth(terminal, lines):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    with counted(console, "measuring") as show:
+        for done in range(1, 401):
+            show(done, 400)
+    assert console.file.getvalue().count(" of 400 completions\n") == lines
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(False, 1), (True, 0)])
+def test_without_a_terminal_a_round_is_a_line(terminal, lines):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    ConsoleCallback(console).report("round 1 of at most 9: 7 of 8 groups informative")
+    assert console.file.getvalue().count("round 1 of at most 9") == lines
