@@ -243,14 +243,14 @@ def _check(args: argparse.Namespace) -> int:
         raise ConfigError(f"{one_line(error).removeprefix('check_reward_env: ')}.") from error
     if args.json:
         print(json.dumps(openenv_report(report), indent=2))
-        return 0 if report.ok else 1
+        return 1 if report.failures else 0
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in report.checks:
         table.add_row(check.name, Text(check.status, style=_COLOURS[check.status]), Text(check.message))
     console.print(table)
     console.print(f"\n{report.summary}", style="bold", soft_wrap=True)
-    return 0 if report.ok else 1
+    return 1 if report.failures else 0
 
 
 def _attack(args: argparse.Namespace) -> int:

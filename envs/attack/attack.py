@@ -18,9 +18,9 @@ from ..numeric import is_count
 from ..reward_check.check import env_maker
 from ..reward_check.client import Client, Died, Hung, NotMade
 from ..reward_check.episode import Fault, Prompt
-from ..reward_check.examination import sample_rows
-from ..reward_check.probe_answers import read_form
-from .moves import EDITS, Place, forms, payloads
+from ..reward_check.examination import MAX_LOST, sample_rows
+from ..reward_check.probe_answers import Form, read_form
+from .moves import EDITS, forms, payloads
 from .policy import Choice, Policy
 from .report import AttackReport, Finding, HeldOut, guess_level, judge
 
@@ -30,7 +30,6 @@ _ROWS = 128  # looked at; half of them are held out
 _BATCH = 20  # answers of one request
 _TESTED = 12  # strategies that are tested on the rows held out
 _GUESSES = 6  # right answers of one row that are tried at the others
-_MAX_LOST = 5  # answers that hang or end the process before the attack stops
 _WORD = "pneumonoultramicroscopic"
 
 
@@ -72,8 +71,12 @@ def attack_reward(
         raise ValueError(f"attack_reward: the environment cannot be attacked: {error}") from error
 
 
+class _TimeIsUp(Exception):
+    """Training ends early; what was learnt is still tested."""
+
+
 class _Stopped(Exception):
-    """The attack ends early."""
+    """The attack ends: the environment fails on too many answers."""
 
 
 class _Attack:
@@ -89,7 +92,7 @@ class _Attack:
         self.shown: dict[int, Prompt] = {index: client.ask("present", index) for index in rows}
         half = len(rows) // 2
         self.train, self.held_out = rows[:half], rows[half:]
-        self.lost, self.stopped = 0, ""
+        self.lost = 0
 
     def run(
         self,
@@ -102,33 +105,25 @@ class _Attack:
         known = {index: text for index, text in right.items() if text is not None}
         form, inner = read_form(list(known.values()))
         golds = dict(zip(known, inner, strict=True))
-        self._measure(known)
-        self._compose()
-        answers, guessing, findings = 0, None, []
+        answers, guessing, findings, stopped = 0, None, list[Finding](), ""
         try:
-            for done in self._training(calls, progress):
-                answers = done
-            self._answer([(index, _WORD) for index in (self.train * calls)[:calls]])
-        except _Stopped as reason:
-            self.stopped = str(reason)
-        try:
+            self._measure(known)
+            self._compose()
+            try:
+                for done in self._training(calls, progress):
+                    answers = done
+                self._answer([(index, _WORD) for index in (self.train * calls)[:calls]])
+            except _TimeIsUp:
+                stopped = "the limit on minutes"
             guessing = guess_level(golds, self._partial(known)) if golds else None
             for choice in self._best():
-                found = judge(
-                    self._name(choice),
-                    self._test(choice, self.client),
-                    self._place(choice),
-                    copied=choice[1] == 0 or self._place(choice) == "info",
-                    golds=golds,
-                    guessing=guessing or 0.0,
-                    form=form,
-                )
+                found = self._finding(choice, golds, guessing or 0.0, form)
                 if found is not None:
-                    findings.append(self._noted(found, choice))
+                    findings.append(found)
         except _Stopped as reason:
-            self.stopped = str(reason)
+            stopped = str(reason)
         findings.sort(key=lambda found: (not found.hole, -found.reward))
-        return AttackReport(self.description.name, self.seed, answers, guessing, findings, self.stopped)
+        return AttackReport(self.description.name, self.seed, answers, guessing, findings, stopped)
 
     def _measure(self, known: Mapping[int, str]) -> None:
         """Find the lowest and the highest reward."""
@@ -181,14 +176,23 @@ class _Attack:
         rewards = iter(self._answer(asked, client, late=True))
         return [HeldOut(index, text or "", 0.0 if text is None else next(rewards)) for index, text in texts]
 
-    def _noted(self, found: Finding, choice: Choice) -> Finding:
-        """Add that a fresh instance pays less, if it does."""
-        if not found.hole:
-            return found
-        again = self._test(choice, self.fresh)
-        if sum(trial.reward for trial in again) / len(again) < found.reward / 2:
-            note = "a new instance does not pay it: the reward depends on the answers before"
-            return dataclasses.replace(found, note=note)
+    def _finding(self, choice: Choice, golds: Mapping[int, str], guessing: float, form: Form) -> Finding | None:
+        """Test a strategy on the rows held out; of a hole, add whether a fresh instance pays it too."""
+        place = self.payloads[choice[0]].place
+        found = judge(
+            self._name(choice),
+            self._test(choice, self.client),
+            place,
+            copied=choice[1] == 0 or place == "info",
+            golds=golds,
+            guessing=guessing,
+            form=form,
+        )
+        if found is not None and found.hole:
+            again = self._test(choice, self.fresh)
+            if sum(trial.reward for trial in again) / len(again) < found.reward / 2:
+                note = "a new instance does not pay it: the reward depends on the answers before"
+                return dataclasses.replace(found, note=note)
         return found
 
     def _partial(self, known: Mapping[int, str]) -> float:
@@ -208,9 +212,6 @@ class _Attack:
         payload, edit, form = self.payloads[choice[0]].name, EDITS[choice[1]].name, self.forms[choice[2]].name
         return ", ".join(filter(None, (payload, edit, form)))
 
-    def _place(self, choice: Choice) -> Place:
-        return self.payloads[choice[0]].place
-
     def _answer(
         self, asked: Sequence[tuple[int, str]], client: Client | None = None, *, late: bool = False
     ) -> list[float]:
@@ -218,7 +219,7 @@ class _Attack:
         found: list[float] = []
         for start in range(0, len(asked), _BATCH):
             if not late and time.monotonic() > self.deadline:
-                raise _Stopped("the limit on minutes")
+                raise _TimeIsUp
             found += self._raw(asked[start : start + _BATCH], client)
         span = self.high - self.low
         return [min(1.0, max(0.0, (reward - self.low) / span)) if reward == reward else 0.0 for reward in found]
@@ -232,6 +233,6 @@ class _Attack:
             if len(asked) > 1:  # one of them; the others are judged in a new process
                 return [reward for one in asked for reward in self._raw([one], client)]
             self.lost += 1
-            if self.lost == _MAX_LOST:
-                raise _Stopped(f"{_MAX_LOST} answers took too long or ended the process") from None
+            if self.lost == MAX_LOST:
+                raise _Stopped(f"{MAX_LOST} answers took too long or ended the process") from None
             return [float("nan")]

@@ -56,8 +56,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no check refuses the environment; `not_made` has those that could not tell."""
-        return not self.failures
+        """Whether every check was made and none refuses the environment."""
+        return not self.failures and not self.not_made
 
     @property
     def summary(self) -> str:
@@ -88,14 +88,14 @@ def check_reward_env(env: str | gymnasium.Env | Callable[[], gymnasium.Env], **s
         settings: As for `reward_report`.
 
     Returns:
-        The report, when no check failed.
+        The report, when no check failed; its `ok` is whether all were made.
 
     Raises:
         RewardCheckError: A check failed; the message has a line for each.
         ValueError: A setting is wrong.
     """
     report = reward_report(env, **settings)
-    if not report.ok:
+    if report.failures:
         raise RewardCheckError(report)
     return report
 

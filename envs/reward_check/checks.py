@@ -15,7 +15,7 @@ from .probe_answers import MAX_NUMBERS, MAX_WORDS, encodings, same
 
 Status = Literal["ok", "failed", "advice", "not checked"]
 _TOLERANCE = 1e-6
-_LUCK = 0.1  # share of rows on which the solution of another row may be right
+_LUCK = 0.25  # share of rows on which the solution of another row may be right
 _NOTEWORTHY, _MAX_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
 _SIGNIFICANT = 0.05  # chance below which no accident is assumed
 _FLAT = "all rewards seen are the same"
@@ -124,7 +124,7 @@ def solution(evidence: Evidence, scale: Scale) -> Finding:
 
 
 def worthless(evidence: Evidence, scale: Scale) -> Finding:
-    """Texts that are right nowhere must earn nothing, nor may a text in the environment's code be right everywhere."""
+    """Texts that are right nowhere must earn nothing; one in its code, or a very short one, not be right everywhere."""
     tried = evidence.of("worthless", "oversized", "program")
     if not tried:
         return _nothing(evidence)
@@ -136,15 +136,20 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
             "no solution is known, so the highest reward is not either: pass solution= or reward_range=",
         )
     found = _paid(tried, scale, "read the answer alone and compare it as a whole, so that no such text is right")
-    return found if found is not OK else _password(evidence, scale)
+    return next((one for one in (found, _password(evidence, scale), _short(evidence, scale)) if one is not OK), OK)
 
 
 def hedging(evidence: Evidence, scale: Scale) -> Finding:
+    """An answer that names several must not earn more than one wrong answer does by itself."""
     tried = evidence.of("hedge")
     if not tried:
         return _nothing(evidence)
     in_a_row = evidence.of("one after another")  # the last of them alone may earn a part of the reward
-    some = [*tried, *(trial for trial in in_a_row if trial.outcome and scale.full(trial.outcome))]
+    alone = [
+        trial.outcome.reward for trial in evidence.of("other row") if trial.outcome and not scale.full(trial.outcome)
+    ]
+    some = [trial for trial in tried if trial.outcome and trial.outcome.reward > max(alone, default=scale.low)]
+    some += [trial for trial in in_a_row if trial.outcome and scale.full(trial.outcome)]
     return _paid(some, scale, "accept one answer, and none that names several")
 
 
@@ -348,6 +353,22 @@ def _password(evidence: Evidence, scale: Scale) -> Finding:
             return "failed", (
                 f"{tried[0].name}, {brief(text)}, earns the full {scale.high:g} at rows with different answers: pay "
                 "for the right answer alone"
+            )
+    return OK
+
+
+def _short(evidence: Evidence, scale: Scale) -> Finding:
+    """Report a very short text that earns the full reward at most of the rows that have another answer."""
+    trials: dict[str, list[Trial]] = {}
+    for trial in evidence.of("short"):
+        trials.setdefault(trial.name, []).append(trial)
+    for tried in trials.values():
+        right = [trial for trial in tried if trial.outcome and scale.full(trial.outcome)]
+        if len({evidence.golds[trial.index] for trial in right}) > 1 and len(right) > len(tried) / 2:
+            trial = right[0]
+            return "failed", (
+                f"{trial.name} earns the full {scale.high:g} at row {trial.index}{_count(right, tried)}, where the "
+                f"answer is {brief(evidence.golds[trial.index])}: compare the answer as a whole with the right one"
             )
     return OK
 

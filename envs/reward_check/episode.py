@@ -65,22 +65,23 @@ class ProbeResult:
         return math.isnan(self.reward)
 
 
-def present(env: gymnasium.Env, *, index: int | None = None, seed: int | None = None) -> Prompt:
-    """Reset to a row, or by a seed.
+def present(env: gymnasium.Env, *, index: int | None = None, seed: int | None = None, watch: bool = True) -> Prompt:
+    """Reset to a row, or by a seed; `watch` also looks whether that changes a global random generator.
 
     Raises:
         Fault: It raised, or did not return a text and a dict.
     """
     faults = list[str]()
-    with _authors("reset", "for this seed" if index is None else "for this index", faults):
+    with _authors("reset", "for this seed" if index is None else "for this index", faults if watch else None):
         text, info = read_reset(env.reset(seed=seed) if index is None else reset_to_row(env, index))
     return Prompt(text, info, tuple(faults))
 
 
-def answer(env: gymnasium.Env, text: str) -> tuple[ProbeResult, dict[str, Any]]:
+def answer(env: gymnasium.Env, text: str, *, watch: bool = True) -> tuple[ProbeResult, dict[str, Any]]:
     """Give the same answer turn after turn until the episode, which `present` has begun, is over.
 
-    The answer is sent as one token long, so that a penalty on length stays out of the reward.
+    The answer is sent as one token long, so that a penalty on length stays out of the reward. `watch` is as for
+    `present`.
 
     Returns:
         The outcome, and the info of the last step.
@@ -92,7 +93,7 @@ def answer(env: gymnasium.Env, text: str) -> tuple[ProbeResult, dict[str, Any]]:
     judged_by = "correctness" if isinstance(env.unwrapped, TaskEnv) else ""
     for step in range(1, MAX_STEPS + 1):
         start = time.perf_counter()
-        with _authors("step", f"for the answer {brief(text)}", faults):
+        with _authors("step", f"for the answer {brief(text)}", faults if watch else None):
             returned = env.step(Completion(text, n_tokens=1, finish_reason="stop"))
             longest = max(longest, time.perf_counter() - start)
             last = read_step(returned)
@@ -104,9 +105,9 @@ def answer(env: gymnasium.Env, text: str) -> tuple[ProbeResult, dict[str, Any]]:
 
 
 @contextmanager
-def _authors(method: str, case: str, faults: list[str]) -> Iterator[None]:
-    """Turn an exception of the author's code into a fault, and note a change of a global random generator."""
-    before = _generators()
+def _authors(method: str, case: str, faults: list[str] | None) -> Iterator[None]:
+    """Turn an exception of the author's code into a fault, and note in `faults` a change of a global generator."""
+    before = {} if faults is None else _generators()
     try:
         yield
     except ContractError as error:
@@ -119,6 +120,8 @@ def _authors(method: str, case: str, faults: list[str]) -> Iterator[None]:
         )
         reason = f"{type(error).__name__}: {shortened(one_line(error), 200)} ({place_of(error)})"
         raise Raised(f"{method}() raised {reason} {case}: {fix}") from error
+    if faults is None:
+        return
     faults += [
         f"{method}() changes the global generator of {name}, which training and other environments draw from too: use "
         "self.np_random or a generator of its own"

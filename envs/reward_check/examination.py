@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ Kind = Literal[
     "solution",
     "worthless",
     "constant",
+    "short",
     "oversized",
     "program",
     "hedge",
@@ -34,8 +35,9 @@ Kind = Literal[
 ]
 FEW_ROWS = 4
 """Rows on which answers of the rarer kinds are tried."""
+MAX_LOST = 3
+"""Answers that take too long or end the process before an examination or an attack stops."""
 _PATIENCE = 6.0  # an answer is given up after as many time limits
-_MAX_LOST = 3  # answers that take too long or end the process before the examination stops
 _SOAK_ANSWERS, _SOAK_SECONDS = 5_000, 2.0  # wrong answers given in a row, and for how long at most
 _THOUGHT = "<think>\nLet me see. Could it be something else? No.\n</think>\n\n"
 
@@ -150,6 +152,7 @@ class Examination:
             self._right_and_wrong()
             self._programs()
             self._constants()
+            self._short()
             self._hedges()
             self._near_misses()
             self._from_the_prompt()
@@ -226,16 +229,43 @@ class Examination:
             others = [text for row, text in found.golds.items() if gold is None or not answers.same(text, gold)]
             distinct = [text for i, text in enumerate(others) if not any(answers.same(text, o) for o in others[:i])]
             for name, text in answers.hedges(gold, distinct, found.form):
-                self._try(index, "one after another" if name == answers.IN_A_ROW else "hedge", name, text)
+                if name == answers.IN_A_ROW:
+                    self._in_a_row(index, text, {found.form.wrap(distinct[0]), found.form.wrap(distinct[-1])})
+                else:
+                    self._try(index, "hedge", name, text)
             for row, text in found.solutions.items():
                 if gold is not None and not answers.same(found.golds[row], gold) and row > index:
                     self._try(index, "other row", f"the solution of row {row}", text)
                     break
 
+    def _in_a_row(self, index: int, text: str, ends: Collection[str]) -> None:
+        """Answer with a list of answers; it counts for nothing where its first or last one is as good alone."""
+        outcome = self._try(index, "one after another", answers.IN_A_ROW, text)
+        if outcome is not None and outcome.reward >= self._right:
+            alone = [self._ask(f"row {index}, an end of the list", "answer", index, end) for end in ends]
+            if any(one is not None and one.reward >= outcome.reward for one in alone):
+                self.found.trials.pop()
+
+    @property
+    def _right(self) -> float:
+        """The highest reward of a solution, NaN where none was judged: nothing is as high."""
+        return max((t.outcome.reward for t in self.found.of("solution") if t.outcome), default=math.nan)
+
+    def _short(self) -> None:
+        """Answer with very short texts where they are wrong, as long as they are paid for most of the time."""
+        found, right = self.found, self._right
+        for text in answers.SHORT:
+            rows = [index for index, gold in found.golds.items() if not answers.equal(text, gold)]
+            lost = 0
+            for index in rows:
+                outcome = self._try(index, "short", f"the text {text!r}", found.form.wrap(text))
+                lost += outcome is None or not outcome.reward >= right
+                if 2 * lost >= len(rows):
+                    break
+
     def _constants(self) -> None:
         """Answer with the texts in the environment's own code where they are wrong; one of them may be a password."""
-        found = self.found
-        right = max((t.outcome.reward for t in found.of("solution") if t.outcome), default=math.nan)
+        found, right = self.found, self._right
         for text in self._ask("its code", "constants") or ():
             rows = [index for index, gold in found.golds.items() if not answers.same(text, gold)][:FEW_ROWS]
             for name, wrapped in self._forms("a text from its own code", text):
@@ -348,8 +378,8 @@ class Examination:
     def _give_up(self) -> None:
         """Stop at the third answer that costs much time."""
         self._lost += 1
-        if self._lost == _MAX_LOST:
-            raise Stopped(f"{_MAX_LOST} answers took too long or ended the process")
+        if self._lost == MAX_LOST:
+            raise Stopped(f"{MAX_LOST} answers took too long or ended the process")
 
 
 def _difference(one: str, other: str) -> str:

@@ -31,7 +31,8 @@ def openenv_report(report: Report) -> dict[str, Any]:
     """Return a report as data for JSON.
 
     Returns:
-        "target", "verdict" ("pass", "warn" or "fail"), "not_checked" (a count) and "results": for each check and each
+        "target", "verdict" ("fail"; "warn" with advice or with checks that were not made, as the RFC has no verdict of
+        its own for these; else "pass"), "not_checked" (a count) and "results": for each check and each
         of its ids "check_id", "name" (ours), "status" ("pass", "fail" or "skip"), "severity" ("fail" or "warn") and
         "evidence" (a list of messages).
     """
@@ -46,12 +47,15 @@ def openenv_report(report: Report) -> dict[str, Any]:
         for check in report.checks
         for check_id in CHECK_IDS.get(check.name, (f"dapo_trl.{check.name}",))
     ]
-    warned = any(check.status == "advice" for check in report.checks)
     return {
         "report_schema_version": "1",
         "lane": "local",
         "target": report.env,
-        "verdict": "fail" if not report.ok else "warn" if warned else "pass",
+        "verdict": "fail"
+        if report.failures
+        else "pass"
+        if all(check.status == "ok" for check in report.checks)
+        else "warn",
         "not_checked": len(report.not_made),
         "results": results,
     }

@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import takewhile
 
 LONG = 100_000
@@ -30,6 +31,8 @@ _INTEGER = re.compile(r"(-?)(\d+)")
 _DECIMAL = re.compile(r"-?\d+\.\d*[1-9]\d*")
 _INTEGERS = re.compile(r"-?\d+([\s,;]+-?\d+)+")
 _WORDS = re.compile(r"[^\W\d_]+(\s+[^\W\d_]+)+")
+_JOINED = re.compile(r"-?\d+([/:^*x+-]-?\d+)+")
+_ROUGH = 0.02  # relative error beyond which no tolerance is assumed
 _LONG_ANSWER = 12  # characters of an answer of which one half cannot be right
 _MARKERS = ("<answer>", "```", "\\boxed{", "####", "answer:")
 
@@ -134,6 +137,10 @@ def program(path: str) -> dict[str, str]:
     }
 
 
+SHORT = ("0", "1", ".", "-", "a", "e")
+"""Texts that most answers contain or begin with."""
+
+
 def hedges(gold: str | None, others: Sequence[str], form: Form) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of answers that name many candidates instead of choosing one.
 
@@ -173,19 +180,33 @@ def near_misses(gold: str, *, other: str | None, ordered: bool) -> Iterator[tupl
             yield "the answer with its digits in another order", f"{sign}{digits[::-1]}"
     elif gold.isalpha() and len(gold) > 2:
         yield "a part of the answer", gold[1:-1]
+        if len(gold) > 4:
+            yield "the beginning of the answer", gold[:-2]
         if ordered and gold.casefold() != gold[::-1].casefold():
             yield "the answer with its letters in another order", gold[::-1]
     elif _DECIMAL.fullmatch(gold):
         yield "the answer with the other sign", gold[1:] if gold.startswith("-") else f"-{gold}"
         yield "the answer without its point", gold.replace(".", "7")
+        for name, text in (
+            ("the answer without its decimals", gold.partition(".")[0]),
+            ("the answer rounded", _rounded(gold)),
+        ):
+            if abs(float(text) - float(gold)) > _ROUGH * abs(float(gold)):
+                yield name, text
     elif _INTEGERS.fullmatch(gold) or _WORDS.fullmatch(gold):
         first, separator, rest = re.split(r"([\s,;]+)", gold, maxsplit=1)
         junk = re.sub(r"[^\W\d_]+", "qx", re.sub(r"\d+", "987", rest))
         yield "the answer with another end", f"{first}{separator}{junk}"
+    elif _JOINED.fullmatch(gold):
+        yield "the first number of the answer", re.split(r"(?<=\d)\D", gold, maxsplit=1)[0]
     elif len(gold) >= _LONG_ANSWER:
         yield "the first half of the answer", gold[: len(gold) // 2]
     if other is not None and "\n" not in gold:  # two programs joined by "or" may be a program, and a right one
         yield "the answer with another one behind it", f"{gold} or {other}"
+
+
+def _rounded(number: str) -> str:
+    return str(round(Decimal(number)))
 
 
 Strategy = Callable[[str], str | None]
@@ -239,3 +260,11 @@ def encodings(text: str) -> set[str]:
 def same(one: str, other: str) -> bool:
     """Whether two answers differ at most in white space and case."""
     return one.split() == other.split() or "".join(one.split()).casefold() == "".join(other.split()).casefold()
+
+
+def equal(one: str, other: str) -> bool:
+    """Whether two answers are the same, as texts or as numbers."""
+    try:
+        return same(one, other) or float(one) == float(other)
+    except ValueError:
+        return False

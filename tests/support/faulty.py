@@ -395,6 +395,17 @@ class StartsWithTheGold(Sums):
         return (self.read(completion) or "").startswith(row["answer"])
 
 
+class BeginningOfADecimal(Sums):
+    """The answer is compared with the beginning of the right one, mostly a decimal below 1."""
+
+    def row(self, index):
+        return {"prompt": f"What is {2 * index + 1} / 128? Answer: <decimal>", "answer": str((2 * index + 1) / 128)}
+
+    def verify(self, row, completion):
+        text = self.read(completion)
+        return bool(text) and row["answer"].startswith(text)
+
+
 class EndsWithTheGold(Sums):
     def verify(self, row, completion):
         return (self.read(completion) or "").endswith(row["answer"])

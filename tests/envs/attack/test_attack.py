@@ -61,8 +61,8 @@ def test_the_policy_sees_no_right_answer():
 
 def test_answers_that_end_the_process_end_the_attack():
     found = attack_reward(faulty.EndsTheProcess, calls=100)
-    assert found.holes == [] and found.stopped == "5 answers took too long or ended the process"
-    assert found.summary.endswith("stopped early: 5 answers took too long or ended the process")
+    assert found.holes == [] and found.stopped == "3 answers took too long or ended the process"
+    assert found.summary.endswith("stopped early: 3 answers took too long or ended the process")
 
 
 def test_the_limit_on_minutes_is_named():

@@ -38,12 +38,14 @@ def test_each_check_has_a_result_for_each_of_its_ids():
 
 def test_verdicts():
     assert openenv_report(report())["verdict"] == "pass"
+    assert openenv_report(report(leak="not checked"))["verdict"] == "warn"
     assert openenv_report(report(thinking="advice"))["verdict"] == "warn"
     assert openenv_report(report(thinking="advice", strict=True))["verdict"] == "fail"
 
 
 def test_the_summary_counts_what_was_not_checked():
-    assert report().summary == "my/Task-v0: ok"
+    assert report().summary == "my/Task-v0: ok" and report().ok
+    assert not report(leak="not checked").ok
     found = report(spec="not checked", leak="not checked").summary
     assert found == "my/Task-v0: no check failed; 2 of 17 checks were not made (leak, spec)"
     found = report(worthless="failed", spec="not checked").summary
