@@ -13,7 +13,7 @@ _QUESTION = "{question}"
 _MAX_ANSWER = 1_000  # characters that are kept of it
 
 
-_STATED = re.compile(r"\b(?:final )?answer is:? +(\S.*?)\.?$", re.IGNORECASE)
+_STATED = re.compile(r"(?:\banswer(?: is:? +| ?= ?)|^\W*(?:final )?answer\W*\n)(\S[^\n]*?)\.?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def bare_question(prompt: str) -> str:
 def gold_answer(value: str) -> str:
     r"""Reduce a worked solution to its answer.
 
-    That is what follows "####", else the last box, else the last answer line, else what "the answer is" says at the
-    end, else all of it.
+    That is what follows "####", else the last box, else the last answer line, else what the last line states ("the
+    answer is 34", "answer = 34", or 34 under the heading "Answer"), else all of it.
     """
     for extract in (hash_line, boxes, answer_line, _stated_answer):
         if (answer := extract(value)) is not None:
@@ -163,6 +163,6 @@ def gold_answer(value: str) -> str:
 
 
 def _stated_answer(value: str) -> str | None:
-    last = value.strip().rpartition("\n")[2]
-    stated = _STATED.search(last)
+    *_, heading, last = ["", "", *filter(str.strip, value.splitlines())]
+    stated = _STATED.search(last) or _STATED.search(f"{heading.strip()}\n{last.strip()}")
     return stated and stated[1].strip()

@@ -48,7 +48,7 @@ _EMPHASIS = re.compile(
     r"|(?P<lines>_{1,3})(?=[^\s_])(?P<slanted>[^\n]*?)(?<=[^\s_])(?P=lines)(?![\w({\\]))"
 )
 _LEFT_OPEN = re.compile(r"(?<![\w*])(?:\*{1,3}|_{1,3})(?=[^\s*_])")
-_AROUND = re.compile(r"(?P<mark>\*{1,3}|_{1,3}) (?P<inner>[^\n*_]+) (?P=mark)")
+_AROUND = re.compile(r"(?P<mark>\*{1,3}|_{1,3})(?P<inner> [^\n*_]+|[^\n*_]+ )(?P=mark)")
 _EMPHASISED = 4_000  # characters of a line in which emphasis is looked for
 _OPENED = re.compile(
     r"\\\\(?:\[[^\[\]\n]*\])?|\\[{}]|(?P<up>\\begin\{[a-z*]+\}|\\\[|\{)|(?P<down>\\end\{[a-z*]+\}|\\\]|\})|(?P<display>\$\$)"
@@ -191,7 +191,7 @@ def _formula(text: str, opened: str = "") -> str | None:
     text = text.strip()
     line = without_emphasis(text.partition("\n")[0].strip())
     line = line.removesuffix(opened).rstrip() if opened else line
-    line = around["inner"] if (around := _AROUND.fullmatch(line)) else line
+    line = around["inner"].strip() if (around := _AROUND.fullmatch(line)) else line
     depth = displayed = 0
     for token in _OPENED.finditer(text, 0, _BLOCK):
         if depth == displayed == 0 and "\n" in text[: token.start()]:

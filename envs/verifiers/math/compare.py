@@ -14,7 +14,7 @@ from itertools import chain as flatten
 
 from .intervals import Assignment, Region, assignment, chain, interval, region, value_of
 from .latex import brackets, is_labels, matrix_rows, squeezed, word_form
-from .notation import AND, split
+from .notation import AND, BOTH, EITHER, split, with_commas
 from .rationals import Rational, parse_rational, read_number
 from .units import contradict, split_unit
 
@@ -36,7 +36,7 @@ _RELATION = re.compile(
 _SIGN = re.compile(r"\\(?:le|ge|ne)(?![A-Za-z])|[=<>]")
 _FOREIGN = re.compile(
     r"\\(?:text|boxed|[lc]?dots|quad|begin|cancel|overset|underset|atop)|\$|\\[()\[\]\\&]|\.\.\.|'|\"|[?&@#_]"
-    r"|^ ?\*|\* ?$"
+    rf"|^ ?\*|\* ?$|[{BOTH}{EITHER}]"
 )
 _FUNCTION = re.compile(
     r"\\(sin|cos|tan|sec|csc|cot|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp|arg|Re|Im)(?![A-Za-z])|[!|]"
@@ -45,6 +45,7 @@ _FAMILY = dict.fromkeys(("sin", "cos", "tan", "sec", "csc", "cot"), "trigonometr
 _VARIABLE = re.compile(
     r"(?<![A-Za-z\\])[A-Za-z]+|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|phi|rho|sigma|tau|omega)"
 )
+_JOINED = re.compile(f"[{BOTH}{EITHER}]")
 _MIRRORED = {"<": ">", "\\le": "\\ge"}
 _MIXED = re.compile(r"(?<![\d.}^_])(\d{1,99}) ?\\frac\{(\d{1,99})\}\{(\d{1,99})\}")
 _DECIMAL = re.compile(r"(\d*)\.(\d+)")
@@ -71,6 +72,8 @@ class Comparison:
             return True
         gold = gold.replace(AND, ", " if len(split(gold)) > 1 else "")
         target = target.replace(AND, "" if parse_rational(gold) else ", ")
+        if _JOINED.search(gold + target) and not region(gold):
+            gold, target = with_commas(gold), target if region(target) else with_commas(target)
         if (time := _clock(gold)) is not None:
             return _is_time(time, target)
         (target, unit), (gold, gold_unit) = split_unit(target), split_unit(gold)

@@ -36,6 +36,7 @@ _WORK = re.compile(
 )
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|in)(?![A-Za-z])")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[^\s(){}\[\]]")
+_REPEATED = re.compile(r"(\([^()]*\))\^(?:\{([2-9])\}|([2-9]))")  # (x+1)^2 is (x+1)(x+1)
 _SAME = {"\\frac": "/", "\\div": "/", "\\cdot": "", "\\times": "", "*": "", "+": ""}
 _MAX_QUESTION = 20_000  # characters in which formulas are looked for
 
@@ -49,8 +50,9 @@ def is_copied(answer: str, gold: str, question: str) -> bool:
     if signature == _signature(own) or signature not in _formulas(question[:_MAX_QUESTION]):
         return False
     number = parse_rational(text)
-    if number is None or not number.evaluated:
-        return bool(_RELATION.search(text) or value_of(text) != text or _WORK.search(text))
+    leaves_work = bool(_RELATION.search(text) or value_of(text) != text or _WORK.search(text))
+    if number is None or not number.evaluated or (leaves_work and not number.plain):
+        return leaves_work
     if _form(text) == "fraction" and (number.denominator == 1 or math.gcd(number.numerator, number.denominator) > 1):
         return True
     return _form(text) != _form(own) and bool(_ASKS_FOR_A_FORM.search(question))
@@ -72,6 +74,7 @@ def _signature(text: str) -> object:
     """
     if "\\begin" in text or len(split(text.strip("()[]"))) > 1 or "\\{" in text:
         return squeezed(text)
+    text = _REPEATED.sub(lambda power: power[1] * int(power[2] or power[3]), text)
     tokens = Counter(_SAME.get(token, token) for token in _TOKEN.findall(text))
     return frozenset((token, count) for token, count in tokens.items() if token)
 

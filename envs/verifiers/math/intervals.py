@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 
 from .latex import brackets
-from .notation import split
+from .notation import BOTH, EITHER, split, with_commas
 from .rationals import parse_rational
 from .units import is_modified
 
@@ -93,9 +93,9 @@ def region(text: str) -> Region | None:
     """
     if builder := _BUILDER.fullmatch(text):
         text = builder[1]
-    pieces = [_inequality(part) for part in split(text.replace("\\cup", ","))]
+    pieces = [_inequality(part) for part in split(with_commas(text.replace("\\cup", ",")))]
     if all(pieces):
-        return _combine([piece for piece in pieces if piece])
+        return _combine([piece for piece in pieces if piece], {BOTH, EITHER}.intersection(text))
     found = assignment(text)
     body = found.value if found else text
     if body.replace(" ", "") in ("\\mathbb{R}", "(-\\infty,\\infty)"):
@@ -197,18 +197,21 @@ def _mirrored(found: Interval, variable: str) -> Region | None:
     return Region((left, found), variable)
 
 
-def _combine(regions: list[Region]) -> Region | None:
-    """Read several inequalities in one variable: as their intersection, or as their union if they do not meet."""
-    if len({found.variable for found in regions}) > 1:
-        return None
+def _combine(regions: list[Region], joined: set[str]) -> Region | None:
+    """Read several inequalities in one variable, joined by `BOTH` or `EITHER`.
+
+    With commas, they are their intersection, or their union if they do not meet. None is also for no values at all.
+    """
     if len(regions) == 1:
         return regions[0]
+    if len({found.variable for found in regions}) > 1 or len(joined) > 1:
+        return None
     if any(len(found.intervals) > 1 for found in regions):
         return None
     pieces = [piece for found in regions for piece in found.intervals]
     variable = regions[0].variable
     if any(piece.low != LINE.low and piece.high != LINE.high for piece in pieces):
-        return Region(tuple(pieces), variable)
+        return None if BOTH in joined else Region(tuple(pieces), variable)
     below, above = sorted(pieces, key=lambda piece: piece.low != LINE.low)[:2]
     if len(pieces) > 2 or (below.low, above.high) != (LINE.low, LINE.high) or LINE.low == above.low:
         return None
@@ -216,5 +219,7 @@ def _combine(regions: list[Region]) -> Region | None:
     if high is None or low is None:
         return None
     if low.numerator * high.denominator < high.numerator * low.denominator:
+        if EITHER in joined:
+            return Region((LINE,), variable)
         return Region((replace(above, high=below.high, high_closed=below.high_closed),), variable)
-    return Region((below, above), variable)
+    return None if BOTH in joined else Region((below, above), variable)

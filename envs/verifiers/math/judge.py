@@ -42,11 +42,11 @@ from .rationals import Rational, read_number
 from .sympy_pool import SymbolicFailure, SymbolicTimeout, TimeBudget, symbolically_equal
 from .units import split_unit
 
-TIME_LIMIT = 0.8
+TIME_LIMIT = 0.5
 """Seconds of CPU time that the symbolic part of judging one answer may take; beyond, it scores 0 as a `timeout`.
 
-Honest comparisons take milliseconds. With that, judging takes less than 2 s on an idle machine, starting math-verify
-included; on a busy one it may take longer, and the verdict is the same: see `symbolic`.
+Honest comparisons take milliseconds. Starting math-verify, once in a process, takes about one second more: together
+less than 2 s on an idle machine. On a busy one it may take longer, and the verdict is the same: see `sympy_pool`.
 """
 
 _PRINTABLE_BITS = 10_000  # of a number that is written out, well within what Python prints under every setting

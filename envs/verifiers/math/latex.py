@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ..answer_extraction import box_content, box_spans, without_emphasis
-from .notation import one_notation
+from .notation import one_notation, split
 from .units import is_modified
 
 _DELIMITERS = (
@@ -31,6 +31,7 @@ _BEFORE = re.compile(
 )  # what may stand around the one formula of an answer; its name is part of it
 _AFTER = re.compile(r"\s*(?:\$\$?|\\\)|\\\])?\s*(\\?%)?([A-Za-z\s,.;:!'*]*)")
 _ASIDE = re.compile(r"(?:is|are|was|were|as|which|because|since|so|I)\b")  # starts words that are no unit
+_GAP = re.compile(r"\$((?:[\s,;]|\b(?:and|or)\b)+)\$")  # between two formulas, also where they are inside a box
 _LISTED = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")  # what may stand between the formulas of a list
 _STATEMENT = re.compile(
     r"(?:\\text\{ ?)?(?:(?:[A-Za-z,']+|\$[^$]{1,20}\$) )*(?:is|are|was|were|be|equals?|have|has|gets?|needs?)"
@@ -63,6 +64,7 @@ _ROW_END = re.compile(r"\\\\(?: ?\[[^\[\]]*\])?|\\cr(?![A-Za-z])")
 def clean(answer: str) -> str:
     """Return `answer` in one spelling, without delimiters, layout commands, degrees and full stop."""
     text = answer.replace("\\$", "¤").replace("\\pounds", "£")  # a dollar that does not delimit a formula
+    text = _GAP.sub(r" \1 ", text)
     if (words := _LAST_WORDS.search(text)) and not is_modified(words[0]):
         text = text[: words.start()]
     text = one_notation(_unwrap(text.rstrip("\\ \n")))
@@ -121,7 +123,11 @@ def brackets(text: str) -> tuple[str, str]:
 
 
 def matrix_rows(text: str) -> list[list[str]] | None:
-    """Return the cells of a LaTeX matrix or vector, row by row; None if `text` is none."""
+    """Return the cells of a matrix or vector, as LaTeX or as `[[1, 2], [3, 4]]`, row by row; None if `text` is none."""
+    kind, inner = brackets(text.strip())
+    rows_inside = [brackets(row) for row in split(inner)] if kind == "[]" else []
+    if rows_inside and all(kind == "[]" for kind, _ in rows_inside):
+        return [split(row) for _, row in rows_inside]
     match = _MATRIX.fullmatch(brackets(text)[1].strip())
     if match is None:
         return None

@@ -74,6 +74,14 @@ _COMMAND = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\([A-Za-z]+)")
 AND = "\u2295"
 """Stands between the parts of "2 and 1/2", which is a mixed number or a list."""
 
+BOTH, EITHER = "\u2227\u2228"
+"""Stand for "and" and "or" between inequalities: a value meets both, or at least one of them."""
+
+_CONNECTIVE = re.compile(
+    r",? ?\\text ?\{[ ,]*([aA]nd|AND|[oO]r|OR) ?\}|(?<![A-Za-z\\])([aA]nd|AND|[oO]r|OR)(?![A-Za-z])(?! so\b)"
+    r"|(\\lor|\\vee|∨|\\land|\\wedge|∧)(?![A-Za-z])"
+)
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _SCALES |= {"百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _SCALED = re.compile(
@@ -116,10 +124,7 @@ _REPLACEMENTS: tuple[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]],
         ("deg", r"\bdeg(?:rees?)? (?=[Cc]elsius|[Ff]ahrenheit|[CF]\b)", "deg"),
         ("\\circ", r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))", ""),
         ("deg", r"\\degree(?![A-Za-z])|(?<=[\d} )]) ?\bdeg(?:rees?)?\b", ""),
-        ("\\text", r",? ?\\text ?\{[ ,]*(?:[aA]nd|AND|[oO]r|OR) ?\}", ", "),
-        ("", r"(?<![A-Za-z\\])(?:[aA]nd|AND|[oO]r|OR)(?![A-Za-z])(?! so\b)", ", "),
-        ("\\lor", r"\\lor(?![A-Za-z])", ", "),
-        ("\\vee", r"\\vee(?![A-Za-z])", ", "),
+        ("", r"(?s).+", lambda match: _joined(match[0])),
         ("\\text", r"\\text ?\{ ?([ie]|[-+¤€£¥₹¢]|\W?\d[\d.,:]*) ?\}", r"\1"),
         ("\\text", r"(?:^|(?<=[(,]))\\text ?\{ ?([A-Za-z]) ?\}", r"\1"),
         ("10", r"(?<=\d) ?x ?(?=10(?:\^|\*\*))", r"\\times "),
@@ -156,6 +161,25 @@ def one_notation(text: str) -> str:
         if needed in text:
             text = pattern.sub(replacement, text)
     return _ungroup(_SCALED.sub(_worked_out, text))
+
+
+def _joined(text: str) -> str:
+    """Write the words between inequalities as `BOTH` or `EITHER`, and between anything else as commas."""
+    parts = _CONNECTIVE.split(text)[::4]
+    between = len(parts) > 1 and "," not in text and all(_INEQUALITY.search(part) for part in parts)
+
+    def sign(connective: re.Match[str]) -> str:
+        is_and = connective[connective.lastindex or 0].lower() in ("and", "\\land", "\\wedge", "∧")
+        if between:
+            return BOTH if is_and else EITHER
+        return connective[0] if is_and and connective[3] else ", "
+
+    return _CONNECTIVE.sub(sign, text)
+
+
+def with_commas(text: str) -> str:
+    """Return `text` as a plain list, whatever joins its inequalities."""
+    return text.replace(BOTH, ", ").replace(EITHER, ", ")
 
 
 def _list_of_rows(block: re.Match[str]) -> str:

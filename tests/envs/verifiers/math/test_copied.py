@@ -22,6 +22,9 @@ COPIES = [
     (r"What is $\frac{9}{2}$ expressed as a decimal?", "4.5", [r"\frac92", "9/2"]),
     ("Let $x = -1$. Find $x + x^2 + x^3$.", "-1", ["x = -1", "-1 = x"]),
     ("Reflect $M(2,5)$ twice. Where is it?", "(2,5)", ["M(2,5)"]),
+    ("Expand $(x+1)^2$.", "x^2+2x+1", ["(x+1)^2", "(x+1)(x+1)", r"(1+x)\cdot(x+1)"]),
+    ("Evaluate $2^{-3}$.", r"\frac{1}{8}", ["2^{-3}", "2**-3", "2^-3"]),
+    (r"Write $3 \cdot 10^4$ as a whole number.", "30000", [r"3\cdot 10^4", "3*10**4", "10^4*3"]),
     ("Expand 7(3y+2)", "21y+14", ["7(3y+2)", "7*(3y+2)"]),
 ]
 ANSWERS = [

@@ -4,6 +4,7 @@ import faulthandler
 import locale
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from envs.verifiers.math.judge import judge
 from envs.verifiers.math.sympy_pool import SymbolicFailure, SymbolicTimeout, TimeBudget, symbolically_equal
 
 ROOT = Path(envs.__file__).resolve().parents[1]
+ALLOWANCE = 2  # for slower processors than the one that the bound was measured on
 ENDLESS = "9^{9^{9^{9}}}", "x+1"
 
 
@@ -105,6 +107,15 @@ def test_a_budget_is_charged_and_then_spent():
     assert budget.seconds == 0
     with pytest.raises(SymbolicTimeout, match="no time is left"):
         symbolically_equal("x", "x", budget)
+
+
+def test_starting_math_verify_and_the_longest_comparison_take_less_than_two_seconds_of_cpu_time(pool):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert judge("x+1", "1+x").verdict == "correct"
+    pool.stop()  # collects the server, but not the workers
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    assert start > 0 and start + sys.modules[judge.__module__].TIME_LIMIT < 2 * ALLOWANCE
 
 
 # --- any thread, any process
