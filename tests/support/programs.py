@@ -35,6 +35,8 @@ class V:
 """
 
 HONEST: dict[str, tuple[object, str]] = {
+    "an object that nothing is asked of": (["assert pattern is not None"], "import re\npattern = re.compile('a')"),
+    "callable": (["assert callable(f) and callable(f(1))"], "def f(x): return lambda: x"),
     "operators": (
         ["assert V(1, 2) * 3 == V(3, 6)", "assert -V(1, 2) == V(-1, -2)", "assert abs(V(3, 4)) == 5"],
         VECTOR,
@@ -339,6 +341,8 @@ HONEST: dict[str, tuple[object, str]] = {
 }
 
 HOSTILE: dict[str, tuple[object, str]] = {
+    "None for an object": (["assert pattern is not None"], "pattern = None"),
+    "no callable object": (["assert callable(f)"], "f = object()"),
     "equal to all of its kind": (
         ["assert V(1, 2) + V(3, 4) == V(4, 6)"],
         VECTOR.replace("(self.x, self.y) == (other.x, other.y)", "True"),

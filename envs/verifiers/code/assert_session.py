@@ -71,8 +71,9 @@ def run_asserts(sandbox: AnySandbox, source: str, tests: AssertTests, limits: Li
     if report.get("load") and answerer.status is Status.NOT_RUN:
         failure = Failure(0, "loading the program", f"crash: {report['load']}")
         return TestReport(0, total, failure, seconds, Status.CRASH)
-    if not report["questions"] and answerer.status is Status.NOT_RUN:
-        return TestReport.infra_failure("the tests cannot be run: they ask nothing of the program")
+    reason = "" if report["questions"] else _unusable(sandbox, tests)
+    if reason:
+        return TestReport.infra_failure(f"the tests cannot be run: {reason}")
     return _outcome(report, answerer, tests, seconds)
 
 
@@ -99,9 +100,11 @@ def _session(
 
 @lru_cache(maxsize=4096)
 def _unusable(sandbox: AnySandbox, tests: AssertTests) -> str:
-    """Return why the statements cannot be run, whatever the program is like; "" if they can."""
+    """Return why the statements cannot be run, whatever the program is like, as an empty one shows; "" if they can."""
     asker, _ = _session(sandbox, "", tests, Limits(), stop=False)
-    return "" if asker.status in (Status.OK, Status.INFRA_FAILURE) else f"{asker.status}: {asker.cause}"
+    if asker.status is Status.OK:
+        return "" if asker.value["questions"] else "they ask nothing of the program"
+    return "" if asker.status is Status.INFRA_FAILURE else f"{asker.status}: {asker.cause}"
 
 
 def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, seconds: float) -> TestReport:

@@ -367,6 +367,9 @@ class TestsPeer(Peer):
             return OPERATIONS[operation](value, kinds)
         return self.ask(operation, value, kinds, label=f"{operation}({label_of(value)}, {label_of(kinds)})") is True
 
+    def is_callable(self, value):
+        return self.ask("callable", value, label=f"callable({label_of(value)})") if is_proxy(value) else callable(value)
+
     def type_of(self, value):
         return self.ask("type", value, label=f"type({label_of(value)})") if is_proxy(value) else type(value)
 
@@ -455,7 +458,7 @@ def run_tests(exchange, setup, asserts, names, modules, entry_point, stop):
     of_program = {name: peer.unpack(tree, name) for name, tree in zip(*loaded[1][1:], strict=True)}
     of_program = {name: value for name, value in of_program.items() if is_proxy(value) and name in names}
     namespace = Names(__name__="tests", _session=peer, _asked=set(names), _passed=peer.passed, _failed=peer.failed)
-    namespace.update(_caught=peer.caught, _type=peer.type_of, next=peer.next_of)
+    namespace.update(_caught=peer.caught, _type=peer.type_of, next=peer.next_of, callable=peer.is_callable)
     namespace.update(isinstance=peer.isinstance, issubclass=peer.issubclass, **of_program)
     namespace.update({name: importlib.import_module(module) for name, module in modules.items()})
     counting = Counting()

@@ -317,6 +317,6 @@ def take(iterator, count):
 
 
 OPERATIONS = {name: getattr(operator, name) for name in [*BINARY, *COMPARISONS, *UNARY, *ITEMS]}
-TYPE_FUNCTIONS = ["getattr", "setattr", "delattr", "isinstance", "issubclass", "type"]
+TYPE_FUNCTIONS = ["getattr", "setattr", "delattr", "isinstance", "issubclass", "type", "callable"]
 OPERATIONS |= {name: getattr(builtins, name) for name in [*BUILTINS, *TYPE_FUNCTIONS]}
 OPERATIONS |= {"call": call, "take": take, "enter": enter, "exit": leave}
