@@ -8,16 +8,17 @@ exceptions of those others into one line.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, disable_fsdp_ram_efficient_loading
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from .errors import DapoError, LostProcessError
+from .errors import ConfigError, DapoError, LostProcessError
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 SyncFn = Callable[[int, int], tuple[int, int]]
@@ -33,12 +34,36 @@ def set_timeout(timeout: timedelta) -> None:
         _set_pg_timeout(timeout)
 
 
+def load_on_every_process() -> None:
+    """Let each process load the weights itself.
+
+    Under ``fsdp_cpu_ram_efficient_loading`` the first process of a machine reads them, and the others have random ones
+    until the model is sharded. That is too late for a measurement before training, and a reference model is never
+    filled at all.
+    """
+    if _asked("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        disable_fsdp_ram_efficient_loading()
+
+
+def _asked(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")
+
+
 def mark_sharded(model: Any, accelerator: Accelerator) -> None:
     """Make `generate` of a sharded model take equally many steps on all processes.
 
     accelerate does not mark what it shards as transformers does, whose `generate` would then let a process stop while
     the others still wait for its part of the weights.
+
+    Raises:
+        ConfigError: Sharding is asked for, and accelerate does not do it.
     """
+    several = accelerator.num_processes > 1
+    if several and _asked("ACCELERATE_USE_FSDP") and accelerator.distributed_type != DistributedType.FSDP:
+        raise ConfigError(
+            "accelerate's configuration asks for FSDP, which shards between GPUs alone, and these processes are on the "
+            f"{accelerator.device.type}: take configs/accelerate/cpu-2.yaml there."
+        )
     if accelerator.distributed_type == DistributedType.FSDP:
         getattr(model, "get_base_model", lambda: model)()._is_fsdp_managed_module = True
 

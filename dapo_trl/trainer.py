@@ -47,7 +47,7 @@ from .checks import (
     context_length,
 )
 from .config import DAPOConfig
-from .distributed import mark_sharded, set_timeout
+from .distributed import load_on_every_process, mark_sharded, set_timeout
 from .errors import ConfigError
 from .generation.params import GenerationBackend, SamplingParams, Turns, own_backend
 from .generation.transformers import TransformersBackend, compacting
@@ -143,6 +143,8 @@ class DAPOTrainer(ResumableTrainer):
         rewarded = not (env is None and reward_funcs is None and environment_factory is None)
         check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
+        if args.beta:
+            load_on_every_process()  # the reference model
         self.env = None if env is None else make_env(env)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         if environment_factory is None:  # TRL's environments bring prompts of their own

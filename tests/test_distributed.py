@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from dapo_trl.checkpoint.files import problem
+from dapo_trl.cli.main import main
 from dapo_trl.distributed import explain_lost_process
 from dapo_trl.errors import LostProcessError
 from dapo_trl.monitor.status import seen
@@ -47,6 +48,13 @@ def test_a_sharded_model_from_training_to_plain_transformers(warm_start, tmp_pat
     logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any(row.get("sampling/refill_rounds") for row in logs)
     assert json.loads((run / "evaluation_after.json").read_text())["problems"] == 5
+    assert next(row["kl"] for row in logs if "kl" in row) < 0.01, "the reference model is the one that was loaded"
+    before = json.loads((run / "evaluation_before.json").read_text())
+    evaluation = ["eval", "--config", str(run / "config.yaml"), "--model", str(SHIPPED_MODEL)]
+    assert main([*evaluation, "--problems", "5", "--seed", "42", "--output_dir", str(tmp_path / "alone")]) == 0
+    [alone] = json.loads((tmp_path / "alone" / "results.json").read_text())["environments"]
+    assert before["accuracy"] == alone["accuracy"]
+    assert before["mean_length"] == pytest.approx(alone["mean_length"], abs=1.0)  # another batch rounds otherwise
 
     file = "adapter_model.safetensors" if rank else "model.safetensors"
     saved, base = (

@@ -27,6 +27,8 @@ MAX_SEARCHED = 100
 MIN_LEFT = 10_000
 """Rows of endless data among which there must be one to train on."""
 RECORD = "environment.json"
+MEASURED = ("eval_env", "eval_env_kwargs", "eval_problems")
+"""The settings that choose the held-out problems of a run."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,22 @@ class Split:
 
 def kept_apart_in(folder: Path) -> int:
     """The `Split.kept_apart` that a run wrote into its folder; 0 where there is none."""
+    found = _record(folder).get("kept_apart", 0)
+    return found if isinstance(found, int) else 0
+
+
+def measured_in(folder: Path) -> dict[str, Any]:
+    """The values of `MEASURED` that a run began with; empty where its folder does not say."""
+    found = _record(folder).get("measured")
+    return {name: found[name] for name in MEASURED if name in found} if isinstance(found, dict) else {}
+
+
+def _record(folder: Path) -> dict[str, Any]:
     try:
-        return int(json.loads((folder / RECORD).read_text(encoding="utf-8")).get("kept_apart", 0))
-    except (OSError, ValueError, AttributeError, TypeError):
-        return 0
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def split_off(env: gymnasium.Env, count: int) -> Split:

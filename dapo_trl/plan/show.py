@@ -126,8 +126,8 @@ def _schedule(plan: Plan) -> list[str]:
     if s.total_tokens is not None:
         lines.append(f"  tokens of the run: {s.total_tokens:,.0f} generated")
     lines += [
-        f"  (at this pass rate, with completions {length}; at any other up to "
-        f"{s.most_generated_tokens:,.0f} in a rollout batch)",
+        f"  (at this pass rate, with completions {length};",
+        f"  at any other up to {s.most_generated_tokens:,.0f} in a rollout batch)",
     ]
     speed = plan.assumed.speed
     if speed is None:

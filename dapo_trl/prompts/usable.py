@@ -98,8 +98,8 @@ class PromptCheck:
             )
         if self.context is not None and len(ids) + self.completion > self.context:
             return Fault(
-                f"has {len(ids)} tokens, with max_completion_length {self.completion} {len(ids) + self.completion}, "
-                f"and the model's context holds {self.context}",
+                f"has {len(ids)} tokens: with max_completion_length {self.completion} that is "
+                f"{len(ids) + self.completion}, and the model's context holds {self.context}",
                 too_long=True,
             )
         return None
@@ -136,6 +136,11 @@ def usable_prompts(
     Raises:
         ConfigError: A row holds no prompt, or one that the model cannot read; or all are too long.
     """
+    if check.context is not None and check.completion >= check.context:
+        raise ConfigError(
+            f"max_completion_length is {check.completion}, and the model's context holds {check.context} tokens, the "
+            "prompt's included: lower it, or use a model with a longer context."
+        )
     if not finite or not isinstance(stream, PromptStream) or not 0 < (stream.size or 0) <= MAX_LOOKED_THROUGH:
         stream.check = _skipping(check, skip=skip, warn=warn)
         return

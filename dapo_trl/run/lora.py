@@ -70,10 +70,10 @@ def start_model(run: RunConfig, args: DAPOConfig) -> dict[str, Any]:
 def as_new_adapter(run: RunConfig) -> RunConfig:
     """A run that trains a saved adapter further, as one with a new adapter of that shape on its base: they take the
     same memory and time."""
-    base, adapter = base_and_adapter(str(run.model), None)
-    if adapter is None:
+    if not is_adapter(run.model):
         return run
-    saved = json.loads((Path(adapter) / CONFIG_NAME).read_text(encoding="utf-8"))
+    base, adapter = base_and_adapter(str(run.model), None)
+    saved = json.loads((Path(str(adapter)) / CONFIG_NAME).read_text(encoding="utf-8"))
     known = {
         field.name: getattr(run, field.name) for field in dataclasses.fields(run) if field.name.startswith("lora_")
     }

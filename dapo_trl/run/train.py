@@ -7,7 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from envs.description import describe
 
 from ..checkpoint.files import choose, last_complete
 from ..config import DAPOConfig
-from ..distributed import explain_lost_process
+from ..distributed import explain_lost_process, load_on_every_process
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
-from ..evaluation.split import RECORD, Split, measured_elsewhere, split_off
+from ..evaluation.split import MEASURED, RECORD, Split, measured_elsewhere, measured_in, split_off
 from ..monitor.callbacks import StopOnSignal, WriteMetrics
 from ..monitor.console import ConsoleCallback
 from ..monitor.metrics_file import MetricsFile
@@ -86,25 +87,28 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     end_with_launcher()
     folder = Path(args.output_dir)
     checkpoint = _find_checkpoint(folder, run, args)
-    resumes = None
+    resumes, begun = None, None
     if checkpoint is not None:
         found = Path(choose(checkpoint, folder)[0])
-        resumes = resumed(found, changes_since(found, run, args))
+        resumes, begun = resumed(found, changes_since(found, run, args)), found.parent
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)
     share_cores(args.device, args.world_size)
-    env, split = _environments(run)
-    if checkpoint is not None and split is not None:
-        split.check_resumed(Path(checkpoint).parent if Path(checkpoint).is_dir() else folder)
+    if run.eval_problems:
+        load_on_every_process()  # they are measured before the model is sharded
+    env = _environment(run)
+    split, skips = _splits(run, env, begun)
     trainer = _prepare(run, args, env)
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
+    trainer.sampling.selector.skips = skips
     held_out = None if split is None else _held_out(run, trainer, split, console)
     main = trainer.accelerator.is_main_process
     stop = StopOnSignal(console, trainer.accelerator)
     with _held(folder, trainer.accelerator), explain_full_disk(folder):
         if checkpoint is None:
-            described = {"train": describe(env), **({} if split is None else split.described())}
+            measured = {name: getattr(run, name) for name in MEASURED}
+            described = {"train": describe(env), "measured": plain(measured), **(split.described() if split else {})}
             _begin_folder(folder, asked, described, trainer)
         else:
             console.print(resumes, highlight=False)
@@ -220,8 +224,7 @@ def _finish(
 
 
 def _held_out(run: RunConfig, trainer: DAPOTrainer, split: Split, console: Console) -> HeldOut:
-    """The measurement; the trainer skips the problems that it measures."""
-    trainer.sampling.selector.skips = split.skips
+    """The measurement of a run's held-out problems."""
     if split.note:
         console.print(split.note, highlight=False)
     length, seed = trainer.max_completion_length, int(trainer.args.seed)
@@ -314,17 +317,41 @@ def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def _environments(run: RunConfig) -> tuple[gymnasium.Env, Split | None]:
-    """The environment to train on, and the held-out problems, whose reward is not shaped."""
+def _environment(run: RunConfig) -> gymnasium.Env:
     assert run.env is not None
-    env = wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers)
+    return wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers)
+
+
+def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
+    """The held-out problems, whose reward is not shaped; None: nothing is measured."""
     if not run.eval_problems:
-        return env, None
-    name, arguments = run.eval_env or run.env, {**run.env_kwargs, **run.eval_env_kwargs}
+        return None
+    name, arguments = run.eval_env or str(run.env), {**run.env_kwargs, **run.eval_env_kwargs}
     held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
     if (name, arguments) == (run.env, run.env_kwargs):
-        return env, split_off(held_out, run.eval_problems)
-    return env, measured_elsewhere(env, held_out, run.eval_problems)
+        return split_off(held_out, run.eval_problems)
+    return measured_elsewhere(env, held_out, run.eval_problems)
+
+
+def _splits(
+    run: RunConfig, env: gymnasium.Env, begun: Path | None
+) -> tuple[Split | None, Callable[[Mapping[str, Any]], bool]]:
+    """The held-out problems, and whether a row is never trained on: those that a resumed run began with stay apart,
+    whatever it measures now.
+
+    Args:
+        begun: The folder of the run that is resumed.
+    """
+    split = _split(run, env)
+    apart = [] if split is None else [split]
+    if begun is not None:
+        if split is not None:
+            split.check_resumed(begun)
+        before = measured_in(begun)
+        if any(getattr(run, name) != value for name, value in before.items()):
+            earlier = _split(replace(run, **before, eval_every=0, eval_without_adapter=False), env)
+            apart += [] if earlier is None else [earlier]
+    return split, lambda row: any(one.skips(row) for one in apart)
 
 
 def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTrainer:

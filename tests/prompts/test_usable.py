@@ -49,8 +49,8 @@ class TestFiniteData:
     def test_long_prompts_are_left_out_and_counted_before_the_first_step(self, tiny_model, tmp_path, caplog):
         made = run(tiny_model, tmp_path, {"prompt": ["a", LONG, "b", LONG]}, train=False)
         assert (
-            "2 of 4 prompts are left out (on_long_prompt is 'skip'): the prompt of row 1 has 600 tokens, with "
-            "max_completion_length 8 608, and the model's context holds 512; " in caplog.text
+            "2 of 4 prompts are left out (on_long_prompt is 'skip'): the prompt of row 1 has 600 tokens: with "
+            "max_completion_length 8 that is 608, and the model's context holds 512; " in caplog.text
         )
         assert made.prompts.size == 2
         assert {made.prompts.row(i)["prompt"] for i in range(4)} == {"a", "b"}
