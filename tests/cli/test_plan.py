@@ -57,7 +57,7 @@ def test_the_quick_start_fits_here(capsys):
     assert "at most" not in text[text.index("tokens of a rollout batch") : text.index("time:")], (
         "it depends on the rate"
     )
-    assert "(at this pass rate, with completions each as long as the limit; at any other up to 55,296" in text
+    assert "(at this pass rate, with completions each as long as the limit;\n  at any other up to 55,296" in text
 
 
 def test_json_holds_the_same_and_adds_up(capsys):
