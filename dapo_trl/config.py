@@ -208,6 +208,11 @@ class DAPOConfig(GRPOConfig):
         self._check_batch()
         if self.logging_steps <= 0:
             raise ConfigError(f"logging_steps is {self.logging_steps:g}: it must be above 0 optimizer steps.")
+        if self.bf16 and not self.use_cpu and not is_torch_bf16_gpu_available():
+            raise ConfigError(
+                "bf16 is true, and there is no GPU here that computes in it: on a CPU add configs/hardware/cpu.yaml to "
+                "--config, on an older GPU set bf16 to false and fp16 to true."
+            )
         super().__post_init__()
         self._resolve_sampling()
         self._resolve_overlong()

@@ -58,12 +58,13 @@ def why_nothing_is_learnt(history: Sequence[dict[str, Any]], *, updates_per_roll
         raise ConfigError(f"updates_per_rollout is {updates_per_rollout}: it must be 1 or more.")
     rows = [row for row in history if row.get("accuracy/sampled") is not None]
     sampled, kept = (sum(row[f"groups/{name}"] for row in rows) for name in ("sampled", "kept"))
-    if not sampled or (len(rows) < LEAST_VALUES and kept):
+    few, informative = len(rows) < LEAST_VALUES, kept >= RARELY_INFORMATIVE * sampled
+    if not sampled or (few and informative):
         return None
     accuracy = series(rows, "accuracy/sampled")
     first, last = change(rows, "accuracy/sampled")
     cause, seen = _cause(rows, updates_per_rollout), f"accuracy {first:.3f} at first, {last:.3f} at last"
-    if len(rows) < LEAST_VALUES:
+    if few:
         return f"Nothing was learnt ({seen}): {cause}."
     trend = Trend.of(accuracy)
     if first >= SOLVED or trend.low > 1e-6 or rises(accuracy):

@@ -24,7 +24,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from envs import RecordVerdicts
 from envs.description import describe
 
-from ..checkpoint.files import choose, last_complete
+from ..checkpoint.files import choose, last_complete, load_state
 from ..config import DAPOConfig
 from ..distributed import explain_lost_process, load_on_every_process
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
@@ -99,6 +99,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     env = _environment(run)
     split, skips = _splits(run, env, begun)
     trainer = _prepare(run, args, env)
+    if checkpoint is not None:
+        load_state(found, 0, shape=trainer.rollout_shape())  # an early error, as above
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
     trainer.sampling.selector.skips = skips
