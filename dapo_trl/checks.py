@@ -111,6 +111,10 @@ def _check_packages(args: DAPOConfig) -> None:
                 f"report_to names {name!r}, which is not installed: pip install {name.replace('_', '-')}, or set "
                 "report_to to none."
             )
+
+
+def check_kernels(args: DAPOConfig) -> None:
+    """Refuse kernels that are not installed; after TRL has said what they cannot be combined with."""
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise ConfigError(
             "use_liger_kernel is on and liger-kernel is not installed: pip install liger-kernel, or switch it off."
