@@ -34,14 +34,14 @@ def set_timeout(timeout: timedelta) -> None:
         _set_pg_timeout(timeout)
 
 
-def load_on_every_process() -> None:
-    """Let each process load the weights itself.
+def load_on_every_process(wanted: bool) -> None:
+    """Let each process load the weights itself, if that is wanted.
 
     Under ``fsdp_cpu_ram_efficient_loading`` the first process of a machine reads them, and the others have random ones
     until the model is sharded. That is too late for a measurement before training, and a reference model is never
     filled at all.
     """
-    if _asked("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+    if wanted and _asked("FSDP_CPU_RAM_EFFICIENT_LOADING"):
         disable_fsdp_ram_efficient_loading()
 
 

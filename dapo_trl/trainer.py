@@ -41,6 +41,7 @@ from .checks import (
     NO_VISION,
     cautions_at_start,
     check_context,
+    check_kernels,
     check_request,
     check_tokenizer,
     check_trainable,
@@ -143,8 +144,7 @@ class DAPOTrainer(ResumableTrainer):
         rewarded = not (env is None and reward_funcs is None and environment_factory is None)
         check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
-        if args.beta:
-            load_on_every_process()  # the reference model
+        load_on_every_process(args.beta > 0)  # for the reference model
         self.env = None if env is None else make_env(env)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         if environment_factory is None:  # TRL's environments bring prompts of their own
@@ -183,6 +183,7 @@ class DAPOTrainer(ResumableTrainer):
         if self._is_vlm:
             raise ConfigError(NO_VISION)
         args, accelerator = self.args, self.accelerator
+        check_kernels(args)
         check_tokenizer(self._tokenizer, self.eos_token_ids, embeddings=self._embeddings)
         set_timeout(args.ddp_timeout_delta)
         mark_sharded(self.model, accelerator)

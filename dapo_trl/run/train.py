@@ -94,8 +94,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)
     share_cores(args.device, args.world_size)
-    if run.eval_problems:
-        load_on_every_process()  # they are measured before the model is sharded
+    load_on_every_process(run.eval_problems > 0)  # measured before the model is sharded
     env = _environment(run)
     split, skips = _splits(run, env, begun)
     trainer = _prepare(run, args, env)
