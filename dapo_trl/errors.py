@@ -5,7 +5,7 @@ DapoError
 ├── RewardError          a reward that cannot be used (also a ValueError)
 ├── RefillLimitError     dynamic sampling found too few informative groups (also a RuntimeError)
 ├── NonFiniteError       the loss or the gradient became NaN or infinite (also a RuntimeError)
-├── DiskFullError        a file could not be written for want of room (also an OSError)
+├── DiskFullError        a file could not be written, the disk is full (also an OSError)
 └── LostProcessError     another process of the run ended or hangs (also a RuntimeError)
 
 The command line prints these as one line; anything else is a bug and keeps its traceback.

@@ -43,7 +43,7 @@ class Transcript:
     logprobs: list[float] = field(default_factory=list)
     """By the sampler; 0 for foreign tokens; empty where they are not known."""
     truncated: bool = False
-    """Ended for want of room, in the middle of a turn or before a reply."""
+    """Ended because there was no room left, in the middle of a turn or before a reply."""
 
     @property
     def own(self) -> int:

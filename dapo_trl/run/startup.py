@@ -45,7 +45,7 @@ def share_cores(device: torch.device, processes: int) -> None:
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn a write that failed for want of room into one line.
+    """Turn a write that failed on a full disk into one line.
 
     Raises:
         DiskFullError: In place of the exception of the library that wrote.

@@ -86,10 +86,9 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     """
     end_with_launcher()
     folder = Path(args.output_dir)
-    checkpoint = _find_checkpoint(folder, run, args)
+    checkpoint, found = _find_checkpoint(folder, run, args)
     resumes, begun = None, None
-    if checkpoint is not None:
-        found = Path(choose(checkpoint, folder)[0])
+    if found is not None:
         resumes, begun = resumed(found, changes_since(found, run, args)), found.parent
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)
@@ -98,7 +97,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     env = _environment(run)
     split, skips = _splits(run, env, begun)
     trainer = _prepare(run, args, env)
-    if checkpoint is not None:
+    if found is not None:
         load_state(found, 0, shape=trainer.rollout_shape())  # an early error, as above
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
@@ -253,13 +252,13 @@ def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder
     )
 
 
-def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | None:
-    """The checkpoint to resume from, or "latest"; None for a new run, whose folder must not hold another run."""
+def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> tuple[str | None, Path | None]:
+    """The checkpoint to resume from as it was asked for, a path or "latest", and the one that is found; None twice for
+    a new run, whose folder must not hold another run."""
     check_free(folder)
     wanted = str(args.resume_from_checkpoint)
     if wanted.lower() not in ("none", "no", "false"):
-        choose(wanted, folder)  # an early error; the trainer looks again, for all processes
-        return wanted
+        return wanted, Path(choose(wanted, folder)[0])  # an early error; the trainer looks again, for all processes
     check_folder("output_dir", folder)
     found = _own_files(folder)
     if found and not (folder / "metrics.jsonl").exists():
@@ -276,7 +275,7 @@ def _find_checkpoint(folder: Path, run: RunConfig, args: DAPOConfig) -> str | No
         raise ConfigError(
             f"model is {run.model}, which the run would replace with itself: choose another --output_dir than {folder}."
         )
-    return None
+    return None, None
 
 
 def _own_files(folder: Path) -> list[Path]:
