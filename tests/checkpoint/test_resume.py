@@ -326,7 +326,7 @@ class TestCommandLine:
         path = checkpoint(tmp_path / "run", 5)
         for wanted in ("latest", str(path)):
             args = DAPOConfig(output_dir=str(tmp_path / "run"), resume_from_checkpoint=wanted, use_cpu=True, bf16=False)
-            assert _find_checkpoint(tmp_path / "run", RunConfig(), args) == wanted
+            assert _find_checkpoint(tmp_path / "run", RunConfig(), args) == (wanted, path)
         (path / UNFINISHED).touch()
         assert main(["train", "--config", config_file(tmp_path), "--resume_from_checkpoint", "latest"]) == 2
         error = capsys.readouterr().err
