@@ -21,7 +21,7 @@ from common import Claim, arguments, console, finish, show
 from measured import ROOT, quieten
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from dapo_trl.generation import transformers as compaction
+from dapo_trl.generation.transformers import generate
 from dapo_trl.rollout.environments import make_env
 
 GROUPS, GROUP = 8, 8
@@ -61,7 +61,7 @@ def main() -> None:
         return model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
 
     def compacted(ids, mask, settings):
-        return compaction.generate(model, ids, mask, settings)
+        return generate(model, ids, mask, settings)
 
     rows, ratios = [], {}
     for limit, equal in [*((limit, False) for limit in LIMITS), (LIMITS[0], True)]:

@@ -17,6 +17,7 @@ One rollout batch, and the optimizer steps on it::
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import time
 from collections.abc import Callable
@@ -51,7 +52,8 @@ from .config import DAPOConfig
 from .distributed import load_on_every_process, mark_sharded, set_timeout
 from .errors import ConfigError
 from .generation.params import GenerationBackend, SamplingParams, Turns, own_backend
-from .generation.transformers import TransformersBackend, compacting
+from .generation.seeded import TRAINING, RandomNumbers
+from .generation.transformers import TransformersBackend, own_loop
 from .generation.vllm import VLLMBackend
 from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.trackers import grouped_names
@@ -118,6 +120,8 @@ class DAPOTrainer(ResumableTrainer):
     num_generations: int
     known: KnownRollouts | None = None
     """Set within `TRL.answering` alone."""
+    sampling_now: range | None = None
+    """Set within `TRL.sample` alone: which completion of the run each row is."""
 
     def __init__(
         self,
@@ -351,11 +355,12 @@ class DAPOTrainer(ResumableTrainer):
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
         if images is not None or multimodal_fields:
-            with compacting(self.accelerator.unwrap_model(self.model_wrapped)):
+            with own_loop(self.accelerator.unwrap_model(self.model_wrapped)):
                 return super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
                 )
-        return self.backend.generate(prompt_ids, limit=self.max_completion_length, group_size=num_generations)
+        streams = None if self.sampling_now is None else [(number, 0) for number in self.sampling_now]
+        return self._ask(prompt_ids, self.max_completion_length, num_generations, streams)
 
     def _tokenize_prompts(self, prompts):
         found = super()._tokenize_prompts(prompts)
@@ -366,11 +371,32 @@ class DAPOTrainer(ResumableTrainer):
         check_context(self.model.config, prompt=longest, completion=self.max_completion_length)
         return found
 
-    def generate_turn(self, contexts: list[list[int]], room: int) -> tuple[list[list[int]], list[list[float]] | None]:
-        """The model's next turn after each context; see `episode_runner.GenerateFn`."""
+    def generate_turn(self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]]) -> Turns:
+        """The model's next turn after each context; see `episode_runner.GenerateFn`.
+
+        Args:
+            streams: For each context, the number of its completion in the run and the tokens that it has so far.
+        """
         first = room == self.max_completion_length  # of whole groups; later turns have a history each
         with self.trl.explain_damage():
-            return self.backend.generate(contexts, limit=room, group_size=self.num_generations if first else 1)
+            return self._ask(contexts, room, self.num_generations if first else 1, streams)
+
+    def _ask(
+        self, contexts: list[list[int]], limit: int, group_size: int, streams: list[tuple[int, int]] | None
+    ) -> Turns:
+        """Have the backend sample.
+
+        Under dynamic sampling each completion has random numbers of its own, the same on any number of processes;
+        without it they are torch's, in the order in which TRL takes them.
+        """
+        numbers = None
+        if streams is not None and len(streams) == len(contexts) and self.args.filters_groups:
+            numbers = RandomNumbers(
+                [(self.args.seed, number, TRAINING) for number, _ in streams], [start for _, start in streams]
+            )
+        takes_numbers = "numbers" in inspect.signature(self.backend.generate).parameters
+        more = {"numbers": numbers} if takes_numbers else {}
+        return self.backend.generate(contexts, limit=limit, group_size=group_size, **more)
 
     # A rollout batch
 

@@ -10,7 +10,7 @@ Patches, each a context manager that puts back what it found:
 `TRL.engine_awake`      the sleep mode of vLLM's engine, for a whole rollout batch
 
 Elsewhere, on public names: `generation.params.limited_to` (the length limit of generation settings, for one turn),
-`generation.transformers.compacting` (a model's `generate`), `monitor.trackers.grouped_names` (transformers' names for
+`generation.transformers.own_loop` (a model's `generate`), `monitor.trackers.grouped_names` (transformers' names for
 trackers), `checkpoint.resumable_trainer` (the limit of checkpoints, while one is saved).
 """
 
@@ -136,14 +136,21 @@ class TRL:
         """
         return self._trainer._tokenize_prompts(prompts)[0]
 
-    def sample(self, rows: list[dict[str, Any]]) -> Sampled:
+    def sample(self, rows: list[dict[str, Any]], numbers: range) -> Sampled:
         """Completions by TRL's own generation (or a user's ``rollout_func``) for rows with a ``prompt``.
+
+        Args:
+            numbers: Which completion of the run each row is; for the trainer's `sampling_now`.
 
         Raises:
             NonFiniteError: The model's probabilities are NaN.
         """
-        with self.metrics_aside(), self.explain_damage():
-            found = self._trainer._generate([row["prompt"] for row in rows])
+        self._trainer.sampling_now = numbers
+        try:
+            with self.metrics_aside(), self.explain_damage():
+                found = self._trainer._generate([row["prompt"] for row in rows])
+        finally:
+            self._trainer.sampling_now = None
         prompt_ids, completion_ids, masks, completions, logprobs, columns, _, _ = found
         stops = {*self._trainer.eos_token_ids, self.tokenizer.pad_token_id}
         return Sampled(
@@ -158,7 +165,7 @@ class TRL:
 
     @contextlib.contextmanager
     def explain_damage(self) -> Iterator[None]:
-        """Turn torch's refusal to sample from NaN into one line.
+        """Turn the refusal to sample from NaN, torch's or ours, into one line.
 
         Raises:
             NonFiniteError: In its place.
@@ -166,7 +173,7 @@ class TRL:
         try:
             yield
         except RuntimeError as error:
-            if "probability tensor contains" not in str(error):
+            if not isinstance(error, NonFiniteError) and "probability tensor contains" not in str(error):
                 raise
             raise NonFiniteError(
                 f"step {self.step}: the model's next-token probabilities are NaN or infinite, so it cannot generate. "

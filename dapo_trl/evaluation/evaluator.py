@@ -16,11 +16,12 @@ import torch
 from ..checks import check_context
 from ..config import DAPOConfig
 from ..errors import ConfigError
-from ..generation.seeded import generate, random_numbers, stop_ids
+from ..generation.seeded import RandomNumbers
+from ..generation.transformers import sample_turns, stop_ids
 from ..rollout.chat_format import ChatFormat
 from ..rollout.environments import EnvironmentRows, env_name, shown_text
 from ..rollout.episode import Episode
-from ..rollout.episode_runner import EnvPool, SyncFn, Transcript, run_episodes
+from ..rollout.episode_runner import EnvPool, SyncFn, Transcript, continued, run_episodes
 from .estimators import MAX_SAMPLES
 from .results import Evaluation
 
@@ -218,16 +219,13 @@ class Evaluator:
         sampling, limit = self.sampling, self.sampling.max_completion_length
         prompts = [problems[place].ids for place, _ in batch]
         episodes = [Episode(self.env, problems[place].index, problems[place].prompt) for place, _ in batch]
-        numbers = [random_numbers(sampling.seed, problems[place].index, number, limit) for place, number in batch]
+        keys = [(sampling.seed, problems[place].index, number) for place, number in batch]
+        shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
 
         def generate_turn(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
-            ours = np.zeros((len(contexts), room))
-            active = [row for row, episode in enumerate(episodes) if not episode.over]
-            for place, row in enumerate(active):
-                left = numbers[row][len(contexts[place]) - len(prompts[row]) :][:room]
-                ours[place, : len(left)] = left
-            shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-            return generate(self.model, self.chat_format, contexts, ours, **shape), None
+            rows, starts = continued(episodes, prompts, contexts)
+            numbers = RandomNumbers([keys[row] if keys else (0,) for row in rows], starts, **shape)
+            return sample_turns(self.model, self.chat_format, contexts, numbers, room=room), None
 
         was_training = self.model.training
         self.model.eval()

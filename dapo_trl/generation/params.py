@@ -61,6 +61,9 @@ class GenerationBackend(Protocol):
             contexts: ``N`` lists of tokens.
             limit: Tokens that a continuation may have at most.
             group_size: Neighbours that have the same context: the group size in a first turn, 1 later.
+
+        A backend that draws the tokens itself may name a further argument, ``numbers``: a `seeded.RandomNumbers` for
+        the contexts, or None. By these a run goes on alike on another number of processes.
         """
 
     def session(self) -> AbstractContextManager[None]:

@@ -102,6 +102,20 @@ def run_episodes(
         active = going_on
 
 
+def continued(
+    episodes: Sequence[Episode], prompts: Sequence[list[int]], contexts: Sequence[list[int]]
+) -> tuple[list[int], list[int]]:
+    """The episode that each context of a `GenerateFn` is of, and the tokens that it has after its prompt.
+
+    The contexts are those of the episodes that go on, in order. Any beyond these only keep a process in step: they are
+    put down as the first episode's beginning.
+    """
+    rows = [row for row, episode in enumerate(episodes) if not episode.over][: len(contexts)]
+    starts = [len(context) - len(prompts[row]) for context, row in zip(contexts, rows, strict=False)]
+    extra = [0] * (len(contexts) - len(rows))
+    return rows + extra, starts + extra
+
+
 def _goes_on(episode: Episode, transcript: Transcript, reply: list[int], limit: int) -> bool:
     """Append the reply, if that leaves the model room for a turn; else the episode ends here."""
     if len(transcript.ids) + len(reply) >= limit:
@@ -179,7 +193,8 @@ class EnvironmentSource:
         env: The environment.
         chat_format: Turns text into tokens and back.
         tokenize: Token ids of prompts.
-        generate: Samples the model's turns.
+        generate: Samples the model's turns, as a `GenerateFn`; its third argument is for each context the number of its
+            completion in the run and its tokens so far.
         limit: Tokens of an episode after its prompt at most.
         accelerator: The processes of the run.
         equal_counts: The sampler needs equally many contexts on every process (vLLM).
@@ -196,7 +211,7 @@ class EnvironmentSource:
         chat_format: ChatFormat,
         *,
         tokenize: Callable[[list[Any]], list[list[int]]],
-        generate: GenerateFn,
+        generate: Callable[[list[list[int]], int, list[tuple[int, int]]], Any],
         limit: int,
         accelerator: Accelerator,
         equal_counts: bool,
@@ -212,15 +227,26 @@ class EnvironmentSource:
         if isinstance(task, TaskEnv) and self._may_reply:
             chat_format.reply_ids("-")  # an unfit chat template is an error before anything is generated
 
-    def sample(self, rows: list[dict[str, Any]]) -> Sampled:
-        """The episodes of rows with a ``prompt`` and an ``index``, with their outcomes."""
+    def sample(self, rows: list[dict[str, Any]], numbers: range) -> Sampled:
+        """The episodes of rows with a ``prompt`` and an ``index``, with their outcomes.
+
+        Args:
+            numbers: Which completion of the run each row is.
+        """
         prompts = [row["prompt"] for row in rows]
         prompt_ids = self._tokenize(prompts)
         episodes = [Episode(self.env, row["index"], shown_text(row["prompt"])) for row in rows]
+
+        def generate(contexts: list[list[int]], room: int) -> Any:
+            places, starts = continued(episodes, prompt_ids, contexts)
+            return self._generate(
+                contexts, room, [(numbers[i], start) for i, start in zip(places, starts, strict=True)]
+            )
+
         transcripts = run_episodes(
             episodes,
             prompt_ids,
-            self._generate,
+            generate,
             chat_format=self.chat_format,
             limit=self.limit,
             sync=self._sync,

@@ -98,6 +98,8 @@ class Draw:
     """``[n]``: ``num_generations`` rows for each prompt, this process's share of them."""
     first: int
     """Place of this process's first row among those of all processes. A group may lie on two processes."""
+    numbers: range
+    """``[n]``: which completion of the run each row is, counted over all processes and rounds."""
 
 
 @dataclass
@@ -117,7 +119,7 @@ class RolloutCollector:
     Args:
         args: The settings of the run.
         accelerator: Its processes.
-        sample: Samples completions for rows; see `EnvironmentSource.sample`.
+        sample: Samples completions for rows and their numbers; see `EnvironmentSource.sample`.
         scorer: Judges and rewards them.
         state: The state of dynamic sampling.
         run: The run's progress and log.
@@ -131,7 +133,7 @@ class RolloutCollector:
         args: DAPOConfig,
         accelerator: Accelerator,
         *,
-        sample: Callable[[list[dict[str, Any]]], Sampled],
+        sample: Callable[[list[dict[str, Any]], range], Sampled],
         scorer: Scorer,
         state: SamplingState,
         run: RunLog,
@@ -230,11 +232,12 @@ class RolloutCollector:
         if processes > 1:
             [choice] = broadcast_object_list([choice])
         assert choice is not None
+        before = selector.drawn * size
         prompts = selector.take(choice)
         rows = [dict(prompt) for prompt in prompts for _ in range(size)]
         share = len(rows) // processes
         first = self.accelerator.process_index * share
-        return Draw(choice, prompts, rows[first : first + share], first)
+        return Draw(choice, prompts, rows[first : first + share], first, range(before + first, before + first + share))
 
     def _multiple(self) -> int:
         """The smallest number of groups whose rows divide evenly among the processes."""
@@ -243,7 +246,7 @@ class RolloutCollector:
 
     def _generate(self, draw: Draw, sampler: DynamicSampler) -> Sampled:
         self.observers.on_activity(f"sampling, round {sampler.rounds + 1}: {len(draw.prompts)} groups")
-        sampled = self._sample(draw.rows)
+        sampled = self._sample(draw.rows, draw.numbers)
         self._example = sampled.prompt_ids[0], sampled.completion_ids[0]
         return sampled
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dapo_trl.errors import ConfigError
 from dapo_trl.evaluation import Evaluator, Sampling, evaluate
 from dapo_trl.evaluation.results import Evaluation, merge, notes
-from dapo_trl.generation.seeded import draw_tokens, random_numbers
+from dapo_trl.generation.seeded import RandomNumbers, draw_tokens
 from dapo_trl.rollout.environments import make_env
 from envs import Judgement, TaskEnv, Verdict
 
@@ -46,7 +46,7 @@ def of(accuracy, levels=None, answers=None) -> Evaluation:
 class TestDrawing:
     def test_tokens_come_as_often_as_the_model_says(self):
         logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).repeat(20_000, 1)
-        numbers = torch.from_numpy(random_numbers(0, 0, 0, len(logits)))
+        numbers = torch.from_numpy(np.random.default_rng(0).random(len(logits)))
 
         def shares(**shape):
             return (torch.bincount(draw_tokens(logits, numbers, **shape), minlength=4) / len(logits)).tolist()
@@ -64,9 +64,14 @@ class TestDrawing:
         assert draw_tokens(logits, numbers, temperature=1.0, top_p=1.0).tolist() == [1, 2]
 
     def test_random_numbers_are_those_of_one_sample(self):
-        assert len({random_numbers(*key, 3).tobytes() for key in np.ndindex(2, 3, 4)}) == 24
-        assert random_numbers(1, 2, 3, 5).tolist() == random_numbers(1, 2, 3, 9)[:5].tolist()
-        assert random_numbers(-1, 0, 0, 1) != random_numbers(1, 0, 0, 1)
+        keys = list(np.ndindex(2, 3, 4))
+        together, backwards = RandomNumbers(keys), RandomNumbers(keys[::-1])
+        assert len(set(together.at(0).tolist())) == 24
+        for step in (3, 0, 200, 64):
+            assert together.at(step).tolist() == backwards.at(step)[::-1].tolist()
+        later = RandomNumbers(keys[:2], [64, 7])
+        assert later.at(5).tolist() == [together.at(69)[0], together.at(12)[1]]
+        assert RandomNumbers([(-1, 0, 0)]).at(0) != RandomNumbers([(1, 0, 0)]).at(0)
 
 
 class Again(TaskEnv):

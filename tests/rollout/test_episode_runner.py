@@ -260,19 +260,20 @@ def test_every_turn_of_an_evaluation_has_random_numbers_of_its_own(tiny_model, m
     from dapo_trl.evaluation import evaluator
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
-    drawn, generate = [], evaluator.generate
+    drawn, sample_turns = [], evaluator.sample_turns
 
     class Patient(Haggle):
         def reply(self, row, turns):
             return REPLY
 
-    def watched(model, chat_format, contexts, numbers, **shape):
-        drawn.append(numbers[0])
-        return [[*ids[:2], tokenizer.eos_token_id] for ids in generate(model, chat_format, contexts, numbers, **shape)]
+    def watched(model, chat_format, contexts, numbers, room):
+        drawn.append([numbers.at(step)[0] for step in range(room)])
+        turns = sample_turns(model, chat_format, contexts, numbers, room=room)
+        return [[*ids[:2], tokenizer.eos_token_id] for ids in turns]
 
-    monkeypatch.setattr(evaluator, "generate", watched)
+    monkeypatch.setattr(evaluator, "sample_turns", watched)
     evaluate(model, tokenizer, Patient(), [0], k=1, sampling=Sampling(top_p=1.0, max_completion_length=60))
-    assert len(drawn) >= 2 and not set(drawn[0][:3].tolist()) & set(drawn[1].tolist())
+    assert len(drawn) >= 2 and not set(drawn[0][:3]) & set(drawn[1])
 
 
 @pytest.mark.slow

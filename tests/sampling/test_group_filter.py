@@ -191,7 +191,8 @@ class Table:
 
     log_last = warn = log
 
-    def _sample(self, rows):
+    def _sample(self, rows, numbers):
+        assert len(numbers) == len(rows) and numbers.start == self.args.num_generations * len(self.groups)
         prompts, size = [row["prompt"] for row in rows], self.args.num_generations
         assert all(len(set(prompts[i : i + size])) == 1 for i in range(0, len(prompts), size))
         ids, names = [], []

@@ -43,9 +43,9 @@ class Watched(DAPOTrainer):
         self.ratios: list[torch.Tensor] = []
         sample = self._collector._sample
 
-        def counted(rows):
+        def counted(rows, numbers):
             self.rounds += 1
-            return sample(rows)
+            return sample(rows, numbers)
 
         self._collector._sample = counted
 
