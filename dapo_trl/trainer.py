@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
@@ -215,6 +216,7 @@ class DAPOTrainer(ResumableTrainer):
             steps=args.updates_per_pass,
             score=self._score_rollouts,
             advantages=self.advantages_of,
+            permute=self._permutation,
             put_surplus=self.sampling.surplus.put,
         )
         self._steps: list[OptimizerStep | None] = []
@@ -405,7 +407,9 @@ class DAPOTrainer(ResumableTrainer):
         if self.recorder is not None:
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
-        schedule = self._unfiltered() if tools else self._filtered()
+        return self._prepared(self._unfiltered() if tools else self._filtered())
+
+    def _prepared(self, schedule: LocalSteps) -> list[OptimizerStep | None]:
         if schedule.filler is None:
             return [None for _ in schedule.steps]
         steps = self.microbatches.prepare(
@@ -425,6 +429,13 @@ class DAPOTrainer(ResumableTrainer):
             self.control.should_training_stop = self.control.should_log = True
         return self._scheduler.schedule(batch, self.recorder)
 
+    def _permutation(self, count: int) -> list[int]:
+        """The order in which rows are dealt to optimizer steps: under dynamic sampling by the number of the rollout
+        batch alone, else TRL's."""
+        if not self.args.filters_groups:
+            return torch.randperm(count).tolist()
+        return np.random.default_rng([self.args.seed, self.sampling.rollout_batches]).permutation(count).tolist()
+
     def _unfiltered(self) -> LocalSteps:
         """One rollout batch as TRL makes it, for episodes that cannot be replayed; every group is trained on."""
         started, groups = time.perf_counter(), self.args.groups_per_rollout
@@ -437,7 +448,7 @@ class DAPOTrainer(ResumableTrainer):
         self._collector.log_totals()
         pairs = zip(training_rows(batch), batch["advantages"], strict=True)
         rows = [replace(row, advantage=advantage) for row, advantage in pairs]
-        order = torch.randperm(len(rows)).tolist()
+        order = self._permutation(len(rows))
         steps = split_evenly(len(rows), self.args.updates_per_pass)
         return LocalSteps([[rows[order[i]] for i in step] for step in steps], rows[0])
 
@@ -603,22 +614,26 @@ class DAPOTrainer(ResumableTrainer):
         if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
             shutil.rmtree(Path(output_dir or str(self.args.output_dir)) / "ref", ignore_errors=True)
 
-    def rollout_shape(self) -> dict[str, int]:
+    def own_state(self) -> dict[str, Any]:
+        updates = self._step // self.args.gradient_accumulation_steps
         return {
             "processes": self.accelerator.num_processes,
-            "num_generations": self.num_generations,
-            "steps_per_generation": self.args.micro_batches_per_rollout,
-            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            "updates": updates,
+            "steps": [step and step.state_dict() for step in self._steps],
         }
-
-    def own_state(self) -> dict[str, Any]:
-        return {"step": self._step, "steps": [step and step.state_dict() for step in self._steps]}
 
     def everyones_state(self) -> dict[str, Any]:
         return {"sampling": self.sampling.state_dict(), "microbatches": self.microbatches.state_dict()}
 
-    def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
-        self._step, device = own["step"], self.accelerator.device
-        self._steps = [step and OptimizerStep.from_state(step, device) for step in own["steps"]]
+    def load_states(self, own: list[dict[str, Any]], everyones: dict[str, Any]) -> None:
         self.sampling.load_state_dict(everyones["sampling"])
         self.microbatches.load_state_dict(everyones["microbatches"])
+        accelerator, first = self.accelerator, own[0]
+        self._step = first["updates"] * self.args.gradient_accumulation_steps
+        if first["processes"] == accelerator.num_processes:
+            self._steps = [step and OptimizerStep.from_state(step, accelerator.device) for step in first["steps"]]
+        else:
+            written = [state["steps"] for state in own]
+            self._steps = self._prepared(
+                LocalSteps.dealt_anew(written, accelerator.process_index, accelerator.num_processes, accelerator.device)
+            )

@@ -13,7 +13,6 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOConfig, DAPOTrainer
-from dapo_trl.checkpoint.files import load_state, save_state
 from dapo_trl.errors import ConfigError, NonFiniteError, RefillLimitError, RewardError
 from dapo_trl.monitor.metrics import METRICS
 
@@ -442,14 +441,6 @@ class TestResume:
         resumed = run(tmp_path / "part", str(tmp_path / "part" / f"checkpoint-{stop}"))
         assert gap(weights(whole), weights(resumed)) == 0.0
         assert resumed.prompts.position == whole.prompts.position > 0
-
-    def test_a_checkpoint_of_another_shape_is_refused(self, tmp_path):
-        save_state(tmp_path, 0, {"shape": {"processes": 1}, "step": 1})
-        assert load_state(tmp_path, 0, shape={"processes": 1})["step"] == 1
-        for process in (0, 1):
-            with pytest.raises(ConfigError, match="written with processes 1, now 2: resume with the same"):
-                load_state(tmp_path, process, shape={"processes": 2})
-        assert load_state(tmp_path / "elsewhere", 0, shape={}) is None
 
 
 def test_a_prompt_longer_than_the_context_is_named(tiny_model, tmp_path):

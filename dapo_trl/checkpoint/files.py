@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,19 @@ def begin(folder: Path) -> None:
     (folder / UNFINISHED).touch()
 
 
-def finish(folder: Path) -> None:
-    """Declare a checkpoint complete; every process must have written its files."""
+def finish(folder: Path, shape: dict[str, int] | None = None) -> None:
+    """Declare a checkpoint complete; every process must have written its files.
+
+    Args:
+        shape: A `BatchShape`, to be read without the states.
+    """
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != UNFINISHED
     }
     scratch = folder / f"{MANIFEST}.tmp"
-    scratch.write_text(json.dumps({"bytes": sizes}, indent=2) + "\n", encoding="utf-8")
+    scratch.write_text(json.dumps({"bytes": sizes, "shape": shape}, indent=2) + "\n", encoding="utf-8")
     scratch.replace(folder / MANIFEST)
     (folder / UNFINISHED).unlink()
     shutil.rmtree(_aside(folder), ignore_errors=True)
@@ -199,36 +204,32 @@ def _newest_first(folder: Path) -> list[Path]:
     return [path for _, _, path in sorted(found, reverse=True)]
 
 
-# One process's state
+# The state of each process
 
 
-def _file(folder: str | Path, process: int) -> Path:
+def state_file(folder: str | Path, process: int) -> Path:
     return Path(folder) / f"dapo_state_{process}.pt"
 
 
 def save_state(folder: str | Path, process: int, state: dict[str, Any]) -> None:
     """Write one process's state into a checkpoint folder: complete under its final name, or not at all."""
-    path = _file(folder, process)
+    path = state_file(folder, process)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
     torch.save(state, scratch)
     scratch.replace(path)
 
 
-def load_state(folder: str | Path, process: int, *, shape: dict[str, int]) -> dict[str, Any] | None:
-    """Read it back; None for a checkpoint that holds none.
+def load_states(folder: str | Path, processes: Sequence[int]) -> list[dict[str, Any]]:
+    """Read back the states of these processes.
 
-    Args:
-        shape: the numbers that divide a rollout batch; the checkpoint's ``state["shape"]`` must be the same,
-            or its unfinished rollout batch could not be continued.
+    Raises:
+        ConfigError: One is missing.
     """
-    path = _file(folder, process)
-    first = path if path.exists() else _file(folder, 0)
-    if not first.exists():
-        return None
-    state = torch.load(first, map_location="cpu", weights_only=True)
-    different = [f"{name} {state['shape'].get(name)}, now {value}" for name, value in shape.items()
-                 if state["shape"].get(name) != value]  # fmt: skip
-    if different:
-        raise ConfigError(f"{folder} was written with {'; '.join(different)}: resume with the same numbers.")
-    return state
+    for process in processes:
+        if not state_file(folder, process).exists():
+            raise ConfigError(
+                f"{folder} holds no state of process {process}: all processes must see the same folder, or on as many "
+                "processes as before save_on_each_node must be on."
+            )
+    return [torch.load(state_file(folder, number), map_location="cpu", weights_only=True) for number in processes]

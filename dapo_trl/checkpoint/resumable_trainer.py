@@ -19,7 +19,8 @@ from trl import GRPOTrainer
 
 from ..distributed import explain_lost_process
 from ..errors import ConfigError
-from .files import begin, choose, finish, load_state, remove_torn, save_state, signature
+from .batch_shape import BatchShape
+from .files import begin, choose, finish, load_states, remove_torn, save_state, signature
 
 OF_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
 """Entries of an optimizer's groups that are settings; the others are state."""
@@ -29,15 +30,11 @@ logger = logging.getLogger("dapo_trl")
 class ResumableTrainer(GRPOTrainer):
     """Adds the state that `GRPOTrainer` leaves out to each checkpoint, and never resumes from an incomplete one.
 
-    A subclass supplies that state: `rollout_shape`, `own_state`, `everyones_state` and `load_states`.
+    A subclass supplies that state: `own_state`, `everyones_state` and `load_states`.
     """
 
     on_saved: Callable[[Path, int], None] | None = None
     """Called with a folder in which weights were saved and the optimizer step, before a checkpoint is complete."""
-
-    def rollout_shape(self) -> dict[str, int]:
-        """The numbers that must be the same when the run is resumed."""
-        raise NotImplementedError
 
     def own_state(self) -> dict[str, Any]:
         """The state of this process alone."""
@@ -47,8 +44,13 @@ class ResumableTrainer(GRPOTrainer):
         """The state that all processes share; the main process's is saved."""
         raise NotImplementedError
 
-    def load_states(self, own: dict[str, Any], everyones: dict[str, Any]) -> None:
-        """Restore the state of this process and the shared one."""
+    def load_states(self, own: list[dict[str, Any]], everyones: dict[str, Any]) -> None:
+        """Restore the state of this process and the shared one.
+
+        Args:
+            own: The state of this process alone, or those of all processes that wrote the checkpoint, if these were
+                more or fewer than now.
+        """
         raise NotImplementedError
 
     def warn(self, line: str) -> None:
@@ -121,14 +123,14 @@ class ResumableTrainer(GRPOTrainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit, self.args.push_to_hub = limit, push
-        state = {"shape": self.rollout_shape(), **self.own_state()}
+        state = self.own_state()
         if self.accelerator.is_main_process:
             state["everyones"] = self.everyones_state()
         save_state(folder, self.accelerator.process_index, state)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             torch.save(self.args, folder / TRAINING_ARGS_NAME)  # with the limit and the push as they are
-            finish(folder)
+            finish(folder, BatchShape.of(cast(Any, self.args)).state_dict())
         if push:
             self._push_from_checkpoint(str(folder))
         if self.args.should_save and limit is not None and limit > 0:
@@ -159,14 +161,13 @@ class ResumableTrainer(GRPOTrainer):
         asked = [{name: group[name] for name in OF_SETTINGS if name in group} for group in groups]
         super()._load_optimizer_and_scheduler(checkpoint)
         self._keep_settings(asked)
-        own = load_state(checkpoint, self.accelerator.process_index, shape=self.rollout_shape())
-        [everyones] = broadcast_object_list([own and own.get("everyones")])
-        if everyones is None:
+        written, args = BatchShape.written(checkpoint), cast(Any, self.args)
+        if written is None:
             self.warn(f"{checkpoint} holds no state of the prompt stream: prompts start from the first again.")
-        elif own is None:
-            raise ConfigError(
-                f"{checkpoint} holds no state of process {self.accelerator.process_index}: all processes must see the "
-                "same folder, or save_on_each_node must be on."
-            )
-        else:
-            self.load_states(own, everyones)
+            return
+        now = BatchShape.of(args)
+        written.check(now, checkpoint, rows=args.per_device_train_batch_size)
+        everyone = list(range(written.processes))
+        own = load_states(checkpoint, [self.accelerator.process_index] if len(everyone) == now.processes else everyone)
+        [everyones] = broadcast_object_list([own[0].get("everyones")])
+        self.load_states(own, everyones)

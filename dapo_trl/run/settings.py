@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.batch_shape import BatchShape
+from ..checkpoint.files import choose
 from ..config import DAPOConfig
 from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
@@ -158,7 +161,7 @@ def load_settings(
     run["model"] = find_model(run["model"])
     rest = {name: value for name, value in values.items() if name not in run}
     try:
-        made = RunConfig(**run), make(**rest), values
+        made = RunConfig(**run), make(**rest | _for_these_processes(rest)), values
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -169,3 +172,19 @@ def load_settings(
             "training, and eval_every in between."
         )
     return made
+
+
+def _for_these_processes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch settings by which a run goes on from a checkpoint that more or fewer processes wrote."""
+    wanted = values.get("resume_from_checkpoint")
+    if wanted is None or str(wanted).lower() in ("none", "no", "false"):
+        return {}
+    try:
+        written = BatchShape.written(choose(wanted, values.get("output_dir") or DAPOConfig.output_dir)[0])
+    except ConfigError:  # reported with the folder, once the settings are known to be good
+        return {}
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    rows = values.get("per_device_train_batch_size", DAPOConfig.per_device_train_batch_size)
+    if written is None or written.processes == processes or not isinstance(rows, int) or rows < 1:
+        return {}
+    return written.settings(processes, rows)

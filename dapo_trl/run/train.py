@@ -24,7 +24,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from envs import RecordVerdicts
 from envs.description import describe
 
-from ..checkpoint.files import choose, last_complete, load_state
+from ..checkpoint.batch_shape import BatchShape
+from ..checkpoint.files import choose, last_complete
 from ..config import DAPOConfig
 from ..distributed import explain_lost_process, load_on_every_process
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
@@ -97,8 +98,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     env = _environment(run)
     split, skips = _splits(run, env, begun)
     trainer = _prepare(run, args, env)
-    if found is not None:
-        load_state(found, 0, shape=trainer.rollout_shape())  # an early error, as above
+    if found is not None and (written := BatchShape.written(found)) is not None:  # an early error, as above
+        written.check(BatchShape.of(args), found, rows=args.per_device_train_batch_size)
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
     trainer.sampling.selector.skips = skips

@@ -47,6 +47,22 @@ class LocalSteps:
     filler: TrainingRow | None
     """Any row, for a process without one of its own; None when there is nothing to train on at all."""
 
+    @classmethod
+    def dealt_anew(
+        cls, states: Sequence[Sequence[dict[str, Any] | None]], process: int, processes: int, device: torch.device
+    ) -> LocalSteps:
+        """The optimizer steps of a checkpoint for one of more or fewer processes than wrote it.
+
+        Args:
+            states: Of each process that wrote it, its optimizer steps; None for one without tokens.
+        """
+        steps, fillers = [], []
+        for parts in zip(*states, strict=True):
+            fillers += [TrainingRow(**part["filler"]).to(device) for part in parts if part]
+            rows = [TrainingRow(**row).to(device) for part in parts if part for row in part["rows"]]
+            steps.append([rows[i] for i in deal([row.length for row in rows], processes)[process]])
+        return cls(steps, fillers[0] if fillers else None)
+
 
 @dataclass
 class Scheduler:
@@ -59,6 +75,8 @@ class Scheduler:
     score: ScoreFn
     advantages: Callable[[Tensor], Tensor]
     """``[N, F]`` rewards, groups side by side, to ``[N]``."""
+    permute: Callable[[int], list[int]]
+    """A permutation of so many rows; it need not be the same on all processes."""
     put_surplus: Callable[[list[Group]], None]
 
     def schedule(self, batch: RolloutBatch, recorder: TrainedRecorder | None = None) -> LocalSteps:
@@ -117,11 +135,11 @@ class Scheduler:
         return {first + number: row for number, row in zip(wanted[me], found, strict=False)}, found[0]
 
     def _shuffled(self, count: int) -> list[int]:
-        """A permutation that all processes have alike; on a single one it is TRL's."""
-        order = torch.randperm(count)
+        """A permutation that all processes have alike."""
+        order = self.permute(count)
         if self.accelerator.num_processes == 1:
-            return order.tolist()
-        return broadcast(order.to(self.accelerator.device)).tolist()
+            return order
+        return broadcast(torch.tensor(order, device=self.accelerator.device)).tolist()
 
     def _keep_surplus(self, groups: list[Group], mine: dict[int, TrainingRow], first: int) -> None:
         """Give every process the whole surplus, so that any of them can train on any row of it.
