@@ -472,7 +472,7 @@ def test_the_warning_that_clip_higher_is_inert(tiny_model, tmp_path, caplog):
 
 def test_clip_higher_acts_with_several_updates_per_rollout(tiny_model, tmp_path):
     args = config(
-        tmp_path, per_device_train_batch_size=4, steps_per_generation=4, max_steps=4, learning_rate=1.0, epsilon=0.01,
+        tmp_path, per_device_train_batch_size=4, steps_per_generation=4, max_steps=4, learning_rate=0.1, epsilon=0.01,
         epsilon_high=0.02,
     )  # fmt: skip
     run = trainer(tiny_model, args, prompts_of(*["mixed"] * 4))

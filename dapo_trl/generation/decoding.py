@@ -7,7 +7,8 @@ ends, and copies the whole cache at each step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerationMode
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 DrawFn = Callable[[Tensor, Tensor, int], Tensor]
 """``draw(scores, rows, step)``: a token for each of ``M`` rows, ``[M]``. ``scores`` are their logits after all
@@ -86,6 +88,34 @@ def _with_room(kept: Tensor, end: int) -> Tensor:
     return buffer
 
 
+@contextlib.contextmanager
+def grouped_queries() -> Iterator[None]:
+    """Within the block, a step of ``sdpa`` attention reads keys and values that several heads share as they are.
+
+    With a mask, transformers repeats them for every head, which copies the whole cache in each layer of each step. Here
+    the heads that share them stand in the place of positions: with one query there is no order among them.
+    """
+    theirs = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def ours(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **more: Any) -> Any:
+        rows, heads, length, width = query.shape
+        shared = heads // key.shape[1]
+        fits = isinstance(attention_mask, Tensor) and attention_mask.shape[1] == 1 and more.get("position_bias") is None
+        if length > 1 or shared == 1 or not fits or more.get("dropout"):
+            return theirs(module, query, key, value, attention_mask, **more)
+        grouped = query.reshape(rows, heads // shared, shared, width)
+        found = torch.nn.functional.scaled_dot_product_attention(
+            grouped, key, value, attn_mask=attention_mask, scale=more.get("scaling")
+        )
+        return found.reshape(rows, 1, heads, value.shape[-1]), None
+
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = ours
+    try:
+        yield
+    finally:
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = theirs
+
+
 def may_be_divided(cache: Any) -> bool:
     """Whether the rows of a cache can be repeated and dropped, as far as can be seen before it is filled."""
     return (
@@ -123,6 +153,18 @@ class Decoding:
         """
         if not one_token_after_another(generation_config):
             raise OtherLoopError
+        with grouped_queries():
+            return self._complete(model, input_ids, logits_processor, stopping_criteria, generation_config, given)
+
+    def _complete(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        logits_processor: Callable[[Tensor, Tensor], Tensor],
+        stopping_criteria: Callable[[Tensor, Any], Tensor],
+        generation_config: Any,
+        given: dict[str, Any],
+    ) -> Tensor:
         prompt, pad = input_ids.shape[1], generation_config.pad_token_id
         divided = self.divided and may_be_divided(given.get("past_key_values"))
         logits, state = self._read(model, input_ids, given, divided)
