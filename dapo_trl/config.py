@@ -170,6 +170,13 @@ class DAPOConfig(GRPOConfig):
         choices=("auto",),
     )
 
+    share_prompts: str = setting(
+        "auto",
+        "'auto': completions of a group are computed together and what they begin with once, where the model allows it "
+        "(docs/performance.md). 'off': every completion with its own prompt.",
+        choices=("auto", "off"),
+    )
+
     # Overlong reward shaping.
     overlong_shape: str = setting(
         "linear",

@@ -212,6 +212,7 @@ class DAPOTrainer(ResumableTrainer):
             score=self._score_rollouts,
             advantages=self.advantages_of,
             put_surplus=self.sampling.surplus.put,
+            whole_groups=args.filters_groups,
         )
         self._steps: list[OptimizerStep | None] = []
         self._last_step: OptimizerStep | None = None

@@ -26,12 +26,12 @@ from ..support.warm_start import CPU_2
 )
 def test_every_row_is_trained_on_once_and_no_process_has_more_to_do(tokens, updates, processes, seed):
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
-    plan = shares(tokens, order, updates, processes)
+    plan = shares(tokens, groups, order, updates, processes)
     assert sorted(row for process in plan for update in process for row in update) == list(range(len(tokens)))
     for step in range(updates):
         rows = [process[step] for process in plan]
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
-        alone = shares(tokens, order, updates, 1)[0][step]
+        alone = shares(tokens, groups, order, updates, 1)[0][step]
         assert sorted(alone) == sorted(row for share in rows for row in share)  # the step does not depend on processes
 
 
