@@ -168,7 +168,7 @@ def train(side: str, case: Case, prepared=lambda: None) -> Seen:
             "beta": 0.0,
             "scale_rewards": "none",
             "optim": "sgd",
-            "learning_rate": 0.1,
+            "learning_rate": 0.01,
             "lr_scheduler_type": "constant",
             "max_grad_norm": 0.0,
             "gradient_checkpointing": False,

@@ -20,11 +20,13 @@ from ..support.warm_start import CPU_2
 
 @given(
     tokens=st.lists(st.integers(0, 500), max_size=80),
+    size=st.integers(1, 9),
     updates=st.integers(1, 5),
     processes=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
-def test_every_row_is_trained_on_once_and_no_process_has_more_to_do(tokens, updates, processes, seed):
+def test_every_row_is_trained_on_once_and_no_process_has_more_to_do(tokens, size, updates, processes, seed):
+    groups = [row // size for row in range(len(tokens))]
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
     plan = shares(tokens, groups, order, updates, processes)
     assert sorted(row for process in plan for update in process for row in update) == list(range(len(tokens)))
