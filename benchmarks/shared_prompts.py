@@ -47,7 +47,13 @@ BARS = {"1:4": 0.98, "1:1": 1.5, "4:1": 2.5, "8:1": 3.3}
 MODELS: dict[str, dict[str, int]] = {
     "0.8 M": {"vocab_size": 1_024, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "heads": 4},
     "30 M": {"vocab_size": 8_192, "hidden_size": 448, "intermediate_size": 1_216, "num_hidden_layers": 12, "heads": 7},
-    "135 M": {"vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1_536, "num_hidden_layers": 30, "heads": 9},
+    "135 M": {
+        "vocab_size": 49_152,
+        "hidden_size": 576,
+        "intermediate_size": 1_536,
+        "num_hidden_layers": 30,
+        "heads": 9,
+    },
 }
 KEY_HEADS = {4: 2, 7: 7, 9: 3}
 """Heads of keys and values, by those of queries."""

@@ -36,6 +36,9 @@ SIMILAR, CLOSE = 0.75, 16
 """Spans of one call are at least this share as long as its longest, or at most this many tokens shorter."""
 QUERY_BLOCK = 512
 """Queries of a call with a mask at once: they need no keys behind the last of them."""
+KEPT = 25
+"""Numbers that a layer keeps of each token for its backward pass, in hidden sizes, not counted too high: 38 in a
+Llama-shaped model in float32 on a CPU, 30 M weights, by the profiler's account of every allocation."""
 MASKED_COST = 2.5
 """Cost of SDPA with a mask on a GPU, where without one it costs 1: an estimate, not measured; its flash kernel takes no
 mask. On a CPU both cost the same (PyTorch 2.13: 0.10 and 0.11 ns for the multiplication of a pair of tokens that see
@@ -101,6 +104,9 @@ class SharedAttention:
         width = getattr(self._config, "head_dim", None) or self._config.hidden_size // heads
         self._pair_cost = 2 * self._config.num_hidden_layers * heads * width
         self._token_cost = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+        keys = getattr(self._config, "num_key_value_heads", None) or heads
+        self.copy_load = 2 * keys * width / (KEPT * self._config.hidden_size)
+        """Memory of a copy of a token's keys and values, as a share of all that is kept of a token."""
         self._device = next(model.parameters()).device
 
     @property

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ def shared_lines(
     prompts: Sequence[int],
     budget: int,
     *,
+    copy_load: float = 0.0,
     pays: Callable[[Sequence[int], int], bool] = lambda lengths, shared: True,
 ) -> list[Line]:
     """Rows that begin with the same prompt as lines, in which what they have in common is computed once.
@@ -92,8 +94,9 @@ def shared_lines(
     Args:
         sequences: Token ids ``[L_i]``, prompt and completion side by side.
         prompts: Tokens of each that are the prompt.
-        budget: Tokens of a line at most. Rows of more are cut into several lines of nearly equal tokens; a longer row
+        budget: Load of a line at most. Rows of more are cut into several lines of nearly equal tokens; a longer row
             is by itself.
+        copy_load: Tokens that a shared token counts for, for each row that sees it: its keys and values are copied.
         pays: Whether rows of these many tokens are better computed together than one by one, given how many tokens at
             their beginning they share.
     """
@@ -102,22 +105,32 @@ def shared_lines(
         groups.setdefault(sequence[:prompt].tobytes(), []).append(row)
     found = []
     for rows in groups.values():
-        for share in _cut_group([sequences[row] for row in rows], budget):
-            line = _line([rows[member] for member in share], sequences)
-            lengths = [max(len(sequences[row]) - 1, 1) for row in line.rows]
-            if line.shared and pays(lengths, line.shared):
+        for line in _cut_group(rows, sequences, budget, copy_load):
+            if len(line.rows) > 1 and line.shared and pays([len(sequences[row]) - 1 for row in line.rows], line.shared):
                 found.append(line)
             else:
-                found += [Line([row], 0, length) for row, length in zip(line.rows, lengths, strict=True)]
+                found += [Line.alone(row, sequences[row]) for row in line.rows]
     return found
 
 
-def _line(rows: list[int], sequences: Sequence[np.ndarray]) -> Line:
+def _cut_group(rows: list[int], sequences: Sequence[np.ndarray], budget: int, copy_load: float) -> list[Line]:
+    """The rows of a group in as few lines as the budget allows."""
+    whole = _line(rows, sequences, copy_load)
+    own = [len(sequences[row]) - 1 - whole.shared for row in rows]
+    parts = max(-(-(whole.load - whole.shared) // max(budget - whole.shared, 1)), 1)
+    while parts < len(rows):
+        lines = [_line([rows[i] for i in share], sequences, copy_load) for share in deal(own, parts)]
+        if all(line.load <= budget for line in lines):
+            return lines
+        parts += 1
+    return [Line.alone(row, sequences[row]) for row in rows]
+
+
+def _line(rows: list[int], sequences: Sequence[np.ndarray], copy_load: float) -> Line:
     """Rows in one line. The last token that all have in common is there for each, to predict its next one."""
-    if len(rows) == 1:
-        return Line(rows, 0, max(len(sequences[rows[0]]) - 1, 1))
     shared = max(_common(sequences[row] for row in rows) - 1, 0)
-    return Line(rows, shared, shared + sum(len(sequences[row]) - 1 - shared for row in rows))
+    tokens = shared + sum(len(sequences[row]) - 1 - shared for row in rows)
+    return Line(rows, shared, tokens, tokens + ceil(copy_load * len(rows) * shared))
 
 
 def _common(sequences: Iterable[np.ndarray]) -> int:
@@ -129,19 +142,6 @@ def _common(sequences: Iterable[np.ndarray]) -> int:
         differ = first[:length] != other[:length]
         length = int(differ.argmax()) if differ.any() else length
     return length
-
-
-def _cut_group(sequences: Sequence[np.ndarray], budget: int) -> list[list[int]]:
-    """The members of a group in as few lines as the budget allows."""
-    shared = max(_common(sequences) - 1, 0)
-    own = [max(len(sequence) - 1 - shared, 0) for sequence in sequences]
-    parts = max(-(-sum(own) // max(budget - shared, 1)), 1)
-    while parts < len(own):
-        dealt = deal(own, parts)
-        if all(shared + sum(own[member] for member in share) <= budget for share in dealt):
-            return dealt
-        parts += 1
-    return [[member] for member in range(len(own))]
 
 
 def split_tokens(lengths: Sequence[int], budget: int, *, packed: bool = False) -> list[list[int]]:

@@ -32,6 +32,14 @@ class Line:
     """Tokens at the beginning that enter the model once for all; 0 for a sequence by itself."""
     tokens: int
     """Tokens that enter the model."""
+    load: int
+    """What it counts for against a budget: its tokens, and the memory of copied keys and values in tokens."""
+
+    @classmethod
+    def alone(cls, row: int, sequence: np.ndarray) -> Line:
+        """A sequence by itself."""
+        tokens = max(len(sequence) - 1, 1)
+        return cls([row], 0, tokens, tokens)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def layout(
     lengths = [max(len(sequence) - 1, 1) for sequence in sequences]
     longest, width = max(lengths), max(completions) if width is None else width
     if attention is not None:
-        lines = lines or [Line([row], 0, length) for row, length in enumerate(lengths)]
+        lines = lines or [Line.alone(row, sequence) for row, sequence in enumerate(sequences)]
         size = sum(line.tokens for line in lines)
         places, spans = _shared_places(lengths, lines)
     else:

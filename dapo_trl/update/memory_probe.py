@@ -74,7 +74,8 @@ def _peak(accelerator: Accelerator, model: Any, rows: int, row: int, packer: Pac
     device = accelerator.device
     vocabulary = accelerator.unwrap_model(model).config.get_text_config().vocab_size
     sequences = torch.randint(0, vocabulary, (rows, row)).numpy()
-    lying = packer.layout(sequences, [row - 1] * rows, [Line([number], 0, row - 1) for number in range(rows)])
+    lines = [Line.alone(number, sequence) for number, sequence in enumerate(sequences)]
+    lying = packer.layout(sequences, [row - 1] * rows, lines)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,12 @@ class Packer:
             prompts: Tokens of each that are the prompt.
         """
         if self._attention is None:
-            lines = [Line([row], 0, max(len(sequence) - 1, 1)) for row, sequence in enumerate(sequences)]
+            lines = [Line.alone(row, sequence) for row, sequence in enumerate(sequences)]
         else:
-            lines = shared_lines(sequences, prompts, budget, pays=self._attention.pays)
+            attention = self._attention
+            lines = shared_lines(sequences, prompts, budget, copy_load=attention.copy_load, pays=attention.pays)
         packed = self.packed or self._attention is not None
-        found = split_tokens([line.tokens for line in lines], budget, packed=packed)
+        found = split_tokens([line.load for line in lines], budget, packed=packed)
         return [[lines[number] for number in numbers] for numbers in found]
 
     def layout(self, sequences: Any, completions: Any, lines: Sequence[Line], width: int | None = None) -> Layout:
@@ -63,6 +65,7 @@ class Packer:
         """
         rows = [row for line in lines for row in line.rows]
         numbers = iter(range(len(rows)))
+        equal = len({line.tokens for line in lines}) == 1 and not any(line.shared for line in lines)
         return layout(
             [sequences[row] for row in rows],
             [completions[row] for row in rows],
@@ -70,8 +73,8 @@ class Packer:
             pad_token_id=self._pad_token_id,
             device=self._device,
             packed=self.packed,
-            attention=self._attention,
-            lines=[Line([next(numbers) for _ in line.rows], line.shared, line.tokens) for line in lines],
+            attention=None if equal else self._attention,  # nothing shared and nothing padded
+            lines=[replace(line, rows=[next(numbers) for _ in line.rows]) for line in lines],
             dtype=self._dtype,
         )
 
