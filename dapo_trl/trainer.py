@@ -386,6 +386,7 @@ class DAPOTrainer(ResumableTrainer):
         steps = self.microbatches.prepare(
             schedule.steps, schedule.filler, model=self.model_wrapped, optimizer=self.optimizer
         )
+        self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
         return [step if step.tokens else None for step in steps]
 
     def _filtered(self) -> LocalSteps:

@@ -80,19 +80,28 @@ class MicrobatchRunner:
     ):
         self.args, self.accelerator, self.model = args, accelerator, model
         self.pad_token_id = pad_token_id
-        self.packer = self._packer(model, share=args.share_prompts == "auto" and not args.neftune_noise_alpha)
+        self.packer = self._packer(model, refused=self._sharing_refused())
+        if args.share_prompts == "auto" and self.packer.refused:
+            warn(f"every completion is computed with a prompt of its own, because {self.packer.refused}.")
+        self.shared_tokens = 0.0
+        """Share of the tokens of a rollout batch that sharing saves in each pass over it, all processes."""
         self.limit: int | None = None
         """Tokens of a microbatch at most, after memory ran out."""
         self.measured: int | None = None
         """Tokens that ``microbatch_tokens: auto`` found to fit."""
         self._backward, self._undo_metrics, self._warn = backward, undo_metrics, warn
 
-    def _packer(self, model: Any, *, share: bool) -> Packer:
+    def _sharing_refused(self) -> str:
+        if self.args.neftune_noise_alpha:
+            return "neftune_noise_alpha is set, and its noise depends on the length of a row"
+        return "share_prompts is 'off'" if self.args.share_prompts == "off" else ""
+
+    def _packer(self, model: Any, *, refused: str) -> Packer:
         accelerator = self.accelerator
         computed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(accelerator.mixed_precision))
         return Packer(
             accelerator.unwrap_model(model),
-            share=share,
+            refused=refused,
             pad_token_id=self.pad_token_id,
             device=accelerator.device,
             dtype=computed,
@@ -101,7 +110,7 @@ class MicrobatchRunner:
     def _packer_of(self, model: Any) -> Packer:
         """The trained model's own, unless this is a reference model with another attention."""
         backend = self.accelerator.unwrap_model(model).config.get_text_config()._attn_implementation
-        return self.packer if backend == self.packer.backend else self._packer(model, share=False)
+        return self.packer if backend == self.packer.backend else self._packer(model, refused="it is another")
 
     def state_dict(self) -> dict[str, Any]:
         return {"limit": self.limit, "measured": self.measured}
@@ -124,13 +133,19 @@ class MicrobatchRunner:
         budget, device = self.budget(lengths), self.accelerator.device
         none = torch.zeros((), dtype=torch.long, device=device)
         active = torch.stack([sum((row.loss_mask.sum() for row in rows), none) for rows in steps])
-        plan = [[len(rows), max(len(self._split(rows, budget)), 1)] for rows in steps]
+        plan = []
+        for rows in steps:
+            found = self._split(rows, budget)
+            computed = sum(line.tokens for lines in found for line in lines)
+            plan.append([len(rows), max(len(found), 1), sum(row.length - 1 for row in rows), computed])
         local = torch.cat([active.unsqueeze(1), torch.tensor(plan, device=device)], dim=1)
         everyones = gather(local.unsqueeze(0))
-        totals, most = everyones.sum(dim=0).tolist(), everyones.amax(dim=0).tolist()
+        totals, most = everyones.sum(dim=0), everyones.amax(dim=0).tolist()
+        separate, computed = totals[:, 3:].sum(dim=0).tolist()
+        self.shared_tokens = 1 - computed / max(separate, 1)
         return [
-            OptimizerStep(rows, filler, tokens=tokens, completions=completions, microbatches=count, budget=budget)
-            for rows, (tokens, completions, _), (_, _, count) in zip(steps, totals, most, strict=True)
+            OptimizerStep(rows, filler, tokens=tokens, completions=completions, microbatches=most_of[2], budget=budget)
+            for rows, (tokens, completions, *_), most_of in zip(steps, totals.tolist(), most, strict=True)
         ]
 
     def budget(self, lengths: list[int]) -> int:

@@ -25,19 +25,25 @@ class Packer:
 
     Args:
         model: The model, with or without an adapter.
-        share: Compute common beginnings once, if the model can.
+        refused: The reason why common beginnings are not to be computed once; "": they are, if the model can.
         dtype: The type that attention is computed in; None: that of the weights.
     """
 
     def __init__(
-        self, model: Any, *, share: bool, pad_token_id: int, device: torch.device, dtype: torch.dtype | None = None
+        self,
+        model: Any,
+        *,
+        refused: str = "",
+        pad_token_id: int,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
     ):
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         self.backend: str | None = model.config.get_text_config()._attn_implementation
-        self.obstacle = obstacle(model) if share else "share_prompts is 'off'"
-        """The reason why common beginnings are computed for every row; "": they are not."""
+        self.refused = refused or obstacle(model)
+        """The reason why common beginnings are computed for every row; "": they are computed once."""
         self.packed = can_pack(model.config)
-        self._attention = None if self.obstacle else SharedAttention(model)
+        self._attention = None if self.refused else SharedAttention(model)
         self._pad_token_id, self._device, self._dtype = pad_token_id, device, dtype or model.dtype
 
     def split(self, sequences: Sequence[np.ndarray], prompts: Sequence[int], budget: int) -> list[list[Line]]:
