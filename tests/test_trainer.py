@@ -184,7 +184,8 @@ class TestDynamicSampling:
         return run
 
     def test_only_mixed_groups_reach_the_loss_and_dropped_ones_cost_no_forward_pass(self, tiny_model, tmp_path):
-        run = self.run(tiny_model, tmp_path, ["mixed", "right", "wrong", "mixed", "right", "mixed", "right", "mixed"])
+        kinds = ["mixed", "right", "wrong", "mixed", "right", "mixed", "right", "mixed"]
+        run = self.run(tiny_model, tmp_path, kinds, share_prompts="off")  # every row by itself, to be counted
         assert run.seen and all(text.startswith("mixed") for text in run.seen)
         # 4 groups of 4: old log-probs and reference once each, policy in the one update that was asked for (8 rows)
         assert len(run.seen) == 16 + 16 + 8

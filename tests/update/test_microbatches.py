@@ -112,6 +112,7 @@ class TestLayout:
 
 
 ADAPTER = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False)
+DORA = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False, use_dora=True)
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +177,90 @@ class TestTheUpdateDoesNotDependOnTheBudget:
         for name in ("entropy", "kl", "loss"):
             expected = float(alone.state.log_history[0][name])
             assert float(found["logs"][name]) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
+
+
+def with_foreign_tokens(prompts, trainer):
+    """Every third token of a completion is not the model's own."""
+    found = recorded.recorded_rollouts(prompts, trainer)
+    return {**found, "env_mask": [[int(i % 3 != 1) for i in range(len(ids))] for ids in found["completion_ids"]]}
+
+
+def some_truncated(prompts, trainer):
+    found = recorded.recorded_rollouts(prompts, trainer)
+    return {**found, "completion_ids": [ids[: -(i % 2)] or ids for i, ids in enumerate(found["completion_ids"])]}
+
+
+class TestSharedPrompts:
+    """The update is that of separate prompts, and fewer tokens are computed."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"microbatch_tokens": 40},
+            {"peft": ADAPTER},
+            {"peft": DORA},
+            {"gradient_checkpointing": True},
+            {"num_iterations": 2, "max_steps": 2},
+            {"loss_type": "cispo"},
+            {"loss_type": "cispo", "gradient_checkpointing": True},
+            {"group_filter": "none", "num_iterations": 2, "max_steps": 2},
+            {"mask_truncated_completions": True, "rollout_func": some_truncated},
+            {"rollout_func": with_foreign_tokens},
+        ],
+        ids=lambda changes: ", ".join(name for name in changes) + (" DoRA" if changes.get("peft") is DORA else ""),
+    )
+    def test_the_update_is_the_same(self, tiny_model, tmp_path, changes):
+        runs = []
+        for share in ("off", "auto"):
+            torch.manual_seed(0)
+            runs.append(one_step(tiny_model, tmp_path, 8, share_prompts=share, **changes))
+        separate, shared = runs
+        assert separate.microbatches.shared_tokens == 0.0 and shared.microbatches.shared_tokens > 0.1
+        assert gap(weights(separate), weights(shared)) < 1e-5
+        for name in ["loss", "grad_norm"] + (["entropy", "kl"] if shared.loss is not None else []):
+            found = [float(run.state.log_history[-2][name]) for run in runs]
+            assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-5), name
+
+    def test_what_is_saved_is_logged(self, tiny_model, tmp_path):
+        """Four prompts of 7 tokens, 4 completions each: all but the last token of a prompt are there once."""
+        run = one_step(tiny_model, tmp_path, 8)
+        rows = run._steps[0].rows
+        separate = sum(row.length - 1 for row in rows)
+        assert len(rows) == 16 and 12 * 6 / separate <= run.state.log_history[0]["update/shared_tokens"] < 0.6
+
+    def test_groups_are_whole_in_a_microbatch(self, tiny_model, tmp_path):
+        run = one_step(tiny_model, tmp_path, 8)
+        step = run._steps[0]
+        for lines in run.microbatches.microbatches(step):
+            assert all(len(line.rows) == recorded.GROUP and line.shared >= 6 for line in lines)
+            batch = run.microbatches.microbatch(step, lines)
+            assert batch.layout.inputs["input_ids"].numel() == sum(line.tokens for line in lines) <= step.budget
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha is set"),
+            ({}, "dropout would be the same for all members"),
+        ],
+    )
+    def test_where_it_cannot_be_a_line_gives_the_reason(self, tiny_model, tmp_path, caplog, changes, line):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, attention_dropout=0.0 if changes else 0.1)
+        run = trainer(model, config(tmp_path, beta=0.0, **changes), prompts_of(*UNEVEN))
+        assert "every completion is computed with a prompt of its own, because" in caplog.text and line in caplog.text
+        run.train()
+        assert run.state.log_history[0]["update/shared_tokens"] == 0.0
+
+    def test_a_reference_model_with_another_attention_has_its_own_layout(self, tiny_model, tmp_path):
+        def logged(backend):
+            run = trainer(tiny_model, config(tmp_path), prompts_of(*UNEVEN))
+            run.ref_model.set_attn_implementation(backend)
+            with torch.no_grad():
+                run.ref_model.lm_head.weight.mul_(3.0)
+            run.train()
+            return float(run.state.log_history[0]["kl"])
+
+        assert logged("eager") == pytest.approx(logged("sdpa"), rel=1e-4) and logged("sdpa") > 0.1
 
 
 def short_of_memory(model, folder, holds, **changes):
