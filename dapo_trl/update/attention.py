@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
@@ -304,8 +305,9 @@ def obstacle(model: Any) -> str:
     """The reason why a model cannot compute sequences side by side that share tokens; "": it can.
 
     Args:
-        model: Without wrappers.
+        model: The model, with or without an adapter.
     """
+    model = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(model, PreTrainedModel):
         return "it is not a model of transformers"
     text, source = model.config.get_text_config(), vars(sys.modules[type(model).__module__])
