@@ -163,9 +163,9 @@ class DAPOConfig(GRPOConfig):
     # Batching.
     microbatch_tokens: int | str | None = setting(
         None,
-        "Token budget of one forward and backward pass, prompts included: rows of similar length are grouped so that "
-        "rows x longest row stays within it. 'auto' measures the GPU's memory. None: per_device_train_batch_size times "
-        "the longest row of the batch.",
+        "Limit on the tokens that one forward and backward pass computes, padding and prompts included; a prompt that "
+        "is shared counts once. 'auto' measures the GPU's memory. None: per_device_train_batch_size times the longest "
+        "row of the batch.",
         least=1,
         choices=("auto",),
     )
