@@ -57,7 +57,7 @@ class Span:
     """Tokens of the sequence before the span; the position of its first token."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Call:
     """Spans of similar lengths, padded to the longest: ``n`` spans, ``Q`` queries and ``K`` keys each."""
 
@@ -72,9 +72,10 @@ class Call:
     """For each kind of layer ``[n or 1, 1, Q, K]``, 0 where a query sees a key; None: a span sees what comes before."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Plan:
-    """The calls that attention over one row is made of."""
+    """The calls that attention over one row is made of. Not frozen, because PyTorch's wrappers copy what they pass on
+    field by field."""
 
     calls: tuple[Call, ...] = ()
     place: Tensor | None = None
@@ -90,9 +91,10 @@ class SharedAttention:
 
     Args:
         model: The model without wrappers.
+        device: Where it is computed.
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, device: torch.device | str = "cpu"):
         source = sys.modules[type(model).__module__]
         self.backend: str = model.config.get_text_config()._attn_implementation
         self._functions: Any = vars(source).get("ALL_ATTENTION_FUNCTIONS")
@@ -108,7 +110,7 @@ class SharedAttention:
         keys = getattr(self._config, "num_key_value_heads", None) or heads
         self.copy_load = 2 * keys * width / (KEPT * self._config.hidden_size)
         """Memory of a copy of a token's keys and values, as a share of all that is kept of a token."""
-        self._device = next(model.parameters()).device
+        self._device = torch.device(device)
 
     @property
     def _only_layer(self) -> str:
@@ -133,7 +135,7 @@ class SharedAttention:
         behind = sum((length - shared) * (length + shared) / 2 for length in lengths)
         return saved > (MASKED_COST - 1) * self._pair_cost * behind
 
-    def inputs(self, spans: Sequence[Span], dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    def inputs(self, spans: Sequence[Span], dtype: torch.dtype) -> dict[str, Any]:
         """Arguments for the model beside tokens and positions.
 
         Args:
@@ -141,12 +143,12 @@ class SharedAttention:
             dtype: The type that attention is computed in.
         """
         if self.backend == "flex_attention":
-            found = [self._block_mask(kind, spans, device) for kind in self._kinds]
+            found = [self._block_mask(kind, spans) for kind in self._kinds]
             more: dict[str, Any] = {}
         else:
             # Each kind of layer is known by the size of its mask, which would not fit anything.
-            found = [torch.empty(1, number, 0, 1, device=device) for number in range(len(self._kinds))]
-            more = {"attention_plan": self._plan(spans, dtype, device)}
+            found = [torch.empty(1, number, 0, 1, device=self._device) for number in range(len(self._kinds))]
+            more = {"attention_plan": self._plan(spans, dtype)}
         by_kind = dict(zip(self._kinds, found, strict=True))
         return {"attention_mask": by_kind if len(by_kind) > 1 else found[0], **more}
 
@@ -169,28 +171,28 @@ class SharedAttention:
 
     # The plan of a row
 
-    def _overlay(self, kind: str, device: torch.device) -> tuple[int | None, Callable[..., Any] | None]:
+    def _overlay(self, kind: str) -> tuple[int | None, Callable[..., Any] | None]:
         """Tokens that a layer looks back at most, and transformers' mask function for them; None: all."""
         if kind == "sliding_attention":
             return self._config.sliding_window, sliding_window_overlay(self._config.sliding_window)
         if kind == "chunked_attention":
             size = self._config.attention_chunk_size
-            return size, chunked_overlay(size, torch.zeros(1, dtype=torch.long, device=device))
+            return size, chunked_overlay(size, torch.zeros(1, dtype=torch.long, device=self._device))
         return None, None
 
-    def _plan(self, spans: Sequence[Span], dtype: torch.dtype, device: torch.device) -> Plan:
+    def _plan(self, spans: Sequence[Span], dtype: torch.dtype) -> Plan:
         if self._is_flash:
-            return _flash_plan(spans, device)
+            return _flash_plan(spans, self._device)
         calls, places, first = [], np.empty(sum(span.length for span in spans), dtype=np.int64), 0
         for alike in _similar(spans):
             width = max(span.length for span in alike)
             for span in alike:
                 places[span.start : span.start + span.length] = np.arange(first, first + span.length)
                 first += width
-            calls.append(self._call(alike, width, dtype, device))
-        return Plan(tuple(calls), torch.from_numpy(places).to(device))
+            calls.append(self._call(alike, width, dtype))
+        return Plan(tuple(calls), torch.from_numpy(places).to(self._device))
 
-    def _call(self, spans: Sequence[Span], width: int, dtype: torch.dtype, device: torch.device) -> Call:
+    def _call(self, spans: Sequence[Span], width: int, dtype: torch.dtype) -> Call:
         most = max(span.shared + span.length for span in spans)
         queries = np.zeros((len(spans), width), dtype=np.int64)
         keys = np.zeros((len(spans), most), dtype=np.int64)
@@ -199,44 +201,45 @@ class SharedAttention:
             key[: span.shared] = np.arange(span.shared_start, span.shared_start + span.shared)
             key[span.shared : span.shared + span.length] = query[: span.length]
         shared = [span.shared for span in spans]
-        offsets = torch.tensor(shared if len(set(shared)) > 1 else shared[:1], device=device)
+        offsets = torch.tensor(shared if len(set(shared)) > 1 else shared[:1], device=self._device)
         return Call(
             spans=len(spans),
-            queries=torch.from_numpy(queries.ravel()).to(device),
-            keys=torch.from_numpy(keys.ravel()).to(device) if any(shared) else None,
+            queries=torch.from_numpy(queries.ravel()).to(self._device),
+            keys=torch.from_numpy(keys.ravel()).to(self._device) if any(shared) else None,
             shared=max(shared),
             masks=tuple(self._mask(kind, offsets, width, most, dtype) for kind in self._kinds),
         )
 
     def _mask(self, kind: str, offsets: Tensor, queries: int, keys: int, dtype: torch.dtype) -> Tensor | None:
-        device = offsets.device
-        window, overlay = self._overlay(kind, device)
+        window, overlay = self._overlay(kind)
         if window is not None and window >= keys:
             overlay = None
         if overlay is None and self.backend == "sdpa" and queries == keys:
             return None  # its causal kernel
-        at = offsets[:, None, None, None] + torch.arange(queries, device=device)[:, None]
-        to = torch.arange(keys, device=device)
+        at = offsets[:, None, None, None] + torch.arange(queries, device=self._device)[:, None]
+        to = torch.arange(keys, device=self._device)
         seen = to <= at
         if overlay is not None:
             seen = seen & overlay(0, 0, at, to)
-        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
+        return torch.zeros(seen.shape, dtype=dtype, device=self._device).masked_fill_(~seen, torch.finfo(dtype).min)
 
-    def _block_mask(self, kind: str, spans: Sequence[Span], device: torch.device) -> Any:
+    def _block_mask(self, kind: str, spans: Sequence[Span]) -> Any:
         """Flex attention's mask of the row: the tokens before, of the own span and of the shared one."""
         numbers = {span.start: number for number, span in enumerate(spans)}
         lengths = [span.length for span in spans]
         own = np.repeat(np.arange(len(spans)), lengths)
         shared = np.repeat([numbers[span.shared_start if span.shared else span.start] for span in spans], lengths)
-        own_at, shared_at, at = (torch.from_numpy(values).to(device) for values in (own, shared, positions(spans)))
-        _, overlay = self._overlay(kind, device)
+        own_at, shared_at, at = (
+            torch.from_numpy(values).to(self._device) for values in (own, shared, positions(spans))
+        )
+        _, overlay = self._overlay(kind)
 
         def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             seen = (key <= query) & ((own_at[key] == own_at[query]) | (own_at[key] == shared_at[query]))
             return seen if overlay is None else seen & overlay(batch, head, at[query], at[key])
 
         return ALL_MASK_ATTENTION_FUNCTIONS["flex_attention"](
-            batch_size=1, q_length=len(own), kv_length=len(own), mask_function=visible, device=device
+            batch_size=1, q_length=len(own), kv_length=len(own), mask_function=visible, device=self._device
         )
 
     # The attention of a layer

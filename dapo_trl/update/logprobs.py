@@ -101,7 +101,7 @@ def layout(
     inputs: dict[str, Any] = {"input_ids": placed(ids.reshape(shape)), "shift_labels": placed(labels.reshape(shape))}
     if attention is not None:
         inputs["position_ids"] = placed(positions(spans)[None])
-        inputs |= attention.inputs(spans, dtype, torch.device(device))
+        inputs |= attention.inputs(spans, dtype)
     elif packed:
         bounds = torch.tensor(list(starts), dtype=torch.int32, device=device)
         inputs["position_ids"] = placed(np.concatenate([np.arange(length) for length in lengths])[None])

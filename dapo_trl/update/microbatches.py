@@ -94,6 +94,8 @@ class MicrobatchRunner:
     def _sharing_refused(self) -> str:
         if self.args.neftune_noise_alpha:
             return "neftune_noise_alpha is set, and its noise depends on the length of a row"
+        if self.args.torch_compile:
+            return "torch_compile is on, for which no two microbatches would be alike"
         return "share_prompts is 'off'" if self.args.share_prompts == "off" else ""
 
     def _packer(self, model: Any, *, refused: str) -> Packer:

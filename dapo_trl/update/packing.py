@@ -43,7 +43,7 @@ class Packer:
         self.refused = refused or obstacle(model)
         """The reason why common beginnings are computed for every row; "": they are computed once."""
         self.packed = can_pack(model.config)
-        self._attention = None if self.refused else SharedAttention(model)
+        self._attention = None if self.refused else SharedAttention(model, device)
         self._pad_token_id, self._device, self._dtype = pad_token_id, device, dtype or model.dtype
 
     def split(self, sequences: Sequence[np.ndarray], prompts: Sequence[int], budget: int) -> list[list[Line]]:
