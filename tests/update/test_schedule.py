@@ -37,6 +37,17 @@ def test_every_row_is_trained_on_once_and_no_process_has_more_to_do(tokens, size
         assert sorted(alone) == sorted(row for share in rows for row in share)  # the step does not depend on processes
 
 
+@pytest.mark.parametrize("group_filter", ["zero_variance", "none"])
+def test_optimizer_steps_hold_whole_groups_and_without_a_filter_trls_rows(tiny_model, tmp_path, group_filter):
+    args = config(tmp_path, steps_per_generation=3, min_valid_fraction=1.0, group_filter=group_filter, max_steps=3)
+    run = trainer(tiny_model, args, prompts_of(*["mixed"] * 6))
+    run.train()
+    prompts = [[tuple(row.prompt_ids.tolist()) for row in step.rows] for step in run._steps]
+    assert [len(step) for step in prompts] == [8, 8, 8]
+    whole = all(step.count(prompt) == GROUP for step in prompts for prompt in step)
+    assert whole == (group_filter != "none")
+
+
 class Assembling(DAPOTrainer):
     """Notes what each rollout batch was put together from, and takes no update in between that it is not told to."""
 
