@@ -163,11 +163,18 @@ class DAPOConfig(GRPOConfig):
     # Batching.
     microbatch_tokens: int | str | None = setting(
         None,
-        "Token budget of one forward and backward pass, prompts included: rows of similar length are grouped so that "
-        "rows x longest row stays within it. 'auto' measures the GPU's memory. None: per_device_train_batch_size times "
-        "the longest row of the batch.",
+        "Limit on the tokens that one forward and backward pass computes, padding and prompts included; a prompt that "
+        "is shared counts once. 'auto' measures the GPU's memory. None: per_device_train_batch_size times the longest "
+        "row of the batch.",
         least=1,
         choices=("auto",),
+    )
+
+    share_prompts: str = setting(
+        "auto",
+        "'auto': completions of a group are computed together and what they begin with once, where the model allows it "
+        "(docs/performance.md). 'off': every completion with its own prompt.",
+        choices=("auto", "off"),
     )
 
     # Overlong reward shaping.

@@ -101,6 +101,11 @@ METRICS: dict[str, Metric] = {
     "eval_mean_length": Metric("tokens", "held-out completions", "no sudden jump"),
     "time/rollout": Metric("seconds to generate and score", "rollout batch", "-"),
     "time/update": Metric("seconds of forward and backward passes", "optimizer step", "-"),
+    "update/shared_tokens": Metric(
+        "share of the tokens of prompts and completions that is not computed, because a group begins with it",
+        "rollout batch",
+        "high with long prompts; 0: nothing is shared",
+    ),
     "throughput/tokens_per_second": Metric("completion tokens generated per second", "rollout batch", "-"),
     "ledger/tokens": Metric("completion tokens generated; the uses below sum to it", "run", "counts up"),
     **{
