@@ -17,7 +17,8 @@ from ..errors import ConfigError, one_line
 
 HELP = (
     "The same as accelerate launch -m dapo_trl train ..., with the exit codes of a single process. Options before the "
-    "command are those of accelerate launch: --config_file, --num_processes, --num_machines and so on."
+    "command are those of accelerate launch: --config_file, --num_processes, --num_machines and so on "
+    "(accelerate launch --help); settings are those of the command (dapo-trl train --help)."
 )
 COMMANDS = ("train", "eval")
 PATIENCE = 3600

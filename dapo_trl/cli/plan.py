@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..plan.planner import Assumed, Plan
 
 HELP = (
-    "Takes the arguments of train and loads no weights: parameters, memory of each device, rollouts, tokens, time and "
-    "warnings. Exits with 1 if it does not fit, and names the changes that would help most."
+    "Takes the arguments of train (dapo-trl train --help) and loads no weights: parameters, memory of each device, "
+    "rollouts, tokens, time and warnings. Exits with 1 if it does not fit, and names the changes that would help most."
 )
 DOES_NOT_FIT = 1
 

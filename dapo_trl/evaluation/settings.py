@@ -27,6 +27,20 @@ ENDLESS_PROBLEMS = 200
 _ENVIRONMENT = ("env", "env_kwargs", "eval_env", "eval_env_kwargs")
 _FLAGS_ALONE = ("output_dir", "overwrite")  # a file's are those of the training run
 
+GROUPS = {
+    "model": ("The model that is measured.", "model adapter dtype chat_template_kwargs use_cpu"),
+    "task": (
+        "The environments that set the problems and judge the answers.",
+        "env env_kwargs env_wrappers eval_env eval_env_kwargs",
+    ),
+    "measurement": (
+        "Problems, completions of each, and how they are drawn.",
+        "eval_problems eval_samples eval_temperature eval_top_p max_completion_length seed eval_batch_tokens",
+    ),
+    "output": ("Folder of the results.", "output_dir overwrite"),
+}
+"""As `config.GROUPS`, for `dapo-trl eval --help`."""
+
 
 @dataclass
 class EvalConfig:

@@ -14,6 +14,24 @@ from ..evaluation.loading import is_adapter
 from ..rollout.environments import wrapper_settings
 from ..settings import check, find_model, names_of, read_files, read_flags, require, setting
 
+GROUPS = {
+    "model": (
+        "The model, and the adapter that is trained in place of its weights.",
+        "model lora_rank lora_alpha lora_targets lora_dropout lora_rslora lora_dora quantization",
+    ),
+    "task": ("The environment that sets the problems and judges the answers.", "env env_kwargs env_wrappers"),
+    "measurement": (
+        "Held-out accuracy before, during and after training.",
+        "eval_problems eval_samples eval_every eval_env eval_env_kwargs eval_temperature eval_top_p eval_batch_tokens "
+        "eval_without_adapter",
+    ),
+    "output": (
+        "Folder, logs, checkpoints and how a run goes on (docs/training.md).",
+        "overwrite allow_changes record_rollouts record_verdicts",
+    ),
+}
+"""As `config.GROUPS`."""
+
 
 @dataclass
 class RunConfig:
