@@ -40,7 +40,10 @@ def add_parser(commands: Any) -> None:
 def _launch(args: argparse.Namespace) -> int:
     place = next((place for place, word in enumerate(args.settings) if word in COMMANDS), None)
     if place is None:
-        raise ConfigError("launch needs a command, train or eval: dapo-trl launch --num_processes 2 train --config ...")
+        advice = "; dapo-trl plan needs no launcher: --devices 2" if "plan" in args.settings else ""
+        raise ConfigError(
+            "launch needs a command, train or eval: dapo-trl launch --num_processes 2 train --config ..." + advice
+        )
     # torch is imported here
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException

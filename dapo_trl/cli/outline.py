@@ -104,7 +104,7 @@ def outline(path: str, name: str) -> type:
 
 def groups(*owners: tuple[str, str]) -> dict[str, tuple[str, list[Declared]]]:
     """The settings of some classes in the groups that their modules declare as ``GROUPS``: a sentence on each group and
-    its settings. The rest are in the group ``other``, if any. A setting that the installed version lacks is left out."""
+    its settings. The rest are in the group ``other``, if any. A setting that no installed version has is left out."""
     known: dict[str, Declared] = {}
     for owner in owners:
         known = {**outline(*owner).DECLARED, **known}  # type: ignore[attr-defined]

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from envs.text import brief
+
 from ..errors import ConfigError, one_line
-from ..settings import require
+from ..settings import read_yaml, require
 from .outline import RUN, TRAINER, check_words
 
 if TYPE_CHECKING:
@@ -120,6 +122,6 @@ def _calibrated(assumed: Assumed, options: argparse.Namespace, config: PreTraine
 
 def _value(name: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--{name} {text!r} cannot be read: {one_line(error)}") from error
+        raise ConfigError(f"--{name} {brief(text)} cannot be read: {one_line(error)}") from error

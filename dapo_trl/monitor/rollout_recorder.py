@@ -157,7 +157,7 @@ class RolloutRecorder:
                 try:
                     if line.endswith("\n") and wanted(json.loads(line)):
                         kept.write(line)
-                except (ValueError, AttributeError, TypeError):
+                except (ValueError, AttributeError, TypeError, RecursionError):
                     continue
         new.replace(self.path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ def load_settings(
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
     run["model"] = find_model(run["model"])
     rest = {name: value for name, value in values.items() if name not in run}
+    _check_deepspeed(rest.get("deepspeed"))
     try:
         made = RunConfig(**run), make(**rest), values
     except ConfigError:
@@ -187,3 +189,11 @@ def load_settings(
             "training, and eval_every in between."
         )
     return made
+
+
+def _check_deepspeed(asked: Any) -> None:
+    """Refuse a configuration of DeepSpeed that is not there, or that nothing can use."""
+    if isinstance(asked, str) and not Path(asked).is_file():
+        raise ConfigError(f"deepspeed is {asked!r}: there is no such file (looked from {Path.cwd()}).")
+    if asked and find_spec("deepspeed") is None:
+        raise ConfigError("deepspeed is set, and DeepSpeed is not installed: pip install 'dapo-trl[deepspeed]'.")

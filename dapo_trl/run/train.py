@@ -23,6 +23,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from envs import RecordVerdicts
 from envs.description import describe
+from envs.text import brief
 
 from ..checkpoint.files import choose, last_complete, load_state
 from ..config import DAPOConfig
@@ -327,7 +328,12 @@ def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
     if not run.eval_problems:
         return None
     name, arguments = run.eval_env or str(run.env), {**run.env_kwargs, **run.eval_env_kwargs}
-    held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
+    try:
+        held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
+    except ConfigError as error:
+        if not run.eval_env_kwargs:
+            raise
+        raise ConfigError(f"eval_env_kwargs is {brief(run.eval_env_kwargs)}: {error}") from error
     if (name, arguments) == (run.env, run.env_kwargs):
         return split_off(held_out, run.eval_problems)
     return measured_elsewhere(env, held_out, run.eval_problems)
@@ -381,7 +387,7 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
             f"model is {run.model!r} and cannot be loaded: {first} (There is no such folder in {Path.cwd()} either.)"
         ) from error
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise ConfigError(one_line(error)) from error
+        raise ConfigError(one_line(error).replace("pip install trl[", "pip install dapo-trl[")) from error
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], trainer: DAPOTrainer) -> None:

@@ -73,8 +73,10 @@ def test_a_huge_file_is_thinned_out(tmp_path, monkeypatch):
     assert "holds 1,000 logs: every 16th is shown" in run.notes[0]
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "environment.json", "evaluation_after.json"])
-@pytest.mark.parametrize("text", ["", "[1, 2", "- 1\n- 2", "\x00\x01", "a: [b"])
+@pytest.mark.parametrize("name", ["config.yaml", "settings.json", "environment.json", "evaluation_after.json"])
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2", "- 1\n- 2", "\x00\x01", "a: [b", '{"a": ' * 400 + "1" + "}" * 400, "[" * 100_000]
+)
 def test_other_files_in_any_state(name, text, tmp_path):
     folder = usual_run(tmp_path / "run", **{name: text})
     run = read_run(folder)
