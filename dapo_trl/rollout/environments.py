@@ -17,6 +17,7 @@ import envs
 from envs import TaskEnv
 from envs.contract import reset_to_row
 from envs.description import misfit
+from envs.math.answers import bare_question
 from envs.reasoning_gym_tasks import checked
 from envs.text import brief
 from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, RepetitionPenalty, RewardShaping
@@ -136,6 +137,12 @@ class EnvironmentRows:
 def shown_text(prompt: str | list[dict[str, str]]) -> str:
     """The environment's own text of a prompt made by `as_prompt`."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def question_of(prompt: str | list[dict[str, Any]]) -> str:
+    """What a prompt asks: its last message, without the instructions of a known answer style, for a line of a list."""
+    text = shown_text(prompt)
+    return bare_question(text if isinstance(text, str) else str(text))
 
 
 def wrapper_settings(wrappers: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:

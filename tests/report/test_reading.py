@@ -129,6 +129,15 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
     assert "the report cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["there", "new", "new/page.html"])
+def test_a_report_goes_into_a_folder_or_a_file(name, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    output = tmp_path / name
+    assert main(["report", str(usual_run(tmp_path / "run")), "--output", str(output)]) == 0
+    page = output if output.suffix else output / "report.html"
+    assert capsys.readouterr().out.split() == [str(page), str(page.with_name("curves.png"))] and page.is_file()
+
+
 def test_a_torn_line_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "x"')
