@@ -68,7 +68,7 @@ def _plan(options: argparse.Namespace) -> int:
     from ..plan.devices import placement, planned_config
     from ..plan.planner import Assumed, look_at_task, make_plan
     from ..plan.refill import read_rates
-    from ..plan.remedies import as_flag, remedies
+    from ..plan.remedies import as_flag, paper_batch, remedies, uses
     from ..plan.show import as_dict, as_text
     from ..plan.trace import read_config
     from ..run.lora import as_new_adapter
@@ -103,9 +103,9 @@ def _plan(options: argparse.Namespace) -> int:
         return make_plan(run, args, config, task, assumed)
 
     plan = replan({}, None)
-    changes = [] if plan.fits else remedies(plan, replan)
+    changes = uses(plan, replan) if plan.fits else remedies(plan, replan)
     show = (lambda *parts: json.dumps(as_dict(*parts), indent=2)) if options.json else as_text
-    print(show(plan, cautions(plan), changes))
+    print(show(plan, cautions(plan), changes, paper_batch(plan, replan)))
     return 0 if plan.fits else DOES_NOT_FIT
 
 
