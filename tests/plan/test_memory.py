@@ -215,6 +215,7 @@ def test_a_cpu_is_shared_by_its_processes():
         ("zero2", 8, "zero2"),
         ("zero3", 8, "zero3"),
         ("multi-node", 32, "fsdp2"),
+        ("two-nodes", 16, "fsdp2"),
     ],
 )
 def test_accelerates_files_say_how_the_model_is_spread(file, count, sharding):
