@@ -43,13 +43,13 @@ from ..rollout.environments import make_env, wrap_env
 from ..trainer import DAPOTrainer
 from .changes import SETTINGS, changes_since, plain, resumed, write_settings
 from .lora import as_new_adapter, check_targets, idle_adapter_settings, start_model
-from .model_card import CardFacts, facts_of, how_to_use, write_card
+from .model_card import CardFacts, facts_of, how_to_use, publish, write_card
 from .owner import check_free, end_with_launcher, hold
 from .settings import RunConfig
 from .startup import check_folder, explain_full_disk, quieten, share_cores
 
 EXIT_INTERRUPTED = 130
-EXIT_STOPPED = 1
+EXIT_STOPPED = EXIT_NOT_PUSHED = 1
 COMPLETIONS = "completions"
 """Folder of TRL's tables of completions (``log_completions``)."""
 OWN_FILES = (
@@ -205,6 +205,7 @@ def _finish(
     card: CardFacts,
 ) -> int:
     """The end of a run that came to its last step, or has solved its task: save, measure, report."""
+    push, trainer.args.push_to_hub = trainer.args.push_to_hub, False  # pushed below, once it has its card
     trainer.save_model(str(folder / "model"))
     after = None
     if held_out is not None:
@@ -221,6 +222,20 @@ def _finish(
         if held_out is not None and held_out.best is not None:
             console.print(held_out.best.line(folder), highlight=False)
         console.print(_report(folder), highlight=False)
+        if push:
+            return _push(trainer, folder / "model", console)
+    return 0
+
+
+def _push(trainer: DAPOTrainer, model: Path, console: Console) -> int:
+    """Push the saved model, as ``push_to_hub`` asks; returns the exit code."""
+    args = trainer.args
+    try:
+        address = publish(model, str(trainer.hub_model_id), token=args.hub_token, revision=args.hub_revision)
+    except ConfigError as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False)
+        return EXIT_NOT_PUSHED
+    console.print(f"published: {address}", highlight=False, markup=False)
     return 0
 
 
@@ -399,7 +414,8 @@ def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any]
             if trainer.log_completions:
                 (folder / COMPLETIONS).mkdir(exist_ok=True)
             (folder / "metrics.jsonl").touch()  # from now on this is the folder of a run
-            (folder / "config.yaml").write_text(yaml.safe_dump(plain(asked), sort_keys=False), encoding="utf-8")
+            shown = {name: value for name, value in plain(asked).items() if not name.endswith("_token")}  # secrets
+            (folder / "config.yaml").write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
             (folder / RECORD).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error
