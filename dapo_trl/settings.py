@@ -162,14 +162,19 @@ def shipped(kind: str) -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[1] / kind
 
 
-def find_config(name: str | Path) -> Path:
+def find_config(name: str | Path, *, among: Sequence[Path] | None = None) -> Path:
     """The file of that path, else the shipped one of that name: ``gsm8k`` and ``configs/task/gsm8k.yaml`` are found
-    from any folder."""
+    from any folder.
+
+    Args:
+        among: The shipped files; None: those of runs.
+    """
     path = Path(name)
     if path.is_file():
         return path
     parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
-    known = [file for file in config_files() if file.with_suffix("").parts[-len(parts) :] == _stems(parts)]
+    files = config_files() if among is None else among
+    known = [file for file in files if file.with_suffix("").parts[-len(parts) :] == _stems(parts)]
     return known[0] if parts and len(known) == 1 else path
 
 
@@ -181,6 +186,11 @@ def config_files() -> list[Path]:
     """The shipped configuration files of runs; no two have the same name."""
     folder = shipped("configs")
     return sorted(path for path in folder.rglob("*.yaml") if path.parent.name != "accelerate")
+
+
+def accelerate_files() -> list[Path]:
+    """The shipped configuration files of accelerate."""
+    return sorted((shipped("configs") / "accelerate").glob("*.yaml"))
 
 
 def find_model(name: str | None) -> str | None:

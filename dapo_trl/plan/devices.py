@@ -14,7 +14,7 @@ import torch
 
 from ..config import DAPOConfig
 from ..errors import ConfigError, did_you_mean
-from ..settings import read_mapping
+from ..settings import accelerate_files, find_config, read_mapping
 
 MIB, GIB = 2**20, 2**30
 
@@ -121,13 +121,13 @@ def placement(path: str | None, count: int | None) -> Placement:
     """The placement that a configuration file of accelerate asks for.
 
     Args:
-        path: the file; None: one device, or DDP.
+        path: the file, or the name of one that comes with the project; None: one device, or DDP.
         count: of devices, in place of the file's.
 
     Raises:
         ConfigError: the file is missing or asks for something that cannot be planned.
     """
-    values = {} if path is None else _read(Path(path))
+    values = {} if path is None else _read(find_config(path, among=accelerate_files()))
     count = count or int(values.get("num_processes") or 1)
     kind = str(values.get("distributed_type", "NO")).upper()
     if kind == "DEEPSPEED":
