@@ -106,7 +106,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     held_out = None if split is None else _held_out(run, trainer, split, console)
     main = trainer.accelerator.is_main_process
     stop = StopOnSignal(console, trainer.accelerator)
-    with _held(folder, trainer.accelerator), explain_full_disk(folder):
+    with _held(folder, trainer.accelerator):
         if checkpoint is None:
             measured = {name: getattr(run, name) for name in MEASURED}
             described = {"train": describe(env), "measured": plain(measured), **(split.described() if split else {})}
@@ -116,7 +116,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         if main:
             write_settings(folder, run, args)
         try:
-            with StatusFile(folder, main=main) as status:
+            with StatusFile(folder, main=main) as status, explain_full_disk(folder):
                 facts = facts_of(as_new_adapter(run), plain(asked))
                 return _carry_out(run, trainer, held_out, checkpoint, console, stop, status, facts)
         except LostProcessError:
