@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,9 @@ class EvalConfig:
         choices=DTYPES,
     )
     use_cpu: bool = setting(False, "Ignore a GPU.")
-    output_dir: str | None = setting(None, "Folder of the results; None: one in ``runs/eval`` named after the model.")
+    output_dir: str | None = setting(
+        None, "Folder of the results; None: one in ``runs/eval`` named after model and environment."
+    )
     overwrite: bool = setting(False, "Replace an evaluation that is already in `output_dir`.")
     kept_apart: int | None = field(default=None, init=False)
     """Problems that the run whose settings these are kept apart from training, so that they are measured; None: the
@@ -118,6 +121,9 @@ class EvalConfig:
         if self.output_dir is not None:
             return Path(self.output_dir)
         parts = [part for name in (self.model, self.adapter) if name for part in Path(name).parts]
+        parts += [
+            part for env in dict.fromkeys(name for name, _ in self.environments()) for part in re.split("[/:]", env)
+        ]
         return Path("runs") / "eval" / "--".join(part for part in parts if part not in ("/", ".", ".."))
 
     def environments(self) -> list[tuple[str, dict[str, Any]]]:
