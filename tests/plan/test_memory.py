@@ -215,6 +215,7 @@ def test_a_cpu_is_shared_by_its_processes():
         ("zero2", 8, "zero2"),
         ("zero3", 8, "zero3"),
         ("multi-node", 32, "fsdp2"),
+        ("two-nodes", 16, "fsdp2"),
     ],
 )
 def test_accelerates_files_say_how_the_model_is_spread(file, count, sharding):
@@ -229,7 +230,7 @@ def test_accelerates_files_say_how_the_model_is_spread(file, count, sharding):
         ("distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 1}", "zero_stage is 1"),
         ("distributed_type: FSDP\nfsdp_config: {}", "fsdp_version is None"),
         ("use_cpu: true\nper_device_train_batch_size: 16", "has no distributed_type"),
-        ("- a", "holds no `field: value` lines"),
+        ("- a", "must be `field: value` lines"),
         ("a: [", "not valid YAML"),
     ],
 )
