@@ -20,7 +20,7 @@ from typing import Any
 
 from . import codec
 
-# file descriptors: the texts; where values go; where each next input is allowed; in a dialog, the next input
+# file descriptors: the texts; where values go; where each next input is allowed; in a dialog, what the other side sent
 _TASK, _REPLY, _GO, _INBOX = 3, 4, 5, 6
 _CAUSE_LENGTH = 300  # characters
 _STDOUT = sys.stdout
@@ -76,11 +76,17 @@ def serve(task: Any, first: int, count: int) -> None:
         while rest:
             rest = rest[write(_REPLY, rest) :]
 
+    def next_ticket() -> int:
+        """Wait for the next ticket, and return the length of the message that comes with it."""
+        nonlocal ticket
+        shown = read(_GO, 16)
+        ticket = shown[:8]
+        return int.from_bytes(shown[8:], "big")
+
     def exchange(value: Any) -> Any:
         """In a dialog: send a value to the other side, and return its answer."""
-        nonlocal ticket
         reply(b"q", encode(value, max_bytes))
-        ticket, length = read(_GO, 8), int.from_bytes(read(_GO, 8), "big")
+        length = next_ticket()
         return codec.decode(os.pread(_INBOX, length, 0), max_bytes)
 
     def fail(error: BaseException) -> None:
@@ -94,7 +100,7 @@ def serve(task: Any, first: int, count: int) -> None:
         return fail(error)
     reply(b"l")
     for place in task.inputs[first : first + count]:
-        ticket = read(_GO, 8)
+        next_ticket()
         try:
             text = _text(place)
             if task.mode == "dialog":

@@ -217,7 +217,7 @@ def test_the_request_holds_program_and_inputs(small, server):
     small.run(DOUBLE, [[3], [4]])
     (request,) = server.requests
     sent = json.loads(request["stdin"])
-    assert sorted(sent) == ["filter", "machine", "nonce", "packages", "tasks"]
+    assert sorted(sent) == ["filter", "machine", "modules", "nonce", "packages", "tasks"] and sent["modules"] == {}
     task = base64.b64decode(sent["tasks"][0])
     fields = json.loads(frames.read(io.BytesIO(task).read, 1 << 20))
     assert sorted(fields) == ["entry_point", "isolate_inputs", "lengths", "limits", "mode", "stop_at"]
