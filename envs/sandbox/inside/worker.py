@@ -55,11 +55,11 @@ def run_script(source: tuple[int, int]) -> int:
 def _flush() -> None:
     """Write what is still in buffers, as the interpreter does when it ends and destroys them: text first."""
     with contextlib.suppress(Exception):
-        objects = gc.get_objects()
-        for kind in (io.TextIOWrapper, io.BufferedWriter):
-            for file in (sys.stdout, _STDOUT, *[value for value in objects if issubclass(type(value), kind)]):
-                with contextlib.suppress(Exception):  # closed, detached, or no file at all
-                    file.flush()
+        kinds = io.TextIOWrapper, io.BufferedWriter
+        files = [value for value in gc.get_objects() if issubclass(type(value), kinds)]
+        for file in (sys.stdout, _STDOUT, *sorted(files, key=lambda file: issubclass(type(file), kinds[1]))):
+            with contextlib.suppress(Exception):  # closed, detached, or no file at all
+                file.flush()
 
 
 def serve(task: Any, first: int, count: int) -> None:

@@ -103,13 +103,13 @@ def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, secon
         asked = "loading the program" if "load" in report else report["asked"]
         failure = Failure.of(count, asked, answerer)
         return TestReport(count, total, failure, seconds, answerer.status)
-    number, assertion, error, question, answer, ending = report["failure"]
+    number, error, question, answer, ending = report["failure"]
     first = (
         sum(tests.weights[:number]) + min(passed.get(number, 0), tests.weights[number] - 1) if number >= 0 else count
     )
     status = Status.CRASH if ending == "crash" else Status.OK
     given = f"crash: {answer}" if status is Status.CRASH else answer or error
-    texts = (shortened(text, BRIEF) for text in (question, given, assertion))
+    texts = (shortened(text, BRIEF) for text in (question, given, tests.assertion(number)))
     return TestReport(count, total, Failure(first, *texts), seconds, status)
 
 

@@ -212,13 +212,13 @@ def _refused(nodes: Iterable[ast.AST], of_program: Collection[str]) -> str:
     return ""
 
 
-def weights_of(source: str) -> tuple[int, ...]:
-    """Return for each assertion of a program how often it runs by itself, as its loops over literals and ranges say."""
-    weights: list[int] = []
+def assertions_of(source: str) -> list[tuple[ast.Assert, int]]:
+    """Return the assertions of a program, and how often each runs by itself, as loops over literals and ranges say."""
+    found: list[tuple[ast.Assert, int]] = []
 
     def visit(node: ast.AST, times: int) -> None:
         if isinstance(node, ast.Assert):
-            weights.append(times)
+            found.append((node, times))
         for name, value in ast.iter_fields(node):
             is_repeated = isinstance(node, ast.For) and name == "body"
             for child in value if isinstance(value, list) else [value]:
@@ -226,7 +226,7 @@ def weights_of(source: str) -> tuple[int, ...]:
                     visit(child, times * _rounds(node.iter) if is_repeated else times)  # type: ignore[attr-defined]
 
     visit(ast.parse(source), 1)
-    return tuple(weights)
+    return found
 
 
 def _rounds(node: ast.expr) -> int:
