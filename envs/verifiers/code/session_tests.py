@@ -375,7 +375,7 @@ class TestsPeer(Peer):
     def next_of(self, iterator, *default):
         if not is_proxy(iterator):
             return next(iterator, *default)
-        found = self.take(iterator)
+        found = self.take(iterator, in_loop=False)
         if found is not Missing:
             return found
         if default:

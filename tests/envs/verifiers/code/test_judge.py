@@ -379,6 +379,7 @@ def test_programs_that_differ_in_surrogates_are_different():
         ("import pytest", ["with pytest.raises(ValueError):\n    f(1)\nassert f(2)"], "they import 'pytest'"),
         ("from solution import f", ["assert f(1) > 0"], "they import 'solution'"),
         ("", ["def test_f():\n    assert f(1) == 1"], "nothing calls 'test_f', which holds assertions"),
+        ("", ["class TestF:\n    def test(self):\n        assert f(1) == 1"], "nothing calls 'TestF', which holds"),
         ("class D(Animal):\n    pass", ["assert D().legs == 4"], "their class 'D' derives from 'Animal'"),
     ],
 )
