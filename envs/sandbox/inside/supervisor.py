@@ -310,7 +310,8 @@ class _Session:
         tickets, length = [os.urandom(_TICKET_BYTES) for _ in range(count)], len(message).to_bytes(8, "big")
         self._tickets += tickets
         self._to_issue -= count
-        os.write(self._go, b"".join(ticket + length for ticket in tickets))
+        with suppress(BrokenPipeError):  # it has ended, which is found out when its reply is read
+            os.write(self._go, b"".join(ticket + length for ticket in tickets))
 
     def _reply(self, ticket: bytes) -> Report:
         """Read the reply to the input that `ticket` was given for."""

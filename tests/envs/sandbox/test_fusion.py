@@ -138,6 +138,13 @@ def test_two_programs_talk(farm):
     assert one.value == [0, 5, None, None] and (other.status, other.value) == (Status.OK, None)
 
 
+def test_modules_of_our_own_are_sent_along(server):
+    asker = Program("from ours import ask", "dialog", "ask")
+    answerer = Program("def main(exchange): exchange(1)", "dialog", "main")
+    with opened(server.address, modules={"ours": "def ask(exchange, n): return n + exchange(None)"}) as farm:
+        assert farm.converse(asker, answerer, ([2], []), (QUICK, QUICK))[0].value == 3
+
+
 def test_stops_at_the_first_failure(farm):
     program, inputs = Program("print(1 // int(input()))"), list("1021")
     for settings in ({"stop_at": {Status.CRASH}}, {"stop": lambda number, result: result.status is Status.CRASH}):
