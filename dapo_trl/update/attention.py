@@ -35,15 +35,15 @@ ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 SIMILAR, CLOSE = 0.75, 16
 """Spans of one call are at least this share as long as its longest, or at most this many tokens shorter."""
-QUERY_BLOCK = 512
-"""Queries of a call with a mask at once: they need no keys behind the last of them."""
+QUERY_BLOCK, QUERY_BLOCKS = 128, 8
+"""Queries of a block at least, and blocks of a call with a mask at most: a block needs no keys behind its last query.
+Measured on a CPU, completions of 256 to 1,024 tokens: blocks of 128 make up for the mask."""
 KEPT = 25
 """Numbers that a layer keeps of each token for its backward pass, in hidden sizes, not counted too high: 38 in a
 Llama-shaped model in float32 on a CPU, 30 M weights, by the profiler's account of every allocation."""
 MASKED_COST = 2.5
 """Cost of SDPA with a mask on a GPU, where without one it costs 1: an estimate, not measured; its flash kernel takes no
-mask. On a CPU both cost the same (PyTorch 2.13: 0.10 and 0.11 ns for the multiplication of a pair of tokens that see
-each other and its backward pass, blocks of 512 queries)."""
+mask. On a CPU both cost the same (benchmarks/shared_prompts.py)."""
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,9 @@ class SharedAttention:
         if mask is None:
             return self._function(module, query, key, value, None, **kwargs)[0]
         mask, found = mask.to(query.dtype), []
-        for first in range(0, query.shape[2], QUERY_BLOCK):
-            last = min(first + QUERY_BLOCK, query.shape[2])
+        block = max(QUERY_BLOCK, -(-query.shape[2] // QUERY_BLOCKS))
+        for first in range(0, query.shape[2], block):
+            last = min(first + block, query.shape[2])
             keys = shared + last
             part = (query[:, :, first:last], key[:, :, :keys], value[:, :, :keys], mask[:, :, first:last, :keys])
             if self.backend == "sdpa" and query.device.type == "cpu":

@@ -154,9 +154,10 @@ def test_every_batch_as_with_separate_prompts(rows, kinds, backend):
     check_equal(*(passes(model, rows, shared=share) for share in (False, True)))
 
 
+@pytest.mark.parametrize("blocks", [4, 20])
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
-def test_queries_in_blocks(backend, monkeypatch):
-    monkeypatch.setattr(attention_module, "QUERY_BLOCK", 4)
+def test_queries_in_blocks(backend, blocks, monkeypatch):
+    monkeypatch.setattr(attention_module, "QUERY_BLOCK", blocks)
     model = build("Qwen2ForCausalLM", SIZES | BOTH_KINDS | {"use_sliding_window": True}, backend)
     check_equal(*(passes(model, BATCHES["lengths far apart"], shared=share) for share in (False, True)))
 
