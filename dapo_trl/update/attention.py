@@ -173,8 +173,9 @@ class SharedAttention:
 
     def _overlay(self, kind: str) -> tuple[int | None, Callable[..., Any] | None]:
         """Tokens that a layer looks back at most, and transformers' mask function for them; None: all."""
-        if kind == "sliding_attention":
-            return self._config.sliding_window, sliding_window_overlay(self._config.sliding_window)
+        window = getattr(self._config, "sliding_window", None)
+        if kind == "sliding_attention" and window is not None:
+            return window, sliding_window_overlay(window)
         if kind == "chunked_attention":
             size = self._config.attention_chunk_size
             return size, chunked_overlay(size, torch.zeros(1, dtype=torch.long, device=self._device))
@@ -326,6 +327,9 @@ def obstacle(model: Any) -> str:
     backend = str(text._attn_implementation)
     if backend not in BACKENDS or "ALL_ATTENTION_FUNCTIONS" not in source:
         return f"its attention is {backend!r}"
+    chunked = "chunked_attention" in layers or getattr(text, "attention_chunk_size", None) is not None
+    if "flash" in backend and chunked:
+        return "flash attention knows no chunks"
     if backend == "eager" and (
         "eager_attention_forward" not in source or getattr(text, "reorder_and_upcast_attn", False)
     ):

@@ -278,3 +278,33 @@ def test_an_attention_of_ones_own_is_refused():
     model = build("LlamaForCausalLM", SIZES)
     model.config._attn_implementation = "my_attention"
     assert obstacle(model) == "its attention is 'my_attention'"
+
+
+def test_flash_attention_cannot_look_back_to_the_beginning_of_a_chunk_alone():
+    model = build("LlamaForCausalLM", SIZES)
+    model.config._attn_implementation = "flash_attention_2"
+    assert obstacle(model) == ""
+    model.config.attention_chunk_size = 8
+    assert obstacle(model) == "flash attention knows no chunks"
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+def test_chunks_begin_at_positions(backend):
+    """transformers has no small model of chunks alone, so a Mistral gets the masks of one, by sequence and in a row."""
+    model = build("MistralForCausalLM", SIZES | {"sliding_window": None}, backend)
+    sequences, _, completions = rows = BATCHES["groups"]
+    model.config.attention_chunk_size = 6
+    found = passes(model, rows, shared=True, backward=False)[0]
+    for row, (sequence, scored) in enumerate(zip(sequences, completions, strict=True)):
+        at = torch.arange(len(sequence))
+        seen = (at[None, :] <= at[:, None]) & (at[None, :] // 6 == at[:, None] // 6)
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
+        logits = model(input_ids=torch.from_numpy(sequence)[None], attention_mask=mask).logits[0].log_softmax(-1)
+        plain = logits[at[:-1], sequence[1:]][-scored:]
+        assert torch.allclose(found[row, :scored], plain, atol=1e-5)
+
+
+def test_on_a_gpu_sharing_must_save_more_than_masks_cost():
+    model = build("LlamaForCausalLM", SIZES)
+    on_gpu, on_cpu = SharedAttention(model, "cuda"), SharedAttention(model, "cpu")
+    assert on_gpu.pays([144] * 8, 128) and not on_gpu.pays([8_000] * 8, 16) and on_cpu.pays([8_000] * 8, 16)
