@@ -104,7 +104,7 @@ class SharedAttention:
         layers = getattr(self._config, "layer_types", None) or [self._only_layer]
         self._kinds = list(dict.fromkeys(layers))
         heads = getattr(self._config, "num_attention_heads", 1)
-        width = getattr(self._config, "head_dim", None) or self._config.hidden_size // heads
+        width = head_size(self._config)
         self._pair_cost = 2 * self._config.num_hidden_layers * heads * width
         self._token_cost = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
         keys = getattr(self._config, "num_key_value_heads", None) or heads
@@ -299,6 +299,15 @@ class SharedAttention:
             else:
                 found.append(self._function(module, *part, **kwargs)[0])
         return torch.cat(found, dim=1) if len(found) > 1 else found[0]
+
+
+def head_size(config: Any) -> int:
+    """Numbers of a head in a text model's configuration; where its layers differ, about as many."""
+    try:
+        size = getattr(config, "head_dim", None)
+    except RuntimeError:  # transformers will not name one for all layers
+        size = None
+    return size or config.hidden_size // getattr(config, "num_attention_heads", 1)
 
 
 def positions(spans: Sequence[Span]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl.trainer.utils import add_fused_lm_head
@@ -17,6 +17,7 @@ from dapo_trl.update import attention as attention_module
 from dapo_trl.update.attention import SharedAttention, obstacle
 from dapo_trl.update.batching import shared_lines
 from dapo_trl.update.logprobs import layout, per_token
+from dapo_trl.update.packing import VIRTUAL, Packer
 
 VOCABULARY = 50
 SIZES = {
@@ -308,3 +309,41 @@ def test_on_a_gpu_sharing_must_save_more_than_masks_cost():
     model = build("LlamaForCausalLM", SIZES)
     on_gpu, on_cpu = SharedAttention(model, "cuda"), SharedAttention(model, "cpu")
     assert on_gpu.pays([144] * 8, 128) and not on_gpu.pays([8_000] * 8, 16) and on_cpu.pays([8_000] * 8, 16)
+
+
+def tiny(kind: str, **changes):
+    """A random model of a kind by its name in transformers, without dropout."""
+    none = {name: 0.0 for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "hidden_dropout")}
+    config = transformers.AutoConfig.for_model(kind, **SIZES | none | changes)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    for part in model.parameters():
+        if part.ndim > 1:
+            torch.nn.init.normal_(part, std=0.15)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("nemotron", {}, "a trial of it failed"),  # its layers do not hand further arguments on
+        ("roberta", {"is_decoder": True, "type_vocab_size": 1}, "a trial of it was"),  # positions begin elsewhere
+        ("qwen2", {}, ""),
+    ],
+)
+def test_a_model_that_only_seems_fit_is_found_by_a_trial(kind, changes, reason):
+    model = tiny(kind, **changes)
+    assert obstacle(model) == ""
+    packer = Packer(model, pad_token_id=0, device=torch.device("cpu"))
+    assert packer.refused.startswith(reason) and bool(packer.refused) == bool(reason)
+    assert not model.training and ALL_ATTENTION_FUNCTIONS.get("sdpa").__module__.startswith("transformers")
+
+
+def test_layers_with_heads_of_different_sizes_have_a_cost_too():
+    model = tiny("gemma4_text", head_dim=8, global_head_dim=16, vocab_size_per_layer_input=VOCABULARY)
+    assert SharedAttention(model).copy_load > 0
+
+
+def test_an_adapter_with_tokens_of_its_own_is_refused():
+    model = get_peft_model(tiny("qwen2"), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    assert Packer(model, pad_token_id=0, device=torch.device("cpu")).refused == VIRTUAL
