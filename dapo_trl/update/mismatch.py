@@ -17,10 +17,10 @@ sequence_mask     exp sum d, 0 above C           Phi((ln C - s^2 T/2)/(s sqrt T)
 geometric_mask    exp mean d, 0 outside 1/C to C exp(-s^2/2)
 ================= ============================== ===============================
 
-Sum and mean are over the completion; C is ``vllm_importance_sampling_clip_max``; TRL's default is `sequence_mask`. `none` is biased by the mismatch and has no variance of its own; a ratio of
-single tokens is biased too, since the tokens before are taken as they are, and stays near 1; a ratio of whole
-completions without a bound is unbiased, but its variance grows as exp(s^2 T): what a bound then takes away is most of
-the gradient of long completions.
+Sum and mean are over the completion; C is ``vllm_importance_sampling_clip_max``; TRL's default is `sequence_mask`.
+`none` is biased by the mismatch and has no variance of its own; a ratio of single tokens is biased too, since the
+tokens before are taken as they are, and stays near 1; a ratio of whole completions without a bound is unbiased, but
+its variance grows as exp(s^2 T): what a bound then takes away is most of the gradient of long completions.
 """
 
 from __future__ import annotations
