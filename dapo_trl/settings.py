@@ -21,6 +21,8 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from envs.text import brief
+
 from .errors import ConfigError, did_you_mean, one_line
 
 
@@ -114,7 +116,10 @@ def check_value(owner: type, name: str, value: Any, limits: Rule, *, label: Call
     except ValidationError:
         valid = False
     if not valid:
-        raise ConfigError(f"{label(name)} is {_shown(value)}: it must be {_rule(_hints(owner)[name], limits)}.")
+        rule = _rule(_hints(owner)[name], limits)
+        if isinstance(value, float) and not math.isfinite(value):
+            rule = rule.replace("a number", "a finite number")
+        raise ConfigError(f"{label(name)} is {_shown(value)}: it must be {rule}.")
 
 
 def require(values: Mapping[str, Any], *names: str) -> None:
@@ -157,14 +162,19 @@ def shipped(kind: str) -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[1] / kind
 
 
-def find_config(name: str | Path) -> Path:
+def find_config(name: str | Path, *, among: Sequence[Path] | None = None) -> Path:
     """The file of that path, else the shipped one of that name: ``gsm8k`` and ``configs/task/gsm8k.yaml`` are found
-    from any folder."""
+    from any folder.
+
+    Args:
+        among: The shipped files; None: those of runs.
+    """
     path = Path(name)
     if path.is_file():
         return path
     parts = path.parts[1:] if path.parts[:1] == ("configs",) else path.parts
-    known = [file for file in config_files() if file.with_suffix("").parts[-len(parts) :] == _stems(parts)]
+    files = config_files() if among is None else among
+    known = [file for file in files if file.with_suffix("").parts[-len(parts) :] == _stems(parts)]
     return known[0] if parts and len(known) == 1 else path
 
 
@@ -176,6 +186,11 @@ def config_files() -> list[Path]:
     """The shipped configuration files of runs; no two have the same name."""
     folder = shipped("configs")
     return sorted(path for path in folder.rglob("*.yaml") if path.parent.name != "accelerate")
+
+
+def accelerate_files() -> list[Path]:
+    """The shipped configuration files of accelerate."""
+    return sorted((shipped("configs") / "accelerate").glob("*.yaml"))
 
 
 def find_model(name: str | None) -> str | None:
@@ -217,6 +232,79 @@ def long_flags(flags: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
     return [
         f"--{name}{''.join(rest)}" if name else flag for flag, name, (_, *rest) in zip(flags, long, parts, strict=True)
     ]
+
+
+MAX_DEPTH = 50
+"""Levels of lists and mappings in one another that a YAML text may have."""
+MAX_NODES = 100_000
+"""Values that a YAML text may hold, those behind an alias counted each time."""
+MAX_BYTES = 1 << 20
+"""Size of a configuration file, beyond which it is taken for a file of data."""
+
+
+MAX_SHOWN = 200
+"""Characters of a value in a message."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a text that is deeper or larger than any configuration, before anything is built of it."""
+
+    depth = nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        is_alias = self.check_event(yaml.AliasEvent)
+        before, self.depth = self.nodes, self.depth + 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} lists or mappings in one another")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if is_alias and not hasattr(node, "nodes"):
+            raise yaml.YAMLError("a value that holds itself")
+        self.nodes += node.nodes if is_alias else 1  # type: ignore[union-attr]
+        if self.nodes > MAX_NODES:
+            raise yaml.YAMLError(f"more than {MAX_NODES:,} values, aliases written out")
+        if not is_alias:
+            node.nodes = self.nodes - before  # type: ignore[union-attr]
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text, in bounded time and memory whatever the text is.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, or larger than `MAX_DEPTH` and `MAX_NODES` allow, or holds a value
+            that is not of its type.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # of PyYAML's constructors, as for `!!bool maybe` or the date 2024-13-01
+        raise yaml.YAMLError(f"a value is not of its type ({one_line(error)})") from error
+
+
+def read_mapping(path: Path, *, what: str = "configuration file") -> dict[str, Any]:
+    """The fields of a YAML file.
+
+    Args:
+        what: The file, for messages.
+
+    Raises:
+        ConfigError: It cannot be read, or does not consist of `field: value` lines.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{what} {path} is larger than {MAX_BYTES >> 20} MiB: it must be `field: value` lines.")
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} {path} is not valid YAML: {one_line(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path} cannot be read: {one_line(error)}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ConfigError(f"{what} {path} holds a {type(content).__name__}: it must be `field: value` lines.")
+    return content
 
 
 MEANT = {
@@ -266,6 +354,11 @@ def names_of(owner: type) -> frozenset[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".json":
+        raise ConfigError(
+            f"configuration file {path} is JSON: a run's settings are YAML files of `field: value` lines. The "
+            f"shape of a model is given as --model {path}, a file for DeepSpeed as --deepspeed {path}."
+        )
     if not path.is_file():
         parts = str(path).split(",")
         if len(parts) > 1 and all(Path(part).is_file() for part in parts):
@@ -278,19 +371,7 @@ def _read(path: Path) -> dict[str, Any]:
         hint = did_you_mean(str(folder / path.name), map(str, folder.glob("*.y*ml")))
         hint = hint or did_you_mean(path.stem, [file.stem for file in config_files()])
         raise ConfigError(f"configuration file {path} does not exist (looked from {Path.cwd()}).{hint}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"configuration file {path} is not valid YAML: {one_line(error)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} cannot be read: {one_line(error)}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ConfigError(
-            f"configuration file {path} holds a {type(content).__name__}: it must be `field: value` lines."
-        )
-    return content
+    return read_mapping(path)
 
 
 def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -316,10 +397,10 @@ def _read_flag(name: str, text: str | None) -> Any:
     if text is None:
         return True
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or one_line(error)
-        raise ConfigError(f"--{name} {text!r} is not valid YAML: {problem}.") from error
+        raise ConfigError(f"--{name} {brief(text, MAX_SHOWN)} is not valid YAML: {problem}.") from error
 
 
 def _checked(
@@ -342,6 +423,8 @@ def _checked(
     adapter, hint = _adapter(owner, name), _hints(owner)[name]
     if adapter is None:
         return value
+    if text == "" and not _takes(hint, type(None)):
+        raise ConfigError(f"{source} is empty: give it a value, or leave the flag out.")
     written = text if text is not None else "no" if value is False else str(value).lower()
     attempts = [value] if _takes(hint, bool) or not isinstance(value, bool) else []
     attempts += [written] if _takes(hint, str) and isinstance(value, bool | int | float) else []
@@ -355,7 +438,7 @@ def _checked(
 
 def _shown(value: Any) -> str:
     """A value with its type, where that does not show."""
-    return f"{value!r} ({type(value).__name__})"
+    return f"{brief(value, MAX_SHOWN)} ({type(value).__name__})"
 
 
 def _rule(hint: Any, limits: Rule) -> str:

@@ -218,6 +218,7 @@ class DAPOTrainer(ResumableTrainer):
             advantages=self.advantages_of,
             permute=self._permutation,
             put_surplus=self.sampling.surplus.put,
+            whole_groups=args.filters_groups,
         )
         self._steps: list[OptimizerStep | None] = []
         self._last_step: OptimizerStep | None = None
@@ -415,6 +416,7 @@ class DAPOTrainer(ResumableTrainer):
         steps = self.microbatches.prepare(
             schedule.steps, schedule.filler, model=self.model_wrapped, optimizer=self.optimizer
         )
+        self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
         return [step if step.tokens else None for step in steps]
 
     def _filtered(self) -> LocalSteps:

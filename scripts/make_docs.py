@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from dapo_trl.cli.outline import RUN, TRAINER, groups
 from dapo_trl.config import DAPOConfig
 from dapo_trl.evaluation.settings import ALIASES, EvalConfig
 from dapo_trl.monitor.alarms import RULES
@@ -34,20 +35,19 @@ An unknown name, a value of the wrong type and a combination that cannot work ar
 
 Lengths are in tokens. G is the group size, the completions of one prompt.
 
-## The run
+`dapo-trl train --help` shows the same groups, `dapo-trl train --help algorithm` one of them, with the settings of TRL
+and transformers too.
 
-Settings of `dapo-trl train` beside those of the trainer (`dapo_trl.run.settings.RunConfig`).
+## Training
 
-{run}
-
-## The trainer
-
-`dapo_trl.DAPOConfig` is TRL's `GRPOConfig` with the fields below new or with another default. All other fields of
-`GRPOConfig` and of `transformers.TrainingArguments` are settings too, under their own names:
+The settings of a run (`dapo_trl.run.settings.RunConfig`) and those of the trainer (`dapo_trl.DAPOConfig`, which is
+TRL's `GRPOConfig` with other defaults and more fields), in groups. All fields of `GRPOConfig` and of
+`transformers.TrainingArguments` are settings, under their own names:
 [TRL](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig),
-[transformers](https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments).
+[transformers](https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments). Those that
+matter most are named with their group.
 
-{trainer}
+{training}
 
 ## The evaluation
 
@@ -73,11 +73,28 @@ def configuration() -> str:
     """The page on settings."""
     short = ", ".join(f"`--{name}` for `{long}`" for name, long in ALIASES.items())
     return CONFIGURATION.format(
-        run=_table(_fields(RunConfig)),
-        trainer=_table(_fields(DAPOConfig)),
+        training=_training(),
         evaluation=_table(_fields(EvalConfig)),
         short=textwrap.fill(short, 110),
     )
+
+
+def _training() -> str:
+    """The groups of a run's settings: a table of this project's, and the names of TRL's and transformers'."""
+    own = {row[0]: row for row in _fields(RunConfig) + _fields(DAPOConfig)}
+    parts = []
+    for group, (sentence, members) in groups(RUN, *TRAINER).items():
+        if group == "other":
+            continue
+        rows = [own[one.name] for one in members if one.name in own]
+        rest = [f"`{one.name}`" for one in members if one.name not in own]
+        parts += [f"### {group}", sentence] + ([_table(rows)] if rows else [])
+        parts += (
+            [textwrap.fill(f"{'Also of' if rows else 'Of'} TRL and transformers: {', '.join(rest)}.", 120)]
+            if rest
+            else []
+        )
+    return "\n\n".join(parts)
 
 
 def _fields(owner: type) -> list[tuple[str, str, str, str]]:

@@ -19,7 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "gymnasium", "numpy")
-CONTRACT = ("tests/test_contract.py", "tests/test_architecture.py", "tests/test_trainer.py", "tests/generation")
+CONTRACT = (
+    *("tests/test_contract.py", "tests/test_architecture.py", "tests/test_trainer.py", "tests/test_config.py"),
+    *("tests/test_settings.py", "tests/cli/test_outline.py", "tests/generation"),
+)
 """Tests of what the project expects of other libraries."""
 
 

@@ -84,18 +84,19 @@ def test_a_sharded_model_from_training_to_plain_transformers(warm_start, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["generation", "backward", "silence"])
-def test_a_process_that_fails_ends_the_run_with_one_line(warm_start, tmp_path, where):
+@pytest.mark.parametrize(("where", "how"), [("sampling", "SIGKILL"), ("updating", "SIGKILL"), ("updating", "silence")])
+def test_a_process_that_fails_ends_the_run_with_one_line(warm_start, tmp_path, where, how):
     """Killed, it is noticed at once; one that is silent, after ``ddp_timeout`` (without it, in half an hour)."""
     path = config_file(tmp_path, steps_per_generation=1, save_strategy="steps", save_steps=1, ddp_timeout=5)
-    arguments = ["tests.support.mortal_run", where, "train", "--config", path]
-    if where == "generation":  # with the launcher, whose report follows
+    sign = str(tmp_path / "run" / "checkpoint-1" / "dapo_manifest.json")
+    arguments = ["tests.support.mortal_run", where, how, sign, "train", "--config", path]
+    if where == "sampling":  # with the launcher, whose report follows
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CPU_2, "-m", *arguments]
         done = subprocess.run(launch, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
         assert done.returncode == 1 and "exitcode  : -9" in done.stderr
     else:
         done = warm_start.run(*arguments, accelerate=CPU_2, timeout=TIMEOUT_SECONDS)
-        assert done.returncodes == [1, -signal.SIGKILL if where == "backward" else -signal.SIGTERM]
+        assert done.returncodes == [1, -signal.SIGKILL if how == "SIGKILL" else -signal.SIGTERM]
     said = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert len(said) == 1 and "another process of this run has ended, or has not answered" in said[0], done.stderr
     assert "[rank0]" not in done.stderr  # no traceback but the launcher's report

@@ -67,6 +67,22 @@ def test_it_installs_in_a_clean_environment_and_both_packages_import(wheel, tmp_
     assert str(site / "dapo_trl" / "configs") in run(command, "configs", cwd=tmp_path).stdout
     run(command, "train", "--config", "quickstart", "--max_steps", "1", "--eval_problems", "0", cwd=tmp_path)
     assert (tmp_path / "runs" / "quickstart" / "report.html").is_file()
+    paper = [
+        "--config",
+        "qwen2.5-32b-paper",
+        "--model",
+        "qwen2.5-32b.json",
+        "--accelerate",
+        "multi-node",
+        "--devices",
+        "128",
+    ]
+    planned = run(command, "plan", *paper, "--card", "H20", "--prompt_tokens", "200", "--rows", "17398", cwd=tmp_path)
+    assert "512 groups x 16 = 8,192 completions, 16 updates" in planned.stdout and "It fits" in planned.stdout
+    measure = ["--env", "math/Arithmetic-v0: {split: test}", "--problems", "2", "--k", "2"]
+    assert "avg@2" in run(command, "eval", "--model", "runs/quickstart/model", *measure, cwd=tmp_path).stdout
+    run(command, "report", "runs/quickstart", "--output", "pages", cwd=tmp_path)
+    assert (tmp_path / "pages" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("kind", ["a package", "a folder without __init__.py", "a module"])

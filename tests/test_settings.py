@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from dapo_trl.settings import config_files, find_config, find_model
+from dapo_trl.cli.main import main
+from dapo_trl.settings import accelerate_files, config_files, find_config, find_model, read_yaml
 
 from .conftest import ROOT
 
@@ -63,3 +65,37 @@ def test_a_model_at_hand_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("arithmetic-0.8m").mkdir()
     assert find_model("arithmetic-0.8m") == "arithmetic-0.8m"
+
+
+def test_a_flag_of_a_hundred_thousand_brackets_is_one_short_line(capsys):
+    assert main(["train", "--config", "quickstart", "--env_kwargs", "[" * 100_000]) == 2
+    error = capsys.readouterr().err
+    assert "(100,002 characters) is not valid YAML: more than 50 lists" in error
+    assert error.count("\n") == 1 and len(error) < 400
+
+
+@pytest.mark.parametrize(
+    "text", ["!!bool maybe", "!!timestamp x", "!!int ''", "9" * 5000, "{[1]: 2}", "!!python/name:os.system"]
+)
+def test_whatever_the_constructors_raise_is_a_yaml_error(text):
+    with pytest.raises(yaml.YAMLError):
+        read_yaml(text)
+
+
+def test_aliases_of_a_usual_file_are_read():
+    text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: [*a, *a]}\n"
+    assert read_yaml(text) == yaml.safe_load(text)
+
+
+def test_a_file_for_accelerate_is_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [find_config(name, among=accelerate_files()) for name in ("fsdp2", "configs/accelerate/fsdp2.yaml")] == [
+        ROOT / "configs/accelerate/fsdp2.yaml"
+    ] * 2
+
+
+def test_the_list_has_a_line_of_one_sentence_for_each_file(capsys):
+    assert main(["configs"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [name for name, _ in lines] == [path.stem for path in config_files()]
+    assert all(20 < len(text) < 160 and "--" not in text and not text.endswith("eq") for _, text in lines)

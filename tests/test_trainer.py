@@ -36,12 +36,17 @@ class TestDropIn:
     """With DAPO's parts off, exactly what `GRPOTrainer` computes."""
 
     def twins(self, model, settings):
+        """TRL's run, ours, and ours with prompts shared: sums are taken in another order then, which AdamW magnifies
+        where a gradient is next to nothing."""
         off = {"group_filter": "none", "overlong_shape": "none"}
         theirs = GRPOTrainer(model, vowels, GRPOConfig(**settings), SUMS)
         theirs.train()
-        ours = DAPOTrainer(model, vowels, DAPOConfig(**settings, **off), SUMS)  # seeds anew
-        ours.train()
-        return theirs, ours
+        found = [theirs]
+        for share in ("off", "auto"):
+            ours = DAPOTrainer(model, vowels, DAPOConfig(**settings, **off, share_prompts=share), SUMS)  # seeds anew
+            ours.train()
+            found.append(ours)
+        return found
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
@@ -70,11 +75,11 @@ class TestDropIn:
             "bf16": False,
             "use_cpu": True,
         }
-        theirs, ours = self.twins(tiny_model, settings)
-        assert gap(weights(theirs), weights(ours)) < 1e-6
+        theirs, ours, sharing = self.twins(tiny_model, settings)
+        assert gap(weights(theirs), weights(ours)) < 1e-6 and gap(weights(theirs), weights(sharing)) < 1e-5
         for name in ("loss", "grad_norm", "reward", "reward_std", "entropy", "kl", "completions/mean_length"):
-            theirs_logged, ours_logged = theirs.state.log_history[0][name], ours.state.log_history[0][name]
-            assert float(ours_logged) == pytest.approx(float(theirs_logged), abs=1e-6), name
+            expected, *logged = (float(run.state.log_history[0][name]) for run in (theirs, ours, sharing))
+            assert logged == pytest.approx([expected] * 2, abs=1e-6), name
 
     def test_several_updates_per_rollout_follow_trl_too(self, tiny_model, tmp_path):
         """Mean-of-means does not depend on token counts, so TRL's average normaliser is exact there: a fair twin."""
@@ -89,8 +94,8 @@ class TestDropIn:
         }
         settings |= {"gradient_checkpointing": False, "disable_tqdm": True, "bf16": False, "use_cpu": True}
         settings |= {"scale_rewards": "group", "num_iterations": 1}
-        theirs, ours = self.twins(tiny_model, settings)
-        assert gap(weights(theirs), weights(ours)) < 1e-6
+        theirs, ours, sharing = self.twins(tiny_model, settings)
+        assert gap(weights(theirs), weights(ours)) < 1e-6 and gap(weights(theirs), weights(sharing)) < 1e-5
 
     def test_evaluation_neither_filters_nor_refills(self, tiny_model, tmp_path):
         args = config(tmp_path, per_device_eval_batch_size=8)
@@ -178,7 +183,8 @@ class TestDynamicSampling:
         return run
 
     def test_only_mixed_groups_reach_the_loss_and_dropped_ones_cost_no_forward_pass(self, tiny_model, tmp_path):
-        run = self.run(tiny_model, tmp_path, ["mixed", "right", "wrong", "mixed", "right", "mixed", "right", "mixed"])
+        kinds = ["mixed", "right", "wrong", "mixed", "right", "mixed", "right", "mixed"]
+        run = self.run(tiny_model, tmp_path, kinds, share_prompts="off")  # every row by itself, to be counted
         assert run.seen and all(text.startswith("mixed") for text in run.seen)
         # 4 groups of 4: old log-probs and reference once each, policy in the one update that was asked for (8 rows)
         assert len(run.seen) == 16 + 16 + 8

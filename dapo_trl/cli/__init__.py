@@ -2,6 +2,7 @@
 
 main.py    the commands put together; exit codes
 outline.py the settings of a command, read from source before torch is imported
+help.py    --help by groups of settings
 train.py   train a model
 eval.py    measure a model, or compare two measurements
 launch.py  train or evaluate on several processes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..settings import config_files, find_config, shipped
+from ..settings import accelerate_files, config_files, find_config, shipped
 
 HELP = (
     "The configuration files that come with the project, by the names that --config takes in any folder. With a name: "
@@ -36,7 +36,7 @@ def _configs(args: argparse.Namespace) -> int:
             axis = path.parent
             print(f"{axis.name if axis != folder else 'whole runs'}:")
         print(f"  {path.stem:20} {_subject(path)}")
-    accelerate = ", ".join(path.name for path in sorted((folder / "accelerate").glob("*.yaml")))
+    accelerate = ", ".join(path.name for path in accelerate_files())
     print(f"They are in {folder}; its accelerate/ holds files for accelerate launch --config_file: {accelerate}.")
     return 0
 
@@ -45,7 +45,7 @@ def _subject(path: Path) -> str:
     """The first sentence of the comment that a file begins with."""
     comment = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
+        if not line.startswith("#") or line.startswith("#  "):  # a command, indented
             break
         comment.append(line.lstrip("# "))
-    return re.split(r"\.(?= [A-Z])|:(?= `)", " ".join(comment))[0].removesuffix(".")
+    return re.split(r"(?<!\beq)\.(?= )|:(?= `)", " ".join(comment))[0].removesuffix(".")

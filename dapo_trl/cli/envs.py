@@ -25,6 +25,7 @@ from rich.text import Text
 
 from envs.attack.attack import DEFAULT_CALLS, DEFAULT_MINUTES, attack_reward
 from envs.description import arguments
+from envs.math.answers import AnswerStyle
 from envs.rejudge import replay
 from envs.reward_check.check import DEFAULT_ROWS, reward_report
 from envs.reward_check.checks import CHECKS
@@ -34,6 +35,7 @@ from envs.text import brief
 
 from ..errors import ConfigError, RewardError, one_line
 from ..rollout.environments import make_env, row_count
+from ..settings import read_yaml
 
 _MAX_ALIKE = 12  # environments of one namespace and class that are listed apart
 _COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checked": "dim"}
@@ -97,11 +99,11 @@ def _add_env(parser: argparse.ArgumentParser) -> None:
 
 def _mapping(text: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be read: {one_line(error)}") from error
+        raise argparse.ArgumentTypeError(f"{brief(text)} cannot be read: {one_line(error)}") from error
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a mapping, such as '{{levels: [1, 2]}}'")
+        raise argparse.ArgumentTypeError(f"{brief(text)} must be a mapping, such as '{{levels: [1, 2]}}'")
     return value
 
 
@@ -208,6 +210,9 @@ def _show(args: argparse.Namespace) -> int:
         prompt = present(env, index=args.index)
         heading(f"prompt of row {args.index}" + (f" of {size:,}" if size else ""))
         console.print(Text(prompt.text), soft_wrap=True)
+        if isinstance(style := getattr(env.unwrapped, "style", None), AnswerStyle):
+            heading("how it asks")
+            console.print(Text(style.template), soft_wrap=True)
         heading("info")
         console.print(Text(str(prompt.info)), soft_wrap=True)
         solution = getattr(env.unwrapped, "solution", lambda _: None)(args.index)

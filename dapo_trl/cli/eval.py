@@ -11,12 +11,13 @@ from rich.console import Console
 
 from ..errors import ConfigError
 from ..settings import long_flags
+from .help import SettingsHelp
 from .outline import EVALUATION, RUN, TRAINER, check_words, constant
 
 HELP = (
     "Measure a model: avg@k, pass@k and maj@k with their intervals, by level and by verdict, such as --model "
     "models/arithmetic-0.8m --env 'math/Arithmetic-v0: {split: test}' --k 8. Files are the same as for train; "
-    "flags are described in docs/configuration.md. --k, --problems, --temperature and --top_p set the measurement, and "
+    "flags are the settings below. --k, --problems, --temperature and --top_p set the measurement, and "
     "--env may be given several times. A killed evaluation continues with the same command."
 )
 
@@ -29,6 +30,10 @@ def add_parser(commands: Any) -> None:
         description=HELP,
         usage="dapo-trl eval --model DIR --env ID [--k 32] [--config FILE ...] [--field value ...]\n"
         "       dapo-trl eval --compare A B",
+        add_help=False,
+    )
+    parser.add_argument(
+        "-h", "--help", action=SettingsHelp, owners=(EVALUATION,), aliases=lambda: constant(EVALUATION[0], "ALIASES")
     )
     parser.add_argument(
         "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files, as for train"

@@ -17,7 +17,8 @@ from ..errors import ConfigError, one_line
 
 HELP = (
     "The same as accelerate launch -m dapo_trl train ..., with the exit codes of a single process. Options before the "
-    "command are those of accelerate launch: --config_file, --num_processes, --num_machines and so on."
+    "command are those of accelerate launch: --config_file, --num_processes, --num_machines and so on "
+    "(accelerate launch --help); settings are those of the command (dapo-trl train --help)."
 )
 COMMANDS = ("train", "eval")
 PATIENCE = 3600
@@ -39,7 +40,10 @@ def add_parser(commands: Any) -> None:
 def _launch(args: argparse.Namespace) -> int:
     place = next((place for place, word in enumerate(args.settings) if word in COMMANDS), None)
     if place is None:
-        raise ConfigError("launch needs a command, train or eval: dapo-trl launch --num_processes 2 train --config ...")
+        advice = "; dapo-trl plan needs no launcher: --devices 2" if "plan" in args.settings else ""
+        raise ConfigError(
+            "launch needs a command, train or eval: dapo-trl launch --num_processes 2 train --config ..." + advice
+        )
     # torch is imported here
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException

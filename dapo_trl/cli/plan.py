@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from envs.text import brief
+
 from ..errors import ConfigError, one_line
-from ..settings import require
+from ..settings import read_yaml, require
 from .outline import RUN, TRAINER, check_words
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from ..plan.planner import Assumed, Plan
 
 HELP = (
-    "Takes the arguments of train and loads no weights: parameters, memory of each device, rollouts, tokens, time and "
-    "warnings. Exits with 1 if it does not fit, and names the changes that would help most."
+    "Takes the arguments of train (dapo-trl train --help) and loads no weights: parameters, memory of each device, "
+    "rollouts, tokens, time and warnings. Exits with 1 if it does not fit, and names the changes that would help most."
 )
 DOES_NOT_FIT = 1
 
@@ -66,7 +68,7 @@ def _plan(options: argparse.Namespace) -> int:
     from ..plan.devices import placement, planned_config
     from ..plan.planner import Assumed, look_at_task, make_plan
     from ..plan.refill import read_rates
-    from ..plan.remedies import as_flag, remedies
+    from ..plan.remedies import as_flag, paper_batch, remedies, uses
     from ..plan.show import as_dict, as_text
     from ..plan.trace import read_config
     from ..run.lora import as_new_adapter
@@ -101,9 +103,9 @@ def _plan(options: argparse.Namespace) -> int:
         return make_plan(run, args, config, task, assumed)
 
     plan = replan({}, None)
-    changes = [] if plan.fits else remedies(plan, replan)
+    changes = uses(plan, replan) if plan.fits else remedies(plan, replan)
     show = (lambda *parts: json.dumps(as_dict(*parts), indent=2)) if options.json else as_text
-    print(show(plan, cautions(plan), changes))
+    print(show(plan, cautions(plan), changes, paper_batch(plan, replan)))
     return 0 if plan.fits else DOES_NOT_FIT
 
 
@@ -120,6 +122,6 @@ def _calibrated(assumed: Assumed, options: argparse.Namespace, config: PreTraine
 
 def _value(name: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--{name} {text!r} cannot be read: {one_line(error)}") from error
+        raise ConfigError(f"--{name} {brief(text)} cannot be read: {one_line(error)}") from error

@@ -21,8 +21,8 @@ def add_parser(commands: Any) -> None:
     report.add_argument(
         "--output",
         type=Path,
-        metavar="FILE",
-        help="the page (default: report.html in the run's folder; for several runs in the current one)",
+        metavar="PATH",
+        help="the page, or a folder for report.html (default: the run's folder; for several runs the current one)",
     )
     report.set_defaults(run=_report)
 

@@ -6,12 +6,13 @@ import argparse
 from typing import Any
 
 from ..settings import require
+from .help import SettingsHelp
 from .outline import RUN, TRAINER, check_words
 
 HELP = (
     "Files merge from left to right, flags win. A flag is any setting of DAPOConfig (TRL's GRPOConfig included) or of "
-    "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'. They are "
-    "described in docs/configuration.md; a first run: --config configs/quickstart.yaml."
+    "the run: --learning_rate 1e-6 --max_steps 200 --env math/Arithmetic-v0 --env_kwargs '{levels: [1, 2]}'. A first "
+    "run: --config quickstart."
 )
 
 
@@ -22,7 +23,9 @@ def add_parser(commands: Any) -> None:
         help="train a model on an environment",
         description=HELP,
         usage="dapo-trl train --config FILE [FILE ...] [--field value ...]",
+        add_help=False,
     )
+    train.add_argument("-h", "--help", action=SettingsHelp, owners=(RUN, *TRAINER))
     train.add_argument(
         "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files of `field: value` lines"
     )

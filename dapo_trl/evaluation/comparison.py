@@ -157,6 +157,8 @@ def compare(first: Path, second: Path, console: Console) -> None:
     shown = {name: (one.results[name], other.results[name]) for name in _SAMPLING}
     if differing := [f"{name} {a} and {b}" for name, (a, b) in shown.items() if a != b]:
         console.print(f"They were sampled differently: {', '.join(differing)}.", style="yellow", markup=False)
+    if same := [f"{name} {a:g}" for name, (a, b) in shown.items() if a == b]:
+        console.print(f"Both were sampled with {', '.join(same)}.", markup=False)
     for places in both:
         found = one.environments[places[0]]
         if differing := differences(found["versions"], other.environments[places[1]]["versions"]):

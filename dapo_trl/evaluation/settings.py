@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,20 @@ ENDLESS_PROBLEMS = 200
 """Problems measured of an endless environment, unless ``eval_problems`` is set."""
 _ENVIRONMENT = ("env", "env_kwargs", "eval_env", "eval_env_kwargs")
 _FLAGS_ALONE = ("output_dir", "overwrite")  # a file's are those of the training run
+
+GROUPS = {
+    "model": ("The model that is measured.", "model adapter dtype chat_template_kwargs use_cpu"),
+    "task": (
+        "The environments that set the problems and judge the answers.",
+        "env env_kwargs env_wrappers eval_env eval_env_kwargs",
+    ),
+    "measurement": (
+        "Problems, completions of each, and how they are drawn.",
+        "eval_problems eval_samples eval_temperature eval_top_p max_completion_length seed eval_batch_tokens",
+    ),
+    "output": ("Folder of the results.", "output_dir overwrite"),
+}
+"""As `config.GROUPS`, for `dapo-trl eval --help`."""
 
 
 @dataclass
@@ -77,7 +92,9 @@ class EvalConfig:
         choices=DTYPES,
     )
     use_cpu: bool = setting(False, "Ignore a GPU.")
-    output_dir: str | None = setting(None, "Folder of the results; None: one in ``runs/eval`` named after the model.")
+    output_dir: str | None = setting(
+        None, "Folder of the results; None: one in ``runs/eval`` named after model and environment."
+    )
     overwrite: bool = setting(False, "Replace an evaluation that is already in `output_dir`.")
     kept_apart: int | None = field(default=None, init=False)
     """Problems that the run whose settings these are kept apart from training, so that they are measured; None: the
@@ -104,6 +121,9 @@ class EvalConfig:
         if self.output_dir is not None:
             return Path(self.output_dir)
         parts = [part for name in (self.model, self.adapter) if name for part in Path(name).parts]
+        parts += [
+            part for env in dict.fromkeys(name for name, _ in self.environments()) for part in re.split("[/:]", env)
+        ]
         return Path("runs") / "eval" / "--".join(part for part in parts if part not in ("/", ".", ".."))
 
     def environments(self) -> list[tuple[str, dict[str, Any]]]:

@@ -118,7 +118,8 @@ def split_off(env: gymnasium.Env, count: int) -> Split:
         raise _too_few(env, count, f"it has {len(found)} different problems in {size:,} rows")
     chosen = dict(sorted(found.items())[:count])
     apart = sum(key in chosen for key in keys)
-    note = f"{apart} of the {size:,} rows, chosen by a hash of their text, are kept apart from training and measured."
+    some = f"{apart} of the {size:,} rows, chosen by a hash of their text, are kept apart from training"
+    note = f"{some} and measured." if apart == count else f"{some}; the {count} different ones among them are measured."
     return Split(env, tuple(sorted(chosen.values())), _Skips(content, chosen.__contains__), count, note)
 
 

@@ -21,10 +21,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 COLUMNS: list[tuple[str, str, str]] = [
     # heading, metric, format
-    ("reward", "reward/sampled", "{:7.3f}"),
+    ("reward", "reward/sampled", "{:z7.3f}"),
     ("accuracy", "accuracy/sampled", "{:8.3f}"),
     ("trained", "accuracy/trained", "{:7.3f}"),
-    ("entropy", "entropy", "{:7.3f}"),
+    ("entropy", "entropy", "{:z7.3f}"),
     ("length", "completions/mean_length", "{:6.0f}"),
     ("clip-", "clip_ratio/low_mean", "{:6.2%}"),
     ("clip+", "clip_ratio/high_mean", "{:6.2%}"),

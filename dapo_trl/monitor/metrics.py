@@ -90,8 +90,12 @@ METRICS: dict[str, Metric] = {
         "distance of the importance ratio from 1", "tokens trained on", "below 0.1; far above: updates too large"
     ),
     "clip_ratio/low_mean": Metric("share whose gradient was clipped at 1 - epsilon", "tokens trained on", "below 0.05"),
-    "clip_ratio/high_mean": Metric("share clipped at 1 + epsilon_high", "tokens trained on", "above 0, below 0.05"),
-    "clip_ratio/region_mean": Metric("share clipped at either bound", "tokens trained on", "above 0, below 0.1"),
+    "clip_ratio/high_mean": Metric(
+        "share clipped at 1 + epsilon_high", "tokens trained on", "up to 0.05 (always 0: no effect)"
+    ),
+    "clip_ratio/region_mean": Metric(
+        "share clipped at either bound", "tokens trained on", "up to 0.1 (always 0: no effect)"
+    ),
     "eval_accuracy": Metric("avg@k, see docs/evaluation.md", "held-out problems", "rises"),
     "eval_accuracy_low": Metric("lower end of its 95 % interval", "held-out problems", "rises"),
     "eval_accuracy_high": Metric("upper end of its 95 % interval", "held-out problems", "rises"),
@@ -101,6 +105,11 @@ METRICS: dict[str, Metric] = {
     "eval_mean_length": Metric("tokens", "held-out completions", "no sudden jump"),
     "time/rollout": Metric("seconds to generate and score", "rollout batch", "-"),
     "time/update": Metric("seconds of forward and backward passes", "optimizer step", "-"),
+    "update/shared_tokens": Metric(
+        "share of the tokens of prompts and completions that is not computed, because a group begins with it",
+        "rollout batch",
+        "high with long prompts; 0: nothing is shared",
+    ),
     "throughput/tokens_per_second": Metric("completion tokens generated per second", "rollout batch", "-"),
     "ledger/tokens": Metric("completion tokens generated; the uses below sum to it", "run", "counts up"),
     **{

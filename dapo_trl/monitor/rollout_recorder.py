@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..rollout.environments import question_of
 from ..rollout.types import Rollout, TrainingRow
 from ..update.batching import Microbatch
 
@@ -34,6 +35,8 @@ skipped."""
 MAX_TOKENS = 4096
 """Tokens recorded of a completion; of a longer one the beginning and the end."""
 LAST_TOKENS = 1024
+MAX_QUESTION = 500
+"""Characters of a question, for lists."""
 MAX_CHARACTERS = 20_000
 """Characters recorded of a prompt or a solution."""
 DROPPED_SHARE = 4
@@ -157,7 +160,7 @@ class RolloutRecorder:
                 try:
                     if line.endswith("\n") and wanted(json.loads(line)):
                         kept.write(line)
-                except (ValueError, AttributeError, TypeError):
+                except (ValueError, AttributeError, TypeError, RecursionError):
                     continue
         new.replace(self.path)
 
@@ -178,6 +181,7 @@ class RolloutRecorder:
             "index": index,
             "level": rollout.row.get("level"),
             "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MAX_CHARACTERS),
+            "question": question_of(rollout.prompt)[:MAX_QUESTION],
             "pieces": pieces(self.tokenizer, part(rollout.completion_ids.tolist())),
             "tokens": rollout.tokens,
             "left_out": [gap[0], gap[1] - gap[0]],

@@ -61,11 +61,15 @@ class StatusFile:
             self._write(FAILED, what if isinstance(error, DapoError) else f"{type(error).__name__}: {what}")
 
     def _write(self, state: str, why: str) -> None:
-        content = {"state": state, "why": why, **identity()}
+        text = json.dumps({"state": state, "why": why, **identity()}, indent=2) + "\n"
         new = self.path.with_name(f"{FILE}.new")
         with contextlib.suppress(OSError):  # neither fails a run nor hides its error
-            new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            new.replace(self.path)
+            try:
+                new.write_text(text, encoding="utf-8")
+                new.replace(self.path)
+            except OSError:  # a full disk has room for it where the last one was
+                new.unlink(missing_ok=True)
+                self.path.write_text(text, encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 import torch
-import yaml
 
 from ..config import DAPOConfig
-from ..errors import ConfigError, did_you_mean, one_line
+from ..errors import ConfigError, did_you_mean
+from ..settings import accelerate_files, find_config, read_mapping
 
 MIB, GIB = 2**20, 2**30
 
@@ -121,13 +121,13 @@ def placement(path: str | None, count: int | None) -> Placement:
     """The placement that a configuration file of accelerate asks for.
 
     Args:
-        path: the file; None: one device, or DDP.
+        path: the file, or the name of one that comes with the project; None: one device, or DDP.
         count: of devices, in place of the file's.
 
     Raises:
         ConfigError: the file is missing or asks for something that cannot be planned.
     """
-    values = {} if path is None else _read(Path(path))
+    values = {} if path is None else _read(find_config(path, among=accelerate_files()))
     count = count or int(values.get("num_processes") or 1)
     kind = str(values.get("distributed_type", "NO")).upper()
     if kind == "DEEPSPEED":
@@ -204,14 +204,7 @@ def _number(path: Path) -> int | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"accelerate's configuration file {path} cannot be read: {one_line(error)}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"accelerate's configuration file {path} is not valid YAML: {one_line(error)}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"accelerate's configuration file {path} holds no `field: value` lines.")
+    values = read_mapping(path, what="accelerate's configuration file")
     if "distributed_type" not in values:
         raise ConfigError(
             f"accelerate's configuration file {path} has no distributed_type, which accelerate asks for: give the file "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from ..run.settings import RunConfig
 from . import memory
 from .devices import PlannedConfig
 from .memory import Memory
-from .trace import Traced, Weights, count_weights, generation, training_pass, weight_dtype
+from .trace import Traced, Weights, count_weights, generation, shares_prompts, training_pass, weight_dtype
 
 
 def init_kwargs(args: PlannedConfig) -> dict[str, Any]:
@@ -161,14 +162,20 @@ class Estimate:
         Gradients of an earlier pass of the optimizer step are there throughout. In a single pass they come as the
         activations go, so that it is the beginning or the end of the backward pass that needs the most.
         """
-        rows, _ = pass_shape(self.args, self._longest)
-        single = rows >= self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        fullest = memory.fullest_pass(
+            self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps,
+            self._sharing,
+            prompt=self.prompt,
+            completion=self.args.max_completion_length,
+            budget=pass_shape(self.args, self._longest)[1],
+        )
+        single, tokens = fullest.single, fullest.lines * fullest.length
         traced = training_pass(
-            self._traced, rows=rows, length=self._longest, checkpointing=self.args.gradient_checkpointing
+            self._traced, rows=fullest.lines, length=fullest.length, checkpointing=self.args.gradient_checkpointing
         )
         text = self.config.get_text_config()
         forward, backward = memory.head_bytes(
-            rows * (self.args.max_completion_length if self._cuda else self._longest),
+            fullest.scored if self._cuda else tokens,
             vocabulary=text.vocab_size,
             hidden=text.hidden_size,
             size=self._computed.itemsize,
@@ -185,6 +192,14 @@ class Estimate:
             "the logits' pass": before | logits,
             "the backward pass": ({"gradients": gradients} if at_the_end else before) | layers,
         }
+
+    @property
+    def _sharing(self) -> int:
+        """Completions that are computed with one prompt."""
+        if self.args.share_prompts == "off" or not self.args.filters_groups or self.args.neftune_noise_alpha:
+            return 1
+        rows = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        return gcd(rows, self.args.num_generations) if shares_prompts(self._traced) else 1
 
     def _generation(self, rows: int) -> dict[str, int]:
         """Transformers' ``generate``: at the most over all prompts at once, or at the last token."""

@@ -145,6 +145,33 @@ def reference_bytes(weights: Weights, size: int, placement: Placement) -> int:
     return size * weights.base // (placement.count if placement.shards_weights else 1)
 
 
+@dataclass(frozen=True)
+class FullestPass:
+    """The microbatch of the most tokens: lines of one length, each a group that computes its prompt once."""
+
+    lines: int
+    length: int
+    """Tokens of a line."""
+    scored: int
+    """Tokens of the completions."""
+    single: bool
+    """It is the whole optimizer step."""
+
+
+def fullest_pass(rows: int, group: int, *, prompt: int, completion: int, budget: int) -> FullestPass:
+    """The fullest microbatch of an optimizer step of rows that are all as long as can be.
+
+    Args:
+        rows: of the step on this device.
+        group: rows that share a prompt; 1: each has its own.
+        budget: tokens of a microbatch; a longer row is by itself.
+    """
+    members = max(min(group, (budget - prompt) // completion), 1)
+    length = prompt + members * completion
+    lines = max(min(budget // length, -(-rows // members)), 1)
+    return FullestPass(lines, length, lines * members * completion, single=lines * members >= rows)
+
+
 def head_bytes(
     tokens: int, *, vocabulary: int, hidden: int, size: int, weight_size: int, trained: bool, cuda: bool
 ) -> tuple[int, int]:

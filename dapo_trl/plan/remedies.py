@@ -1,4 +1,5 @@
-"""The changes that would help most when a run does not fit, found by planning again with each."""
+"""Changes to a run, each planned again: those that help most when it does not fit, those that use memory which is left,
+and the paper's batch."""
 
 from __future__ import annotations
 
@@ -73,10 +74,53 @@ def remedies(plan: Plan, replan: Replan, *, most: int = 3) -> list[Remedy]:
     return best
 
 
-def _tried(plan: Plan, replan: Replan, change: Change) -> Remedy | None:
-    """None: the change does not go together with the other settings."""
+LEFT = 0.25
+"""Share of a device's memory that must be left before its use is advised on."""
+
+
+def uses(plan: Plan, replan: Replan) -> list[Remedy]:
+    """Changes that spend a GPU's memory which is left on speed or on a larger batch; each fits by itself."""
+    if plan.args.card.kind != "cuda" or plan.memory.peak > (1 - LEFT) * plan.capacity:
+        return []
+    tried = (_tried(plan, replan, change) for change in _of_memory_left(plan))
+    return [remedy for remedy in tried if remedy is not None and remedy.fits]
+
+
+PAPER_GROUPS, PAPER_GROUP_SIZE, PAPER_UPDATES = 512, 16, 16
+"""Groups of the paper's rollout batch, completions of each, and optimizer steps on them (section 4.1)."""
+
+
+def paper_batch(plan: Plan, replan: Replan) -> Remedy | None:
+    """The settings that make the paper's batch of a run with the paper's objective; None: it has that batch, or another
+    objective, or no number of rows for each of its devices makes it up."""
+    args, schedule = plan.args, plan.schedule
+    papers = args.scale_rewards == "group" and args.min_valid_fraction == 1 and args.overlong_shape == "soft"
+    has = (schedule.groups, schedule.group_size, schedule.updates) == (PAPER_GROUPS, PAPER_GROUP_SIZE, PAPER_UPDATES)
+    an_update = PAPER_GROUPS * PAPER_GROUP_SIZE // PAPER_UPDATES
+    if not papers or has or an_update % args.world_size:
+        return None
+    share = an_update // args.world_size
+    rows = math.gcd(args.per_device_train_batch_size, share)
+    wanted = {
+        "num_generations": PAPER_GROUP_SIZE,
+        "num_iterations": 1,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": share // rows,
+        "steps_per_generation": PAPER_UPDATES * share // rows,
+    }
+    settings = {name: value for name, value in wanted.items() if getattr(args, name) != value}
+    grown = {"generation_batch_size": None, "max_round_sequences": None}  # follow from the others
+    return _tried(plan, replan, Change("the paper's batch", settings), besides=grown)
+
+
+def _tried(plan: Plan, replan: Replan, change: Change, *, besides: Mapping[str, Any] | None = None) -> Remedy | None:
+    """None: the change does not go together with the other settings.
+
+    Args:
+        besides: Settings that follow from the change, and need not be named.
+    """
     try:
-        changed = replan(change.settings, change.placement)
+        changed = replan({**change.settings, **(besides or {})}, change.placement)
     except ConfigError:
         return None
     return Remedy(change, plan.memory.peak - changed.memory.peak, changed.memory.peak, changed.fits)
@@ -153,6 +197,20 @@ def _of_the_batch(plan: Plan) -> Iterator[Change]:
     if not args.use_vllm and steps > accumulation and steps // 2 % accumulation == 0:
         fewer = {"steps_per_generation": steps // 2, "max_round_sequences": None}
         yield Change("half a rollout batch", fewer)
+
+
+def _of_memory_left(plan: Plan) -> Iterator[Change]:
+    args = plan.args
+    rows, _ = pass_shape(args, plan.longest)
+    if args.gradient_checkpointing:
+        yield Change("no gradient checkpointing, a quarter less computing", {"gradient_checkpointing": False})
+    most = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    if rows < most:
+        yield Change("passes of twice the tokens", {"microbatch_tokens": plan.longest * min(2 * rows, most)})
+    steps = args.micro_batches_per_rollout
+    twice = {"steps_per_generation": 2 * steps}
+    yield Change("groups of twice the size", {"num_generations": 2 * args.num_generations, **twice})
+    yield Change("twice the groups of a rollout batch, in twice the updates", twice)
 
 
 def _of_vllm(plan: Plan) -> Iterator[Change]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import PreTrainedConfig
 
 from ..errors import ConfigError
 from ..monitor.metrics_file import read_metrics
+from ..settings import read_mapping
 from .devices import Card
 from .trace import count_weights, read_config
 
@@ -207,7 +207,7 @@ def unlike(known: Calibration, model: PreTrainedConfig, card: Card) -> str:
 def _settings(folder: Path) -> dict[str, Any]:
     """The settings that the run was given."""
     path = folder / "config.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
+    return read_mapping(path) if path.is_file() else {}
 
 
 def _model(folder: Path, settings: dict[str, Any]) -> PreTrainedConfig | None:

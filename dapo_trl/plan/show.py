@@ -10,7 +10,7 @@ from typing import Any
 
 from .devices import GIB, MIB
 from .planner import Plan
-from .remedies import Remedy
+from .remedies import PAPER_GROUP_SIZE, PAPER_GROUPS, PAPER_UPDATES, Remedy
 from .schedule import Schedule, seconds_per_step
 
 WIDTH = 100
@@ -19,17 +19,25 @@ _UNBROKEN = "\0"
 SHARDING = {"none": "", "ddp": ", DDP", "zero2": ", ZeRO-2", "zero3": ", ZeRO-3", "fsdp2": ", FSDP2"}
 
 
-def as_text(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> str:
-    """The plan as a page of text."""
-    parts = [_model(plan), _memory(plan), _schedule(plan)]
+def as_text(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy], paper: Remedy | None = None) -> str:
+    """The plan as a page of text.
+
+    Args:
+        changes: Those that make it fit, or those that fit too.
+        paper: The change to the paper's batch, if that is another.
+    """
+    parts = [_model(plan), _memory(plan), [*_schedule(plan), *_paper(paper)]]
     if sentences:
         parts.append(["Warnings", *(_wrapped(f"- {sentence}", "  ", "    ") for sentence in sentences)])
-    parts.append([_verdict(plan), *_changes(changes)])
+    parts.append([_verdict(plan), *_changes(plan, changes)])
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
-def as_dict(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> dict[str, Any]:
-    """The plan as plain data; sizes in bytes, times in seconds, infinity and unknown values as null."""
+def as_dict(
+    plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy], paper: Remedy | None = None
+) -> dict[str, Any]:
+    """The plan as plain data; sizes in bytes, times in seconds, infinity and unknown values as null. Arguments as for
+    `as_text`."""
     s, weights, card, seconds = plan.schedule, plan.weights, plan.args.card, _seconds(plan)
     found = {
         **asdict(s),
@@ -53,8 +61,13 @@ def as_dict(plan: Plan, sentences: Sequence[str], changes: Sequence[Remedy]) -> 
         "schedule": {name: _finite(value) for name, value in found.items()},
         "warnings": list(sentences),
         "fits": plan.fits,
-        "changes": [{**asdict(c), "change": c.change.name, "flags": " ".join(c.change.flags)} for c in changes],
+        "changes": [_as_data(remedy) for remedy in changes],
+        "paper_batch": None if paper is None else _as_data(paper),
     }
+
+
+def _as_data(remedy: Remedy) -> dict[str, Any]:
+    return {**asdict(remedy), "change": remedy.change.name, "flags": " ".join(remedy.change.flags)}
 
 
 def size_text(size: float) -> str:
@@ -193,17 +206,30 @@ def _verdict(plan: Plan) -> str:
     return f"It does not fit: rows of {plan.longest} tokens, and the model's context holds {plan.context}."
 
 
-def _changes(changes: Sequence[Remedy]) -> list[str]:
+def _changes(plan: Plan, changes: Sequence[Remedy]) -> list[str]:
     if not changes:
         return []
-    lines = ["What would help most, each by itself:"]
+    lines = ["The memory that is left takes, each by itself:" if plan.fits else "What would help most, each by itself:"]
     for number, remedy in enumerate(changes, 1):
-        fits = ", and it fits" if remedy.fits else ""
-        saved = f"{size_text(remedy.peak)} ({size_text(remedy.saves)} less){fits}"
-        lines.append(f"  {number}. {remedy.change.name}: {saved}")
-        flags = " ".join(flag.replace(" ", _UNBROKEN) for flag in remedy.change.flags)
-        lines.append(_wrapped(flags, "     ", "     ").replace(_UNBROKEN, " "))
+        fits = ", and it fits" if remedy.fits and not plan.fits else ""
+        differs = f" ({size_text(abs(remedy.saves))} {'less' if remedy.saves > 0 else 'more'})" if remedy.saves else ""
+        lines.append(f"  {number}. {remedy.change.name}: {size_text(remedy.peak)}{differs}{fits}")
+        lines.append(_flags(remedy))
     return lines
+
+
+def _paper(paper: Remedy | None) -> list[str]:
+    """The settings that make the paper's batch of this one."""
+    if paper is None:
+        return []
+    memory = f"{size_text(paper.peak)}, {'it fits' if paper.fits else 'it does not fit'}"
+    size = f"{PAPER_GROUPS} groups x {PAPER_GROUP_SIZE} = {PAPER_GROUPS * PAPER_GROUP_SIZE:,} completions"
+    return [f"  the paper's rollout batch is {size}, {PAPER_UPDATES} updates; here ({memory}):", _flags(paper)]
+
+
+def _flags(remedy: Remedy) -> str:
+    flags = " ".join(flag.replace(" ", _UNBROKEN) for flag in remedy.change.flags)
+    return _wrapped(flags, "     ", "     ").replace(_UNBROKEN, " ")
 
 
 def _wrapped(text: str, first: str, rest: str) -> str:

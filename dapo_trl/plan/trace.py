@@ -31,6 +31,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 
 from ..errors import ConfigError, one_line
 from ..evaluation.loading import check_model_folder
+from ..update.attention import obstacle
 
 UNMASKED = "dapo_trl_unmasked"
 
@@ -111,6 +112,15 @@ def training_pass(model: Traced, *, rows: int, length: int, checkpointing: bool 
 
     kept, forward_peak, beside = _all_layers(model, measured)
     return TrainingPass(kept, forward_peak, kept + beside)
+
+
+@lru_cache(maxsize=256)
+def shares_prompts(model: Traced) -> bool:
+    """Whether completions of a group are computed with one prompt."""
+    layers = min(model.config.get_text_config().num_hidden_layers, 4)  # enough for layers of every kind
+    with torch.device("meta"):
+        shallow = empty_model(_shallow(model.config, layers, "eager"), model.dtype)
+        return not obstacle(with_adapter(shallow, model.adapter, four_bit=model.four_bit))
 
 
 @lru_cache(maxsize=256)

@@ -30,7 +30,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     """Write the page of some runs, and the main curves of each beside it as PNG; returns the page's path.
 
     Args:
-        output: the page; None: ``report.html`` in the run's folder, or in the current one for several runs.
+        output: the page, or a folder for ``report.html`` (one that exists, or a name without an ending); None: the
+            run's folder, or the current one for several runs.
 
     Raises:
         ConfigError: a folder is not that of a run.
@@ -38,7 +39,9 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     """
     runs = [read_run(folder) for folder in folders]
     labels = summary.labels(folders)
-    output = output or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    output = output or (folders[0] if len(folders) == 1 else Path())
+    if output.is_dir() or not output.suffix:
+        output /= "report.html"
     output.parent.mkdir(parents=True, exist_ok=True)
     html = render(data(runs, labels), title=", ".join(labels))
     new = output.with_name(f"{output.name}.new")

@@ -19,6 +19,7 @@ import yaml
 from ..errors import ConfigError
 from ..monitor.metrics_file import json_lines
 from ..monitor.status import QUIET, seen
+from ..settings import MAX_DEPTH, read_yaml
 
 MAX_ROWS = 200_000
 """Logs that are kept in memory; of a longer file every second, fourth, ... is read."""
@@ -180,17 +181,32 @@ def _mapping(path: Path, notes: list[str]) -> dict[str, Any]:
     """A YAML or JSON file; empty, with a note, when it is missing or cannot be read."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else read_yaml(text)
     except FileNotFoundError:
         notes.append(f"There is no {path.name}.")
         return {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         notes.append(f"{path.name} cannot be read ({type(error).__name__}).")
         return {}
+    if _deeper(content, MAX_DEPTH):
+        notes.append(f"{path.name} cannot be read (it is deeper than {MAX_DEPTH} levels).")
+        return {}
     if not isinstance(content, dict):
         notes.append(f"{path.name} is empty or no mapping.")
         return {}
     return content
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether lists and mappings lie in one another in more than so many levels."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+    return bool(level)
 
 
 def _unsaid_status(run: Run, newest: float | None) -> str:

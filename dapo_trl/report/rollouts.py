@@ -99,6 +99,7 @@ def load(entry: Entry) -> dict[str, Any]:
         "rewards": _components(row.get("rewards")),
         "components": _components(row.get("components")),
         "prompt": _cut(row.get("prompt")),
+        "question": str(row["question"])[:500] if row.get("question") else None,
         "solution": None if row.get("solution") is None else _cut(row.get("solution")),
         "pieces": pieces,
         "missing": total - sum(map(len, pieces)),

@@ -17,7 +17,9 @@ import envs
 from envs import TaskEnv
 from envs.contract import reset_to_row
 from envs.description import misfit
+from envs.math.answers import bare_question
 from envs.reasoning_gym_tasks import checked
+from envs.text import brief
 from envs.wrappers import FormatReward, OverlongPenalty, RecordVerdicts, RepetitionPenalty, RewardShaping
 
 from ..errors import ConfigError, RewardError, did_you_mean, one_line, place_of
@@ -126,8 +128,8 @@ class EnvironmentRows:
             text, info = reset_to_row(self.env, index)
         if not isinstance(text, str):
             raise ConfigError(
-                f"env {env_name(self.env)} returned {text!r} ({type(text).__name__}) from reset(): a task for a "
-                "language model must return the prompt as a str."
+                f"env {env_name(self.env)} is not a task for a language model: reset() returned {brief(text)} "
+                f"({type(text).__name__}), and a prompt is text (str). See docs/environments.md."
             )
         return as_prompt(text, self.tokenizer), info
 
@@ -135,6 +137,12 @@ class EnvironmentRows:
 def shown_text(prompt: str | list[dict[str, str]]) -> str:
     """The environment's own text of a prompt made by `as_prompt`."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def question_of(prompt: str | list[dict[str, Any]]) -> str:
+    """What a prompt asks: its last message, without the instructions of a known answer style, for a line of a list."""
+    text = shown_text(prompt)
+    return bare_question(text if isinstance(text, str) else str(text))
 
 
 def wrapper_settings(wrappers: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -197,6 +205,16 @@ def _wrapped(
                     f"env_wrappers: {name} has no argument {argument!r}.{did_you_mean(argument, names)} It takes "
                     f"{', '.join(names) or 'none'}."
                 )
+    needed = [
+        parameter.name
+        for parameter in known
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in arguments
+    ]
+    if needed:
+        given = ", ".join(f"{argument}: ..." for argument in needed)
+        raise ConfigError(f"env_wrappers: {name} needs {' and '.join(needed)}: give it as {{{name}: {{{given}}}}}.")
     try:
         wrapped = wrapper(env, **arguments)
     except Exception as error:  # whatever the author's code raises

@@ -62,7 +62,9 @@ def changes_since(checkpoint: Path, run: RunConfig, args: DAPOConfig) -> list[st
     """
     try:
         before = json.loads((checkpoint.parent / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(before, dict):
         return []
     now = in_force(run, args)
     known = (names_of(RunConfig) | names_of(DAPOConfig)).difference(PASSING)

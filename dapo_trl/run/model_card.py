@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
+from ..errors import ConfigError, one_line
 from .settings import RunConfig
 
 _LIBRARIES = ("dapo-trl", "trl", "transformers", "peft", "torch")
@@ -117,6 +118,28 @@ def how_to_use(facts: CardFacts, folder: Path) -> list[str]:
         f"serve it:   vllm serve {folder}",
         f"publish it: hf upload YOUR-NAME/YOUR-MODEL {folder}",
     ]
+
+
+def publish(folder: Path, repository: str, *, token: str | None, revision: str | None) -> str:
+    """Upload saved weights with their card (not the training arguments, which may hold a token); returns the address.
+
+    Raises:
+        ConfigError: The Hub does not take them; names the command that uploads them later.
+    """
+    try:
+        HfApi(token=token).upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Trained with dapo-trl",
+            revision=revision,
+            ignore_patterns=["training_args.bin"],
+        )
+    except Exception as error:  # whatever the network does to a run that has ended
+        raise ConfigError(
+            f"the model was not pushed to the Hub ({one_line(error)}). It is complete in {folder}: hf upload "
+            f"{repository} {folder}"
+        ) from error
+    return f"https://huggingface.co/{repository}"
 
 
 def write_card(facts: CardFacts, folder: Path, step: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,24 @@ from ..evaluation import BATCH_TOKENS, Sampling
 from ..evaluation.loading import is_adapter
 from ..rollout.environments import wrapper_settings
 from ..settings import check, find_model, names_of, read_files, read_flags, require, setting
+
+GROUPS = {
+    "model": (
+        "The model, and the adapter that is trained in place of its weights.",
+        "model lora_rank lora_alpha lora_targets lora_dropout lora_rslora lora_dora quantization",
+    ),
+    "task": ("The environment that sets the problems and judges the answers.", "env env_kwargs env_wrappers"),
+    "measurement": (
+        "Held-out accuracy before, during and after training.",
+        "eval_problems eval_samples eval_every eval_env eval_env_kwargs eval_temperature eval_top_p eval_batch_tokens "
+        "eval_without_adapter",
+    ),
+    "output": (
+        "Folder, logs, checkpoints and how a run goes on (docs/training.md).",
+        "overwrite allow_changes record_rollouts record_verdicts",
+    ),
+}
+"""As `config.GROUPS`."""
 
 
 @dataclass
@@ -160,6 +179,7 @@ def load_settings(
     run = {name: value for name, value in values.items() if name in names_of(RunConfig)}
     run["model"] = find_model(run["model"])
     rest = {name: value for name, value in values.items() if name not in run}
+    _check_deepspeed(rest.get("deepspeed"))
     try:
         made = RunConfig(**run), make(**rest | _for_these_processes(rest)), values
     except ConfigError:
@@ -188,3 +208,11 @@ def _for_these_processes(values: Mapping[str, Any]) -> dict[str, Any]:
     if written is None or written.processes == processes or not isinstance(rows, int) or rows < 1:
         return {}
     return written.settings(processes, rows)
+
+
+def _check_deepspeed(asked: Any) -> None:
+    """Refuse a configuration of DeepSpeed that is not there, or that nothing can use."""
+    if isinstance(asked, str) and not Path(asked).is_file():
+        raise ConfigError(f"deepspeed is {asked!r}: there is no such file (looked from {Path.cwd()}).")
+    if asked and find_spec("deepspeed") is None:
+        raise ConfigError("deepspeed is set, and DeepSpeed is not installed: pip install 'dapo-trl[deepspeed]'.")

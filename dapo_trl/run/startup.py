@@ -25,6 +25,7 @@ NO_ROOM_SIGNS = (
     "Disk quota exceeded",
     "File too large",
     "PytorchStreamWriter failed writing",
+    ". unexpected pos ",
 )
 """Parts of the messages of libraries that do not raise an `OSError`; torch names no cause."""
 

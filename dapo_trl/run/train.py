@@ -23,6 +23,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from envs import RecordVerdicts
 from envs.description import describe
+from envs.text import brief
 
 from ..checkpoint.batch_shape import BatchShape
 from ..checkpoint.files import choose, last_complete
@@ -43,13 +44,13 @@ from ..rollout.environments import make_env, wrap_env
 from ..trainer import DAPOTrainer
 from .changes import SETTINGS, changes_since, plain, resumed, write_settings
 from .lora import as_new_adapter, check_targets, idle_adapter_settings, start_model
-from .model_card import CardFacts, facts_of, how_to_use, write_card
+from .model_card import CardFacts, facts_of, how_to_use, publish, write_card
 from .owner import check_free, end_with_launcher, hold
 from .settings import RunConfig
 from .startup import check_folder, explain_full_disk, quieten, share_cores
 
 EXIT_INTERRUPTED = 130
-EXIT_STOPPED = 1
+EXIT_STOPPED = EXIT_NOT_PUSHED = 1
 COMPLETIONS = "completions"
 """Folder of TRL's tables of completions (``log_completions``)."""
 OWN_FILES = (
@@ -106,7 +107,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     held_out = None if split is None else _held_out(run, trainer, split, console)
     main = trainer.accelerator.is_main_process
     stop = StopOnSignal(console, trainer.accelerator)
-    with _held(folder, trainer.accelerator), explain_full_disk(folder):
+    with _held(folder, trainer.accelerator):
         if checkpoint is None:
             measured = {name: getattr(run, name) for name in MEASURED}
             described = {"train": describe(env), "measured": plain(measured), **(split.described() if split else {})}
@@ -116,7 +117,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
         if main:
             write_settings(folder, run, args)
         try:
-            with StatusFile(folder, main=main) as status:
+            with StatusFile(folder, main=main) as status, explain_full_disk(folder):
                 facts = facts_of(as_new_adapter(run), plain(asked))
                 return _carry_out(run, trainer, held_out, checkpoint, console, stop, status, facts)
         except LostProcessError:
@@ -205,6 +206,7 @@ def _finish(
     card: CardFacts,
 ) -> int:
     """The end of a run that came to its last step, or has solved its task: save, measure, report."""
+    push, trainer.args.push_to_hub = trainer.args.push_to_hub, False  # pushed below, once it has its card
     trainer.save_model(str(folder / "model"))
     after = None
     if held_out is not None:
@@ -221,6 +223,20 @@ def _finish(
         if held_out is not None and held_out.best is not None:
             console.print(held_out.best.line(folder), highlight=False)
         console.print(_report(folder), highlight=False)
+        if push:
+            return _push(trainer, folder / "model", console)
+    return 0
+
+
+def _push(trainer: DAPOTrainer, model: Path, console: Console) -> int:
+    """Push the saved model, as ``push_to_hub`` asks; returns the exit code."""
+    args = trainer.args
+    try:
+        address = publish(model, str(trainer.hub_model_id), token=args.hub_token, revision=args.hub_revision)
+    except ConfigError as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False)
+        return EXIT_NOT_PUSHED
+    console.print(f"published: {address}", highlight=False, markup=False)
     return 0
 
 
@@ -328,7 +344,12 @@ def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
     if not run.eval_problems:
         return None
     name, arguments = run.eval_env or str(run.env), {**run.env_kwargs, **run.eval_env_kwargs}
-    held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
+    try:
+        held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
+    except ConfigError as error:
+        if not run.eval_env_kwargs:
+            raise
+        raise ConfigError(f"eval_env_kwargs is {brief(run.eval_env_kwargs)}: {error}") from error
     if (name, arguments) == (run.env, run.env_kwargs):
         return split_off(held_out, run.eval_problems)
     return measured_elsewhere(env, held_out, run.eval_problems)
@@ -382,7 +403,7 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
             f"model is {run.model!r} and cannot be loaded: {first} (There is no such folder in {Path.cwd()} either.)"
         ) from error
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise ConfigError(one_line(error)) from error
+        raise ConfigError(one_line(error).replace("pip install trl[", "pip install dapo-trl[")) from error
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], trainer: DAPOTrainer) -> None:
@@ -394,7 +415,8 @@ def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any]
             if trainer.log_completions:
                 (folder / COMPLETIONS).mkdir(exist_ok=True)
             (folder / "metrics.jsonl").touch()  # from now on this is the folder of a run
-            (folder / "config.yaml").write_text(yaml.safe_dump(plain(asked), sort_keys=False), encoding="utf-8")
+            shown = {name: value for name, value in plain(asked).items() if not name.endswith("_token")}  # secrets
+            (folder / "config.yaml").write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
             (folder / RECORD).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"output_dir {folder} cannot be written: {error}") from error

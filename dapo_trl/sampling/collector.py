@@ -25,6 +25,7 @@ from ..algorithm import informative_groups
 from ..config import DAPOConfig
 from ..errors import RefillLimitError, RewardError
 from ..prompts.selector import Choice
+from ..rollout.environments import question_of
 from ..rollout.rewards import Scorer, Scores
 from ..rollout.types import Group, Rollout, Sampled
 from .group_filter import DynamicSampler
@@ -144,7 +145,7 @@ class RolloutCollector:
         self.args, self.accelerator = args, accelerator
         self.scorer, self.state, self.run, self.observers = scorer, state, run, observers
         self._sample, self._session, self._decode = sample, session, decode
-        self._example: tuple[list[int], list[int]] = ([], [])
+        self._example: tuple[Any, list[int]] = ("", [])
         self._last_reason = ""
         self._levels: set[str] = set()
         self._unscored = 0
@@ -247,7 +248,7 @@ class RolloutCollector:
     def _generate(self, draw: Draw, sampler: DynamicSampler) -> Sampled:
         self.observers.on_activity(f"sampling, round {sampler.rounds + 1}: {len(draw.prompts)} groups")
         sampled = self._sample(draw.rows, draw.numbers)
-        self._example = sampled.prompt_ids[0], sampled.completion_ids[0]
+        self._example = draw.rows[0]["prompt"], sampled.completion_ids[0]
         return sampled
 
     def _filter(self, draw: Draw, sampled: Sampled, scores: Scores, sampler: DynamicSampler) -> Decisions:
@@ -428,6 +429,6 @@ class RolloutCollector:
         self._last_reason = sampler.reason
 
     def _glimpse(self) -> str:
-        """A prompt and a completion of the last round, shortened, to show a person."""
-        prompt, completion = map(self._decode, self._example)
-        return f"{shortened(prompt, 100)!r} -> {shortened(completion, 160)!r}"
+        """A question and a completion of the last round, shortened, to show a person."""
+        prompt, completion = self._example
+        return f"{shortened(question_of(prompt), 100)!r} -> {shortened(self._decode(completion), 160)!r}"

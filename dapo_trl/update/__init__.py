@@ -2,8 +2,10 @@
 
 schedule.py      groups dealt to optimizer steps and processes
 batching.py      PURE: rows to microbatches, cut by tokens; `Microbatch`
+packing.py       the cut and the layout that a model's attention allows
 microbatches.py  an optimizer step, microbatch by microbatch
 memory_probe.py  `microbatch_tokens: auto`
+attention.py     attention over rows that share what they begin with
 logprobs.py      log-probabilities from forward passes with little padding
 loss.py          the loss of a microbatch (`loss_type`)
 token_means.py   metrics over the tokens of an optimizer step

@@ -10,8 +10,9 @@ of 4 and 2::
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..rollout.types import TrainingRow
-from .logprobs import Layout
+from .logprobs import Layout, Line
 
 _TRL_NAMES = {
     "tool_mask": "tool_mask",
@@ -39,28 +40,108 @@ def split_evenly(count: int, parts: int) -> list[range]:
     return [range(first, last) for first, last in itertools.pairwise(edges)]
 
 
-def deal(tokens: Sequence[int], parts: int) -> list[list[int]]:
+def deal(tokens: Sequence[int], parts: int, groups: Sequence[int] | None = None) -> list[list[int]]:
     """Share rows out so that the parts hold equally many (to one row) and nearly equal tokens.
 
     Args:
         tokens: Tokens of each row.
+        groups: The number of each row's group, whose members stay together where there is room; None: rows have none.
 
     Returns:
-        For each part its rows, in ascending order. The longest row goes first, each to the part with the fewest tokens
-        that has room.
+        For each part its rows, in ascending order. The longest group goes first, each to the part with the fewest
+        tokens that has room; then, row by row, the groups that found none.
     """
     if parts == 1:
         return [list(range(len(tokens)))]
     floor, extras = divmod(len(tokens), parts)
     shares: list[list[int]] = [[] for _ in range(parts)]
     loads = [0] * parts
-    for row in sorted(range(len(tokens)), key=lambda row: (-tokens[row], row)):
-        open_parts = [part for part in range(parts) if len(shares[part]) < floor + (extras > 0)]
-        part = min(open_parts, key=lambda part: (loads[part], part))
-        extras -= len(shares[part]) == floor
-        shares[part].append(row)
-        loads[part] += tokens[row]
+
+    def give(rows: Sequence[int]) -> bool:
+        nonlocal extras
+        room = [floor - len(share) + (extras > 0 and len(share) <= floor) for share in shares]
+        fitting = [part for part in range(parts) if room[part] >= len(rows)]
+        if not fitting:
+            return False
+        part = min(fitting, key=lambda part: (loads[part], part))
+        shares[part].extend(rows)
+        extras -= len(shares[part]) == floor + 1
+        loads[part] += sum(tokens[row] for row in rows)
+        return True
+
+    together: dict[int, list[int]] = {}
+    for row, group in enumerate(range(len(tokens)) if groups is None else groups):
+        together.setdefault(group, []).append(row)
+    cut = []
+    for rows in sorted(together.values(), key=lambda rows: (-sum(tokens[row] for row in rows), rows)):
+        if not give(rows):
+            cut.extend(rows)
+    for row in sorted(cut, key=lambda row: (-tokens[row], row)):
+        give([row])
     return [sorted(share) for share in shares]
+
+
+def shared_lines(
+    sequences: Sequence[np.ndarray],
+    prompts: Sequence[int],
+    budget: int,
+    *,
+    copy_load: float = 0.0,
+    pays: Callable[[Sequence[int], int], bool] = lambda lengths, shared: True,
+) -> list[Line]:
+    """Rows that begin with the same prompt as lines, in which what they have in common is computed once.
+
+    Args:
+        sequences: Token ids ``[L_i]``, prompt and completion side by side.
+        prompts: Tokens of each that are the prompt.
+        budget: Load of a line at most. Rows of more are cut into several lines of nearly equal tokens; a longer row
+            is by itself.
+        copy_load: Tokens that a shared token counts for, for each row that sees it: its keys and values are copied.
+        pays: Whether rows of these many tokens are better computed together than one by one, given how many tokens at
+            their beginning they share.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for row, (sequence, prompt) in enumerate(zip(sequences, prompts, strict=True)):
+        groups.setdefault(sequence[:prompt].tobytes(), []).append(row)
+    found = []
+    for rows in groups.values():
+        for line in _cut_group(rows, sequences, budget, copy_load):
+            if len(line.rows) > 1 and line.shared and pays([len(sequences[row]) - 1 for row in line.rows], line.shared):
+                found.append(line)
+            else:
+                found += [Line.alone(row, sequences[row]) for row in line.rows]
+    return found
+
+
+def _cut_group(rows: list[int], sequences: Sequence[np.ndarray], budget: int, copy_load: float) -> list[Line]:
+    """The rows of a group in as few lines as the budget allows."""
+    whole = _line(rows, sequences, copy_load)
+    own = [len(sequences[row]) - 1 - whole.shared for row in rows]
+    parts = max(-(-(whole.load - whole.shared) // max(budget - whole.shared, 1)), 1)
+    while parts < len(rows):
+        lines = [_line([rows[i] for i in share], sequences, copy_load) for share in deal(own, parts)]
+        if all(line.load <= budget for line in lines):
+            return lines
+        parts += 1
+    return [Line.alone(row, sequences[row]) for row in rows]
+
+
+def _line(rows: list[int], sequences: Sequence[np.ndarray], copy_load: float) -> Line:
+    """Rows in one line. The last token that all have in common is there for each, to predict its next one."""
+    shared = max(_common(sequences[row] for row in rows) - 1, 0)
+    tokens = shared + sum(len(sequences[row]) - 1 - shared for row in rows)
+    return Line(rows, shared, tokens, tokens + ceil(copy_load * len(rows) * shared))
+
+
+def _common(sequences: Iterable[np.ndarray]) -> int:
+    """Tokens that all sequences begin with."""
+    first, *others = sequences
+    length = len(first)
+    for other in others:
+        length = min(length, len(other))
+        differ = first[:length] != other[:length]
+        length = int(differ.argmax()) if differ.any() else length
+    return length
 
 
 def split_tokens(lengths: Sequence[int], budget: int, *, packed: bool = False) -> list[list[int]]:

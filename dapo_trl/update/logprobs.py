@@ -1,8 +1,9 @@
-"""Log-probabilities and entropies of completions, from forward passes with as little padding as possible.
+"""Log-probabilities and entropies of completions, from forward passes that compute as little as possible.
 
-Two layouts. *Padded*: one sequence per row, prompt and completion side by side, padding on the right only, so that
-causal attention needs no mask. *Packed*: all sequences in one row, where the attention backend keeps them apart by
-their position ids (flash attention, flex attention); no padding at all.
+The last token of a sequence is only predicted, so what enters the model are the others. Three layouts. *Padded*: one
+sequence per row, padding on the right only, so that causal attention needs no mask. *Packed*: all sequences in one row,
+where the attention backend keeps them apart by their position ids (flash attention, flex attention). *Shared*: all
+sequences in one row, tokens that several begin with once; see `attention`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .attention import ATTENTION_LAYERS, SharedAttention, Span, positions
+
 IGNORED = -100
 """Label of a position that is not scored."""
-ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Sequences that are computed together, what they begin with once."""
+
+    rows: Sequence[int]
+    shared: int
+    """Tokens at the beginning that enter the model once for all; 0 for a sequence by itself."""
+    tokens: int
+    """Tokens that enter the model."""
+    load: int
+    """What it counts for against a budget: its tokens, and the memory of copied keys and values in tokens."""
+
+    @classmethod
+    def alone(cls, row: int, sequence: np.ndarray) -> Line:
+        """A sequence by itself."""
+        tokens = max(len(sequence) - 1, 1)
+        return cls([row], 0, tokens, tokens)
 
 
 @dataclass(frozen=True)
@@ -32,44 +54,83 @@ class Layout:
 
 
 def layout(
-    sequences: Sequence[Tensor], completions: Sequence[int], width: int, *, pad_token_id: int, packed: bool = False
+    sequences: Sequence[np.ndarray],
+    completions: Sequence[int],
+    width: int | None = None,
+    *,
+    pad_token_id: int,
+    device: torch.device | str = "cpu",
+    packed: bool = False,
+    attention: SharedAttention | None = None,
+    lines: Sequence[Line] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Layout:
     """Lay sequences out for one forward pass.
 
     Args:
         sequences: Token ids ``[L_i]``, prompt and completion side by side.
         completions: Tokens of each that are the completion, at most ``L_i - 1``.
-        width: ``T``, at least the longest completion.
+        width: ``T``, at least the longest completion; None: the longest.
         packed: Use the packed layout; the padded one otherwise.
+        attention: Use the shared layout, with this attention.
+        lines: Sequences that share a beginning, for the shared layout; None: every sequence by itself.
+        dtype: The type that attention is computed in, for the shared layout.
     """
-    lengths = [len(sequence) for sequence in sequences]
-    longest, device = max(lengths), sequences[0].device
-    starts = [0, *itertools.accumulate(lengths)] if packed else [row * longest for row in range(len(lengths))]
-    size = sum(lengths) if packed else longest * len(lengths)
-    ids = torch.full((size,), pad_token_id, device=device)
-    labels = torch.full((size,), IGNORED, device=device)
-    firsts = []
-    for row, (sequence, start, length, scored) in enumerate(zip(sequences, starts, lengths, completions, strict=False)):
-        ids[start : start + length] = sequence
-        labels[start + length - scored : start + length] = sequence[length - scored :]
-        # The token at p is predicted by the output at p - 1, and every line of the output is one position short.
-        firsts.append(start + length - scored - 1 - (0 if packed else row))
-    inputs: dict[str, Any] = {"input_ids": ids.view(1, -1) if packed else ids.view(-1, longest)}
-    inputs["labels"] = labels.view_as(inputs["input_ids"])
-    if packed:
-        bounds = torch.tensor(starts, dtype=torch.int32, device=device)
-        inputs["position_ids"] = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(device)
+    lengths = [max(len(sequence) - 1, 1) for sequence in sequences]
+    longest, width = max(lengths), max(completions) if width is None else width
+    if attention is not None:
+        lines = lines or [Line.alone(row, sequence) for row, sequence in enumerate(sequences)]
+        size = sum(line.tokens for line in lines)
+        places, spans = _shared_places(lengths, lines)
+    else:
+        size = sum(lengths) if packed else longest * len(lengths)
+        starts = [0, *itertools.accumulate(lengths)] if packed else range(0, size, longest)
+        places = [np.arange(start, start + length) for start, length in zip(starts, lengths, strict=False)]
+    ids, labels = np.full(size, pad_token_id), np.full(size, IGNORED)
+    index, valid = np.zeros((len(sequences), width), dtype=np.int64), np.zeros((len(sequences), width), dtype=bool)
+    for row, (sequence, place, scored) in enumerate(zip(sequences, places, completions, strict=True)):
+        ids[place[: len(sequence) - 1]] = sequence[:-1]
+        if scored:
+            labels[place[-scored:]] = sequence[-scored:]
+            index[row, :scored], valid[row, :scored] = place[-scored:], True
+    shape = (1, -1) if packed or attention is not None else (-1, longest)
+
+    def placed(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    inputs: dict[str, Any] = {"input_ids": placed(ids.reshape(shape)), "shift_labels": placed(labels.reshape(shape))}
+    if attention is not None:
+        inputs["position_ids"] = placed(positions(spans)[None])
+        inputs |= attention.inputs(spans, dtype)
+    elif packed:
+        bounds = torch.tensor(list(starts), dtype=torch.int32, device=device)
+        inputs["position_ids"] = placed(np.concatenate([np.arange(length) for length in lengths])[None])
         inputs |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
-    steps = torch.arange(width)
-    valid = steps < torch.tensor(list(completions)).unsqueeze(1)
-    index = torch.where(valid, torch.tensor(firsts).unsqueeze(1) + steps, 0)
-    return Layout(inputs, index.to(device), valid.to(device))
+    return Layout(inputs, placed(index), placed(valid))
+
+
+def _shared_places(lengths: Sequence[int], lines: Sequence[Line]) -> tuple[list[np.ndarray], list[Span]]:
+    """Where the tokens of each sequence lie in one row, and the spans of that row."""
+    places: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(lengths)
+    spans: list[Span] = []
+    start = 0
+    for line in lines:
+        first, start = start, start + line.shared
+        if line.shared:
+            spans.append(Span(first, line.shared))
+        for row in line.rows:
+            own = lengths[row] - line.shared
+            places[row] = np.concatenate([np.arange(first, first + line.shared), np.arange(start, start + own)])
+            if own:
+                spans.append(Span(start, own, first, line.shared))
+            start += own
+    return places, spans
 
 
 def per_token(model: Any, where: Layout) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities and, if the model computes them, entropies: ``[N, T]`` each, 0 past the end of a completion.
 
-    ``model`` must have TRL's fused language-model head.
+    ``model`` must have TRL's fused language-model head. A shared layout must be within its attention's `answering`.
     """
     outputs = model(**where.inputs, fused_lm_head=True)
 

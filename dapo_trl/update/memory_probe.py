@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather
 
-from .logprobs import layout, per_token
+from .logprobs import Line, per_token
+from .packing import Packer
 
 SAFETY = 0.9
 """Share of the memory that is planned for: allocators fragment, and real rows are not all alike."""
@@ -44,13 +45,13 @@ def largest_budget(measure: Callable[[int], int | None], *, row: int, most_rows:
 
 
 def measured_budget(
-    accelerator: Accelerator, model: Any, *, packed: bool, reserve: int, row: int, most_rows: int
+    accelerator: Accelerator, model: Any, *, packer: Packer, reserve: int, row: int, most_rows: int
 ) -> int:
     """`largest_budget` of the GPU at hand; the same on every process, that of the fullest one.
 
     Args:
         model: The wrapped model; its weights are not changed.
-        packed: Rows lie side by side without padding.
+        packer: Lays rows out.
         reserve: Bytes that must stay free.
         row, most_rows: As in `largest_budget`.
     """
@@ -59,7 +60,7 @@ def measured_budget(
     capacity = int(SAFETY * (free + torch.cuda.memory_reserved(device))) - reserve
 
     def measure(rows: int) -> int | None:
-        peak = _peak(accelerator, model, rows, row, packed)
+        peak = _peak(accelerator, model, rows, row, packer)
         everyones = gather(torch.tensor([-1 if peak is None else peak], device=device))
         return None if bool((everyones < 0).any()) else int(everyones.max())
 
@@ -68,18 +69,20 @@ def measured_budget(
         return largest_budget(measure, row=row, most_rows=most_rows, capacity=smallest)
 
 
-def _peak(accelerator: Accelerator, model: Any, rows: int, row: int, packed: bool) -> int | None:
-    """Peak bytes of forward and backward over made-up rows."""
+def _peak(accelerator: Accelerator, model: Any, rows: int, row: int, packer: Packer) -> int | None:
+    """Peak bytes of forward and backward over made-up rows, which have nothing in common."""
     device = accelerator.device
     vocabulary = accelerator.unwrap_model(model).config.get_text_config().vocab_size
-    ids = torch.randint(0, vocabulary, (rows, row), device=device)
-    lying = layout(list(ids), [row - 1] * rows, row - 1, pad_token_id=0, packed=packed)
+    sequences = torch.randint(0, vocabulary, (rows, row)).numpy()
+    lines = [Line.alone(number, sequence) for number, sequence in enumerate(sequences)]
+    lying = packer.layout(sequences, [row - 1] * rows, lines)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        with accelerator.autocast():
-            logps, _ = per_token(model, lying)
-        accelerator.backward(logps.mean())
+        with packer.answering():
+            with accelerator.autocast():
+                logps, _ = per_token(model, lying)
+            accelerator.backward(logps.mean())
         return torch.cuda.max_memory_allocated(device)
     except torch.OutOfMemoryError:
         return None

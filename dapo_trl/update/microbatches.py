@@ -7,11 +7,12 @@ are exchanged between processes in the last one alone. Nothing non-finite reache
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather
@@ -21,9 +22,10 @@ from ..config import DAPOConfig
 from ..distributed import SHARDED
 from ..errors import ConfigError, NonFiniteError
 from ..rollout.types import TrainingRow
-from .batching import Microbatch, split_tokens
-from .logprobs import can_pack, layout, per_token
+from .batching import Microbatch
+from .logprobs import Line, per_token
 from .memory_probe import measured_budget, optimizer_bytes
+from .packing import Packer
 
 
 @dataclass
@@ -78,12 +80,39 @@ class MicrobatchRunner:
     ):
         self.args, self.accelerator, self.model = args, accelerator, model
         self.pad_token_id = pad_token_id
-        self.packed = can_pack(model.config)
+        self.packer = self._packer(model, refused=self._sharing_refused())
+        if args.share_prompts == "auto" and self.packer.refused:
+            warn(f"every completion is computed with a prompt of its own, because {self.packer.refused}.")
+        self.shared_tokens = 0.0
+        """Share of the tokens of a rollout batch that sharing saves in each pass over it, all processes."""
         self.limit: int | None = None
         """Tokens of a microbatch at most, after memory ran out."""
         self.measured: int | None = None
         """Tokens that ``microbatch_tokens: auto`` found to fit."""
         self._backward, self._undo_metrics, self._warn = backward, undo_metrics, warn
+
+    def _sharing_refused(self) -> str:
+        if self.args.neftune_noise_alpha:
+            return "neftune_noise_alpha is set, and its noise depends on the length of a row"
+        if self.args.torch_compile:
+            return "torch_compile is on, for which no two microbatches would be alike"
+        return "share_prompts is 'off'" if self.args.share_prompts == "off" else ""
+
+    def _packer(self, model: Any, *, refused: str) -> Packer:
+        accelerator = self.accelerator
+        computed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(accelerator.mixed_precision))
+        return Packer(
+            accelerator.unwrap_model(model),
+            refused=refused,
+            pad_token_id=self.pad_token_id,
+            device=accelerator.device,
+            dtype=computed,
+        )
+
+    def _packer_of(self, model: Any) -> Packer:
+        """The trained model's own, unless this is a reference model with another attention."""
+        backend = self.accelerator.unwrap_model(model).config.get_text_config()._attn_implementation
+        return self.packer if backend == self.packer.backend else self._packer(model, refused="it is another")
 
     def state_dict(self) -> dict[str, Any]:
         return {"limit": self.limit, "measured": self.measured}
@@ -106,13 +135,19 @@ class MicrobatchRunner:
         budget, device = self.budget(lengths), self.accelerator.device
         none = torch.zeros((), dtype=torch.long, device=device)
         active = torch.stack([sum((row.loss_mask.sum() for row in rows), none) for rows in steps])
-        plan = [[len(rows), max(len(self._split(rows, budget)), 1)] for rows in steps]
+        plan = []
+        for rows in steps:
+            found = self._split(rows, budget)
+            computed = sum(line.tokens for lines in found for line in lines)
+            plan.append([len(rows), max(len(found), 1), sum(row.length - 1 for row in rows), computed])
         local = torch.cat([active.unsqueeze(1), torch.tensor(plan, device=device)], dim=1)
         everyones = gather(local.unsqueeze(0))
-        totals, most = everyones.sum(dim=0).tolist(), everyones.amax(dim=0).tolist()
+        totals, most = everyones.sum(dim=0), everyones.amax(dim=0).tolist()
+        separate, computed = totals[:, 3:].sum(dim=0).tolist()
+        self.shared_tokens = 1 - computed / max(separate, 1)
         return [
-            OptimizerStep(rows, filler, tokens=tokens, completions=completions, microbatches=count, budget=budget)
-            for rows, (tokens, completions, _), (_, _, count) in zip(steps, totals, most, strict=True)
+            OptimizerStep(rows, filler, tokens=tokens, completions=completions, microbatches=most_of[2], budget=budget)
+            for rows, (tokens, completions, *_), most_of in zip(steps, totals.tolist(), most, strict=True)
         ]
 
     def budget(self, lengths: list[int]) -> int:
@@ -136,7 +171,7 @@ class MicrobatchRunner:
         self.measured = measured_budget(
             self.accelerator,
             model,
-            packed=self.packed,
+            packer=self.packer,
             reserve=optimizer_bytes(self.model, optimizer),
             row=longest,
             most_rows=rows,
@@ -210,73 +245,75 @@ class MicrobatchRunner:
         prompts, completions = (
             attention_mask[:, part].sum(dim=1).tolist() for part in (slice(None, -keep), slice(-keep, None))
         )
-        first = input_ids.shape[1] - keep
-        sequences = [ids[first - p : first + c] for ids, p, c in zip(input_ids, prompts, completions, strict=True)]
-        everything = list(range(len(sequences)))
-        if batch_size is None:
-            return self._score(model, sequences, completions, everything, keep)
+        first, device, packer = input_ids.shape[1] - keep, input_ids.device, self._packer_of(model)
+        rows = zip(input_ids.cpu().numpy(), prompts, completions, strict=True)
+        sequences = [ids[first - prompt : first + completion] for ids, prompt, completion in rows]
         lengths = [len(sequence) for sequence in sequences]
-        groups = split_tokens(lengths, self.budget(lengths), packed=self.packed)
-        count = int(gather(torch.tensor([len(groups)], device=input_ids.device)).max())
-        groups += [[0]] * (count - len(groups))  # again, only to keep step with the other processes
-        found = [self._score(model, sequences, completions, group, keep) for group in groups]
-        place = torch.tensor([row for group in groups for row in group], device=input_ids.device)
+        if batch_size is None:
+            found = packer.split(sequences, prompts, len(lengths) * max(lengths))
+            found = [[line for lines in found for line in lines]]
+        else:
+            found = packer.split(sequences, prompts, self.budget(lengths))
+            count = int(gather(torch.tensor([len(found)], device=device)).max())
+            found += [found[-1][:1]] * (count - len(found))  # again, only to keep step with the other processes
+        scored = []
+        for lines in found:
+            lying = packer.layout(sequences, completions, lines, keep)
+            with self.accelerator.autocast(), packer.answering():
+                scored.append(per_token(model, lying))
+        place = torch.tensor([row for lines in found for line in lines for row in line.rows], device=device)
 
-        def ordered(parts: list[Tensor]) -> Tensor:
-            stacked = torch.cat(parts)
+        def ordered(parts: Sequence[Tensor | None]) -> Tensor | None:
+            if parts[0] is None:
+                return None
+            stacked = torch.cat(cast(list[Tensor], parts))
             return stacked.new_zeros(len(sequences), keep).index_copy(0, place, stacked)
 
-        logps, entropies = zip(*found, strict=True)
-        return ordered(list(logps)), None if entropies[0] is None else ordered(list(entropies))
+        logps, entropies = (ordered(parts) for parts in zip(*scored, strict=True))
+        return cast(Tensor, logps), entropies
 
-    def microbatches(self, step: OptimizerStep) -> list[list[TrainingRow]]:
-        """The rows of every microbatch of an optimizer step on this process; empty for one without loss."""
+    def microbatches(self, step: OptimizerStep) -> list[list[Line]]:
+        """The lines of every microbatch of an optimizer step on this process; none for one without loss."""
         found = self._split(step.rows, step.budget)
-        found += [[]] * (step.microbatches - len(found))
-        return [[step.rows[row] for row in rows] for rows in found]
+        return found + [[]] * (step.microbatches - len(found))
 
-    def microbatch(self, step: OptimizerStep, rows: list[TrainingRow]) -> Microbatch:
+    def microbatch(self, step: OptimizerStep, lines: list[Line]) -> Microbatch:
         """One microbatch: its tensors, their layout, and the totals of the whole optimizer step."""
-        shown = rows or [step.filler.without_loss()]
+        rows = step.rows if lines else [step.filler.without_loss()]
+        count = sum(len(line.rows) for line in lines)
+        lines = lines or self._split(rows, step.budget)[0]
+        numbers = [row for line in lines for row in line.rows]
+        shown = [rows[number] for number in numbers]
+        sequences = dict(zip(numbers, _on_host(shown), strict=True))
+        completions = {number: len(row.completion_ids) for number, row in zip(numbers, shown, strict=True)}
+        lying = self.packer.layout(sequences, completions, lines)
         batch = Microbatch.of(shown, pad_token_id=self.pad_token_id)
-        lying = layout(
-            [torch.cat([row.prompt_ids, row.completion_ids]) for row in shown],
-            [len(row.completion_ids) for row in shown],
-            batch.completion_ids.shape[1],
-            pad_token_id=self.pad_token_id,
-            packed=self.packed,
-        )
-        return replace(batch, layout=lying, rows=len(rows), step_tokens=step.tokens, step_rows=step.completions)
+        return replace(batch, layout=lying, rows=count, step_tokens=step.tokens, step_rows=step.completions)
 
-    def _split(self, rows: list[TrainingRow], budget: int) -> list[list[int]]:
-        return split_tokens([row.length for row in rows], budget, packed=self.packed)
+    def _split(self, rows: list[TrainingRow], budget: int) -> list[list[Line]]:
+        return self.packer.split(_on_host(rows), [len(row.prompt_ids) for row in rows], budget)
 
     def _attempt(self, model: Any, step: OptimizerStep) -> Tensor:
         accelerator = self.accelerator
         total = torch.zeros((), device=accelerator.device)
         every = self.microbatches(step)
-        for i, rows in enumerate(every):
+        for i, lines in enumerate(every):
             last = i == len(every) - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(model):
+            with contextlib.nullcontext() if last else accelerator.no_sync(model), self.packer.answering():
                 accelerator.gradient_state._set_sync_gradients(last)
                 try:
-                    total = total + self._backward(model, self.microbatch(step, rows))
+                    total = total + self._backward(model, self.microbatch(step, lines))
                 finally:
                     accelerator.gradient_state._set_sync_gradients(True)
         return total
 
-    def _score(
-        self, model: Any, sequences: list[Tensor], completions: list[int], rows: list[int], keep: int
-    ) -> tuple[Tensor, Tensor | None]:
-        lying = layout(
-            [sequences[row] for row in rows],
-            [completions[row] for row in rows],
-            keep,
-            pad_token_id=self.pad_token_id,
-            packed=self.packed,
-        )
-        with self.accelerator.autocast():
-            return per_token(model, lying)
+
+def _on_host(rows: Sequence[TrainingRow]) -> list[np.ndarray]:
+    """The tokens of each row, prompt and completion side by side, in one copy from the device."""
+    if not rows:
+        return []
+    tokens = torch.cat([ids for row in rows for ids in (row.prompt_ids, row.completion_ids)]).cpu().numpy()
+    return np.split(tokens, np.cumsum([row.length for row in rows])[:-1])
 
 
 def stop_at_non_finite(

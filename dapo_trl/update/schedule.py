@@ -1,8 +1,9 @@
 """From a rollout batch to this process's rows of each optimizer step.
 
 All groups of the batch, surplus and fresh, are shuffled into optimizer steps first and dealt to the processes after
-that, so the completions of a step do not depend on the number of processes. Log-probabilities are computed once, when a
-group is fresh; surplus brings those of the policy that sampled it.
+that, so the completions of a step do not depend on the number of processes. Members of a group stay together where the
+numbers allow, because they share their prompt in a microbatch; without a filter rows are shuffled, as in TRL.
+Log-probabilities are computed once, when a group is fresh; surplus brings those of the policy that sampled it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class LocalSteps:
         for parts in zip(*states, strict=True):
             fillers += [TrainingRow(**part["filler"]).to(device) for part in parts if part]
             rows = [TrainingRow(**row).to(device) for part in parts if part for row in part["rows"]]
-            steps.append([rows[i] for i in deal([row.length for row in rows], processes)[process]])
+            numbers: dict[tuple[int, ...], int] = {}
+            groups = [numbers.setdefault(tuple(row.prompt_ids.tolist()), len(numbers)) for row in rows]
+            steps.append([rows[i] for i in deal([row.length for row in rows], processes, groups)[process]])
         return cls(steps, fillers[0] if fillers else None)
 
 
@@ -76,8 +79,10 @@ class Scheduler:
     advantages: Callable[[Tensor], Tensor]
     """``[N, F]`` rewards, groups side by side, to ``[N]``."""
     permute: Callable[[int], list[int]]
-    """A permutation of so many rows; it need not be the same on all processes."""
+    """A permutation of so many groups, or rows; the main process's counts."""
     put_surplus: Callable[[list[Group]], None]
+    whole_groups: bool = True
+    """Shuffle groups; False: shuffle rows."""
 
     def schedule(self, batch: RolloutBatch, recorder: TrainedRecorder | None = None) -> LocalSteps:
         """The rows of a rollout batch that this process trains on; keeps the surplus for the next batch."""
@@ -85,7 +90,8 @@ class Scheduler:
         device = self.accelerator.device
         trained = [*batch.kept, *batch.fresh]
         tokens = [count for group in trained for count in group.tokens]
-        plan = shares(tokens, self._shuffled(len(tokens)), self.steps, processes)
+        groups = [number for number, group in enumerate(trained) for _ in group.tokens]
+        plan = shares(tokens, groups, self._order(groups), self.steps, processes)
         rows = dict(enumerate(row for group in batch.kept for row in group.rows))
         filler = rows.get(0)
         if batch.fresh or batch.surplus:
@@ -116,7 +122,8 @@ class Scheduler:
         fresh = [rollout for group in batch.fresh for rollout in group.rollouts]
         surplus = [rollout for group in batch.surplus for rollout in group.rollouts]
         rollouts = fresh + surplus
-        dealt = deal([rollout.tokens for rollout in surplus], processes)
+        groups = [number for number, group in enumerate(batch.surplus) for _ in group.tokens]
+        dealt = deal([rollout.tokens for rollout in surplus], processes, groups)
         wanted = [  # of each process: the surplus rows that it computes, then the ones that it trains on
             [len(fresh) + row for row in extra]
             + sorted(row - first for numbers in steps for row in numbers if row >= first)
@@ -133,6 +140,15 @@ class Scheduler:
             bool(batch.kept or surplus),
         )
         return {first + number: row for number, row in zip(wanted[me], found, strict=False)}, found[0]
+
+    def _order(self, groups: Sequence[int]) -> list[int]:
+        """The rows in the order in which they fill the optimizer steps, given the group of each."""
+        if not self.whole_groups:
+            return self._shuffled(len(groups))
+        members: dict[int, list[int]] = {}
+        for row, group in enumerate(groups):
+            members.setdefault(group, []).append(row)
+        return [row for group in self._shuffled(len(members)) for row in members[group]]
 
     def _shuffled(self, count: int) -> list[int]:
         """A permutation that all processes have alike."""
@@ -154,20 +170,24 @@ class Scheduler:
         self.put_surplus([group.kept([rows[next(numbers)] for _ in group.tokens]) for group in groups])
 
 
-def shares(tokens: Sequence[int], order: Sequence[int], steps: int, processes: int) -> list[list[list[int]]]:
+def shares(
+    tokens: Sequence[int], groups: Sequence[int], order: Sequence[int], steps: int, processes: int
+) -> list[list[list[int]]]:
     """The rows that each process trains on in each optimizer step.
 
     Args:
         tokens: Tokens of each row of the batch.
+        groups: The number of each row's group.
         order: A permutation of the rows; ``steps`` runs of neighbours in it make the optimizer steps.
 
     Returns:
         Row numbers by process, then optimizer step: in every step equally many on each process (to one row), with
-        nearly equal tokens.
+        nearly equal tokens, and members of a group on the same one where there is room.
     """
     found: list[list[list[int]]] = [[] for _ in range(processes)]
     for step in split_evenly(len(tokens), steps):
         rows = [order[i] for i in step]
-        for process, dealt in enumerate(deal([tokens[row] for row in rows], processes)):
-            found[process].append([rows[i] for i in dealt])
+        dealt = deal([tokens[row] for row in rows], processes, [groups[row] for row in rows])
+        for process, share in enumerate(dealt):
+            found[process].append([rows[i] for i in share])
     return found

@@ -14,7 +14,6 @@ fusion/            `FusionSandbox`: the one on a farm
 isolation.py       levels of isolation, and how each is started
 seccomp_filter.py  the system calls that a program may make
 escape_tests.py    what must fail inside, tried before a sandbox is used
-dialog.py          two programs that exchange values
 zygote_client.py   the sandbox's processes as seen from outside
 inside/            what runs behind the wall
 """
@@ -42,17 +41,20 @@ __all__ = [
 
 
 @cache
-def open_sandbox(name: str = "auto", packages: tuple[str, ...] = ()) -> AnySandbox:
+def open_sandbox(
+    name: str = "auto", packages: tuple[str, ...] = (), modules: tuple[tuple[str, str], ...] = ()
+) -> AnySandbox:
     """Return the one sandbox of this process with these settings, so that all its users share its workers.
 
     Args:
         name: "auto", an isolation level, or the address of a farm: "fusion+http://host:port". See `Sandbox` and
             `FusionSandbox`.
         packages: Installed packages that programs may import besides the standard library.
+        modules: Modules of our own for the sides of dialogs, as pairs of name and text.
 
     Raises:
         ValueError: It is none of these.
     """
     if name.startswith(SCHEME):
-        return FusionSandbox(name, packages=packages)
-    return shared_sandbox(name, packages)
+        return FusionSandbox(name, packages=packages, modules=dict(modules))
+    return shared_sandbox(name, packages, modules)

@@ -45,12 +45,13 @@ class Isolation(StrEnum):
     """None: programs can do whatever this process can. Only the resource limits hold."""
 
 
-def launch(isolation: Isolation, packages: tuple[str, ...]) -> Launch:
+def launch(isolation: Isolation, packages: tuple[str, ...], modules: dict[str, str]) -> Launch:
     """Work out how to start a zygote.
 
     Args:
         isolation: The level.
         packages: Names of installed packages that programs may import, besides the standard library.
+        modules: Modules of our own for the sides of dialogs, as names and texts.
 
     Raises:
         SandboxUnavailable: Something that the level needs is not installed.
@@ -65,6 +66,7 @@ def launch(isolation: Isolation, packages: tuple[str, ...]) -> Launch:
         "own_path": str(_INSIDE.parent),
         "packages": packages,
         "package_paths": [str(origin.parent) for origin in origins],
+        "modules": modules,
         "is_confined": is_confined,
         "needs_landlock": isolation is Isolation.LANDLOCK,
         "readable": readable,

@@ -8,16 +8,14 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from .dialog import converse
 from .escape_tests import escapes
 from .isolation import Isolation, launch
-from .task import AnySandbox, Task
-from .types import Result, SandboxUnavailable, Status
-from .zygote_client import Channel, Zygote, ZygoteFailure
+from .task import AnySandbox
+from .types import Limits, Result, SandboxUnavailable, Status
+from .zygote_client import Channel, Launch, Zygote, ZygoteFailure
 
 log = logging.getLogger("envs.sandbox")
 
@@ -33,13 +31,21 @@ class Sandbox(AnySandbox):
             never chosen automatically, and every line that is logged says so.
         packages: Installed packages that programs may import besides the standard library, such as ("numpy",); with
             those that they need, as nothing else is readable.
+        modules: Modules of our own for the sides of dialogs, as names and texts.
         workers: Programs that run at the same time; as many as there are cores by default.
 
     Raises:
         ValueError: An argument is none of these.
     """
 
-    def __init__(self, isolation: str = "auto", *, packages: Sequence[str] = (), workers: int | None = None) -> None:
+    def __init__(
+        self,
+        isolation: str = "auto",
+        *,
+        packages: Sequence[str] = (),
+        modules: Mapping[str, str] | None = None,
+        workers: int | None = None,
+    ) -> None:
         if isolation != "auto" and isolation not in set(Isolation):
             known = ", ".join(repr(str(level)) for level in ("auto", *Isolation))
             raise ValueError(f"Sandbox: isolation={isolation!r} must be one of {known}")
@@ -47,7 +53,7 @@ class Sandbox(AnySandbox):
             raise ValueError(f"Sandbox: packages={packages!r} must be a list of names, such as [{packages!r}]")
         if workers is not None and workers < 1:
             raise ValueError(f"Sandbox: workers={workers!r} must be at least 1")
-        self._wanted, self._packages = isolation, tuple(packages)
+        self._wanted, self._packages, self._modules = isolation, tuple(packages), dict(modules or {})
         self._workers = workers or _cores()
         self._isolation: Isolation | None = None
         self._zygote: Zygote | None = None
@@ -67,26 +73,15 @@ class Sandbox(AnySandbox):
         assert self._isolation is not None
         return self._isolation
 
-    def _run(self, task: Task) -> tuple[Result, ...]:
-        return self._twice(1, len(task), lambda channel: task.exchange(channel))
-
-    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
-        def talk(*channels: Channel) -> tuple[Result, ...]:
-            one, other = (task.side(channel) for task, channel in zip((asker, answerer), channels, strict=True))
-            converse(one, other, (asker.text(), answerer.text()))
-            return asker.result(one.header, one.payload), answerer.result(other.header, other.payload)
-
-        one, other = self._twice(2, 2, talk)
-        return one, other
-
-    def _twice(self, channels: int, count: int, exchange: Callable[..., tuple[Result, ...]]) -> tuple[Result, ...]:
-        """Return what `exchange` does on so many channels, at the second try if the first fails for our own fault."""
+    def _attempt(
+        self, limits: Limits, count: int, exchange: Callable[[Channel], tuple[Result, ...]]
+    ) -> tuple[Result, ...]:
         cause = ""
         with self._room:
             closings = self._closings
             for _ in range(2):
                 try:
-                    results = self._on_channels(channels, exchange)
+                    results = self._on_channel(exchange)
                 except ZygoteFailure as failure:
                     cause = str(failure)
                 else:
@@ -98,23 +93,23 @@ class Sandbox(AnySandbox):
                 log.warning("isolation=%s: the sandbox failed: %s", self._isolation, cause)
         return (Result(Status.INFRA_FAILURE, cause=f"the sandbox failed twice: {cause}"),) * count
 
-    def _on_channels(self, count: int, exchange: Callable[..., tuple[Result, ...]]) -> tuple[Result, ...]:
-        """Exchange something with idle supervisors, or new ones."""
+    def _on_channel(self, exchange: Callable[[Channel], tuple[Result, ...]]) -> tuple[Result, ...]:
+        """Exchange something with an idle supervisor, or a new one."""
         zygote = self._running_zygote()
-        with ExitStack() as stack:
-            channels = []
-            for _ in range(count):
-                try:
-                    channel = self._idle.pop()
-                except IndexError:
-                    channel = zygote.open_channel()
-                stack.callback(channel.close)
-                channels.append(channel)
-            results = exchange(*channels)
+        try:
+            channel = self._idle.pop()
+        except IndexError:
+            channel = zygote.open_channel()
+        is_of_use = False
+        try:
+            results = exchange(channel)
             with self._starting:
-                if zygote is self._zygote:  # it has not been replaced or closed meanwhile
-                    self._idle += channels
-                    stack.pop_all()
+                is_of_use = zygote is self._zygote  # it has not been replaced or closed meanwhile
+                if is_of_use:
+                    self._idle.append(channel)
+        finally:
+            if not is_of_use:
+                channel.close()
         return results
 
     def close(self) -> None:
@@ -140,7 +135,7 @@ class Sandbox(AnySandbox):
 
     def _start(self) -> Zygote:
         if self._isolation is not None:  # it has worked before: now it either works or fails
-            return Zygote(launch(self._isolation, self._packages))
+            return Zygote(launch(self._isolation, self._packages, self._modules))
         if sys.platform != "linux":
             raise SandboxUnavailable(
                 f"programs cannot be run safely on {sys.platform}: the sandbox needs Linux; run it in a container or a "
@@ -150,7 +145,7 @@ class Sandbox(AnySandbox):
         reasons = []
         for level in levels:
             try:
-                zygote = _proven(level, self._packages)
+                zygote = _proven(level, launch(level, self._packages, self._modules))
             except SandboxUnavailable as reason:
                 reasons.append(f"{level}: {reason}")
                 continue
@@ -179,10 +174,10 @@ class Sandbox(AnySandbox):
         self._forget()
 
 
-def _proven(level: Isolation, packages: tuple[str, ...]) -> Zygote:
+def _proven(level: Isolation, how: Launch) -> Zygote:
     """Start a zygote and try to break out of it."""
     try:
-        zygote = Zygote(launch(level, packages))
+        zygote = Zygote(how)
     except ZygoteFailure as failure:
         raise SandboxUnavailable(f"it did not start: {failure}") from failure
     if level is Isolation.UNSAFE:
@@ -202,9 +197,11 @@ def _proven(level: Isolation, packages: tuple[str, ...]) -> Zygote:
 
 
 @cache
-def shared_sandbox(isolation: str = "auto", packages: tuple[str, ...] = ()) -> Sandbox:
+def shared_sandbox(
+    isolation: str = "auto", packages: tuple[str, ...] = (), modules: tuple[tuple[str, str], ...] = ()
+) -> Sandbox:
     """Return the one sandbox of this process with these settings, so that all its users share its workers."""
-    return Sandbox(isolation, packages=packages)
+    return Sandbox(isolation, packages=packages, modules=dict(modules))
 
 
 def _cores() -> int:

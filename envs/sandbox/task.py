@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from typing import Any, Self
 
-from .dialog import Side, sealed_file
 from .inside import codec, frames
 from .types import Limits, Program, Result, Status, Stop
-from .zygote_client import Channel, ZygoteFailure
+from .zygote_client import Channel, ZygoteFailure, sealed_file
 
 _GRACE_SECONDS = 10.0  # for a process to be forked and to report, beyond what the program may take
 _REPORTED = frozenset(Status) - {Status.NOT_RUN}
@@ -64,6 +64,9 @@ class AnySandbox(ABC):
         """
         return self._run(Task(program, inputs, limits or Limits(), stop_at=stop_at, stop=stop))
 
+    def _run(self, task: Task) -> tuple[Result, ...]:
+        return self._attempt(task.limits, len(task), task.exchange)
+
     def converse(
         self,
         asker: Program,
@@ -90,16 +93,16 @@ class AnySandbox(ABC):
             SandboxUnavailable: No level that is allowed works here.
         """
         sides = zip((asker, answerer), first, limits, strict=True)
-        one, other = (Task(program, [arguments], limit) for program, arguments, limit in sides)
-        return self._converse(one, other)
+        tasks = tuple(Task(program, [arguments], limit) for program, arguments, limit in sides)
+        longest = max(limits, key=lambda limit: limit.total_seconds)
+        one, other = self._attempt(longest, 2, lambda channel: _converse(tasks, channel))
+        return one, other
 
     @abstractmethod
-    def _run(self, task: Task) -> tuple[Result, ...]:
-        """Run a task, a second time if the machinery fails."""
-
-    @abstractmethod
-    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
-        """Run two tasks that exchange values, a second time if the machinery fails."""
+    def _attempt(
+        self, limits: Limits, count: int, exchange: Callable[[Channel], tuple[Result, ...]]
+    ) -> tuple[Result, ...]:
+        """Return the `count` results of `exchange` on a channel, at the second try if the machinery fails at first."""
 
     @abstractmethod
     def close(self) -> None:
@@ -153,7 +156,7 @@ class Task:
         count, is_enough = len(self), False
         with sealed_file(self.text()) as file:
             channel.send(file)
-            while report := self._receive(channel):
+            while report := self.receive(channel, self.limits.wall_seconds):
                 if is_enough:  # it had been under way already
                     continue
                 if len(results) == count:
@@ -167,11 +170,11 @@ class Task:
         skipped = Result(Status.NOT_RUN, cause="left out after an earlier input")
         return (*results, *[skipped] * (count - len(results)))
 
-    def _receive(self, channel: Channel) -> tuple[bytes, bytes] | None:
+    def receive(self, channel: Channel, seconds: float) -> tuple[bytes, bytes] | None:
         """Return header and payload of the next report, or None at the end of the answer."""
-        seconds = self.limits.wall_seconds + _GRACE_SECONDS
-        header = channel.receive(_MAX_HEADER, seconds)
-        return (header, channel.receive(max(self.limits.output_bytes, _MAX_CAUSE), seconds)) if header else None
+        header = channel.receive(_MAX_HEADER, seconds + _GRACE_SECONDS)
+        max_bytes = max(self.limits.output_bytes, _MAX_CAUSE)
+        return (header, channel.receive(max_bytes, seconds + _GRACE_SECONDS)) if header else None
 
     def _is_enough(self, number: int, result: Result) -> bool:
         is_asked_to = self._stop is not None and self._stop(number, result)
@@ -189,11 +192,12 @@ class Task:
         }
         return b"".join([frames.pack(json.dumps(fields).encode()), *self._texts])
 
-    def side(self, channel: Channel) -> Side:
-        """Return the program of a dialog, on a channel."""
-        return Side(channel, self.limits.wall_seconds + _GRACE_SECONDS, self.limits.output_bytes)
-
     def result(self, header: bytes, payload: bytes) -> Result:
+        """Read a report.
+
+        Raises:
+            ZygoteFailure: It is none.
+        """
         try:
             name, taken, cause = header.decode().split(" ", 2)
             if name == "asks":  # in a dialog that the other side ended
@@ -217,6 +221,17 @@ class Task:
             return Result(Status.OK, codec.decode(payload, self.limits.output_bytes), seconds=seconds)
         except codec.CodecError as error:
             return Result(Status.INVALID_VALUE, cause=str(error), seconds=seconds)
+
+
+def _converse(tasks: tuple[Task, ...], channel: Channel) -> tuple[Result, ...]:
+    """Have the two sides of a dialog run, and return how each ended."""
+    seconds = max(task.limits.total_seconds for task in tasks)
+    with ExitStack() as stack:
+        channel.send(*[stack.enter_context(sealed_file(task.text())) for task in tasks])
+        reports = [task.receive(channel, seconds) for task in tasks]
+        if None in reports or tasks[0].receive(channel, 0.0):
+            raise ZygoteFailure("the supervisor did not send one report for each side")
+    return tuple(task.result(*report) for task, report in zip(tasks, reports, strict=True) if report)
 
 
 def _arguments(number: int, arguments: Any) -> bytes:

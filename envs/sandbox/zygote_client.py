@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -123,14 +124,14 @@ class Channel:
         self._stream = stream
         self._ahead = b""  # received, but not yet asked for
 
-    def send(self, file: int) -> None:
-        """Hand over the file that describes a task.
+    def send(self, *files: int) -> None:
+        """Hand over the file that describes a task, or the two that describe the sides of a dialog.
 
         Raises:
             ZygoteFailure: The supervisor is gone.
         """
         try:
-            socket.send_fds(self._stream, [b"."], [file])
+            socket.send_fds(self._stream, [b"."], files)
         except OSError as error:
             raise ZygoteFailure(f"the supervisor is gone: {error}") from error
 
@@ -167,6 +168,20 @@ class Channel:
 
     def close(self) -> None:
         self._stream.close()
+
+
+@contextlib.contextmanager
+def sealed_file(text: bytes) -> Iterator[int]:
+    """A file in memory that nobody can change."""
+    file = kernel.memory_file("task")
+    try:
+        with open(file, "wb", closefd=False) as writer:
+            writer.write(text)
+        os.lseek(file, 0, os.SEEK_SET)
+        kernel.seal(file)
+        yield file
+    finally:
+        os.close(file)
 
 
 def _socket_pair(kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:

@@ -220,9 +220,14 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         ("flags", "folder"),
-        [([], "runs/eval/models--m"), (["--adapter", "/a/b"], "runs/eval/models--m--a--b"), (["--output_dir=x"], "x")],
+        [
+            ([], "runs/eval/models--m--e"),
+            (["--env", "my_pkg:my/T-v0", "--env", "e: {a: 1}"], "runs/eval/models--m--e--my_pkg--my--T-v0"),
+            (["--adapter", "/a/b"], "runs/eval/models--m--a--b--e"),
+            (["--output_dir=x"], "x"),
+        ],
     )
-    def test_the_folder_is_named_after_the_model(self, flags, folder):
+    def test_the_folder_is_named_after_model_and_environment(self, flags, folder):
         assert load_eval_settings([], ["--model", "./models/m", "--env", "e", *flags], training=OWNERS).folder == Path(
             folder
         )
@@ -278,6 +283,7 @@ class TestCompare:
         assert main(["eval", "--compare", str(measured), str(tmp_path / "b")]) == 0
         told = capsys.readouterr().out
         assert "temperature 1.0 and 1.5, top_p 1.0 and 0.9" in told and "5 problems" in told
+        assert "Both were sampled with max_completion_length 48." in told
         assert (
             "avg@3 and 2" in told and "pass@2" in told and "maj@2" in told and "pass@4" not in told and "B - A" in told
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import typing
 
 import pytest
 
-from dapo_trl.cli.outline import EVALUATION, RUN, TRAINER, constant, outline
+from dapo_trl.cli.main import main
+from dapo_trl.cli.outline import EVALUATION, RUN, TRAINER, UNKNOWN, constant, groups, outline
 from dapo_trl.config import DAPOConfig
 from dapo_trl.evaluation.settings import ALIASES, EvalConfig
 from dapo_trl.run.settings import RunConfig
@@ -30,11 +32,79 @@ def test_the_outline_is_that_of_the_class(real, owners):
         owner = next(owner for owner in outlines if name in owner.__annotations__)
         found = owner.__annotations__[name]
         assert found == hints[name] or "Any" in str(found), name  # Any: a type of transformers
-        assert limits[name] is None or owner.LIMITS[name] in (limits[name], Rule()), name  # Rule(): of another module
+        assert limits[name] is None or owner.DECLARED[name].limits in (limits[name], Rule()), (
+            name
+        )  # Rule(): of another module
 
 
 def test_the_short_names_of_eval_are_read():
     assert constant(EVALUATION[0], "ALIASES") == ALIASES and constant(EVALUATION[0], "NOTHING") is None
+
+
+@pytest.mark.parametrize(
+    ("real", "owners"),
+    [((RunConfig, DAPOConfig), (RUN, *TRAINER)), ((EvalConfig,), (EVALUATION,))],
+    ids=["train", "eval"],
+)
+def test_every_setting_is_in_one_group(real, owners):
+    found = groups(*owners)
+    named = [
+        word for path, _ in owners for _, words in (constant(path, "GROUPS") or {}).values() for word in words.split()
+    ]
+    assert sorted(named) == sorted(one.name for name in found if name != "other" for one in found[name][1])
+    members = [one.name for _, settings in found.values() for one in settings]
+    assert sorted(members) == sorted(frozenset().union(*map(names_of, real))), "declare it in GROUPS"
+    own = {name for owner in real for name in owner.__annotations__ if name in names_of(owner)}
+    rest = {one.name for one in found.get("other", ("", []))[1]}
+    assert not rest & own and all(sentence for sentence, _ in found.values())
+
+
+@pytest.mark.parametrize(
+    ("real", "owners"), [((RunConfig, DAPOConfig), (RUN, *TRAINER)), ((EvalConfig,), (EVALUATION,))]
+)
+def test_the_defaults_are_those_of_the_classes(real, owners):
+    fields = {name: field for owner in real for name, field in owner.__dataclass_fields__.items()}
+    unknown = []
+    for _, settings in groups(*owners).values():
+        for one in settings:
+            field = fields[one.name]
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            if one.default is UNKNOWN:
+                unknown.append(one.name)
+            else:
+                assert one.default == getattr(default, "value", default), one.name
+            assert one.doc == " ".join(field.metadata["help"].split()).replace("%%", "%") or one.name not in own_of(
+                real
+            )
+    assert unknown in ([], ["optim"])  # which transformers computes
+
+
+def own_of(real) -> set[str]:
+    return {name for owner in real for name in owner.__annotations__}
+
+
+def test_help_shows_one_group_or_one_setting(capsys):
+    def shown(*words: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    everything = shown("train", "--help")
+    assert (
+        "--epsilon_high 0.28" in everything and "--learning_rate 1.0e-06" in everything and "--env null" in everything
+    )
+    assert "--dataloader_in_order" not in everything and "dataloader_in_order" in everything  # in "other", by name
+    assert [line[:-1] for line in everything.splitlines() if line.endswith(":") and line[0] != " "][2:] == [
+        *groups(RUN, *TRAINER)
+    ]
+    algorithm = shown("train", "--help", "algorithm")
+    assert "--epsilon_high 0.28" in algorithm and "None: the same as epsilon" in " ".join(algorithm.split())
+    assert "--overlong_shape" not in algorithm and "usage" not in algorithm
+    assert "--overlong_shape linear" in shown("train", "--help", "overlong-shape")
+    assert "--k 32" in shown("eval", "--help") and "--k 32" in shown("eval", "--help", "measurement")
+    assert main(["train", "--help", "algoritm"]) == 2
+    assert "Did you mean algorithm? The groups are model, task" in capsys.readouterr().err
 
 
 MISTAKES = [

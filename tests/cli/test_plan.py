@@ -27,8 +27,9 @@ GPU = [
 
 @pytest.fixture
 def without_remedies(monkeypatch):
-    """A plan that does not fit is not made again with every change that might help."""
-    monkeypatch.setattr("dapo_trl.plan.remedies.remedies", lambda plan, replan: [])
+    """A plan is not made again with every change that might help."""
+    for name in ("remedies", "uses"):
+        monkeypatch.setattr(f"dapo_trl.plan.remedies.{name}", lambda plan, replan: [])
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +107,47 @@ def test_what_does_not_fit_exits_1_with_changes_that_do_what_is_said(request, ca
         code, changed = as_json(capsys, *arguments, *shlex.split(change["flags"]))
         assert changed["memory"]["peak"] == change["peak"] == peak - change["saves"]
         assert (code == 0) == change["fits"]
+
+
+def test_memory_that_is_left_is_spent_as_said(request, capsys, shallow):
+    arguments = [*GPU, "--card", "RTX 4090", "--model", shallow]
+    code, text = plan(capsys, *arguments)
+    assert code == 0 and "The memory that is left takes, each by itself:\n  1. no gradient checkpointing" in text
+    _, found = as_json(capsys, *arguments)
+    request.getfixturevalue("without_remedies")
+    assert len(found["changes"]) == 4
+    for change in found["changes"]:
+        code, changed = as_json(capsys, *arguments, *shlex.split(change["flags"]))
+        assert code == 0 and changed["memory"]["peak"] == change["peak"] and not changed["changes"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "flags"),
+    [
+        (1, "--gradient_accumulation_steps 64 --steps_per_generation 1024"),
+        (128, "--per_device_train_batch_size 4 --gradient_accumulation_steps 1"),
+        (3, None),  # does not divide 512
+    ],
+)
+def test_the_papers_batch_is_restored_on_any_number_of_cards(capsys, without_remedies, shallow, devices, flags):
+    arguments = ["--config", "paper", "gsm8k", "full-80gb", "--model", shallow, "--card", "H100 80GB"]
+    arguments += ["--prompt_tokens", "200", "--rows", "7473", "--devices", str(devices)]
+    _, found = as_json(capsys, *arguments)
+    if flags is None:
+        assert found["paper_batch"] is None
+        return
+    assert found["paper_batch"]["flags"] == flags
+    code, text = plan(capsys, *arguments)
+    assert "the paper's rollout batch is 512 groups x 16 = 8,192 completions, 16 updates; here (" in text
+    code, restored = as_json(capsys, *arguments, *shlex.split(flags))
+    schedule = restored["schedule"]
+    assert [schedule[name] for name in ("groups", "group_size", "updates")] == [512, 16, 16]
+    assert restored["paper_batch"] is None and restored["memory"]["peak"] == found["paper_batch"]["peak"]
+    assert (code == 0) == found["paper_batch"]["fits"]
+
+
+def test_another_objective_has_no_batch_of_the_papers(capsys):
+    assert as_json(capsys, "--config", QUICKSTART)[1]["paper_batch"] is None
 
 
 @pytest.mark.slow

@@ -51,7 +51,10 @@ def test_a_copy_of_a_held_out_row_is_not_trained_on_either():
     env = problems(SUMS * 3)
     split = split_off(env, 10)
     assert len(asked(env, split.indices)) == 10, "each is measured once"
-    assert not asked(env, split.indices) & left(env, split, range(120)) and split.note.startswith("30 of the 120 rows")
+    assert not asked(env, split.indices) & left(env, split, range(120))
+    assert split.note.startswith("30 of the 120 rows") and split.note.endswith(
+        "the 10 different ones among them are measured."
+    )
 
 
 def test_endless_data():

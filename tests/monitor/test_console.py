@@ -24,6 +24,10 @@ def test_a_figure_that_was_not_logged_is_a_dash():
     assert step_line(3, {"entropy": 0.25}).split() == ["3", "-", "-", "-", "0.250", *["-"] * 7]
 
 
+def test_a_reward_of_nothing_has_no_sign():
+    assert step_line(3, {"reward/sampled": -0.0001, "entropy": -0.0}).split()[1:5] == ["0.000", "-", "-", "0.000"]
+
+
 def test_every_column_is_a_documented_metric():
     assert {metric for _, metric, _ in COLUMNS} <= set(METRICS)
 

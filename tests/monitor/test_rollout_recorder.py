@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose, pieces, shortened
 from dapo_trl.rollout.types import Rollout
+from envs.math.answers import ANSWER_STYLES
 
 from ..conftest import ROOT
 from ..support.recorded import config, prompts_of, trainer, weights
@@ -118,6 +119,17 @@ def rollout(tokens: int = 3, **changes) -> Rollout:
             **changes,
         }
     )
+
+
+@pytest.mark.parametrize("style", ["dapo", "boxed"])
+def test_the_question_stands_without_the_system_message_and_the_instruction(style, tmp_path):
+    asked = ANSWER_STYLES[style].prompt("What is 1 + 1?")
+    prompt = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": asked}]
+    keeper = recorder(tmp_path)
+    keeper.begin(1, step=1)
+    keeper.add_dropped(rollout(prompt=prompt))
+    keeper.flush()
+    assert lines(tmp_path)[0]["question"] == "What is 1 + 1?"
 
 
 def test_the_file_is_bounded_and_even(tmp_path):

@@ -215,6 +215,7 @@ def test_a_cpu_is_shared_by_its_processes():
         ("zero2", 8, "zero2"),
         ("zero3", 8, "zero3"),
         ("multi-node", 32, "fsdp2"),
+        ("two-nodes", 16, "fsdp2"),
     ],
 )
 def test_accelerates_files_say_how_the_model_is_spread(file, count, sharding):
@@ -229,7 +230,7 @@ def test_accelerates_files_say_how_the_model_is_spread(file, count, sharding):
         ("distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 1}", "zero_stage is 1"),
         ("distributed_type: FSDP\nfsdp_config: {}", "fsdp_version is None"),
         ("use_cpu: true\nper_device_train_batch_size: 16", "has no distributed_type"),
-        ("- a", "holds no `field: value` lines"),
+        ("- a", "must be `field: value` lines"),
         ("a: [", "not valid YAML"),
     ],
 )
@@ -249,3 +250,19 @@ def test_offloading_is_read_from_the_file(tmp_path):
     )
     found = placement(str(path), None)
     assert (found.count, found.offload_optimizer, found.offload_weights) == (4, True, False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "group", "budget", "expected"),
+    [
+        (16, 1, 4 * 150, (4, 150, 80, False)),  # four rows at once, each with its prompt
+        (4, 1, 4 * 150, (4, 150, 80, True)),
+        (3, 1, 100, (1, 150, 20, False)),  # a row that is longer than the budget is by itself
+        (16, 8, 16 * 150, (2, 290, 320, True)),  # both groups: 2 x (130 + 8 x 20)
+        (16, 8, 500, (1, 290, 160, False)),
+        (16, 8, 250, (1, 250, 120, False)),  # six of a group
+    ],
+)
+def test_the_fullest_microbatch_computes_a_prompt_once_for_its_group(rows, group, budget, expected):
+    found = memory.fullest_pass(rows, group, prompt=130, completion=20, budget=budget)
+    assert (found.lines, found.length, found.scored, found.single) == expected

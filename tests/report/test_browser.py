@@ -124,7 +124,7 @@ def test_one_run(usual, opened, size, scheme):
     page.click("#theme")
     assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)") != dark
     assert "0.400 → 0.500 (0.200 to 0.600)" in page.inner_text("#overview"), "as on the console"
-    clipped = "healthy: low: below 5 %; high: above 0, below 5 %"
+    clipped = "healthy: low: below 5 %; high: up to 5 % (always 0: no effect)"
     assert page.inner_text("#chart-clipped .healthy") == clipped
     assert "math/Arithmetic-v0" in page.inner_text("#settings")
 

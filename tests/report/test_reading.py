@@ -73,8 +73,10 @@ def test_a_huge_file_is_thinned_out(tmp_path, monkeypatch):
     assert "holds 1,000 logs: every 16th is shown" in run.notes[0]
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "environment.json", "evaluation_after.json"])
-@pytest.mark.parametrize("text", ["", "[1, 2", "- 1\n- 2", "\x00\x01", "a: [b"])
+@pytest.mark.parametrize("name", ["config.yaml", "settings.json", "environment.json", "evaluation_after.json"])
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2", "- 1\n- 2", "\x00\x01", "a: [b", '{"a": ' * 400 + "1" + "}" * 400, "[" * 100_000]
+)
 def test_other_files_in_any_state(name, text, tmp_path):
     folder = usual_run(tmp_path / "run", **{name: text})
     run = read_run(folder)
@@ -125,6 +127,15 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["report", str(folder), "--output", str(tmp_path / "file" / "report.html")]) == 2
     assert "the report cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["there", "new", "new/page.html"])
+def test_a_report_goes_into_a_folder_or_a_file(name, tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    output = tmp_path / name
+    assert main(["report", str(usual_run(tmp_path / "run")), "--output", str(output)]) == 0
+    page = output if output.suffix else output / "report.html"
+    assert capsys.readouterr().out.split() == [str(page), str(page.with_name("curves.png"))] and page.is_file()
 
 
 def test_a_torn_line_is_left_out(tmp_path):

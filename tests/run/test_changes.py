@@ -65,7 +65,7 @@ def test_another_run_is_refused_by_name(checkpoint, flags, line):
     assert changed(checkpoint, *flags, "--allow_changes", "true") == [line]
 
 
-@pytest.mark.parametrize("text", [None, "{", "{}"])
+@pytest.mark.parametrize("text", [None, "{", "{}", "[1]", "[" * 100_000])
 def test_a_run_without_settings_has_nothing_to_compare(checkpoint, text):
     settings = checkpoint.parent / "settings.json"
     settings.unlink()

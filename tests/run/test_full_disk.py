@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError, DiskFullError
 from dapo_trl.monitor.metrics_file import MetricsFile
+from dapo_trl.monitor.status import StatusFile, seen
 from dapo_trl.run.startup import explain_full_disk
 
 from ..cli.test_main import config_file
@@ -19,6 +21,7 @@ FULL = [
     OSError(errno.EDQUOT, "Disk quota exceeded"),
     SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/9"),
+    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 4474176 vs 4474064"),
 ]
 
 
@@ -47,3 +50,21 @@ def test_a_run_whose_disk_is_full(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {tmp_path / 'run'} cannot be written to any more ([Errno 28] No space")
     assert error.count("\n") == 1
+    state, why = seen(tmp_path / "run", newest=None)
+    assert state == "failed" and f"error: {why}\n" == error
+
+
+def test_the_status_has_room_where_the_last_one_was(tmp_path, monkeypatch):
+    with pytest.raises(ValueError), StatusFile(tmp_path, main=True):
+        whole = Path.write_text
+
+        def full(self, text, **options):
+            if self.suffix == ".new":
+                whole(self, text[:10], **options)
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return whole(self, text, **options)
+
+        monkeypatch.setattr(Path, "write_text", full)
+        raise ValueError("an end")
+    assert seen(tmp_path, newest=None) == ("failed", "ValueError: an end")
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

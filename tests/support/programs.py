@@ -35,6 +35,24 @@ class V:
 """
 
 HONEST: dict[str, tuple[object, str]] = {
+    "an iterator that starts anew": (
+        [
+            "c = Count()\ni = iter(c)\nassert [next(i), next(i), next(i), next(i)] == [1, 2, 3, 4]",
+            "i = iter(c)\nassert next(i) == 1 and i.peek() == 2 and next(i) == 2",
+        ],
+        "class Count:\n    def __iter__(self): self.n = 0; return self\n"
+        "    def __next__(self): self.n += 1; return self.n\n    def peek(self): return self.n + 1",
+    ),
+    "a generator that leaves a trace": (
+        ["g = steps()\nassert next(g) == 0 and next(g) == 1 and next(g) == 2\nassert trace() == [0, 1, 2]"],
+        "seen = []\ndef steps():\n    for i in range(9):\n        seen.append(i)\n        yield i\n"
+        "def trace(): return seen",
+    ),
+    "a long generator": (["assert sum(steps()) == 4999950000"], "def steps(): yield from range(100_000)"),
+    "a parameter with the name of the function": (
+        ["def check(f):\n    assert f(1) == 2", "check(f)"],
+        "def f(x): return x + 1",
+    ),
     "an object that nothing is asked of": (["assert pattern is not None"], "import re\npattern = re.compile('a')"),
     "callable": (["assert callable(f) and callable(f(1))"], "def f(x): return lambda: x"),
     "operators": (

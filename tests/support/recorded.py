@@ -99,7 +99,9 @@ def weights(trainer: DAPOTrainer) -> dict[str, torch.Tensor]:
 UNEVEN = ("mixed", "wrong", "mixed", "right", "mixed", "mixed", "wrong", "mixed")
 
 
-def one_step(model: str, output: Path, micro_batch: int, peft=None, **changes) -> DAPOTrainer:
+def one_step(
+    model: str, output: Path, micro_batch: int, peft=None, rollout_func=recorded_rollouts, **changes
+) -> DAPOTrainer:
     """One optimizer step on the 16 completions of four groups, cut into micro-batches of the given size."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     args = config(
@@ -112,7 +114,7 @@ def one_step(model: str, output: Path, micro_batch: int, peft=None, **changes) -
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         # accelerate shards between GPUs alone; told that these processes are such, it shards on the CPU all the same
         PartialState().distributed_type = DistributedType.MULTI_GPU
-    run = trainer(model, args, prompts_of(*UNEVEN), peft_config=peft)
+    run = trainer(model, args, prompts_of(*UNEVEN), peft_config=peft, rollout_func=rollout_func)
     run.train()
     return run
 

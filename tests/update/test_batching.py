@@ -5,12 +5,21 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dapo_trl.rollout.types import TrainingRow
-from dapo_trl.update.batching import MICROBATCH_OVERHEAD, Microbatch, deal, split_evenly, split_tokens, training_rows
+from dapo_trl.update.batching import (
+    MICROBATCH_OVERHEAD,
+    Microbatch,
+    deal,
+    shared_lines,
+    split_evenly,
+    split_tokens,
+    training_rows,
+)
 
 PAD = 99
 
@@ -60,6 +69,67 @@ def test_every_row_is_dealt_once_in_equal_numbers_and_nearly_equal_tokens(tokens
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
     loads = [sum(tokens[row] for row in share) for share in dealt]
     assert max(loads) - min(loads) <= max(tokens, default=0)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    size=st.integers(1, 300),
+    parts=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)
+def test_members_of_a_group_stay_together_where_there_is_room(sizes, size, parts, seed):
+    """Groups of any sizes: equal numbers of rows on every part; equal groups that divide stay whole."""
+    drawn = np.random.default_rng(seed)
+    for equal in (False, True):
+        groups = [group for group, members in enumerate(sizes) for _ in range(sizes[0] if equal else members)]
+        dealt = deal(drawn.integers(0, size, len(groups)).tolist(), parts, groups)
+        assert sorted(row for share in dealt for row in share) == list(range(len(groups)))
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+        if equal and len(sizes) % parts == 0:
+            assert sum(len({groups[row] for row in share}) for share in dealt) == len(sizes)
+
+
+def test_a_group_without_a_place_of_its_own_is_dealt_row_by_row():
+    assert deal([9, 9, 5, 5, 1, 1], 2, [0, 0, 1, 1, 2, 2]) == [[0, 1, 5], [2, 3, 4]]
+
+
+ids = st.lists(st.integers(0, 2), min_size=1, max_size=12).map(np.array)
+"""Few different tokens, so that completions begin alike."""
+
+
+@given(
+    groups=st.lists(st.tuples(ids, st.lists(ids, min_size=1, max_size=6)), min_size=1, max_size=4),
+    budget=st.integers(1, 80),
+    copy_load=st.sampled_from([0.0, 0.1]),
+)
+def test_rows_of_a_group_are_one_line_as_far_as_the_budget_goes(groups, budget, copy_load):
+    sequences = [np.concatenate([prompt, completion]) for prompt, members in groups for completion in members]
+    prompts = [len(prompt) for prompt, members in groups for _ in members]
+    lines = shared_lines(sequences, prompts, budget, copy_load=copy_load)
+    assert sorted(row for line in lines for row in line.rows) == list(range(len(sequences)))
+    for line in lines:
+        mine = [sequences[row] for row in line.rows]
+        assert line.tokens <= line.load and (len(mine) == 1 or line.load <= budget)
+        assert all(np.array_equal(one[: line.shared + 1], mine[0][: line.shared + 1]) for one in mine if line.shared)
+        own = sum(len(one) - 1 - line.shared for one in mine)
+        assert (
+            line.tokens == max(line.shared + own, 1) and line.load >= line.tokens + copy_load * len(mine) * line.shared
+        )
+        assert len(mine) == 1 or (line.shared and len({prompts[row] for row in line.rows}) == 1)
+
+
+def test_a_group_is_cut_into_equal_lines_only_where_it_does_not_fit():
+    prompt = np.arange(101)
+    sequences = [np.concatenate([prompt, np.full(10, 1000 + i)]) for i in range(8)]
+    lines = shared_lines(sequences, [101] * 8, 200)
+    assert [(len(line.rows), line.shared, line.tokens) for line in lines] == [(8, 100, 180)]
+    lines = shared_lines(sequences, [101] * 8, 150)
+    assert [(len(line.rows), line.tokens) for line in lines] == [(4, 140)] * 2
+    lines = shared_lines(sequences, [101] * 8, 150, copy_load=0.1)  # copies of keys count: 10 for each row
+    assert [(len(line.rows), line.load) for line in lines] == [(2, 140)] * 4
+    assert [line.rows for line in shared_lines(sequences, [101] * 8, 10)] == [[row] for row in range(8)]
+    alone = shared_lines(sequences, [101] * 8, 1000, pays=lambda lengths, shared: sum(lengths) < 8 * 110)
+    assert [(line.rows, line.shared, line.tokens) for line in alone] == [([row], 0, 110) for row in range(8)]
 
 
 def test_one_long_row_is_made_up_for_by_short_ones():

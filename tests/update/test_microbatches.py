@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -55,14 +56,14 @@ def fused(folder: str, attention: str = "sdpa"):
     return model
 
 
-def plainly(model, sequence: torch.Tensor, scored: int) -> torch.Tensor:
+def plainly(model, sequence: np.ndarray, scored: int) -> torch.Tensor:
     """Log-probabilities of the last ``scored`` tokens of one sequence, by itself, from its logits."""
-    logits = torch.log_softmax(model(input_ids=sequence[None]).logits[0], dim=-1)
+    logits = torch.log_softmax(model(input_ids=torch.from_numpy(sequence)[None]).logits[0], dim=-1)
     first = len(sequence) - scored
     return torch.stack([logits[p - 1, sequence[p]] for p in range(first, len(sequence))]) if scored else torch.empty(0)
 
 
-SEQUENCES = [torch.randint(3, 200, (n,), generator=torch.Generator().manual_seed(n)) for n in (9, 30, 17, 4)]
+SEQUENCES = [np.random.default_rng(n).integers(3, 200, n) for n in (9, 30, 17, 4)]
 SCORED = [5, 20, 0, 3]
 
 
@@ -111,6 +112,7 @@ class TestLayout:
 
 
 ADAPTER = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False)
+DORA = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False, use_dora=True)
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +157,15 @@ class TestTheUpdateDoesNotDependOnTheBudget:
     def test_packed(self, tiny_model, tmp_path, monkeypatch):
         """Kept apart by position ids alone (here by the mask that transformers makes of them for sdpa)."""
         plain = one_step(tiny_model, tmp_path, 2)
-        monkeypatch.setattr("dapo_trl.update.microbatches.can_pack", lambda config: True)
-        packed = one_step(tiny_model, tmp_path, 2, microbatch_tokens=90)
-        assert packed.microbatches.packed and gap(weights(plain), weights(packed)) < 1e-5
+        monkeypatch.setattr("dapo_trl.update.packing.can_pack", lambda config: True)
+        packed = one_step(tiny_model, tmp_path, 2, microbatch_tokens=90, share_prompts="off")
+        assert packed.microbatches.packer.packed and gap(weights(plain), weights(packed)) < 1e-5
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "accelerate", "budget"),
-        [("MULTI_CPU", CPU_2, 20), ("MULTI_CPU", CPU_2, 90), ("FSDP", FSDP2_CPU_2, 20)],
-        ids=["ddp-20", "ddp-90", "fsdp2-20"],
+        [("MULTI_CPU", CPU_2, 20), ("MULTI_CPU", CPU_2, 90), ("FSDP", FSDP2_CPU_2, 90)],
+        ids=["ddp-20", "ddp-90", "fsdp2-90"],
     )
     def test_two_processes(self, warm_start, alone, tiny_model, tmp_path, kind, accelerate, budget):
         arguments = [tiny_model, str(tmp_path), "2", "0", str(budget)]
@@ -171,10 +173,95 @@ class TestTheUpdateDoesNotDependOnTheBudget:
         assert done.returncode == 0, done.stderr[-3000:]
         found = torch.load(tmp_path / "found.pt", weights_only=True)
         assert found["processes"] == 2 and found["kind"] == kind
+        assert float(found["logs"]["update/shared_tokens"]) > 0.1 or budget == 20  # in which no two rows fit
         assert gap(found["weights"], weights(alone)) < 1e-5
         for name in ("entropy", "kl", "loss"):
             expected = float(alone.state.log_history[0][name])
             assert float(found["logs"][name]) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
+
+
+def with_foreign_tokens(prompts, trainer):
+    """Every third token of a completion is not the model's own."""
+    found = recorded.recorded_rollouts(prompts, trainer)
+    return {**found, "env_mask": [[int(i % 3 != 1) for i in range(len(ids))] for ids in found["completion_ids"]]}
+
+
+def some_truncated(prompts, trainer):
+    found = recorded.recorded_rollouts(prompts, trainer)
+    return {**found, "completion_ids": [ids[: -(i % 2)] or ids for i, ids in enumerate(found["completion_ids"])]}
+
+
+class TestSharedPrompts:
+    """The update is that of separate prompts, and fewer tokens are computed."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"microbatch_tokens": 40},
+            {"peft": ADAPTER},
+            {"peft": DORA},
+            {"gradient_checkpointing": True},
+            {"num_iterations": 2, "max_steps": 2},
+            {"loss_type": "cispo"},
+            {"loss_type": "cispo", "gradient_checkpointing": True},
+            {"group_filter": "none", "num_iterations": 2, "max_steps": 2},
+            {"mask_truncated_completions": True, "rollout_func": some_truncated},
+            {"rollout_func": with_foreign_tokens},
+        ],
+        ids=lambda changes: ", ".join(name for name in changes) + (" DoRA" if changes.get("peft") is DORA else ""),
+    )
+    def test_the_update_is_the_same(self, tiny_model, tmp_path, changes):
+        runs = []
+        for share in ("off", "auto"):
+            torch.manual_seed(0)
+            runs.append(one_step(tiny_model, tmp_path, 8, share_prompts=share, **changes))
+        separate, shared = runs
+        assert separate.microbatches.shared_tokens == 0.0 and shared.microbatches.shared_tokens > 0.1
+        assert gap(weights(separate), weights(shared)) < 1e-5
+        for name in ["loss", "grad_norm"] + (["entropy", "kl"] if shared.loss is not None else []):
+            found = [float(run.state.log_history[-2][name]) for run in runs]
+            assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-5), name
+
+    def test_what_is_saved_is_logged(self, tiny_model, tmp_path):
+        """Four prompts of 7 tokens, 4 completions each: all but the last token of a prompt are there once."""
+        run = one_step(tiny_model, tmp_path, 8)
+        rows = run._steps[0].rows
+        separate = sum(row.length - 1 for row in rows)
+        assert len(rows) == 16 and 12 * 6 / separate <= run.state.log_history[0]["update/shared_tokens"] < 0.6
+
+    def test_groups_are_whole_in_a_microbatch(self, tiny_model, tmp_path):
+        run = one_step(tiny_model, tmp_path, 8)
+        step = run._steps[0]
+        for lines in run.microbatches.microbatches(step):
+            assert all(len(line.rows) == recorded.GROUP and line.shared >= 6 for line in lines)
+            batch = run.microbatches.microbatch(step, lines)
+            assert batch.layout.inputs["input_ids"].numel() == sum(line.tokens for line in lines) <= step.budget
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha is set"),
+            ({}, "dropout would be the same for all members"),
+        ],
+    )
+    def test_where_it_cannot_be_a_line_gives_the_reason(self, tiny_model, tmp_path, caplog, changes, line):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, attention_dropout=0.0 if changes else 0.1)
+        run = trainer(model, config(tmp_path, beta=0.0, **changes), prompts_of(*UNEVEN))
+        assert "every completion is computed with a prompt of its own, because" in caplog.text and line in caplog.text
+        run.train()
+        assert run.state.log_history[0]["update/shared_tokens"] == 0.0
+
+    def test_a_reference_model_with_another_attention_has_its_own_layout(self, tiny_model, tmp_path):
+        def logged(backend):
+            run = trainer(tiny_model, config(tmp_path), prompts_of(*UNEVEN))
+            run.ref_model.set_attn_implementation(backend)
+            with torch.no_grad():
+                run.ref_model.lm_head.weight.mul_(3.0)
+            run.train()
+            return float(run.state.log_history[0]["kl"])
+
+        assert logged("eager") == pytest.approx(logged("sdpa"), rel=1e-4) and logged("sdpa") > 0.1
 
 
 def short_of_memory(model, folder, holds, **changes):

@@ -20,19 +20,32 @@ from ..support.warm_start import CPU_2
 
 @given(
     tokens=st.lists(st.integers(0, 500), max_size=80),
+    size=st.integers(1, 9),
     updates=st.integers(1, 5),
     processes=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
-def test_every_row_is_trained_on_once_and_no_process_has_more_to_do(tokens, updates, processes, seed):
+def test_every_row_is_trained_on_once_and_no_process_has_more_to_do(tokens, size, updates, processes, seed):
+    groups = [row // size for row in range(len(tokens))]
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
-    plan = shares(tokens, order, updates, processes)
+    plan = shares(tokens, groups, order, updates, processes)
     assert sorted(row for process in plan for update in process for row in update) == list(range(len(tokens)))
     for step in range(updates):
         rows = [process[step] for process in plan]
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
-        alone = shares(tokens, order, updates, 1)[0][step]
+        alone = shares(tokens, groups, order, updates, 1)[0][step]
         assert sorted(alone) == sorted(row for share in rows for row in share)  # the step does not depend on processes
+
+
+@pytest.mark.parametrize("group_filter", ["zero_variance", "none"])
+def test_optimizer_steps_hold_whole_groups_and_without_a_filter_trls_rows(tiny_model, tmp_path, group_filter):
+    args = config(tmp_path, steps_per_generation=3, min_valid_fraction=1.0, group_filter=group_filter, max_steps=3)
+    run = trainer(tiny_model, args, prompts_of(*["mixed"] * 6))
+    run.train()
+    prompts = [[tuple(row.prompt_ids.tolist()) for row in step.rows] for step in run._steps]
+    assert [len(step) for step in prompts] == [8, 8, 8]
+    whole = all(step.count(prompt) == GROUP for step in prompts for prompt in step)
+    assert whole == (group_filter != "none")
 
 
 class Assembling(DAPOTrainer):

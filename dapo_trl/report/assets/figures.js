@@ -24,7 +24,7 @@ const LINES = [
   ["gradient", "Gradient norm", format, [["grad_norm", "norm"]], { floor: 0 }],
   ["kl", "KL to the reference model, nats", format, [["kl", "KL"]], { floor: 0 }],
   ["speed", "Tokens generated per second", format, [["throughput/tokens_per_second", "tokens per second"]], { floor: 0 }],
-  ["seconds", "Seconds per step", format, [["time/rollout", "sampling, per rollout batch"], ["time/update", "update"]], { floor: 0 }],
+  ["seconds", "Seconds of a rollout batch and of a step", duration, [["time/rollout", "a rollout batch, sampled"], ["time/update", "an optimizer step"]], { floor: 0 }],
 ];
 
 function colourOfRun(number) {

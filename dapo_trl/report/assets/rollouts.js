@@ -23,7 +23,7 @@ function bodyOf(rollout) {
   return (rollout.body ??= JSON.parse(rollout.line));
 }
 
-// The last message to the model, without the tokens of a chat template and the system's message.
+// Of runs that did not record it: the last message to the model, without the tokens of a chat template and the system's message.
 function questionOf(prompt) {
   const pieces = prompt.split(/<\|[^|>]*\|>/).filter((piece) => !/^\s*assistant\b/.test(piece));
   const messages = pieces.map((piece) => piece.replace(/^\s*(system|user)\n/, "").trim()).filter(Boolean);
@@ -134,13 +134,13 @@ class RolloutBrowser {
   }
 
   row(rollout, i) {
-    const { prompt } = bodyOf(rollout);
+    const { prompt, question } = bodyOf(rollout);
     const several = this.state.runs.length > 1;
     return el("div", { class: "row", role: "option", id: `rollout-${i}`, "aria-selected": String(rollout === this.selected), "aria-posinset": i + 1, "aria-setsize": this.shown.length, style: `top: ${i * ROW}px`, on: { click: () => this.select(rollout) } },
       el("div", { class: "top" },
         el("span", {}, several ? el("span", { class: "of-run", swatch: swatch(this.state.runs[rollout.run].colour) }, "● ") : null, `after step ${rollout.step}`, rollout.level === null ? null : el("span", { class: "note" }, ` · level ${visibleLine(rollout.level, 12)}`)),
         el("span", {}, el("span", { class: "note" }, "A "), signed(rollout.advantage), " ", el("span", { class: "badge", swatch: swatch(colourOfVerdict(rollout.verdict)) }, visibleLine(words(rollout.verdict), 24)))),
-      el("div", { class: "under" }, el("span", { style: "overflow: hidden; text-overflow: ellipsis" }, visibleLine(questionOf(prompt), 70)), el("span", {}, `${rollout.tokens}`)));
+      el("div", { class: "under" }, el("span", { style: "overflow: hidden; text-overflow: ellipsis" }, visibleLine(question ?? questionOf(prompt), 70)), el("span", {}, `${rollout.tokens}`)));
   }
 
   key(event) {

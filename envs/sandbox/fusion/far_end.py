@@ -19,9 +19,8 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from ..dialog import Side, converse, sealed_file
 from ..inside import frames
-from ..zygote_client import Launch, Zygote
+from ..zygote_client import Launch, Zygote, sealed_file
 
 REPORTS = "reports"
 """File that the answer is left in: a message about the run, then the reports as a supervisor sends them."""
@@ -68,20 +67,14 @@ def main() -> None:
 
 
 def _run(tasks: list[bytes], zygote: Zygote) -> bytearray:
-    """Have a task run, or two talk, and return what supervisors send about it."""
+    """Have a task run, or two of them talk, and return what the supervisor sends about it."""
     limits = [json.loads(frames.read(io.BytesIO(task).read, len(task)))["limits"] for task in tasks]
-    if len(tasks) == 2:
-        one, other = (
-            Side(zygote.open_channel(), limit["wall_seconds"] + _GRACE_SECONDS, limit["output_bytes"])
-            for limit in limits
-        )
-        converse(one, other, (tasks[0], tasks[1]))
-        return bytearray().join(map(frames.pack, (one.header, one.payload, other.header, other.payload)))
-    seconds = limits[0]["wall_seconds"] + _GRACE_SECONDS
-    max_bytes = max(limits[0]["output_bytes"], _MAX_MESSAGE)
+    kind = "wall_seconds" if len(tasks) == 1 else "total_seconds"
+    seconds = max(limit[kind] for limit in limits) + _GRACE_SECONDS
+    max_bytes = max(_MAX_MESSAGE, *(limit["output_bytes"] for limit in limits))
     channel = zygote.open_channel()
-    with sealed_file(tasks[0]) as file:
-        channel.send(file)
+    with contextlib.ExitStack() as stack:
+        channel.send(*[stack.enter_context(sealed_file(task)) for task in tasks])
     reports = bytearray()
     while header := channel.receive(_MAX_MESSAGE, seconds):
         payload = channel.receive(max_bytes, seconds)
@@ -106,6 +99,7 @@ def _launch(request: dict[str, Any]) -> Launch:
         "own_path": here,
         "packages": request["packages"],
         "package_paths": [str(origin.parent) for origin in origins],
+        "modules": request["modules"],
         "is_confined": True,
         "needs_landlock": False,
         "readable": sorted(readable),

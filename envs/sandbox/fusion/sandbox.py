@@ -15,12 +15,11 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from ..dialog import sealed_file
 from ..inside import frames
 from ..seccomp_filter import filter_code
 from ..task import AnySandbox, Task
@@ -43,7 +42,7 @@ _SPARE_BYTES = 1 << 24  # of an answer, beyond reports
 _BYTES_PER_INPUT = 1 << 13
 _EXCERPT = 300  # characters
 _CODE = "from far_end.fusion import far_end\nfar_end.main()\n"
-_FAR_END = ("zygote_client.py", "dialog.py", "fusion/far_end.py", "inside/*.py")
+_FAR_END = ("zygote_client.py", "fusion/far_end.py", "inside/*.py")
 # That these fail keeps a program from its own results; for all else the farm has walls of its own.
 _PROBE = """
 import os
@@ -72,14 +71,15 @@ class FusionSandbox(AnySandbox):
         address: "fusion+http://host:port", with commas between several hosts, which take turns. "?workers=64" at the
             end sets how many requests are under way at a time, 32 by default: the servers accept any number.
         packages: Packages that programs may import besides the standard library; the farm's Python has to have them.
+        modules: Modules of our own for the sides of dialogs, as names and texts.
 
     Raises:
         ValueError: The address is none.
     """
 
-    def __init__(self, address: str, *, packages: Sequence[str] = ()) -> None:
+    def __init__(self, address: str, *, packages: Sequence[str] = (), modules: Mapping[str, str] | None = None) -> None:
         self._urls, self._workers = _read(address)
-        self._packages = list(packages)
+        self._packages, self._modules = list(packages), dict(modules or {})
         self._state = _State(self._urls, self._workers)
 
     @property
@@ -94,26 +94,13 @@ class FusionSandbox(AnySandbox):
             raise SandboxUnavailable(f"the farm cannot be used: {reason}. See docs/sandbox.md.")
         return "fusion"
 
-    def _run(self, task: Task) -> tuple[Result, ...]:
-        return self._checked(task.limits, len(task), task.exchange)
-
-    def _converse(self, asker: Task, answerer: Task) -> tuple[Result, Result]:
-        def talk(exchange: _Exchange) -> tuple[Result, ...]:
-            with sealed_file(asker.text()) as one, sealed_file(answerer.text()) as other:
-                exchange.send(one, other)
-            return tuple(task.result(*exchange.receive_report(task.limits)) for task in (asker, answerer))
-
-        one, other = self._checked(answerer.limits, 2, talk)
-        return one, other
-
-    def _checked(
-        self, limits: Limits, count: int, talk: Callable[[_Exchange], tuple[Result, ...]]
+    def _attempt(
+        self, limits: Limits, count: int, exchange: Callable[[Channel], tuple[Result, ...]]
     ) -> tuple[Result, ...]:
-        """Return what `talk` does if the farm works, else as many failures."""
         reason = self._check()
         if not reason:
             try:
-                return self._attempt(limits, count, talk)
+                return self._on_farm(limits, count, exchange)
             except ZygoteFailure as failure:
                 reason = str(failure)
         return (Result(Status.INFRA_FAILURE, cause=f"the farm failed: {reason}"),) * count
@@ -135,7 +122,7 @@ class FusionSandbox(AnySandbox):
                 return ""
             task = Task(Program(_PROBE, "eval"), list(_ATTEMPTS.values()), _PROBE_LIMITS)
             try:
-                results = self._attempt(_PROBE_LIMITS, len(task), task.exchange)
+                results = self._on_farm(_PROBE_LIMITS, len(task), task.exchange)
             except ZygoteFailure as failure:
                 return str(failure)
             for name, result in zip(_ATTEMPTS, results, strict=True):
@@ -145,10 +132,10 @@ class FusionSandbox(AnySandbox):
         log.info("isolation=fusion: ready to run programs")
         return ""
 
-    def _attempt(
-        self, limits: Limits, count: int, talk: Callable[[_Exchange], tuple[Result, ...]]
+    def _on_farm(
+        self, limits: Limits, count: int, exchange: Callable[[Channel], tuple[Result, ...]]
     ) -> tuple[Result, ...]:
-        """Return the `count` results of `talk`, of one request.
+        """Return the `count` results of `exchange`, of one request.
 
         Raises:
             ZygoteFailure: The farm failed.
@@ -159,7 +146,7 @@ class FusionSandbox(AnySandbox):
         with state.room:
             for run in range(1, _RUNS + 1):
                 try:
-                    results = talk(_Exchange(state.servers, self._packages, seconds, max_bytes))
+                    results = exchange(_Exchange(state.servers, (self._packages, self._modules), seconds, max_bytes))
                     for result in results:
                         if result.status is Status.INFRA_FAILURE:
                             raise ZygoteFailure(result.cause)
@@ -189,13 +176,15 @@ class _Exchange(Channel):
 
     Args:
         servers: Where to send it.
-        packages: Packages that the program may import.
+        imports: Packages that programs may import, and modules for the sides of dialogs.
         seconds: Time for the far end.
         max_bytes: Longest answer.
     """
 
-    def __init__(self, servers: Servers, packages: list[str], seconds: float, max_bytes: int) -> None:
-        self._servers, self._packages = servers, packages
+    def __init__(
+        self, servers: Servers, imports: tuple[list[str], dict[str, str]], seconds: float, max_bytes: int
+    ) -> None:
+        self._servers, (self._packages, self._modules) = servers, imports
         self._seconds, self._max_bytes = seconds, max_bytes
         self._reports = io.BytesIO()
 
@@ -206,6 +195,7 @@ class _Exchange(Channel):
             "machine": os.uname().machine,
             "filter": _filter(),
             "packages": self._packages,
+            "modules": self._modules if len(files) == 2 else {},
             "tasks": [base64.b64encode(os.pread(file, os.fstat(file).st_size, 0)).decode() for file in files],
         }
         body = {
@@ -241,10 +231,6 @@ class _Exchange(Channel):
             return frames.read(self._reports.read, max_bytes)
         except frames.FrameError as error:
             raise ZygoteFailure(f"the far end sent no report: {error}") from error
-
-    def receive_report(self, limits: Limits) -> tuple[bytes, bytes]:
-        """Return header and payload of a report."""
-        return self.receive(_MAX_HEADER, 0.0), self.receive(max(limits.output_bytes, _MAX_HEADER), 0.0)
 
     def close(self) -> None:
         pass

@@ -54,7 +54,7 @@ def encode(value: Any, max_bytes: int) -> str:
         CodecError: An object inside is no plain value, values are nested more than `MAX_DEPTH` deep, or the text
             would be longer than `max_bytes` (`TooLarge`).
     """
-    text = _ENCODER.encode(_Writer(max_bytes).plain(value, MAX_DEPTH))
+    text = "".join(_encode(_Writer(max_bytes).plain(value, MAX_DEPTH), 0))
     if len(text) > max_bytes:
         raise TooLarge(f"the value takes {len(text)} bytes, {max_bytes} are allowed")
     return text
@@ -118,7 +118,7 @@ class _Writer:
 
 def read(text: str) -> Any:
     """Read a value that `encode` wrote where nobody could interfere."""
-    return _DECODER.decode(text)
+    return _scan(text, 0)[0]
 
 
 def decode(text: bytes | str, max_bytes: int) -> Any:
@@ -139,10 +139,13 @@ def decode(text: bytes | str, max_bytes: int) -> Any:
             raise CodecError(f"the value is nested more than {MAX_DEPTH} deep")
         if _LONG_NUMBER.search(structure):
             raise CodecError("the value holds a number with more than 400 digits in a row")
-        return read(text)
+        value, end = _scan(text, 0)
+        if end != len(text):
+            raise CodecError(f"not a plain value: it ends after {end} of {len(text)} characters")
+        return value
     except CodecError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, ArithmeticError, StopIteration) as error:
         raise CodecError(f"not a plain value: {type(error).__name__}: {str(error)[:200]}") from None
 
 
@@ -201,5 +204,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "decimal": _decimal,
 }
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
-_DECODER = json.JSONDecoder(object_hook=_untag)
+# What `json` makes anew for every text, made once: in a process that has just been forked that is most of the work.
+_encode = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+)
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(object_hook=_untag).scan_once  # type: ignore[attr-defined]

@@ -126,7 +126,6 @@ def _confine(files: tuple[int, ...], limits: confine.KernelLimits, wall: Wall, s
         os.dup2(file, number)
     os.closerange(len(files), _ALL_FILES)
     confine.die_with(supervisor)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     for kind, values in limits:
         resource.setrlimit(kind, values)
     if wall.filter is not None:

@@ -14,7 +14,8 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,7 +25,9 @@ from .confined_process import FIRST_FILE, NotWanted, Wall, Worker
 _CAUSE_BYTES = 4000  # of what a program says about its end
 _KINDS = {b"c": "crash", b"i": "invalid_value", b"o": "output_limit", b"m": "memory", b"v": "ok", b"l": "loaded"}
 _KINDS[b"q"] = "asks"  # in a dialog, which goes on
+_NO_MESSAGE, _NO_ANSWER = memoryview(b""), memoryview(b"null")  # the latter of a program that has ended
 _TICKET_BYTES = 8
+_TICKETS_AHEAD = 256  # so that a worker need not wait for each one; a pipe holds many more
 _HEAD = struct.Struct(f"!I{_TICKET_BYTES}sB")  # of a reply: length of what follows, ticket, kind
 _END = frames.pack(b"")
 _NULL = (0, 1, 2)  # the zygote's standard input, output and error lead nowhere
@@ -63,33 +66,31 @@ def supervise(channel: socket.socket, parent: int, wall: Wall) -> NoReturn:
 
     A task is the descriptor of a file: a message (the fields of `Job` as JSON), then the texts. The answer is two
     messages per input, a header ("status seconds cause") and the payload, then an empty message. Anything else that
-    arrives during a task ends it, and is of no effect at other times. In a dialog the descriptor of a file with the
-    next input follows every report with the status "asks".
+    arrives during a task ends it, and is of no effect at other times. Two files are the sides of a dialog; they are
+    answered as one task with two inputs.
     """
     while os.dup(0) < FIRST_FILE:
         pass
     watched = [channel.fileno(), parent]
     while True:
         ready = select.select(watched, [], [])[0]
-        message, files, _, _ = socket.recv_fds(channel, 16, 1) if parent not in ready else (b"", [], 0, None)
+        message, files, _, _ = socket.recv_fds(channel, 16, 2) if parent not in ready else (b"", [], 0, None)
         if not message:
             os._exit(0)
         if files:
-            job = _read_job(files[0])
-            if job.mode == "dialog":
-                reports = _run_dialog(job, wall, watched, channel)
-            else:
-                reports = (_run_scripts if job.mode == "stdin" else _run_calls)(job, wall, watched)
-            with closing(reports):
-                _answer(channel, job, reports)
-            os.close(job.file)
+            jobs = [*map(_read_job, files)]
+            runs: dict[str, Callable[..., Reports]] = {"dialog": _run_dialog, "stdin": _run_scripts}
+            run = runs.get(jobs[0].mode, _run_calls)
+            with closing(run(*jobs, wall, watched)) as reports:
+                _answer(channel, sum(len(job.inputs) for job in jobs), jobs[0].stop_at, reports)
+            for file in files:
+                os.close(file)
 
 
-def _answer(channel: socket.socket, job: Job, reports: Reports) -> None:
+def _answer(channel: socket.socket, count: int, stop_at: list[str], reports: Reports) -> None:
     with suppress(NotWanted):
         for number, report in enumerate(reports, 1):
-            is_last = number == len(job.inputs) or report.status in job.stop_at
-            is_last = report.status != "asks" if job.mode == "dialog" else is_last
+            is_last = number == count or report.status in stop_at
             header = f"{report.status} {report.seconds:.6f} {report.cause}".encode()
             announced = frames.pack(header) + frames.header(len(report.payload))
             _send(channel, announced, report.payload, _END if is_last else b"")
@@ -221,26 +222,34 @@ def _run_calls(job: Job, wall: Wall, watched: list[int]) -> Reports:
                     break
 
 
-def _run_dialog(job: Job, wall: Wall, watched: list[int], channel: socket.socket) -> Reports:
-    """Run a program of our own that sends a value for every input; it ends with a report of another status."""
-    with closing(_Session(job, 0, 1, wall, watched)) as session:
-        report = session.loaded() or session.ask()
-        yield report
-        while report.status == "asks":
-            select.select(watched, [], [])
-            _, files, _, _ = socket.recv_fds(channel, 16, 1, socket.MSG_DONTWAIT)
-            if not files:
-                raise NotWanted
-            report = session.ask(files[0])
-            os.close(files[0])
-            yield report
+def _run_dialog(asker: Job, answerer: Job, wall: Wall, watched: list[int]) -> Reports:
+    """Pass messages between two programs of our own until the asker ends; after the answerer's end they are null.
+
+    The answerer's first message answers nothing; the asker's first one only means that it is ready for that.
+    """
+    one_wall = wall._replace(tasks=wall.tasks + 1 + answerer.limits["threads"])  # the other's count against each
+    other_wall = wall._replace(tasks=wall.tasks + 1)
+    with (
+        closing(_Session(asker, 0, 1, one_wall, watched)) as one,
+        closing(_Session(answerer, 0, 1, other_wall, watched)) as other,
+    ):
+        answer = other.loaded() or other.ask()
+        question = one.loaded() or one.ask()
+        while question.status == "asks":
+            if answer.status != "asks":
+                other.stop()
+            question = one.ask(answer.payload if answer.status == "asks" else _NO_ANSWER)
+            if question.status == answer.status == "asks":
+                answer = other.ask(question.payload)
+        yield question
+        yield answer
 
 
 class _Session:
     """A worker that serves `count` inputs of a task from number `first` on.
 
-    It may write to its channel whatever and whenever it wants. What arrives out of turn, or is too long, or is no
-    reply, brings it down.
+    It may write to its channel whatever and whenever it wants. What does not show the ticket of the input whose turn it
+    is, or is too long, or is no reply, brings it down.
     """
 
     def __init__(self, job: Job, first: int, count: int, wall: Wall, watched: list[int]) -> None:
@@ -250,7 +259,7 @@ class _Session:
         self._used = self._filled = 0
         self._replies, reply = os.pipe()
         go, self._go = os.pipe()
-        self._is_first, self._ticket = True, os.urandom(_TICKET_BYTES)
+        self._is_first, self._tickets, self._to_issue = True, deque[bytes](), count
 
         def work() -> int:
             worker.serve(job, first, count)
@@ -263,7 +272,7 @@ class _Session:
         self._worker = Worker(work, files, job.limits, cpu_seconds, job.end, wall, watched, self._replies)
         os.close(reply)
         os.close(go)
-        os.write(self._go, self._ticket)  # the first input follows right after loading
+        self._issue_tickets(min(count, _TICKETS_AHEAD))  # the first input follows right after loading
 
     def close(self) -> None:
         self._worker.close()
@@ -271,38 +280,41 @@ class _Session:
         for file in (self._replies, self._go, *([] if self._inbox is None else [self._inbox])):
             os.close(file)
 
+    def stop(self) -> None:
+        """End the worker; its last reply stays."""
+        self._worker.close()
+
     def loaded(self) -> Report | None:
         """Return None when the program has been loaded, else how that ended."""
+        self._worker.start_input()
         report = self._reply(bytes(_TICKET_BYTES))
         return None if report.status == "loaded" else report
 
-    def ask(self, file: int | None = None) -> Report:
-        """Let the worker go on with its next input, in a dialog that in a file, and return how that ended."""
+    def ask(self, message: memoryview = _NO_MESSAGE) -> Report:
+        """Let the worker go on with its next input, in a dialog that message, and return how that ended."""
         if not self._is_first:
             self._worker.start_input()
-            self._drop()
-            if self._filled or select.select([self._replies], [], [], 0)[0]:
-                return self._broken("it wrote to the result channel out of turn")
-            self._ticket = os.urandom(_TICKET_BYTES)
-            os.write(self._go, self._ticket + (b"" if file is None else self._hand_over(file).to_bytes(8, "big")))
+            if message or self._to_issue:
+                self._issue_tickets(1, message)
         self._is_first = False
-        report = self._reply(self._ticket)
+        report = self._reply(self._tickets.popleft())
         is_none = report.status == "loaded" or (report.status == "asks" and self._inbox is None)
         return self._broken("it sent a reply that is none") if is_none else report
 
-    def _hand_over(self, file: int) -> int:
-        """Copy a file to where the worker reads inputs, and return its size; the worker may do as it likes there."""
-        size = os.fstat(file).st_size
-        buffer = memoryview(bytearray(min(size, 1 << 16)))
-        assert self._inbox is not None
-        for position in range(0, size, 1 << 16):
-            count = os.preadv(file, [buffer], position)
-            os.pwritev(self._inbox, [buffer[:count]], position)
-        buffer[:] = bytes(len(buffer))
-        return size
+    def _issue_tickets(self, count: int, message: memoryview = _NO_MESSAGE) -> None:
+        """Show the worker the tickets of further inputs, and how long the message is that it finds in its inbox."""
+        done = 0
+        while done < len(message):
+            assert self._inbox is not None
+            done += os.pwrite(self._inbox, message[done:], done)
+        tickets, length = [os.urandom(_TICKET_BYTES) for _ in range(count)], len(message).to_bytes(8, "big")
+        self._tickets += tickets
+        self._to_issue -= count
+        with suppress(BrokenPipeError):  # it has ended, which is found out when its reply is read
+            os.write(self._go, b"".join(ticket + length for ticket in tickets))
 
     def _reply(self, ticket: bytes) -> Report:
-        """Read the reply to the input that `ticket` was given for; none is written before that."""
+        """Read the reply to the input that `ticket` was given for."""
         self._drop()
         max_bytes = self._limits["output_bytes"]
         try:

@@ -20,7 +20,7 @@ from typing import Any
 
 from . import codec
 
-# file descriptors: the texts; where values go; where each next input is allowed; in a dialog, the next input
+# file descriptors: the texts; where values go; where each next input is allowed; in a dialog, what the other side sent
 _TASK, _REPLY, _GO, _INBOX = 3, 4, 5, 6
 _CAUSE_LENGTH = 300  # characters
 _STDOUT = sys.stdout
@@ -55,11 +55,11 @@ def run_script(source: tuple[int, int]) -> int:
 def _flush() -> None:
     """Write what is still in buffers, as the interpreter does when it ends and destroys them: text first."""
     with contextlib.suppress(Exception):
-        objects = gc.get_objects()
-        for kind in (io.TextIOWrapper, io.BufferedWriter):
-            for file in (sys.stdout, _STDOUT, *[value for value in objects if issubclass(type(value), kind)]):
-                with contextlib.suppress(Exception):  # closed, detached, or no file at all
-                    file.flush()
+        kinds = io.TextIOWrapper, io.BufferedWriter
+        files = [value for value in gc.get_objects() if issubclass(type(value), kinds)]
+        for file in (sys.stdout, _STDOUT, *sorted(files, key=lambda file: issubclass(type(file), kinds[1]))):
+            with contextlib.suppress(Exception):  # closed, detached, or no file at all
+                file.flush()
 
 
 def serve(task: Any, first: int, count: int) -> None:
@@ -76,11 +76,17 @@ def serve(task: Any, first: int, count: int) -> None:
         while rest:
             rest = rest[write(_REPLY, rest) :]
 
+    def next_ticket() -> int:
+        """Wait for the next ticket, and return the length of the message that comes with it."""
+        nonlocal ticket
+        shown = read(_GO, 16)
+        ticket = shown[:8]
+        return int.from_bytes(shown[8:], "big")
+
     def exchange(value: Any) -> Any:
         """In a dialog: send a value to the other side, and return its answer."""
-        nonlocal ticket
         reply(b"q", encode(value, max_bytes))
-        ticket, length = read(_GO, 8), int.from_bytes(read(_GO, 8), "big")
+        length = next_ticket()
         return codec.decode(os.pread(_INBOX, length, 0), max_bytes)
 
     def fail(error: BaseException) -> None:
@@ -94,7 +100,7 @@ def serve(task: Any, first: int, count: int) -> None:
         return fail(error)
     reply(b"l")
     for place in task.inputs[first : first + count]:
-        ticket = read(_GO, 8)
+        next_ticket()
         try:
             text = _text(place)
             if task.mode == "dialog":

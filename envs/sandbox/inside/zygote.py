@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+import types
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -51,7 +52,7 @@ def main(control_file: int, register_at_fork: Callable[..., None]) -> None:
     os.chdir("/")
     sys.argv[:] = ["program"]
     sys.path[:] = [path for path in sys.path if path != settings["own_path"]]
-    _preload(settings["packages"], settings["package_paths"])
+    _preload(settings["packages"], settings["package_paths"], settings["modules"])
     os.register_at_fork = register_at_fork
     become, tasks = _identity(settings)
     if settings["is_confined"]:
@@ -63,6 +64,7 @@ def main(control_file: int, register_at_fork: Callable[..., None]) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
         del sys.modules[name]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # programs end when they print too much
     control.send(b"ready")
     os.dup2(0, 2)
     gc.collect()
@@ -79,7 +81,7 @@ def main(control_file: int, register_at_fork: Callable[..., None]) -> None:
         channel.close()
 
 
-def _preload(packages: list[str], paths: list[str]) -> None:
+def _preload(packages: list[str], paths: list[str], modules: dict[str, str]) -> None:
     for name in _STANDARD_MODULES.split():
         with contextlib.suppress(ImportError):  # some builds of Python leave some out
             importlib.import_module(name)
@@ -87,6 +89,11 @@ def _preload(packages: list[str], paths: list[str]) -> None:
     for name in packages:
         importlib.import_module(name)
     del sys.path[len(sys.path) - len(paths) :]
+    for name, text in modules.items():
+        module: Any = types.ModuleType(name)
+        module.__package__ = name.rpartition(".")[0]
+        sys.modules[name] = module
+        exec(compile(text, f"<{name}>", "exec", dont_inherit=True), module.__dict__)
     for name in ("exit", "quit"):  # of the module `site`, which is not loaded
         setattr(builtins, name, _sitebuiltins.Quitter(name, "the end of the input"))
     if hasattr(sys, "set_int_max_str_digits"):  # not in every release of Python 3.10

@@ -6,12 +6,7 @@ the program meets neither the statements nor what they expect, and nothing of th
 
 from __future__ import annotations
 
-import base64
-import marshal
-import re
-import sys
 import time
-import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,26 +16,13 @@ from ...text import shortened
 from .run_tests import BRIEF, Failure, TestReport
 from .tests import AssertTests
 
+_PACKAGE = "assert_session"  # what the modules below are in, behind the walls
+_TEXTS = {part: Path(__file__).with_name(f"{part}.py") for part in ("session_wire", "session_tests", "session_program")}
+MODULES = ((_PACKAGE, ""), *((f"{_PACKAGE}.{part}", path.read_text("utf-8")) for part, path in _TEXTS.items()))
+"""Names and texts of what a sandbox has to have loaded for `run_asserts`."""
 
-def _side(name: str, entry_point: str) -> Program:
-    """Return one side of a session as a program: the text of both sides, then its own without the import of that.
-
-    It is sent compiled too, for Pythons that read that: to compile it takes longer than most sessions.
-    """
-    wire, own = (Path(__file__).with_name(f"session_{part}.py").read_text(encoding="utf-8") for part in ("wire", name))
-    own = re.sub(r"^from \.session_wire import (\([^)]*\)|.*)$", "", own, flags=re.MULTILINE)
-    text, tag = f"{wire}\n{own}", sys.implementation.cache_tag
-    code = marshal.dumps(compile(text, "<session>", "exec", dont_inherit=True))
-    packed, plain = (base64.b64encode(zlib.compress(data)) for data in (code, text.encode()))
-    source = f"""import binascii, marshal, sys, zlib
-is_read = sys.implementation.cache_tag == {tag!r}
-text = zlib.decompress(binascii.a2b_base64({packed!r} if is_read else {plain!r}))
-exec(marshal.loads(text) if is_read else text)
-"""
-    return Program(source, "dialog", entry_point)
-
-
-_ASKER, _ANSWERER = _side("tests", "run_tests"), _side("program", "main")
+_ASKER = Program(f"from {_PACKAGE}.session_tests import run_tests", "dialog", "run_tests")
+_ANSWERER = Program(f"from {_PACKAGE}.session_program import main", "dialog", "main")
 _STATEMENTS_CPU = 30.0  # seconds, between two questions
 _REPORT_SECONDS = 3.0  # for the statements to come to their end, beyond the time that the program has in all
 
@@ -49,7 +31,7 @@ def run_asserts(sandbox: AnySandbox, source: str, tests: AssertTests, limits: Li
     """Run test statements on a program.
 
     Args:
-        sandbox: Runs both.
+        sandbox: Runs both; it has `MODULES`.
         source: The program.
         tests: The statements.
         limits: What the program may take for each question, and in all.
@@ -121,13 +103,13 @@ def _outcome(report: dict[str, Any], answerer: Result, tests: AssertTests, secon
         asked = "loading the program" if "load" in report else report["asked"]
         failure = Failure.of(count, asked, answerer)
         return TestReport(count, total, failure, seconds, answerer.status)
-    number, assertion, error, question, answer, ending = report["failure"]
+    number, error, question, answer, ending = report["failure"]
     first = (
         sum(tests.weights[:number]) + min(passed.get(number, 0), tests.weights[number] - 1) if number >= 0 else count
     )
     status = Status.CRASH if ending == "crash" else Status.OK
     given = f"crash: {answer}" if status is Status.CRASH else answer or error
-    texts = (shortened(text, BRIEF) for text in (question, given, assertion))
+    texts = (shortened(text, BRIEF) for text in (question, given, tests.assertion(number)))
     return TestReport(count, total, Failure(first, *texts), seconds, status)
 
 

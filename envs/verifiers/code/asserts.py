@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import operator
+import symtable
 import sys
 from collections.abc import Collection, Iterable
 from typing import Any, Literal, NamedTuple
@@ -170,11 +171,11 @@ def names_of(setup: str, asserts: str, entry_point: str | None) -> Names:
     statements = [statement for text in (setup, asserts) for statement in ast.parse(text).body]
     nodes = [node for statement in statements for node in ast.walk(statement)]
     has_assertion = any(isinstance(node, ast.Assert) for node in nodes)
-    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    used, defined = _global_names(setup, asserts)
     with_members = {
         node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
-    free = used - _BUILTINS - _defined(nodes)
+    free = used - _BUILTINS - defined
     of_modules = {
         name: _IMPORTED_AS.get(name, name)
         for name in sorted(free & with_members)
@@ -185,11 +186,37 @@ def names_of(setup: str, asserts: str, entry_point: str | None) -> Names:
     return Names(tuple(sorted(of_program)), of_modules, has_assertion, refused)
 
 
+def _global_names(*sources: str) -> tuple[set[str], set[str]]:
+    """Return the names that statements use in the scope of their module, and those that they define there."""
+    used, defined = set(), set()
+    tables = [symtable.symtable(source, "<tests>", "exec") for source in sources]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if table.get_type() == "module" or symbol.is_global():
+                used |= {symbol.get_name()} if symbol.is_referenced() else set()
+                defined |= {symbol.get_name()} if symbol.is_assigned() or symbol.is_imported() else set()
+    return used, defined
+
+
 def _unreached(statements: Iterable[ast.stmt], used: Collection[str]) -> str:
-    """Return which function that nothing calls holds the assertions, if such functions hold all of them."""
+    """Return which function or class that nothing uses holds the assertions, if such ones hold all of them."""
     asserting = [one for one in statements if any(isinstance(node, ast.Assert) for node in ast.walk(one))]
-    unused = [one.name for one in asserting if isinstance(one, ast.FunctionDef) and one.name not in used]
-    return f"nothing calls {unused[0]!r}, which holds assertions" if unused and len(unused) == len(asserting) else ""
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+    idle = [one for one in asserting if isinstance(one, kinds) and one.name not in used and not _asserts_now(one)]
+    return f"nothing calls {idle[0].name!r}, which holds assertions" if idle and len(idle) == len(asserting) else ""
+
+
+def _asserts_now(statement: ast.stmt) -> bool:
+    """Whether a definition asserts something when it is run: a class may do so in its body, outside its methods."""
+    body = statement.body if isinstance(statement, ast.ClassDef) else []
+    return any(
+        isinstance(node, ast.Assert)
+        for one in body
+        if not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        for node in ast.walk(one)
+    )
 
 
 def _refused(nodes: Iterable[ast.AST], of_program: Collection[str]) -> str:
@@ -212,13 +239,13 @@ def _refused(nodes: Iterable[ast.AST], of_program: Collection[str]) -> str:
     return ""
 
 
-def weights_of(source: str) -> tuple[int, ...]:
-    """Return for each assertion of a program how often it runs by itself, as its loops over literals and ranges say."""
-    weights: list[int] = []
+def assertions_of(source: str) -> list[tuple[ast.Assert, int]]:
+    """Return the assertions of a program, and how often each runs by itself, as loops over literals and ranges say."""
+    found: list[tuple[ast.Assert, int]] = []
 
     def visit(node: ast.AST, times: int) -> None:
         if isinstance(node, ast.Assert):
-            weights.append(times)
+            found.append((node, times))
         for name, value in ast.iter_fields(node):
             is_repeated = isinstance(node, ast.For) and name == "body"
             for child in value if isinstance(value, list) else [value]:
@@ -226,7 +253,7 @@ def weights_of(source: str) -> tuple[int, ...]:
                     visit(child, times * _rounds(node.iter) if is_repeated else times)  # type: ignore[attr-defined]
 
     visit(ast.parse(source), 1)
-    return tuple(weights)
+    return found
 
 
 def _rounds(node: ast.expr) -> int:

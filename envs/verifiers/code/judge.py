@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from ...base import Judgement, Verdict
 from ...sandbox import AnySandbox, Limits, Program, Status, open_sandbox
 from ..program_extraction import with_preamble
-from .assert_session import run_asserts
+from .assert_session import MODULES, run_asserts
 from .run_tests import TestReport, run_tests, source_of
 from .shared_cache import SharedCache
 from .tests import AssertTests, StdinTests, Tests
@@ -63,13 +63,14 @@ class Grading:
             raise ValueError(f"tolerance={self.tolerance!r} must be a number from 0 to below 1 (relative), or None")
 
 
-def sandbox_of(name: str, *texts: str) -> AnySandbox:
+def sandbox_of(name: str, *texts: str, modules: tuple[tuple[str, str], ...] = ()) -> AnySandbox:
     """Return the sandbox of that name that all of this process shares, for programs or statements with these texts.
 
-    They have NumPy if they name it and it is installed. Others run without it, which takes a fifth less.
+    They have NumPy if they name it and it is installed. Others run without it, which takes a fifth less. So do those
+    that need no modules of ours run without them.
     """
     needs_numpy = any("numpy" in text for text in texts) and importlib.util.find_spec("numpy")
-    return open_sandbox(name, ("numpy",) if needs_numpy else ())
+    return open_sandbox(name, ("numpy",) if needs_numpy else (), modules)
 
 
 def judge(program: str, tests: Tests, how: Grading) -> Judgement:
@@ -118,7 +119,8 @@ def _run(source: str, tests: Tests, how: Grading) -> TestReport:
     if isinstance(tests, AssertTests):
         if tests.calls is None:
             statements = (tests.setup, *tests.asserts, *tests.names.of_modules.values())
-            return run_asserts(sandbox_of(how.sandbox, source, *statements), source, tests, how.limits, stop=stop)
+            sandbox = sandbox_of(how.sandbox, source, *statements, modules=MODULES)
+            return run_asserts(sandbox, source, tests, how.limits, stop=stop)
         entry_point, calls = tests.calls
         inputs = [call.arguments for call in calls]
         expected = [source_of(call.expected) for call in calls]

@@ -35,12 +35,11 @@ class Counting(ast.NodeTransformer):
         self.count = 0
 
     def visit_Assert(self, node):
-        text, number = ast.unparse(node), ast.Constant(self.count)
+        number = ast.Constant(self.count)
         self.count += 1
         node = self.generic_visit(node)
         passed = ast.Expr(ast.Call(ast.Name("_passed", ast.Load()), [number], []))
-        arguments = [number, ast.Constant(text), ast.Name("_error", ast.Load())]
-        failed = ast.Expr(ast.Call(ast.Name("_failed", ast.Load()), arguments, []))
+        failed = ast.Expr(ast.Call(ast.Name("_failed", ast.Load()), [number, ast.Name("_error", ast.Load())], []))
         handler = ast.ExceptHandler(ast.Name("Exception", ast.Load()), "_error", [failed])
         return ast.Try([node], [handler], [passed], [])
 
@@ -92,15 +91,15 @@ class TestsPeer(Peer):
     def passed(self, number):
         self.passed_at[number] = self.passed_at.get(number, 0) + 1
 
-    def failed(self, number, text, error):
+    def failed(self, number, error):
         self.failed_at[number] = self.failed_at.get(number, 0) + 1
-        self.note(text, error, number)
+        self.note(error, number)
         if self.stop:
             raise Enough
 
-    def note(self, text, error, number=-1):
+    def note(self, error, number=-1):
         if self.failure is None:
-            self.failure = [number, text, f"{type(error).__name__}: {error}".rstrip(": ")[:300], *self.last]
+            self.failure = [number, f"{type(error).__name__}: {error}".rstrip(": ")[:300], *self.last]
 
     def report(self):
         counts = {"passed": self.passed_at, "failed": self.failed_at, "questions": self.questions}
@@ -376,7 +375,7 @@ class TestsPeer(Peer):
     def next_of(self, iterator, *default):
         if not is_proxy(iterator):
             return next(iterator, *default)
-        found = self.take(iterator)
+        found = self.take(iterator, in_loop=False)
         if found is not Missing:
             return found
         if default:
@@ -472,5 +471,5 @@ def run_tests(exchange, setup, asserts, names, modules, entry_point, stop):
     except Enough:
         pass
     except BaseException as error:
-        peer.note("", error)
+        peer.note(error)
     return peer.report()

@@ -61,7 +61,7 @@ class Proxy:
         self._peer.operate("delattr", self, name)
 
     def __next__(self):
-        found = self._peer.take(self)
+        found = self._peer.take(self, in_loop=True)
         if found is Missing:
             raise StopIteration
         return found
@@ -255,11 +255,15 @@ class Peer:
             self.pack(error if remote is None else remote),
         ]
 
-    def take(self, proxy):
-        """Return the next of an iterator of the other side, or Missing at its end."""
+    def take(self, proxy, *, in_loop):
+        """Return the next of an iterator of the other side, or Missing at its end.
+
+        In a loop more than one is taken at a time, unless something else may change what comes next.
+        """
         ahead = proxy._ahead
         if not ahead:
-            vars(proxy)["_taken"] = count = min(2 * vars(proxy).get("_taken", 0) or 1, 256)
+            most = 256 if in_loop and proxy._kind == "iterator" else 1
+            vars(proxy)["_taken"] = count = min(2 * vars(proxy).get("_taken", 0) or 1, most)
             items, is_over = self.ask("take", proxy, count)
             ahead += [*reversed(items)]
             if is_over and type(is_over) is bool and not items:
@@ -276,7 +280,9 @@ def kind_of(value):
     kind = type(value)
     if issubclass(kind, type):
         return f"class {value.__module__}.{value.__qualname__}"
-    return "coroutine" if kind.__name__ == "coroutine" else "object"
+    if kind.__module__ == "builtins":
+        return "coroutine" if kind.__name__ == "coroutine" else "iterator" if hasattr(kind, "__next__") else "object"
+    return "object"
 
 
 def line_of(error):

@@ -12,6 +12,7 @@ an "entry_point" only that name is the program's, without one every name is that
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, Literal, get_args
 from ...sandbox import Program
 from ...sandbox.inside import codec
 from ...text import brief
-from .asserts import AssertedCall, Names, asserted_calls, imports_of, names_of, weights_of
+from .asserts import AssertedCall, Names, asserted_calls, assertions_of, imports_of, names_of
 from .values import same_output, same_output_apps, same_output_codeforces, same_output_livecodebench
 
 _MAX_VALUE_BYTES = 1 << 28
@@ -106,7 +107,14 @@ class AssertTests(_Tests):
     @cached_property
     def weights(self) -> tuple[int, ...]:
         """For each assertion, in the setup and then the statements, how many tests it is worth."""
-        return weights_of(self.setup) + weights_of("\n".join(self.asserts))
+        return tuple(weight for _, weight in self._assertions())
+
+    def assertion(self, number: int) -> str:
+        """Return the text of the assertion of that number, counted as the weights are; "" for one below 0."""
+        return ast.unparse(self._assertions()[number][0]) if number >= 0 else ""
+
+    def _assertions(self) -> list[tuple[ast.Assert, int]]:
+        return assertions_of(self.setup) + assertions_of("\n".join(self.asserts))
 
     @cached_property
     def imports(self) -> str:

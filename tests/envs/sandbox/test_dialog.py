@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from envs.sandbox import Limits, Program, Status
+from envs.sandbox import Limits, Program, Sandbox, Status
 
 ASK = Program(
     "def main(exchange, n):\n    exchange(None)\n    return [exchange([i]) for i in range(n)]", "dialog", "main"
@@ -58,6 +58,33 @@ def test_the_time_for_all_answers_is_bounded(any_sandbox):
     )
     asker, answerer = talk(any_sandbox, slow, 100, limits=Limits(total_seconds=1))
     assert answerer.status is Status.TIMEOUT and asker.value[-1] is None
+
+
+def test_an_answerer_may_end_while_nothing_is_asked(any_sandbox):
+    asker = Program(
+        "import time\ndef main(exchange, n):\n    exchange(None); time.sleep(0.5); return exchange(1)", "dialog", "main"
+    )
+    leaving = "import os, threading\ndef main(exchange, k):\n    threading.Timer(0.1, os._exit, (0,)).start()\n"
+    leaving += "    exchange(1)"
+    one, other = talk(any_sandbox, Program(leaving, "dialog", "main"), asker=asker)
+    assert (one.status, one.value, other.status) == (Status.OK, None, Status.CRASH)
+
+
+def test_each_side_has_its_threads(sandbox):
+    """They share a user, whose threads the kernel counts together."""
+    start = "import threading, time\ndef start():\n    n = threading.stack_size(1 << 16) * 0\n    while n < 32:\n"
+    start += "        threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); n += 1\n    return n\n"
+    answerer = Program(f"{start}def main(exchange, k):\n    exchange(start())", "dialog", "main")
+    asker = Program(f"{start}def main(exchange, n):\n    m = exchange(None)\n    return m, start()", "dialog", "main")
+    assert talk(sandbox, answerer, asker=asker)[0].value == (32, 32)
+
+
+def test_modules_of_our_own(any_sandbox):
+    asker = Program("from ours.part import ask", "dialog", "ask")
+    modules = {"ours": "", "ours.base": "ONE = 1", "ours.part": "from .base import ONE\ndef ask(_, n): return n + ONE"}
+    with Sandbox(any_sandbox.isolation, modules=modules) as sandbox:
+        assert talk(sandbox, asker=asker)[0].value == 4
+    assert talk(any_sandbox, asker=asker)[0].status is Status.CRASH
 
 
 def test_a_dialog_is_no_call(any_sandbox):

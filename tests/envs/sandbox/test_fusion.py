@@ -138,6 +138,13 @@ def test_two_programs_talk(farm):
     assert one.value == [0, 5, None, None] and (other.status, other.value) == (Status.OK, None)
 
 
+def test_modules_of_our_own_are_sent_along(server):
+    asker = Program("from ours import ask", "dialog", "ask")
+    answerer = Program("def main(exchange): exchange(1)", "dialog", "main")
+    with opened(server.address, modules={"ours": "def ask(exchange, n): return n + exchange(None)"}) as farm:
+        assert farm.converse(asker, answerer, ([2], []), (QUICK, QUICK))[0].value == 3
+
+
 def test_stops_at_the_first_failure(farm):
     program, inputs = Program("print(1 // int(input()))"), list("1021")
     for settings in ({"stop_at": {Status.CRASH}}, {"stop": lambda number, result: result.status is Status.CRASH}):
@@ -217,7 +224,7 @@ def test_the_request_holds_program_and_inputs(small, server):
     small.run(DOUBLE, [[3], [4]])
     (request,) = server.requests
     sent = json.loads(request["stdin"])
-    assert sorted(sent) == ["filter", "machine", "nonce", "packages", "tasks"]
+    assert sorted(sent) == ["filter", "machine", "modules", "nonce", "packages", "tasks"] and sent["modules"] == {}
     task = base64.b64decode(sent["tasks"][0])
     fields = json.loads(frames.read(io.BytesIO(task).read, 1 << 20))
     assert sorted(fields) == ["entry_point", "isolate_inputs", "lengths", "limits", "mode", "stop_at"]

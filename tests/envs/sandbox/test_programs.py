@@ -156,6 +156,13 @@ def test_one_process_serves_the_inputs_until_one_brings_it_down(any_sandbox):
     assert [apart[i].value for i in (0, 2, 4)] == [[1], [2], [3]]
 
 
+def test_more_inputs_than_a_worker_is_told_of_ahead(any_sandbox):
+    source = "def f(x): return __import__('os')._exit(0) if x == 300 else x"
+    results = any_sandbox.run(Program(source, "call", "f"), [[number] for number in range(600)])
+    assert [number for number, result in enumerate(results) if result.value != number] == [300]
+    assert results[300].status is Status.CRASH
+
+
 def test_a_program_that_cannot_be_loaded_is_loaded_once(any_sandbox):
     start = time.monotonic()
     results = any_sandbox.run(Program("while True: pass", "call", "f"), [[i] for i in range(200)], SHORT)

@@ -379,6 +379,7 @@ def test_programs_that_differ_in_surrogates_are_different():
         ("import pytest", ["with pytest.raises(ValueError):\n    f(1)\nassert f(2)"], "they import 'pytest'"),
         ("from solution import f", ["assert f(1) > 0"], "they import 'solution'"),
         ("", ["def test_f():\n    assert f(1) == 1"], "nothing calls 'test_f', which holds assertions"),
+        ("", ["class TestF:\n    def test(self):\n        assert f(1) == 1"], "nothing calls 'TestF', which holds"),
         ("class D(Animal):\n    pass", ["assert D().legs == 4"], "their class 'D' derives from 'Animal'"),
     ],
 )
@@ -389,16 +390,13 @@ def test_rows_whose_tests_cannot_be_run_are_refused(setup, asserts, message):
 
 def test_a_program_never_meets_its_tests(monkeypatch):
     """Whatever is sent to where the program runs holds inputs, and nothing of what is expected."""
-    sent, channels = [], {}
+    sent = []
     send = Channel.send
 
-    def spy(self, file):
-        text = os.pread(file, 1 << 20, 0).decode()
-        if "lengths" in text[:100]:  # the beginning of a task
-            channels[self] = "SECRET_PROGRAM" in text
-        if channels[self]:
-            sent.append(text.partition("SECRET_PROGRAM")[2] or text)
-        send(self, file)
+    def spy(self, *files):
+        texts = [os.pread(file, 1 << 20, 0).decode().partition("SECRET_PROGRAM") for file in files]
+        sent.extend(text for _, program, text in texts if program)
+        send(self, *files)
 
     monkeypatch.setattr(Channel, "send", spy)
     program = "def f(x): return 'SECRET_PROGRAM'"
@@ -410,8 +408,23 @@ def test_a_program_never_meets_its_tests(monkeypatch):
         asserting("def check(g):\n    assert abs(g('in5') - 31337) < 1", "check(f)", entry_point="f"),
     ):
         assert verdict(program, tests) == "wrong"
-    assert all(any(f"in{n}" in text for text in sent) for n in range(1, 6))
+    assert len(sent) == 5 and all(any(f"in{n}" in text for text in sent) for n in range(1, 4))
     assert not any("31337" in text or "assert" in text for text in sent)
+
+
+def test_nothing_of_the_tests_is_in_the_files_of_a_program():
+    """It returns the answer if it finds it, as it does where the statements hand it over."""
+    program = """
+import os
+def f(x):
+    texts = []
+    for file in range(10):
+        try: texts.append(os.pread(file, 1 << 20, 0))
+        except OSError: pass
+    return 31000 + 337 if str(31000 + 337) in str(texts) else 0
+"""
+    assert verdict(program, asserting("assert sorted([f(1)]) == [31337]", setup="EXPECTED = 31337")) == "wrong"
+    assert verdict(program, asserting("assert sorted([f(31337)]) == [31337]")) == "correct"
 
 
 # --- each program once
