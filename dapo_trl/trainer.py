@@ -69,7 +69,7 @@ from .rollout.types import Rollout, TrainingRow
 from .sampling.collector import Observers, RolloutCollector
 from .sampling.state import SamplingState
 from .trl_internals import TRL, KnownRollouts
-from .update import logprobs
+from .update import logprobs, mismatch
 from .update.batching import Microbatch, split_evenly, training_rows
 from .update.loss import make_loss
 from .update.microbatches import MicrobatchRunner, OptimizerStep, stop_at_non_finite
@@ -193,6 +193,8 @@ class DAPOTrainer(ResumableTrainer):
         set_timeout(args.ddp_timeout_delta)
         mark_sharded(self.model, accelerator)
         self.trl, self.observers = TRL(self), Observers()
+        if self.use_vllm:  # whatever the correction, TRL computes both log-probabilities and logs their ratio by token
+            self.vllm_importance_sampling_correction, self.vllm_importance_sampling_mode = True, "token_truncate"
         stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         template = {"chat_template": self.chat_template} if self.chat_template else {}
         self.chat_format = ChatFormat(self._tokenizer, stop_ids, template | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
@@ -470,6 +472,15 @@ class DAPOTrainer(ResumableTrainer):
         untrained = [place for place, rollout in enumerate(rollouts) if rollout.account != "trained"]
         batch["completion_mask"][untrained] = 0
         return training_rows(batch)
+
+    def _generate_and_score_completions(self, inputs):
+        """As in TRL, but corrected for vLLM's probabilities as `mismatch_correction` says."""
+        batch = super()._generate_and_score_completions(inputs)
+        if self.use_vllm:
+            differences = batch["old_per_token_logps"] - batch["sampling_per_token_logps"]
+            mask = Microbatch.from_trl(batch).loss_mask
+            batch["importance_sampling_ratio"] = mismatch.correction(differences, mask, **mismatch.asked(self.args))
+        return batch
 
     # The loop: the loader is a clock, prompts come from the stream
 

@@ -114,7 +114,7 @@ class TrainingRow:
     sampling_logps: Tensor | None = None
     """``[T]`` log-probabilities by the sampler (vLLM)."""
     sampling_ratio: Tensor | None = None
-    """``[T]`` or ``[1]``: the correction for a sampler whose probabilities differ from the trainer's."""
+    """``[T]``: the weight of a token's gradient, for a sampler whose probabilities differ from the trainer's."""
     advantage: Tensor | None = None
     """Scalar; None until the whole rollout batch is known."""
     sample: int = -1

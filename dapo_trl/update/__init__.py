@@ -7,6 +7,7 @@ microbatches.py  an optimizer step, microbatch by microbatch
 memory_probe.py  `microbatch_tokens: auto`
 attention.py     attention over rows that share what they begin with
 logprobs.py      log-probabilities from forward passes with little padding
+mismatch.py      PURE: the correction for vLLM's probabilities, and what it is expected to cost
 loss.py          the loss of a microbatch (`loss_type`)
 token_means.py   metrics over the tokens of an optimizer step
 """

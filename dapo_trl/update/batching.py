@@ -212,7 +212,7 @@ class Microbatch:
     sampling_logps: Tensor | None = None
     """``[N, T]`` by the sampler (vLLM)."""
     sampling_ratio: Tensor | None = None
-    """``[N, T]`` or ``[N, 1]``: the correction for a sampler with slightly other probabilities."""
+    """``[N, T]``: the weight of a token's gradient, for a sampler with slightly other probabilities (`mismatch`)."""
     samples: Sequence[int] = ()
     """``[N]``: numbers of the recorded rollouts, -1 for others; empty in evaluation."""
     layout: Layout | None = None
@@ -277,20 +277,16 @@ def training_rows(batch: dict[str, Any]) -> list[TrainingRow]:
 
     A completion that is masked altogether keeps its first token, so that no forward pass is empty.
     """
-    width = batch["completion_ids"].shape[1]
     prompts = batch["prompt_mask"].sum(dim=1).tolist()
     completions = batch["completion_mask"].sum(dim=1).clamp(min=1).tolist()
     optional = {name: batch[theirs] for name, theirs in _TRL_NAMES.items() if batch.get(theirs) is not None}
 
-    def cut(value: Tensor, row: int) -> Tensor:
-        return value[row, : completions[row]] if value.shape[1] == width else value[row]
-
     return [
         TrainingRow(
             prompt_ids=batch["prompt_ids"][row, batch["prompt_ids"].shape[1] - prompts[row] :],
-            completion_ids=cut(batch["completion_ids"], row),
-            completion_mask=cut(batch["completion_mask"], row),
-            **{name: cut(value, row) for name, value in optional.items()},  # type: ignore[arg-type]
+            completion_ids=batch["completion_ids"][row, : completions[row]],
+            completion_mask=batch["completion_mask"][row, : completions[row]],
+            **{name: value[row, : completions[row]] for name, value in optional.items()},
         )
         for row in range(len(prompts))
     ]

@@ -27,12 +27,14 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-MODES = ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask")
+from ..config import MISMATCH_CORRECTIONS, DAPOConfig
+
+MODES = MISMATCH_CORRECTIONS
 _PHI = NormalDist().cdf
 
 
@@ -43,6 +45,12 @@ class Expected(NamedTuple):
     """Mean weight of a token's gradient; 1: nothing is lost."""
     sample_size: float
     """Effective sample size, as a share of the completions: 1 where all weigh the same."""
+
+
+def asked(args: DAPOConfig) -> dict[str, Any]:
+    """``mode``, ``low`` and ``high`` of the settings, as the functions here take them."""
+    low, high = args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max
+    return {"mode": args.mismatch_correction, "low": low, "high": high}
 
 
 def correction(differences: Tensor, mask: Tensor, mode: str, *, low: float | None, high: float | None) -> Tensor:
@@ -83,12 +91,12 @@ def correction(differences: Tensor, mask: Tensor, mode: str, *, low: float | Non
     return ratio * inside
 
 
-def expected(mode: str, spread: float, tokens: int, *, low: float | None, high: float | None) -> Expected:
+def expected(spread: float, tokens: int, mode: str, *, low: float | None, high: float | None) -> Expected:
     """What a correction does to completions of ``tokens`` tokens.
 
     Args:
-        mode: One of `MODES`.
         spread: Standard deviation of a token's log-ratio, in nats; the log-ratios are taken as independent and normal.
+        mode: One of `MODES`.
         low, high: As in `correction`.
     """
     if mode == "none" or spread == 0:

@@ -56,7 +56,7 @@ def test_the_closed_form_is_what_sampling_gives(mode, spread, bounds):
         rows = 2**21 // tokens
         draws = torch.randn(rows, tokens, generator=generator, dtype=torch.float64) * spread - spread**2 / 2
         weights = correction(draws, torch.ones_like(draws), mode, low=low, high=high)
-        found = expected(mode, spread, tokens, low=low, high=high)
+        found = expected(spread, tokens, mode, low=low, high=high)
         error = 5 * float(weights.std()) / (rows if mode.startswith(("seq", "geo")) else rows * tokens) ** 0.5
         assert found.weight == pytest.approx(float(weights.mean()), abs=error + 1e-6)
         if found.weight > 0.3:
@@ -64,8 +64,8 @@ def test_the_closed_form_is_what_sampling_gives(mode, spread, bounds):
 
 
 def test_long_completions_lose_their_gradient_by_trls_default():
-    weights = [expected("sequence_mask", 0.02, tokens, low=None, high=3.0).weight for tokens in (2048, 4096, 16384)]
+    weights = [expected(0.02, tokens, "sequence_mask", low=None, high=3.0).weight for tokens in (2048, 4096, 16384)]
     assert weights == pytest.approx([0.78, 0.59, 0.20], abs=0.01)
     for tokens in (2048, 16384, 10**6):
-        assert expected("token_truncate", 0.05, tokens, low=None, high=3.0).weight == pytest.approx(1.0)
-    assert expected("sequence_mask", 0.5, 16384, low=None, high=3.0) == (0.0, 0.0)
+        assert expected(0.05, tokens, "token_truncate", low=None, high=3.0).weight == pytest.approx(1.0)
+    assert expected(0.5, 16384, "sequence_mask", low=None, high=3.0) == (0.0, 0.0)
