@@ -232,7 +232,8 @@ def vllm_cautions(args: DAPOConfig, config: Any) -> list[str]:
         found.append(
             "the model is a mixture of experts, and vLLM may choose other experts for a token than the trainer does: "
             "routing is not replayed, the probabilities can differ by more than rounding, and training may collapse. "
-            "Set mismatch_correction to token_mask, which drops such tokens, and watch sampling/sampling_logp_difference."
+            "Set mismatch_correction to token_mask, which drops such tokens, and watch "
+            "sampling/sampling_logp_difference."
         )
     return found
 

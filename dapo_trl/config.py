@@ -91,10 +91,10 @@ GROUPS = {
     ),
     "vllm": (
         "vLLM in place of transformers' generate (docs/generation.md).",
-        "use_vllm mismatch_correction vllm_mode vllm_gpu_memory_utilization vllm_enable_sleep_mode vllm_max_model_length "
-        "vllm_tensor_parallel_size vllm_server_host vllm_server_port vllm_server_base_url vllm_server_timeout "
-        "vllm_group_port vllm_model_impl vllm_importance_sampling_correction vllm_importance_sampling_mode "
-        "vllm_importance_sampling_clip_min vllm_importance_sampling_clip_max",
+        "use_vllm mismatch_correction mismatch_check vllm_mode vllm_gpu_memory_utilization vllm_enable_sleep_mode "
+        "vllm_max_model_length vllm_tensor_parallel_size vllm_server_host vllm_server_port vllm_server_base_url "
+        "vllm_server_timeout vllm_group_port vllm_model_impl vllm_importance_sampling_correction "
+        "vllm_importance_sampling_mode vllm_importance_sampling_clip_min vllm_importance_sampling_clip_max",
     ),
     "batch": (
         "The sizes of a rollout batch and of an optimizer step: the sums stand in docs/configuration.md.",
@@ -233,6 +233,11 @@ class DAPOConfig(GRPOConfig):
         "without them 'token_truncate', which keeps the gradient of completions of any length.",
         choices=MISMATCH_CORRECTIONS,
     )
+    mismatch_check: bool = setting(
+        True,
+        "With vLLM: print how far its probabilities are from the trainer's, and end the run when pushed weights do not "
+        "reach it.",
+    )
     vllm_importance_sampling_mode: str | None = setting(  # type: ignore[assignment]
         None, "TRL's name for mismatch_correction.", choices=MISMATCH_CORRECTIONS
     )
@@ -275,8 +280,8 @@ class DAPOConfig(GRPOConfig):
     on_alarm: str = setting(
         "warn",
         "Response to an alarm (alarms.py: entropy collapse, length explosion, reward without accuracy, nothing "
-        "informative, ratios far from 1, gradient spikes): 'warn' logs one line; 'checkpoint' also saves a checkpoint; "
-        "'stop' saves one and ends the run.",
+        "informative, ratios far from 1, gradient lost, gradient spikes): 'warn' logs one line; 'checkpoint' also "
+        "saves a checkpoint; 'stop' saves one and ends the run.",
         choices=("warn", "checkpoint", "stop"),
     )
 

@@ -6,8 +6,14 @@ import math
 
 import pytest
 import torch
+from datasets import Dataset
+from trl import GRPOTrainer
 
+from dapo_trl import DAPOTrainer
 from dapo_trl.update.mismatch import MODES, correction, expected
+
+from ..support import vllm_stand_in
+from ..support.recorded import config
 
 NAN = float("nan")
 
@@ -69,3 +75,64 @@ def test_long_completions_lose_their_gradient_by_trls_default():
     for tokens in (2048, 16384, 10**6):
         assert expected(0.05, tokens, "token_truncate", low=None, high=3.0).weight == pytest.approx(1.0)
     assert expected(0.5, 16384, "sequence_mask", low=None, high=3.0) == (0.0, 0.0)
+
+
+@pytest.fixture
+def noisy_run(tiny_chat_model, stand_in, monkeypatch, tmp_path):
+    """``run(spread, tokens)``: a trainer whose sampler is the stand-in with noise of a known spread."""
+
+    def make(spread, tokens, **more):
+        monkeypatch.setattr(vllm_stand_in.Engine, "sample", vllm_stand_in.noisy(spread, **more))
+        stand_in(tiny_chat_model)
+        args = config(
+            tmp_path,
+            use_vllm=True,
+            vllm_mode="colocate",
+            max_completion_length=tokens,
+            per_device_train_batch_size=64,
+            overlong_shape="none",
+            microbatch_tokens=9000,
+            beta=0.0,
+        )
+        data = Dataset.from_dict({"prompt": ["1+1="]})
+        return DAPOTrainer(tiny_chat_model, lambda completions, **_: [0.0] * len(completions), args, data)
+
+    return make
+
+
+PROMPTS = [{"prompt": f"row {i // 8}"} for i in range(64)]
+
+
+@pytest.mark.parametrize("tokens", [64, 256, 512, 1024])
+def test_predicted_and_measured_weights_agree(noisy_run, tokens):
+    run = noisy_run(0.05, tokens)
+    batch = run.trl.whole_batch(PROMPTS)
+    mask, differences = batch["completion_mask"], batch["old_per_token_logps"] - batch["sampling_per_token_logps"]
+    assert mask.sum() == 64 * tokens and float(differences.std()) == pytest.approx(0.05, rel=0.03)
+    for mode in MODES:
+        measured = correction(differences, mask, mode, low=None, high=3.0)
+        wanted = expected(0.05, tokens, mode, low=None, high=3.0)
+        assert float(measured.mean()) == pytest.approx(wanted.weight, rel=0.05), mode
+        assert float(measured.mean() ** 2 / measured.square().mean()) == pytest.approx(wanted.sample_size, rel=0.1), (
+            mode
+        )
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+@pytest.mark.parametrize("low", [None, 0.9])
+def test_trls_modes_are_computed_as_by_trl(noisy_run, monkeypatch, mode, low):
+    run, theirs = noisy_run(0.2, 24, missing=True), []
+    original = GRPOTrainer._generate_and_score_completions
+
+    def recorded(self, inputs):
+        self.vllm_importance_sampling_mode, self.vllm_importance_sampling_clip_min = mode, low
+        batch = original(self, inputs)
+        theirs.append(batch["importance_sampling_ratio"])
+        return batch
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", recorded)
+    run.args.mismatch_correction, run.args.vllm_importance_sampling_clip_min = mode, low
+    batch = run.trl.whole_batch(PROMPTS)
+    ours, active = batch["importance_sampling_ratio"], batch["completion_mask"].bool()
+    assert batch["sampling_per_token_logps"].isnan().any() and ours.std() > 0.05
+    assert torch.equal(ours[active], theirs[0].expand_as(ours)[active])
