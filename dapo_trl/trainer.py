@@ -86,7 +86,8 @@ class DAPOTrainer(ResumableTrainer):
     """Trains a causal language model with DAPO (arXiv 2503.14476).
 
     Takes everything `trl.GRPOTrainer` takes and, instead of ``train_dataset``, an environment. With
-    ``group_filter="none"`` and ``overlong_shape="none"`` it computes the same as `GRPOTrainer`.
+    ``group_filter="none"`` and ``overlong_shape="none"`` it computes the same as `GRPOTrainer`,
+    with vLLM also ``mismatch_correction="sequence_mask"``.
 
     Args:
         model: Name, folder or instance of a causal language model; a `PeftModel` trains its adapter.

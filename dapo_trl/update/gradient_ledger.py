@@ -9,7 +9,8 @@ A token of the model weighs |advantage of its completion|, before anything is ta
 - ``zero``: tokens with advantage 0 have no weight of their own, so each is entered with the mean weight of the
   others; the share of this account is then the share of such tokens among all.
 
-The accounts sum to the whole. A penalty or an entropy bonus beside the surrogate is not part of it.
+The accounts sum to the whole. A penalty or an entropy bonus beside the surrogate is not part of it, and losses that TRL
+computes have no ledger.
 """
 
 from __future__ import annotations
@@ -61,21 +62,21 @@ def gradient_sums(
     size, tokens = advantages.abs().float(), mask.sum(dim=1) + masked_tokens
     whole = size.unsqueeze(1) * mask
     kept = whole if weights is None else whole * weights
-    none = torch.zeros_like(mask, dtype=torch.bool)
-    low = none if is_low_clipped is None else is_low_clipped.expand_as(none)
-    high = none if is_high_clipped is None else is_high_clipped.expand_as(none) & ~low
-    taken, is_long = whole - kept, tokens > long
-    sums = {
-        "acting": kept[~(low | high)],
-        "clipped_low": kept[low],
-        "clipped_high": kept[high],
+    none = torch.zeros_like(mask[:, :1], dtype=torch.bool)
+    low = none if is_low_clipped is None else is_low_clipped
+    high = none if is_high_clipped is None else is_high_clipped & ~low
+    taken, is_long = whole - kept, (tokens > long).unsqueeze(1)
+    sums = {  # products, because choosing by a mask would wait for the device
+        "acting": kept * ~(low | high),
+        "clipped_low": kept * low,
+        "clipped_high": kept * high,
         "mismatch": taken,
         "truncated": size * masked_tokens,
-        "zero": tokens[size == 0],
-        "others": tokens[size > 0],
+        "zero": tokens * (size == 0),
+        "others": tokens * (size > 0),
         "squares": whole if weights is None else kept * weights,
-        "long": whole[is_long],
-        "long_mismatch": taken[is_long],
+        "long": whole * is_long,
+        "long_mismatch": taken * is_long,
     }
     return torch.stack([sums[name].float().sum() for name in _SUMS])
 

@@ -77,7 +77,7 @@ def test_the_cut_into_microbatches_does_not_matter():
 
 @pytest.mark.parametrize("mode", ["none", "token_truncate", "sequence_mask", "sequence_truncate"])
 def test_a_run_loses_what_the_closed_form_says(mode, tiny_chat_model, stand_in, monkeypatch, tmp_path):
-    spread, tokens = 0.05, 768
+    spread, tokens = 0.05, 256
     monkeypatch.setattr(vllm_stand_in.Engine, "sample", vllm_stand_in.noisy(spread))
     stand_in(tiny_chat_model)
     args = config(
@@ -86,14 +86,14 @@ def test_a_run_loses_what_the_closed_form_says(mode, tiny_chat_model, stand_in, 
         vllm_mode="colocate",
         mismatch_correction=mode,
         max_completion_length=tokens,
-        per_device_train_batch_size=32,
-        max_round_sequences=32,
+        per_device_train_batch_size=256,
+        max_round_sequences=256,
         overlong_shape="none",
         microbatch_tokens=9000,
         learning_rate=1e-6,
         beta=0.0,
     )
-    data = Dataset.from_dict({"prompt": [f"row {i}" for i in range(8)]})
+    data = Dataset.from_dict({"prompt": [f"row {i:02}" for i in range(64)]})
     run = DAPOTrainer(tiny_chat_model, lambda completions, **_: [i % 2 for i in range(len(completions))], args, data)
     run.train()
     logged = {name: value for name, value in run.state.log_history[0].items() if name.startswith("gradient/")}

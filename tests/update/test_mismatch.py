@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.update.mismatch import MODES, correction, expected
 
+from ..conftest import SHIPPED_MODEL
 from ..support import vllm_stand_in
 from ..support.recorded import config
 
@@ -136,3 +138,28 @@ def test_trls_modes_are_computed_as_by_trl(noisy_run, monkeypatch, mode, low):
     ours, active = batch["importance_sampling_ratio"], batch["completion_mask"].bool()
     assert batch["sampling_per_token_logps"].isnan().any() and ours.std() > 0.05
     assert torch.equal(ours[active], theirs[0].expand_as(ours)[active])
+
+
+def test_the_prediction_holds_for_bfloat16():
+    """A real mismatch: the shipped model samples in float32 and is scored in bfloat16."""
+    sampler = AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL, dtype=torch.float32).eval()
+    trainer = AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL, dtype=torch.bfloat16).eval()
+    prompt = AutoTokenizer.from_pretrained(SHIPPED_MODEL)("12+34=", return_tensors="pt").input_ids
+    tokens, rows, start = 128, 128, prompt.shape[1]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        cache, newest, ids = None, prompt.expand(rows, -1), prompt.expand(rows, -1)
+        for _ in range(tokens):
+            step = sampler(newest, past_key_values=cache, use_cache=True)
+            cache, newest = step.past_key_values, torch.multinomial(step.logits[:, -1].softmax(-1), 1)
+            ids = torch.cat([ids, newest], dim=1)
+        logits = [torch.cat([model(part).logits for part in ids.split(32)]).float() for model in (trainer, sampler)]
+    theirs, ours = (x[:, start - 1 : -1].log_softmax(-1).gather(2, ids[:, start:, None])[..., 0] for x in logits)
+    differences = theirs - ours
+    spread = float(differences.std())
+    assert 0.005 < spread < 0.05
+    for mode in MODES:
+        for high in (1.5, 3.0):
+            weight = expected(spread, tokens, mode, low=None, high=high).weight
+            measured = correction(differences, torch.ones_like(differences), mode, low=None, high=high).mean()
+            assert float(measured) == pytest.approx(weight, rel=0.1), (mode, high)
