@@ -26,7 +26,7 @@ KEPT_ROWS = 8
 CLEAR = 2.0
 """Multiple of ``s`` from which the size of an update can be seen beside it."""
 FAR = 0.2
-"""``s`` in nats above which rounding cannot be the reason; that of bfloat16 makes a tenth of it."""
+"""``s`` in nats above which rounding cannot be the reason; that of bfloat16 makes less than half of it."""
 LEAST_UPDATE = 1e-3
 """Size of an update, in nats, below which nothing is concluded."""
 STALE = 0.25

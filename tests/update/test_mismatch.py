@@ -18,6 +18,7 @@ from ..support import vllm_stand_in
 from ..support.recorded import config
 
 NAN = float("nan")
+RAMBLING = SHIPPED_MODEL.with_name("rambling-0.8m")
 
 
 class TestCorrection:
@@ -141,10 +142,10 @@ def test_trls_modes_are_computed_as_by_trl(noisy_run, monkeypatch, mode, low):
 
 
 def test_the_prediction_holds_for_bfloat16():
-    """A real mismatch: the shipped model samples in float32 and is scored in bfloat16."""
-    sampler = AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL, dtype=torch.float32).eval()
-    trainer = AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL, dtype=torch.bfloat16).eval()
-    prompt = AutoTokenizer.from_pretrained(SHIPPED_MODEL)("12+34=", return_tensors="pt").input_ids
+    """A real mismatch: a shipped model samples in float32 and is scored in bfloat16."""
+    sampler = AutoModelForCausalLM.from_pretrained(RAMBLING, dtype=torch.float32).eval()
+    trainer = AutoModelForCausalLM.from_pretrained(RAMBLING, dtype=torch.bfloat16).eval()
+    prompt = AutoTokenizer.from_pretrained(RAMBLING)("12+34=", return_tensors="pt").input_ids
     tokens, rows, start = 128, 128, prompt.shape[1]
     torch.manual_seed(0)
     with torch.no_grad():
@@ -157,7 +158,7 @@ def test_the_prediction_holds_for_bfloat16():
     theirs, ours = (x[:, start - 1 : -1].log_softmax(-1).gather(2, ids[:, start:, None])[..., 0] for x in logits)
     differences = theirs - ours
     spread = float(differences.std())
-    assert 0.005 < spread < 0.05
+    assert 0.01 < spread < 0.04
     for mode in MODES:
         for high in (1.5, 3.0):
             weight = expected(spread, tokens, mode, low=None, high=high).weight
