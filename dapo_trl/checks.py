@@ -27,8 +27,7 @@ LARGE_MODEL = 100_000_000
 """Parameters from which `FULL_RATE_LIMIT` holds; small models take larger rates (the quick start 2e-4)."""
 USUAL_SPREAD = 0.02
 """Standard deviation, in nats, of the difference of a token's log-probability between vLLM and the trainer that is
-assumed where it is not measured yet; models/rambling-0.8m in bfloat16 and in
-float32 differs by as much."""
+assumed where it is not measured yet; models/rambling-0.8m in bfloat16 and in float32 differs by as much."""
 LEAST_WEIGHT = 0.95
 """Share of the gradient of a completion of full length that the correction for vLLM must be expected to leave."""
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
