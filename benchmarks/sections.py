@@ -68,7 +68,7 @@ def timed(trainer: Any) -> Iterator[Timers]:
     timers, per_token = Timers(), microbatches.per_token
     trainer.add_callback(timers)
     ours = isinstance(trainer, DAPOTrainer)
-    fresh = (lambda: trainer.trl.known is None) if ours else (lambda: True)
+    fresh = (lambda: trainer.known is None) if ours else (lambda: True)
     timers.wrap(*((trainer._collector, "_sample") if ours else (trainer, "_generate")), "generation", counts=fresh)
     timers.wrap(trainer, "_calculate_rewards", "verification", counts=fresh)
     timers.wrap(trainer.accelerator, "clip_grad_norm_", "optimizer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch.optim import SGD
@@ -136,6 +136,9 @@ class DAPOConfig(GRPOConfig):
     Raises:
         ConfigError: a value has the wrong type or is out of range, or two settings contradict each other.
     """
+
+    settings_for: ClassVar[int | None] = None
+    """Processes that the batch settings were given for, where they were derived from a checkpoint; None: these."""
 
     # Fields that may be None in TRL and must have a value here.
     output_dir: str = setting("trainer_output", "Folder of the run.")

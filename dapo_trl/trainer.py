@@ -426,7 +426,10 @@ class DAPOTrainer(ResumableTrainer):
         if self.recorder is not None:
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
-        return self._prepared(self._unfiltered() if tools else self._filtered())
+        steps = self._prepared(self._unfiltered() if tools else self._filtered())
+        if any(steps):
+            self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
+        return steps
 
     def _prepared(self, schedule: LocalSteps) -> list[OptimizerStep | None]:
         if schedule.filler is None:
@@ -434,7 +437,6 @@ class DAPOTrainer(ResumableTrainer):
         steps = self.microbatches.prepare(
             schedule.steps, schedule.filler, model=self.model_wrapped, optimizer=self.optimizer
         )
-        self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
         return [step if step.tokens else None for step in steps]
 
     def _filtered(self) -> LocalSteps:
@@ -665,10 +667,7 @@ class DAPOTrainer(ResumableTrainer):
         self.microbatches.load_state_dict(everyones["microbatches"])
         accelerator, first = self.accelerator, own[0]
         self._step = first["updates"] * self.args.gradient_accumulation_steps
-        if first["processes"] == accelerator.num_processes:
-            self._steps = [step and OptimizerStep.from_state(step, accelerator.device) for step in first["steps"]]
-        else:
-            written = [state["steps"] for state in own]
-            self._steps = self._prepared(
-                LocalSteps.dealt_anew(written, accelerator.process_index, accelerator.num_processes, accelerator.device)
-            )
+        as_many = first["processes"] == accelerator.num_processes
+        process, processes = (0, 1) if as_many else (accelerator.process_index, accelerator.num_processes)
+        written = [state["steps"] for state in own]
+        self._steps = self._prepared(LocalSteps.of_checkpoint(written, process, processes, accelerator.device))

@@ -22,6 +22,8 @@ class BatchShape:
     updates: int
     """Optimizer steps of one pass over a rollout batch."""
     processes: int
+    settings_for: int
+    """Processes that the settings as given are for: those of the first start."""
 
     @classmethod
     def of(cls, args: DAPOConfig) -> BatchShape:
@@ -30,6 +32,7 @@ class BatchShape:
             num_generations=args.num_generations,
             updates=args.updates_per_pass,
             processes=args.world_size,
+            settings_for=args.settings_for or args.world_size,
         )
 
     @classmethod

@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for command in (train, eval, launch, plan, report, merge, envs, configs):
         command.add_parser(commands)
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        # Read when torch is imported. Threads that wait actively take the processor from those that they wait for,
+        # where others compute too: benchmarks/busy.py.
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
         sys.path.append(os.getcwd())

@@ -30,8 +30,11 @@ MIN_GROWTH = 64
 """Tokens that it grows by at least."""
 
 
-_OTHER_LOOPS = ("stop_strings", "guidance_scale", "prompt_lookup_num_tokens", "return_dict_in_generate")
-"""Settings of `generate` that need more than the next token's scores."""
+_OTHER_LOOPS = (
+    *("stop_strings", "guidance_scale", "prompt_lookup_num_tokens", "return_dict_in_generate", "watermarking_config"),
+    "prefill_chunk_size",
+)
+"""Settings of `generate` that need more than the next token's scores, or keep something of each row."""
 
 
 class UndividedError(Exception):
@@ -113,7 +116,9 @@ def grouped_queries() -> Iterator[None]:
     try:
         yield
     finally:
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = theirs
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
+        if ALL_ATTENTION_FUNCTIONS["sdpa"] is not theirs:  # somebody's own
+            ALL_ATTENTION_FUNCTIONS["sdpa"] = theirs
 
 
 def may_be_divided(cache: Any) -> bool:
@@ -165,27 +170,29 @@ class Decoding:
         generation_config: Any,
         given: dict[str, Any],
     ) -> Tensor:
-        prompt, pad = input_ids.shape[1], generation_config.pad_token_id
+        prompt, pad = input_ids.shape[1], _padding(generation_config)
         divided = self.divided and may_be_divided(given.get("past_key_values"))
         logits, state = self._read(model, input_ids, given, divided)
         ids, rows = input_ids, torch.arange(len(input_ids), device=input_ids.device)
-        found = ids.new_full((len(ids), generation_config.max_length), 0 if pad is None else pad)
+        found = ids.new_full((len(ids), generation_config.max_length), pad)
         ended = torch.zeros_like(rows, dtype=torch.bool)
-        while True:
-            tokens = self.draw(logits_processor(ids, logits), rows, ids.shape[1] - prompt)
-            ids = torch.cat([ids, (tokens if pad is None else tokens.masked_fill(ended, pad)).unsqueeze(1)], dim=1)
-            ended |= stopping_criteria(ids, None)
-            left = int((~ended).sum())
-            if not self._any_left(left, ids.device):
-                break
-            if divided and 0 < left <= SHARE * len(rows):
-                found[rows, : ids.shape[1]] = ids
-                going = (~ended).nonzero().squeeze(1)
-                state, ids, rows, ended = _chosen(state, going, len(rows)), ids[going], rows[going], ended[going]
-            inputs = model.prepare_inputs_for_generation(
-                ids, next_sequence_length=1 if given.get("use_cache") else None, **state
-            )
-            logits, state = _forward(model, inputs, state)
+        faster = getattr(model, "_optimize_model_for_decode", contextlib.nullcontext)  # experts, on a GPU
+        with faster():
+            while True:
+                tokens = self.draw(logits_processor(ids, logits), rows, ids.shape[1] - prompt)
+                ids = torch.cat([ids, tokens.masked_fill(ended, pad).unsqueeze(1)], dim=1)
+                ended |= stopping_criteria(ids, None)
+                left = int((~ended).sum())
+                if not self._any_left(left, ids.device):
+                    break
+                if divided and len(rows) > 1 and left <= SHARE * len(rows):
+                    found[rows, : ids.shape[1]] = ids
+                    going = (~ended).nonzero().squeeze(1) if left else rows.new_zeros(1)  # one, to keep in step
+                    state, ids, rows, ended = _chosen(state, going, len(rows)), ids[going], rows[going], ended[going]
+                inputs = model.prepare_inputs_for_generation(
+                    ids, next_sequence_length=1 if given.get("use_cache") else None, **state
+                )
+                logits, state = _forward(model, inputs, state)
         width = min(ids.shape[1], found.shape[1])  # in step with others, some are carried on for longer
         found[rows, :width] = ids[:, :width]
         return found[:, :width]
@@ -216,6 +223,13 @@ class Decoding:
         most = torch.tensor(left, device=device)
         torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
         return int(most) > 0
+
+
+def _padding(settings: GenerationConfig) -> int:
+    """The token after the end of a completion, as `generate` chooses it."""
+    end = settings.eos_token_id
+    first = end[0] if isinstance(end, list) else end
+    return next((int(token) for token in (settings.pad_token_id, first) if token is not None), 0)
 
 
 def _forward(

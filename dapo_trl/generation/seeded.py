@@ -45,14 +45,15 @@ class RandomNumbers:
         for key, start in zip(keys, starts or [0] * len(keys), strict=True):
             bits = np.random.PCG64(np.random.SeedSequence([part % 2**64 for part in key]))
             self._streams.append(np.random.Generator(bits.advance(start)))
-        self._numbers = np.empty((len(self._streams), 0))
+        self._block, self._numbers = -1, np.empty((len(self._streams), 0))
 
     def at(self, step: int) -> np.ndarray:
-        """``[N]``: the number of each stream at a step."""
-        while self._numbers.shape[1] <= step:
-            block = np.array([stream.random(_BLOCK) for stream in self._streams]).reshape(-1, _BLOCK)
-            self._numbers = np.concatenate([self._numbers, block], axis=1)
-        return self._numbers[:, step]
+        """``[N]``: the number of each stream at a step. Steps must not go back by more than the current block."""
+        while self._block < step // _BLOCK:
+            self._numbers = np.array([stream.random(_BLOCK) for stream in self._streams]).reshape(-1, _BLOCK)
+            self._block += 1
+        assert self._block == step // _BLOCK, "the numbers of this step are gone"
+        return self._numbers[:, step % _BLOCK]
 
     def draw(self, scores: Tensor, rows: Tensor, step: int) -> Tensor:
         """Tokens for some of the completions; see `decoding.DrawFn`."""

@@ -64,7 +64,8 @@ def generate(
     """
     plain = plain or model.generate
     given = {"input_ids": input_ids, "attention_mask": attention_mask, "generation_config": generation_config, **others}
-    if others or not one_token_after_another(generation_config):
+    virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)  # tokens of the adapter
+    if others or virtual or not one_token_after_another(generation_config):
         return plain(**given)
     decoding = Decoding(draw or (torch_draw if generation_config.do_sample else likeliest), in_step=_in_step(model))
     try:

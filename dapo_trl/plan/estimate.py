@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from ..evaluation import evaluated_at_once
 from ..run.lora import peft_config
 from ..run.settings import RunConfig
+from ..update.attention import head_size
 from . import memory
 from .devices import PlannedConfig
 from .memory import Memory
@@ -223,7 +224,7 @@ class Estimate:
             length,
             layers=text.num_hidden_layers,
             heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
-            head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+            head_size=head_size(text),
             size=size,
         )
 

@@ -181,11 +181,14 @@ def load_settings(
     rest = {name: value for name, value in values.items() if name not in run}
     _check_deepspeed(rest.get("deepspeed"))
     try:
-        made = RunConfig(**run), make(**rest | _for_these_processes(rest)), values
+        derived, settings_for = _for_these_processes(rest)
+        made = RunConfig(**run), make(**rest | derived), values
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(one_line(error)) from error
+    if settings_for is not None:
+        made[1].settings_for = settings_for  # type: ignore[misc]
     if made[1].eval_on_start:
         raise ConfigError(
             "eval_on_start is on: it is for an eval_dataset in Python. Set eval_problems to measure before and after "
@@ -194,20 +197,21 @@ def load_settings(
     return made
 
 
-def _for_these_processes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch settings by which a run goes on from a checkpoint that more or fewer processes wrote."""
+def _for_these_processes(values: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """The batch settings by which a run goes on though they were given for more or fewer processes, and for how many;
+    nothing and None where they fit as they are."""
     wanted = values.get("resume_from_checkpoint")
     if wanted is None or str(wanted).lower() in ("none", "no", "false"):
-        return {}
+        return {}, None
     try:
         written = BatchShape.written(choose(wanted, values.get("output_dir") or DAPOConfig.output_dir)[0])
     except ConfigError:  # reported with the folder, once the settings are known to be good
-        return {}
+        return {}, None
     processes = int(os.environ.get("WORLD_SIZE", 1))
     rows = values.get("per_device_train_batch_size", DAPOConfig.per_device_train_batch_size)
-    if written is None or written.processes == processes or not isinstance(rows, int) or rows < 1:
-        return {}
-    return written.settings(processes, rows)
+    if written is None or written.settings_for == processes or not isinstance(rows, int) or rows < 1:
+        return {}, None
+    return written.settings(processes, rows), written.settings_for
 
 
 def _check_deepspeed(asked: Any) -> None:

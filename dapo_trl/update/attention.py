@@ -35,15 +35,15 @@ ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 SIMILAR, CLOSE = 0.75, 16
 """Spans of one call are at least this share as long as its longest, or at most this many tokens shorter."""
-QUERY_BLOCK = 512
-"""Queries of a call with a mask at once: they need no keys behind the last of them."""
+QUERY_BLOCK, QUERY_BLOCKS = 128, 8
+"""Queries of a block at least, and blocks of a call with a mask at most: a block needs no keys behind its last query.
+Measured on a CPU, completions of 256 to 1,024 tokens: blocks of 128 make up for the mask."""
 KEPT = 25
 """Numbers that a layer keeps of each token for its backward pass, in hidden sizes, not counted too high: 38 in a
 Llama-shaped model in float32 on a CPU, 30 M weights, by the profiler's account of every allocation."""
 MASKED_COST = 2.5
 """Cost of SDPA with a mask on a GPU, where without one it costs 1: an estimate, not measured; its flash kernel takes no
-mask. On a CPU both cost the same (PyTorch 2.13: 0.10 and 0.11 ns for the multiplication of a pair of tokens that see
-each other and its backward pass, blocks of 512 queries)."""
+mask. On a CPU both cost the same (benchmarks/shared_prompts.py)."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class SharedAttention:
         layers = getattr(self._config, "layer_types", None) or [self._only_layer]
         self._kinds = list(dict.fromkeys(layers))
         heads = getattr(self._config, "num_attention_heads", 1)
-        width = getattr(self._config, "head_dim", None) or self._config.hidden_size // heads
+        width = head_size(self._config)
         self._pair_cost = 2 * self._config.num_hidden_layers * heads * width
         self._token_cost = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
         keys = getattr(self._config, "num_key_value_heads", None) or heads
@@ -173,8 +173,9 @@ class SharedAttention:
 
     def _overlay(self, kind: str) -> tuple[int | None, Callable[..., Any] | None]:
         """Tokens that a layer looks back at most, and transformers' mask function for them; None: all."""
-        if kind == "sliding_attention":
-            return self._config.sliding_window, sliding_window_overlay(self._config.sliding_window)
+        window = getattr(self._config, "sliding_window", None)
+        if kind == "sliding_attention" and window is not None:
+            return window, sliding_window_overlay(window)
         if kind == "chunked_attention":
             size = self._config.attention_chunk_size
             return size, chunked_overlay(size, torch.zeros(1, dtype=torch.long, device=self._device))
@@ -288,8 +289,9 @@ class SharedAttention:
         if mask is None:
             return self._function(module, query, key, value, None, **kwargs)[0]
         mask, found = mask.to(query.dtype), []
-        for first in range(0, query.shape[2], QUERY_BLOCK):
-            last = min(first + QUERY_BLOCK, query.shape[2])
+        block = max(QUERY_BLOCK, -(-query.shape[2] // QUERY_BLOCKS))
+        for first in range(0, query.shape[2], block):
+            last = min(first + block, query.shape[2])
             keys = shared + last
             part = (query[:, :, first:last], key[:, :, :keys], value[:, :, :keys], mask[:, :, first:last, :keys])
             if self.backend == "sdpa" and query.device.type == "cpu":
@@ -297,6 +299,15 @@ class SharedAttention:
             else:
                 found.append(self._function(module, *part, **kwargs)[0])
         return torch.cat(found, dim=1) if len(found) > 1 else found[0]
+
+
+def head_size(config: Any) -> int:
+    """Numbers of a head in a text model's configuration; where its layers differ, about as many."""
+    try:
+        size = getattr(config, "head_dim", None)
+    except RuntimeError:  # transformers will not name one for all layers
+        size = None
+    return size or config.hidden_size // getattr(config, "num_attention_heads", 1)
 
 
 def positions(spans: Sequence[Span]) -> np.ndarray:
@@ -325,6 +336,9 @@ def obstacle(model: Any) -> str:
     backend = str(text._attn_implementation)
     if backend not in BACKENDS or "ALL_ATTENTION_FUNCTIONS" not in source:
         return f"its attention is {backend!r}"
+    chunked = "chunked_attention" in layers or getattr(text, "attention_chunk_size", None) is not None
+    if "flash" in backend and chunked:
+        return "flash attention knows no chunks"
     if backend == "eager" and (
         "eager_attention_forward" not in source or getattr(text, "reorder_and_upcast_attn", False)
     ):

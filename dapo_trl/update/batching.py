@@ -9,6 +9,7 @@ of 4 and 2::
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -154,12 +155,13 @@ def split_tokens(lengths: Sequence[int], budget: int, *, packed: bool = False) -
 
     Returns:
         The rows of each microbatch, the longest first throughout, so that the one that needs the most memory comes at
-        once. Padded microbatches are runs of rows of neighbouring lengths, cut where the fewest tokens are computed in
-        all; each costs `MICROBATCH_OVERHEAD` of the budget besides, so that there are few.
+        once. Packed microbatches are as few as first-fit finds, and even. Padded ones are runs of rows of neighbouring
+        lengths, cut where the fewest tokens are computed in all; each costs `MICROBATCH_OVERHEAD` of the budget
+        besides, so that there are few.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     if packed:
-        return _first_fit(order, lengths, budget)
+        return _even_fit(order, lengths, budget)
     sizes = np.array([lengths[row] for row in order])
     best = np.zeros(len(order) + 1)  # the fewest tokens for the rows from here on
     ends = np.zeros(len(order), dtype=int)
@@ -173,6 +175,19 @@ def split_tokens(lengths: Sequence[int], budget: int, *, packed: bool = False) -
         found.append(order[first : ends[first]])
         first = ends[first]
     return found
+
+
+def _even_fit(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """As few microbatches as `_first_fit` needs, of nearly equal tokens where that fits too: the fullest is smaller."""
+    first_fit = _first_fit(order, lengths, budget)
+    found: list[list[int]] = [[] for _ in first_fit]
+    loads = [(0, number) for number in range(len(found))]
+    for row in order:
+        load, number = loads[0]
+        heapq.heapreplace(loads, (load + lengths[row], number))
+        found[number].append(row)
+    even = all(load <= budget or len(found[number]) == 1 for load, number in loads)
+    return found if even else first_fit
 
 
 def _first_fit(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -48,11 +48,6 @@ class OptimizerStep:
         """Plain data and tensors, for a checkpoint."""
         return {**vars(self), "rows": [row.state_dict() for row in self.rows], "filler": self.filler.state_dict()}
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device) -> OptimizerStep:
-        rows = [TrainingRow(**row).to(device) for row in state["rows"]]
-        return cls(**{**state, "rows": rows, "filler": TrainingRow(**state["filler"]).to(device)})
-
 
 class MicrobatchRunner:
     """Cuts optimizer steps into microbatches and runs them.

@@ -15,9 +15,14 @@ import numpy as np
 import torch
 from peft import PeftModel
 
+from ..errors import one_line
 from .attention import SharedAttention, obstacle
 from .batching import shared_lines, split_tokens
 from .logprobs import Layout, Line, can_pack, layout
+
+TOLERANCE, HALF_TOLERANCE = 1e-3, 0.25
+"""Difference of log-probabilities that a trial may show, in nats, in float32 and in half precision."""
+VIRTUAL = "its adapter puts tokens of its own before each sequence"
 
 
 class Packer:
@@ -38,13 +43,49 @@ class Packer:
         device: torch.device,
         dtype: torch.dtype | None = None,
     ):
+        prompted = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         self.backend: str | None = model.config.get_text_config()._attn_implementation
-        self.refused = refused or obstacle(model)
-        """The reason why common beginnings are computed for every row; "": they are computed once."""
         self.packed = can_pack(model.config)
-        self._attention = None if self.refused else SharedAttention(model, device)
+        self._attention: SharedAttention | None = None
         self._pad_token_id, self._device, self._dtype = pad_token_id, device, dtype or model.dtype
+        self.refused = refused or (VIRTUAL if prompted else obstacle(model))
+        """The reason why common beginnings are computed for every row; "": they are computed once."""
+        if not self.refused:
+            self._attention = SharedAttention(model, device)
+            self.refused = self._trial(model)
+        if self.refused:
+            self._attention = None
+
+    def _trial(self, model: Any) -> str:
+        """Compute two short sequences together and one by one; the reason why that is not the same, "" if it is.
+
+        A model may declare everything that sharing needs and yet count positions or build masks in a way of its own.
+        """
+        whole = all(part.numel() and not part.is_meta for part in model.parameters())
+        if not whole or self.backend == "flex_attention":  # it would have to be compiled
+            return ""
+        device, training = next(model.parameters()).device, model.training
+        tokens = model.config.get_text_config().vocab_size
+        sequences = [np.array([5, 6, 7, 8, 9, 5]) % tokens, np.array([5, 6, 7, 9, 6]) % tokens]
+        found = []
+        model.eval()
+        try:
+            for lines in ([Line([0, 1], 2, 7, 7)], None):
+                attention = None if lines is None else self._attention
+                options: dict[str, Any] = {"pad_token_id": self._pad_token_id, "device": device, "dtype": model.dtype}
+                lying = layout(sequences, [3, 2], attention=attention, lines=lines, **options)
+                inputs = {name: value for name, value in lying.inputs.items() if name != "shift_labels"}
+                with torch.no_grad(), self.answering() if attention else contextlib.nullcontext():
+                    logits = model(**inputs, use_cache=False).logits.float().flatten(0, 1)
+                found.append(logits[lying.index[lying.valid]].log_softmax(dim=-1))
+        except Exception as error:
+            return f"a trial of it failed ({one_line(error)[:100]})"
+        finally:
+            model.train(training)
+        allowed = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
+        difference = (found[0] - found[1]).abs().max().item()
+        return "" if difference <= allowed else f"a trial of it was {difference:.2g} off in log-probabilities"
 
     def split(self, sequences: Sequence[np.ndarray], prompts: Sequence[int], budget: int) -> list[list[Line]]:
         """The microbatches of rows, as lines, each of at most ``budget`` computed tokens.

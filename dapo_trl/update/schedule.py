@@ -49,13 +49,14 @@ class LocalSteps:
     """Any row, for a process without one of its own; None when there is nothing to train on at all."""
 
     @classmethod
-    def dealt_anew(
+    def of_checkpoint(
         cls, states: Sequence[Sequence[dict[str, Any] | None]], process: int, processes: int, device: torch.device
     ) -> LocalSteps:
-        """The optimizer steps of a checkpoint for one of more or fewer processes than wrote it.
+        """The optimizer steps of a checkpoint, dealt out anew.
 
         Args:
             states: Of each process that wrote it, its optimizer steps; None for one without tokens.
+            process, processes: The share that is wanted; 0 of 1 takes all rows as they are.
         """
         steps, fillers = [], []
         for parts in zip(*states, strict=True):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dapo_trl.checkpoint.batch_shape import BatchShape
-from dapo_trl.checkpoint.files import MANIFEST, UNFINISHED, begin, finish, load_states, save_state
+from dapo_trl.checkpoint.files import MANIFEST, begin, finish, load_states, save_state
 from dapo_trl.errors import ConfigError
 from dapo_trl.run.settings import load_settings
 from dapo_trl.update.schedule import LocalSteps
@@ -16,7 +17,7 @@ from dapo_trl.update.schedule import LocalSteps
 from ..cli.test_main import config_file
 from ..support.warm_start import CPU_2
 
-SHAPE = BatchShape(completions=64, num_generations=8, updates=4, processes=2)
+SHAPE = BatchShape(completions=64, num_generations=8, updates=4, processes=2, settings_for=2)
 
 
 def written(folder, shape=SHAPE):
@@ -44,7 +45,7 @@ class TestSettings:
             SHAPE.settings(3, 2)
 
     def test_another_batch_is_refused_with_the_settings_that_restore_it(self):
-        now = BatchShape(completions=32, num_generations=8, updates=4, processes=1)
+        now = BatchShape(completions=32, num_generations=8, updates=4, processes=1, settings_for=1)
         with pytest.raises(ConfigError) as refused:
             SHAPE.check(now, "checkpoint-5", rows=2)
         assert str(refused.value) == (
@@ -53,7 +54,11 @@ class TestSettings:
             "resume with num_generations 8, per_device_train_batch_size 2, gradient_accumulation_steps 8, "
             "steps_per_generation 32."
         )
-        SHAPE.check(BatchShape(completions=64, num_generations=8, updates=4, processes=1), "checkpoint-5", rows=2)
+        SHAPE.check(
+            BatchShape(completions=64, num_generations=8, updates=4, processes=1, settings_for=1),
+            "checkpoint-5",
+            rows=2,
+        )
 
     @pytest.mark.parametrize("wanted", ["latest", "path"])
     def test_the_command_takes_them_from_the_checkpoint(self, tmp_path, wanted, monkeypatch):
@@ -68,11 +73,13 @@ class TestSettings:
         flags += ["--num_generations", "8", "--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4"]
         flags += ["--steps_per_generation", "16"]
         monkeypatch.setenv("WORLD_SIZE", "1")
-        _, args, asked = load_settings([file], flags)
-        assert (args.generation_batch_size, args.updates_per_pass, args.gradient_accumulation_steps) == (64, 4, 8)
-        assert asked["gradient_accumulation_steps"] == 4  # what was asked for stays what it was
-        (path / UNFINISHED).touch()
-        finish(path, SHAPE.state_dict() | {"processes": 1})
+        for shape in (SHAPE, replace(SHAPE, processes=1)):  # of the first start, and of one that was resumed so already
+            path = written(tmp_path / "run" / "checkpoint-5", shape)
+            _, args, asked = load_settings([file], flags)
+            assert (args.generation_batch_size, args.updates_per_pass, args.gradient_accumulation_steps) == (64, 4, 8)
+            assert asked["gradient_accumulation_steps"] == 4  # what was asked for stays what it was
+            assert BatchShape.of(args) == replace(SHAPE, processes=1)
+        written(path, replace(SHAPE, processes=1, settings_for=1))
         _, args, _ = load_settings([file], flags)
         assert args.gradient_accumulation_steps == 4, "on as many processes the settings are the user's"
 
@@ -104,7 +111,8 @@ class TestStates:
         states = [[step((0, 3), (1, 9)), None], [step((2, 5)), None]]
         for processes in (1, 2, 3, 4):
             shares = [
-                LocalSteps.dealt_anew(states, process, processes, torch.device("cpu")) for process in range(processes)
+                LocalSteps.of_checkpoint(states, process, processes, torch.device("cpu"))
+                for process in range(processes)
             ]
             counts = [len(share.steps[0]) for share in shares]
             numbers = sorted(int(one.completion_ids[0]) for share in shares for one in share.steps[0])

@@ -235,6 +235,7 @@ def test_so_is_what_the_models_own_settings_ask_for():
         {"exponential_decay_length_penalty": (5, 1.2)},
         {"max_time": 600.0},
         {"pad_token_id": EOS},
+        {"pad_token_id": None},
     ],
     ids=str,
 )

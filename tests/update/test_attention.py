@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl.trainer.utils import add_fused_lm_head
@@ -17,6 +17,7 @@ from dapo_trl.update import attention as attention_module
 from dapo_trl.update.attention import SharedAttention, obstacle
 from dapo_trl.update.batching import shared_lines
 from dapo_trl.update.logprobs import layout, per_token
+from dapo_trl.update.packing import VIRTUAL, Packer
 
 VOCABULARY = 50
 SIZES = {
@@ -154,9 +155,10 @@ def test_every_batch_as_with_separate_prompts(rows, kinds, backend):
     check_equal(*(passes(model, rows, shared=share) for share in (False, True)))
 
 
+@pytest.mark.parametrize("blocks", [4, 20])
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
-def test_queries_in_blocks(backend, monkeypatch):
-    monkeypatch.setattr(attention_module, "QUERY_BLOCK", 4)
+def test_queries_in_blocks(backend, blocks, monkeypatch):
+    monkeypatch.setattr(attention_module, "QUERY_BLOCK", blocks)
     model = build("Qwen2ForCausalLM", SIZES | BOTH_KINDS | {"use_sliding_window": True}, backend)
     check_equal(*(passes(model, BATCHES["lengths far apart"], shared=share) for share in (False, True)))
 
@@ -277,3 +279,71 @@ def test_an_attention_of_ones_own_is_refused():
     model = build("LlamaForCausalLM", SIZES)
     model.config._attn_implementation = "my_attention"
     assert obstacle(model) == "its attention is 'my_attention'"
+
+
+def test_flash_attention_cannot_look_back_to_the_beginning_of_a_chunk_alone():
+    model = build("LlamaForCausalLM", SIZES)
+    model.config._attn_implementation = "flash_attention_2"
+    assert obstacle(model) == ""
+    model.config.attention_chunk_size = 8
+    assert obstacle(model) == "flash attention knows no chunks"
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+def test_chunks_begin_at_positions(backend):
+    """transformers has no small model of chunks alone, so a Mistral gets the masks of one, by sequence and in a row."""
+    model = build("MistralForCausalLM", SIZES | {"sliding_window": None}, backend)
+    sequences, _, completions = rows = BATCHES["groups"]
+    model.config.attention_chunk_size = 6
+    found = passes(model, rows, shared=True, backward=False)[0]
+    for row, (sequence, scored) in enumerate(zip(sequences, completions, strict=True)):
+        at = torch.arange(len(sequence))
+        seen = (at[None, :] <= at[:, None]) & (at[None, :] // 6 == at[:, None] // 6)
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
+        logits = model(input_ids=torch.from_numpy(sequence)[None], attention_mask=mask).logits[0].log_softmax(-1)
+        plain = logits[at[:-1], sequence[1:]][-scored:]
+        assert torch.allclose(found[row, :scored], plain, atol=1e-5)
+
+
+def test_on_a_gpu_sharing_must_save_more_than_masks_cost():
+    model = build("LlamaForCausalLM", SIZES)
+    on_gpu, on_cpu = SharedAttention(model, "cuda"), SharedAttention(model, "cpu")
+    assert on_gpu.pays([144] * 8, 128) and not on_gpu.pays([8_000] * 8, 16) and on_cpu.pays([8_000] * 8, 16)
+
+
+def tiny(kind: str, **changes):
+    """A random model of a kind by its name in transformers, without dropout."""
+    none = {name: 0.0 for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "hidden_dropout")}
+    config = transformers.AutoConfig.for_model(kind, **SIZES | none | changes)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    for part in model.parameters():
+        if part.ndim > 1:
+            torch.nn.init.normal_(part, std=0.15)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("nemotron", {}, "a trial of it failed"),  # its layers do not hand further arguments on
+        ("roberta", {"is_decoder": True, "type_vocab_size": 1}, "a trial of it was"),  # positions begin elsewhere
+        ("qwen2", {}, ""),
+    ],
+)
+def test_a_model_that_only_seems_fit_is_found_by_a_trial(kind, changes, reason):
+    model = tiny(kind, **changes)
+    assert obstacle(model) == ""
+    packer = Packer(model, pad_token_id=0, device=torch.device("cpu"))
+    assert packer.refused.startswith(reason) and bool(packer.refused) == bool(reason)
+    assert not model.training and ALL_ATTENTION_FUNCTIONS.get("sdpa").__module__.startswith("transformers")
+
+
+def test_layers_with_heads_of_different_sizes_have_a_cost_too():
+    model = tiny("gemma4_text", head_dim=8, global_head_dim=16, vocab_size_per_layer_input=VOCABULARY)
+    assert SharedAttention(model).copy_load > 0
+
+
+def test_an_adapter_with_tokens_of_its_own_is_refused():
+    model = get_peft_model(tiny("qwen2"), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    assert Packer(model, pad_token_id=0, device=torch.device("cpu")).refused == VIRTUAL

@@ -215,6 +215,11 @@ def test_every_row_is_in_one_pass_and_passes_keep_to_the_budget(lengths, budget,
     assert firsts == sorted(firsts, reverse=True)  # what needs the most memory comes at once
 
 
+def test_packed_passes_are_few_and_even():
+    assert split_tokens([6, 5, 4, 3, 2, 1], 12, packed=True) == [[0, 3, 4], [1, 2, 5]]  # 11 and 10 tokens
+    assert split_tokens([5, 4, 3, 3, 3], 9, packed=True) == [[0, 1], [2, 3, 4]]  # what first-fit finds is the only way
+
+
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=8), budget=st.integers(1, 120))
 def test_no_other_cut_of_the_rows_by_length_costs_less(lengths, budget):
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
