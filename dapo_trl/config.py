@@ -19,6 +19,14 @@ from .settings import Rule, check, check_value, setting
 REFILL_SIGMAS = 3.0
 """Safety margin of a round, in standard deviations above the expected need, where the surplus is kept."""
 LOSS_TYPES = ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+MISMATCH_CORRECTIONS = (
+    "none",
+    "token_truncate",
+    "token_mask",
+    "sequence_truncate",
+    "sequence_mask",
+    "geometric_mask",
+)
 PAPER_CACHE_FRACTION = 0.2
 """Share of the length limit over which the paper's overlong penalty rises: 4,096 of 20,480 tokens (section 4.1)."""
 LOG_LEVELS = (*log_levels, "passive")
@@ -82,11 +90,11 @@ GROUPS = {
         "chat_template_kwargs max_tool_calling_iterations",
     ),
     "vllm": (
-        "vLLM in place of transformers' generate.",
-        "use_vllm vllm_mode vllm_gpu_memory_utilization vllm_enable_sleep_mode vllm_max_model_length "
-        "vllm_tensor_parallel_size vllm_server_host vllm_server_port vllm_server_base_url vllm_server_timeout "
-        "vllm_group_port vllm_model_impl vllm_importance_sampling_correction vllm_importance_sampling_mode "
-        "vllm_importance_sampling_clip_min vllm_importance_sampling_clip_max",
+        "vLLM in place of transformers' generate (docs/generation.md).",
+        "use_vllm mismatch_correction mismatch_check vllm_mode vllm_gpu_memory_utilization vllm_enable_sleep_mode "
+        "vllm_max_model_length vllm_tensor_parallel_size vllm_server_host vllm_server_port vllm_server_base_url "
+        "vllm_server_timeout vllm_group_port vllm_model_impl vllm_importance_sampling_correction "
+        "vllm_importance_sampling_mode vllm_importance_sampling_clip_min vllm_importance_sampling_clip_max",
     ),
     "batch": (
         "The sizes of a rollout batch and of an optimizer step: the sums stand in docs/configuration.md.",
@@ -219,6 +227,24 @@ class DAPOConfig(GRPOConfig):
         least=1,
     )
 
+    # vLLM.
+    mismatch_correction: str | None = setting(
+        None,
+        "How a gradient is weighted where vLLM's probabilities differ from the trainer's (docs/generation.md): 'none', "
+        "'token_truncate', 'token_mask', 'sequence_truncate', 'sequence_mask' or 'geometric_mask', within "
+        "vllm_importance_sampling_clip_min and _max. None: as vllm_importance_sampling_mode and _correction say, and "
+        "without them 'token_truncate', which keeps the gradient of completions of any length.",
+        choices=MISMATCH_CORRECTIONS,
+    )
+    mismatch_check: bool = setting(
+        True,
+        "With vLLM: print how far its probabilities are from the trainer's, and end the run when pushed weights do not "
+        "reach it.",
+    )
+    vllm_importance_sampling_mode: str | None = setting(  # type: ignore[assignment]
+        None, "TRL's name for mismatch_correction.", choices=MISMATCH_CORRECTIONS
+    )
+
     # Batching.
     microbatch_tokens: int | str | None = setting(
         None,
@@ -257,8 +283,8 @@ class DAPOConfig(GRPOConfig):
     on_alarm: str = setting(
         "warn",
         "Response to an alarm (alarms.py: entropy collapse, length explosion, reward without accuracy, nothing "
-        "informative, ratios far from 1, gradient spikes): 'warn' logs one line; 'checkpoint' also saves a checkpoint; "
-        "'stop' saves one and ends the run.",
+        "informative, ratios far from 1, gradient lost, gradient spikes): 'warn' logs one line; 'checkpoint' also "
+        "saves a checkpoint; 'stop' saves one and ends the run.",
         choices=("warn", "checkpoint", "stop"),
     )
 
@@ -281,6 +307,7 @@ class DAPOConfig(GRPOConfig):
             )
         super().__post_init__()
         self._resolve_sampling()
+        self._resolve_mismatch()
         self._resolve_overlong()
         self._check()
 
@@ -366,6 +393,26 @@ class DAPOConfig(GRPOConfig):
                 f"max_round_sequences is {self.max_round_sequences}, less than the {full} completions of a rollout "
                 "batch: the first round makes a full one. Raise it, or lower steps_per_generation."
             )
+
+    def _resolve_mismatch(self) -> None:
+        """Give `mismatch_correction` and TRL's two settings of the same thing one value."""
+        asked = {
+            "mismatch_correction": self.mismatch_correction,
+            "vllm_importance_sampling_correction": None if self.vllm_importance_sampling_correction else "none",
+            "vllm_importance_sampling_mode": self.vllm_importance_sampling_mode,
+        }
+        if not self.vllm_importance_sampling_correction:  # as in TRL, whatever its mode is
+            del asked["vllm_importance_sampling_mode"]
+        given = {name: mode for name, mode in asked.items() if mode is not None}
+        if len(set(given.values())) > 1:
+            theirs = next(name for name in given if name != "mismatch_correction")
+            raise ConfigError(
+                f"mismatch_correction is {self.mismatch_correction!r} and {theirs} {getattr(self, theirs)!r}: both "
+                "name the correction for vLLM's probabilities. Leave one of them out."
+            )
+        mode = next(iter(given.values()), "token_truncate")
+        self.mismatch_correction = self.vllm_importance_sampling_mode = mode
+        self.vllm_importance_sampling_correction = mode != "none"
 
     def _resolve_overlong(self) -> None:
         if self.overlong_shape == "none":

@@ -69,10 +69,12 @@ from .rollout.types import Rollout, TrainingRow
 from .sampling.collector import Observers, RolloutCollector
 from .sampling.state import SamplingState
 from .trl_internals import TRL, KnownRollouts
-from .update import logprobs
+from .update import logprobs, mismatch
 from .update.batching import Microbatch, split_evenly, training_rows
+from .update.gradient_ledger import GradientLedger
 from .update.loss import make_loss
 from .update.microbatches import MicrobatchRunner, OptimizerStep, stop_at_non_finite
+from .update.mismatch_check import MismatchCheck
 from .update.schedule import LocalSteps, Scheduler
 from .update.token_means import TokenMeans
 
@@ -84,7 +86,8 @@ class DAPOTrainer(ResumableTrainer):
     """Trains a causal language model with DAPO (arXiv 2503.14476).
 
     Takes everything `trl.GRPOTrainer` takes and, instead of ``train_dataset``, an environment. With
-    ``group_filter="none"`` and ``overlong_shape="none"`` it computes the same as `GRPOTrainer`.
+    ``group_filter="none"`` and ``overlong_shape="none"`` it computes the same as `GRPOTrainer`,
+    with vLLM also ``mismatch_correction="sequence_mask"``.
 
     Args:
         model: Name, folder or instance of a causal language model; a `PeftModel` trains its adapter.
@@ -193,6 +196,8 @@ class DAPOTrainer(ResumableTrainer):
         set_timeout(args.ddp_timeout_delta)
         mark_sharded(self.model, accelerator)
         self.trl, self.observers = TRL(self), Observers()
+        if self.use_vllm:  # whatever the correction, TRL computes both log-probabilities and logs their ratio by token
+            self.vllm_importance_sampling_correction, self.vllm_importance_sampling_mode = True, "token_truncate"
         stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         template = {"chat_template": self.chat_template} if self.chat_template else {}
         self.chat_format = ChatFormat(self._tokenizer, stop_ids, template | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
@@ -200,6 +205,17 @@ class DAPOTrainer(ResumableTrainer):
         self.columns = self._reward_columns()
         self.prompts = self._prompt_stream()
         self.sampling = SamplingState(self.prompts, args)
+        self._collector = self._make_collector()
+        self._wire_update()
+        for sentence in cautions_at_start(self.model, args):
+            self.warn(sentence)
+        self.alarms = SoundAlarms(args, accelerator)
+        for callback in (NothingLearnt(args.updates_per_rollout), self.alarms):
+            self.add_callback(callback)
+
+    def _wire_update(self) -> None:
+        """The parts that turn a rollout batch into optimizer steps."""
+        args, accelerator = self.args, self.accelerator
         self.microbatches = MicrobatchRunner(
             args,
             accelerator,
@@ -209,7 +225,6 @@ class DAPOTrainer(ResumableTrainer):
             undo_metrics=self._undo_metrics,
             warn=self.warn,
         )
-        self._collector = self._make_collector()
         self._scheduler = Scheduler(
             accelerator,
             group_size=self.num_generations,
@@ -224,12 +239,15 @@ class DAPOTrainer(ResumableTrainer):
         self._last_step: OptimizerStep | None = None
         self._last_loss = torch.zeros(())
         self._token_means = TokenMeans()
+        self._mismatch_check = MismatchCheck(
+            args,
+            accelerator,
+            score=self.trl.score,
+            say=self.warn,
+            trained="adapter" if isinstance(self.model, PeftModel) else "weights",
+        )
+        self._gradient = GradientLedger(long=args.max_completion_length // 2, corrects=self.use_vllm)
         self.loss = make_loss(args, has_auxiliary_loss=self.aux_loss_enabled)
-        for sentence in cautions_at_start(self.model, args):
-            self.warn(sentence)
-        self.alarms = SoundAlarms(args, accelerator)
-        for callback in (NothingLearnt(args.updates_per_rollout), self.alarms):
-            self.add_callback(callback)
 
     def _reward_columns(self) -> RewardColumns:
         """The columns of the reward functions; the overlong penalty of the settings is added as the last."""
@@ -445,12 +463,12 @@ class DAPOTrainer(ResumableTrainer):
         started, groups = time.perf_counter(), self.args.groups_per_rollout
         batch = self.trl.whole_batch(self._collector.draw(groups, groups, groups).rows)
         masked = batch["completion_mask"].sum(dim=1) == 0
-        truncated = (batch["completion_ids"][masked] != self._tokenizer.pad_token_id).sum()
-        counts = torch.stack([Microbatch.from_trl(batch).loss_mask.sum(), truncated])
+        truncated = (batch["completion_ids"] != self._tokenizer.pad_token_id).sum(dim=1) * masked
+        counts = torch.stack([Microbatch.from_trl(batch).loss_mask.sum(), truncated.sum()])
         tokens = [int(count) for count in self.accelerator.reduce(counts).tolist()]
         self.sampling.ledger.enter_rows(["trained", "truncated"], tokens, time.perf_counter() - started)
         self._collector.log_totals()
-        pairs = zip(training_rows(batch), batch["advantages"], strict=True)
+        pairs = zip(training_rows(batch, truncated.tolist()), batch["advantages"], strict=True)
         rows = [replace(row, advantage=advantage) for row, advantage in pairs]
         order = self._permutation(len(rows))
         steps = split_evenly(len(rows), self.args.updates_per_pass)
@@ -469,9 +487,20 @@ class DAPOTrainer(ResumableTrainer):
         if keep and "old_per_token_logps" not in batch:  # updates on the sampling policy alone would do without
             with torch.no_grad():
                 batch["old_per_token_logps"] = self.trl.score(batch)
-        untrained = [place for place, rollout in enumerate(rollouts) if rollout.account != "trained"]
-        batch["completion_mask"][untrained] = 0
-        return training_rows(batch)
+        masked = [0 if rollout.account == "trained" else rollout.tokens for rollout in rollouts]
+        batch["completion_mask"][[rollout.account != "trained" for rollout in rollouts]] = 0
+        return training_rows(batch, masked)
+
+    def _generate_and_score_completions(self, inputs):
+        """As in TRL, but corrected for vLLM's probabilities as `mismatch_correction` says."""
+        batch = super()._generate_and_score_completions(inputs)
+        if self.use_vllm:
+            differences = batch["old_per_token_logps"] - batch["sampling_per_token_logps"]
+            mask = Microbatch.from_trl(batch).loss_mask
+            batch["importance_sampling_ratio"] = mismatch.correction(differences, mask, **mismatch.asked(self.args))
+            if self.model.training:
+                self._mismatch_check.see(batch, self.state.global_step)
+        return batch
 
     # The loop: the loader is a clock, prompts come from the stream
 
@@ -499,6 +528,7 @@ class DAPOTrainer(ResumableTrainer):
             if step is not None:
                 loss = self.microbatches.run(model, step, number=self.state.global_step)
                 self._log_means(self._token_means, "train")
+                self.trl.log(self._gradient.drain(self.accelerator))
             elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
             self._last_step, self._last_loss = step, loss
@@ -564,6 +594,8 @@ class DAPOTrainer(ResumableTrainer):
             if self.recorder is not None:
                 self.recorder.see(inputs, logps, self.state.global_step)
         loss, logged = self.loss(inputs, logps, entropies, processes=self.accelerator.num_processes)
+        if self.model.training:
+            self._gradient.add(inputs, logged)
         self._log_per_token(logged, inputs.loss_mask)
         return loss
 
@@ -587,6 +619,7 @@ class DAPOTrainer(ResumableTrainer):
 
         def undo_all() -> None:
             self._token_means = TokenMeans()
+            self._gradient.clear()
             undo()
 
         return undo_all

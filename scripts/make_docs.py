@@ -1,4 +1,5 @@
-"""Make the parts of the documentation that come from the code: docs/configuration.md, docs/metrics.md, docs/clip.png.
+"""Make the parts of the documentation that come from the code: docs/configuration.md, docs/metrics.md, docs/clip.png,
+the table of docs/generation.md.
 
 python scripts/make_docs.py            # write them
 python scripts/make_docs.py --check    # exit code 1 if a page does not match the code
@@ -21,6 +22,7 @@ from dapo_trl.evaluation.settings import ALIASES, EvalConfig
 from dapo_trl.monitor.alarms import RULES
 from dapo_trl.monitor.metrics import INHERITED, METRICS, Metric
 from dapo_trl.run.settings import RunConfig
+from dapo_trl.update.mismatch import MODES, expected
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -170,6 +172,24 @@ def _metric_rows(names: list[str], known: dict[str, Metric]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in cells)
 
 
+MISMATCH = ("<!-- mismatch: made by scripts/make_docs.py -->\n", "<!-- /mismatch -->")
+SPREADS, LENGTHS = (0.005, 0.01, 0.02, 0.05), (1024, 4096, 16384)
+
+
+def generation() -> str:
+    """The page on generation, with the table of weights of the corrections for vLLM's probabilities."""
+    page = (DOCS / "generation.md").read_text(encoding="utf-8")
+    before, after = page.split(MISMATCH[0])[0], page.split(MISMATCH[1])[1]
+    heads = [f"s = {spread:g}" for spread in SPREADS]
+    rows = [["mode", "tokens", *heads], ["---"] * (2 + len(heads))]
+    for mode in MODES:
+        for tokens in LENGTHS:
+            weights = [expected(spread, tokens, mode, low=None, high=3.0).weight for spread in SPREADS]
+            rows.append([f"`{mode}`", f"{tokens:,}", *(f"{weight:.3f}" for weight in weights)])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{before}{MISMATCH[0]}\n{table}\n{MISMATCH[1]}{after}"
+
+
 def draw_clip(path: Path) -> None:
     """The clipped surrogate and its gradient against the ratio, from the function that is trained with."""
     import torch
@@ -194,7 +214,7 @@ def draw_clip(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics}
+PAGES = {"configuration.md": configuration, "metrics.md": metrics, "generation.md": generation}
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -55,6 +56,17 @@ def tiny_model(tmp_path_factory) -> str:
 def tiny_chat_model(tmp_path_factory) -> str:
     """The same with a chat template and room for long prompts."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny_chat"), chat=True, context=4096)
+
+
+@pytest.fixture
+def stand_in(monkeypatch) -> Iterator[Callable[[str], None]]:
+    """Puts the stand-in of vLLM in its place, for a model; it is taken away again."""
+    from .support import vllm_stand_in  # of all TRL
+
+    for name in ("is_vllm_available", "LLM", "SamplingParams", "VLLMClient"):
+        monkeypatch.setattr(f"trl.generation.vllm_generation.{name}", None, raising=False)
+    with mock.patch.dict(os.environ):  # TRL sets vLLM's there
+        yield vllm_stand_in.install
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, Qwen2Config, Qwen3MoeConfig
 
 from dapo_trl import DAPOConfig, DAPOTrainer
-from dapo_trl.checks import context_overflow, inert_settings, learning_rate_cautions
+from dapo_trl.checks import context_overflow, inert_settings, learning_rate_cautions, vllm_cautions
 from dapo_trl.run.lora import peft_config
 from dapo_trl.run.settings import RunConfig
 
@@ -79,3 +79,37 @@ def test_a_context_holds_its_last_token():
     assert "a long prompt of 61 tokens + max_completion_length 40 = 101" in str(
         context_overflow(model, prompt=61, completion=40, what="a long prompt")
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({}, []),
+        ({"max_completion_length": 16384}, []),
+        (
+            {"max_completion_length": 4096, "mismatch_correction": "sequence_mask"},
+            [
+                "mismatch_correction is 'sequence_mask': where log-probabilities of vLLM and of the trainer differ by "
+                "0.02 a token, completions of max_completion_length 4096 tokens keep 59% of their gradient. Set it to "
+                "token_truncate"
+            ],
+        ),
+        ({"max_completion_length": 512, "mismatch_correction": "sequence_mask"}, []),
+        (
+            {"top_p": 0.9, "min_p": 0.1},
+            ["top_p is 0.9 and min_p is 0.1: vLLM gives the probabilities of the truncated"],
+        ),
+        ({"top_k": 20}, ["top_k is 20: vLLM gives the probabilities of the truncated"]),
+        ({"top_k": 20, "mismatch_correction": "none"}, []),
+        ({"use_vllm": False, "top_k": 20, "mismatch_correction": "sequence_mask"}, []),
+    ],
+)
+def test_settings_that_lose_the_gradient_with_vllm(changes, warnings):
+    found = vllm_cautions(settings(**{"use_vllm": True, **changes}), Qwen2Config())
+    assert len(found) == len(warnings)
+    assert all(sentence.startswith(warning) for sentence, warning in zip(found, warnings, strict=True)), found
+
+
+def test_experts_with_vllm():
+    (warning,) = vllm_cautions(settings(use_vllm=True), Qwen3MoeConfig())
+    assert "mixture of experts" in warning and "token_mask" in warning

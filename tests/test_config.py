@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import pytest
 
 from dapo_trl import DAPOConfig
@@ -100,3 +103,48 @@ def test_bad_settings_name_field_value_and_rule(changes, message):
         config(**changes)
     assert message in str(error.value)
     assert isinstance(error.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [
+        ({}, "token_truncate"),
+        ({"mismatch_correction": "geometric_mask"}, "geometric_mask"),
+        ({"vllm_importance_sampling_mode": "sequence_mask"}, "sequence_mask"),
+        ({"vllm_importance_sampling_correction": False}, "none"),
+        ({"vllm_importance_sampling_correction": False, "vllm_importance_sampling_mode": "sequence_mask"}, "none"),
+        ({"vllm_importance_sampling_correction": False, "mismatch_correction": "none"}, "none"),
+        ({"vllm_importance_sampling_mode": "token_mask", "mismatch_correction": "token_mask"}, "token_mask"),
+    ],
+)
+def test_one_correction_by_either_name(given, mode):
+    args = config(**given)
+    both = (args.mismatch_correction, args.vllm_importance_sampling_mode)
+    assert both == (mode, mode) and args.vllm_importance_sampling_correction is (mode != "none")
+    assert dataclasses.replace(args, steps_per_generation=None).mismatch_correction == mode
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"mismatch_correction": "token_mask", "vllm_importance_sampling_mode": "sequence_mask"},
+            "mismatch_correction is 'token_mask' and vllm_importance_sampling_mode 'sequence_mask': both name",
+        ),
+        (
+            {"mismatch_correction": "token_mask", "vllm_importance_sampling_correction": False},
+            "mismatch_correction is 'token_mask' and vllm_importance_sampling_correction False: both name",
+        ),
+        (
+            {"mismatch_correction": "none", "vllm_importance_sampling_mode": "token_mask"},
+            "mismatch_correction is 'none' and vllm_importance_sampling_mode 'token_mask'",
+        ),
+        (
+            {"vllm_importance_sampling_mode": "tokens"},
+            "vllm_importance_sampling_mode is 'tokens' (str): it must be one",
+        ),
+    ],
+)
+def test_two_names_that_contradict_one_another(given, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config(**given)

@@ -11,7 +11,7 @@ import pytest
 import trl
 from datasets import Dataset
 from transformers import Trainer
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError, RewardError
@@ -109,6 +109,11 @@ class TestByDesign:
         assert run.get_eval_dataloader().num_workers == 2
         streamed = DAPOTrainer(tiny_model, lengths, args, ROWS, eval_dataset=ROWS.to_iterable_dataset())
         assert streamed.get_eval_dataloader().num_workers == 0 and streamed.args.dataloader_num_workers == 2
+
+    def test_with_vllm_long_completions_keep_their_gradient(self, tmp_path):
+        """TRL drops whole completions whose ratio is above 3, which most of 16,384 tokens are at a usual difference."""
+        assert GRPOConfig.vllm_importance_sampling_mode == "sequence_mask"
+        assert config(tmp_path, **PLAIN).mismatch_correction == "token_truncate"
 
     def test_a_run_without_any_reward_ends(self, tiny_model, tmp_path):
         """TRL warns and goes on to the end; here a judge may be out of order for two rollout batches, not for ever."""

@@ -21,10 +21,12 @@ from .diagnosis import (
     EXPLODED,
     HELD_OUT,
     LEARNT,
+    LOST_GRADIENT,
     MORE_NATS,
     RARELY_INFORMATIVE,
     Row,
     held_out,
+    lost_gradient,
     rises,
     why_uninformative,
 )
@@ -41,6 +43,7 @@ WATCHED = (
     "completions/mean_length",
     "entropy",
     "grad_norm",
+    *LOST_GRADIENT,
     "importance_ratio/deviation",
     "sampling/importance_sampling_ratio/mean",
 )
@@ -278,6 +281,15 @@ def ratios_far_from_one(known: _Known) -> str | None:
     )
 
 
+def gradient_lost(known: _Known) -> str | None:
+    """`gradient/mismatch` or `gradient/mismatch_long` is above 0.1, or another loss of the gradient ledger above 0.5:
+    clipped at either bound, `gradient/truncated` or `gradient/zero`.
+    """
+    shares = {name: known.newest(name) for name in LOST_GRADIENT if len(known.values.get(name, ())) >= NEWEST}
+    lost = lost_gradient(shares, known.settings)
+    return lost and f"{lost}."
+
+
 def gradient_spike(known: _Known) -> str | None:
     """`grad_norm` is above 10 times the median of the last 20 values, and above `max_grad_norm`."""
     *earlier, now = known.values.get("grad_norm", (math.nan,))
@@ -302,6 +314,7 @@ RULES: Sequence[Callable[[_Known], str | None]] = (
     reward_without_accuracy,
     nothing_informative,
     ratios_far_from_one,
+    gradient_lost,
     gradient_spike,
 )
 

@@ -28,6 +28,14 @@ EXPLODED = 3.0
 """Multiple of its first value above which the entropy has exploded."""
 MORE_NATS = 0.5
 """Least rise of an entropy that has exploded."""
+MISMATCH_LOSS = 0.1
+"""Share of the gradient of long completions that the correction for vLLM may take before it is reported."""
+GRADIENT_LOSS = 0.5
+"""Share of the gradient weight, in any other account than `acting` of the gradient ledger, that is reported."""
+LOST_GRADIENT = tuple(
+    f"gradient/{name}" for name in ("mismatch", "mismatch_long", "clipped_low", "clipped_high", "truncated", "zero")
+)
+"""Metrics of the gradient ledger that `lost_gradient` looks at."""
 
 ADVICE = {
     "all_wrong": (
@@ -98,6 +106,9 @@ def _cause(rows: Sequence[Row], updates_per_rollout: int) -> str:
                 f"the entropy exploded from {first:.3g} to {last:.3g} nats, so completions turn into noise; lower "
                 "learning_rate or epsilon_high, raise beta"
             )
+    shares = {name: series(rows, name) for name in LOST_GRADIENT}
+    if lost := lost_gradient({name: float(values.mean()) for name, values in shares.items() if len(values)}):
+        return lost
     if updates_per_rollout < 2:
         return (
             "clip-higher is inert and each rollout batch gets a single small update; raise steps_per_generation or "
@@ -106,6 +117,38 @@ def _cause(rows: Sequence[Row], updates_per_rollout: int) -> str:
     if rises(series(rows, "accuracy/sampled")[::-1]):
         return "the updates do harm, it fell; lower learning_rate, or raise beta"
     return "groups are informative and updates are made; raise learning_rate, or train for longer"
+
+
+def lost_gradient(shares: Mapping[str, float], settings: Mapping[str, Any] | None = None) -> str | None:
+    """Where most of the gradient weight is lost, and the setting to change; None where most of it acts.
+
+    Args:
+        shares: The gradient ledger, by the names of `LOST_GRADIENT`; what is missing is not lost.
+        settings: The run's, by name, where they are known.
+    """
+    limit = (settings or {}).get("max_completion_length")
+    long, all_of = shares.get("gradient/mismatch_long", 0.0), shares.get("gradient/mismatch", 0.0)
+    if max(long, all_of) > MISMATCH_LOSS:
+        which = f"over {limit // 2:,} tokens" if limit else "longer than half of max_completion_length"
+        which = f"completions {which}" if long >= all_of else "all completions"
+        mode = (settings or {}).get("mismatch_correction")
+        return (
+            f"{max(long, all_of):.0%} of the gradient of {which} is masked by the mismatch correction: vLLM's "
+            "probabilities and the trainer's differ by too much for it; set mismatch_correction"
+            f"{f' (now {mode})' if mode else ''} to token_truncate, or, if it is that already, give both the same "
+            "dtype and sample from the whole distribution (top_p 1, top_k 0)"
+        )
+    clipped = shares.get("gradient/clipped_low", 0.0) + shares.get("gradient/clipped_high", 0.0)
+    causes = {
+        clipped: "is clipped: the updates on one rollout batch go too far, or the clip is too narrow; lower "
+        "learning_rate or num_iterations, raise epsilon and epsilon_high",
+        shares.get("gradient/truncated", 0.0): "belongs to completions that are masked because they were cut off: "
+        "raise max_completion_length, or set mask_truncated_completions to false",
+        shares.get("gradient/zero", 0.0): "belongs to completions with advantage 0, whose group is all correct, all "
+        "wrong or cannot be scored: set group_filter to zero_variance",
+    }
+    share = max((share for share in causes if share > GRADIENT_LOSS), default=None)
+    return None if share is None else f"{share:.0%} of the gradient weight {causes[share]}"
 
 
 def why_uninformative(rows: Sequence[Row]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..sampling.token_ledger import ACCOUNTS
+from ..update import gradient_ledger
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,24 @@ METRICS: dict[str, Metric] = {
     "clip_ratio/region_mean": Metric(
         "share clipped at either bound", "tokens trained on", "up to 0.1 (always 0: no effect)"
     ),
+    **{
+        f"gradient/{account}": Metric(
+            f"share of the gradient weight (|advantage| of every token): {meaning}",
+            "tokens trained on or masked",
+            "above 0.8" if account == "acting" else "near 0",
+        )
+        for account, meaning in gradient_ledger.ACCOUNTS.items()
+    },
+    "gradient/mismatch_long": Metric(
+        "share of the gradient weight that mismatch_correction takes away, with vLLM",
+        "completions longer than half of max_completion_length",
+        "near 0",
+    ),
+    "gradient/sample_size": Metric(
+        "effective sample size of mismatch_correction, with vLLM: 1 where all tokens weigh the same",
+        "tokens trained on",
+        "above 0.9",
+    ),
     "eval_accuracy": Metric("avg@k, see docs/evaluation.md", "held-out problems", "rises"),
     "eval_accuracy_low": Metric("lower end of its 95 % interval", "held-out problems", "rises"),
     "eval_accuracy_high": Metric("upper end of its 95 % interval", "held-out problems", "rises"),
@@ -135,6 +154,8 @@ INHERITED: dict[str, Metric] = {
     "sampling/sampling_logp_difference/*": Metric(
         "distance of vLLM's log-probabilities from the trainer's", "tokens", "below 0.05"
     ),
-    "sampling/importance_sampling_ratio/*": Metric("trainer's probability over vLLM's", "completions", "near 1"),
+    "sampling/importance_sampling_ratio/*": Metric(
+        "trainer's probability over vLLM's, within vllm_importance_sampling_clip_min and _max", "tokens", "near 1"
+    ),
 }
 """Metrics of TRL and Transformers, as they are logged here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..checks import context_overflow, inert_settings, learning_rate_cautions
+from ..checks import context_overflow, inert_settings, learning_rate_cautions, vllm_cautions
 from ..run.lora import idle_adapter_settings
 from .planner import Plan
 
@@ -19,6 +19,7 @@ def cautions(plan: Plan) -> list[str]:
     weights, sharded = plan.weights, plan.args.placement.sharding not in ("none", "ddp")
     return [
         *inert_settings(plan.args),
+        *vllm_cautions(plan.args, plan.config),
         *idle_adapter_settings(plan.run),
         *_lengths(plan),
         *_batches(plan),

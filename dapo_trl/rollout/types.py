@@ -114,9 +114,11 @@ class TrainingRow:
     sampling_logps: Tensor | None = None
     """``[T]`` log-probabilities by the sampler (vLLM)."""
     sampling_ratio: Tensor | None = None
-    """``[T]`` or ``[1]``: the correction for a sampler whose probabilities differ from the trainer's."""
+    """``[T]``: the weight of a token's gradient, for a sampler whose probabilities differ from the trainer's."""
     advantage: Tensor | None = None
     """Scalar; None until the whole rollout batch is known."""
+    masked_tokens: int = 0
+    """Tokens that the model wrote of a completion that is masked altogether, else 0."""
     sample: int = -1
     """Its number among the rollouts that are being recorded; -1: it is not recorded."""
 
@@ -133,7 +135,7 @@ class TrainingRow:
     def without_loss(self) -> TrainingRow:
         """The row with nothing that the loss counts. It keeps a process that has run out of rows in step with the
         others: it takes part in the forward pass and adds nothing to the gradient."""
-        return replace(self, completion_mask=torch.zeros_like(self.completion_mask), sample=-1)
+        return replace(self, completion_mask=torch.zeros_like(self.completion_mask), masked_tokens=0, sample=-1)
 
     def to(self, device: torch.device | str) -> TrainingRow:
         return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
@@ -148,7 +150,7 @@ class TrainingRow:
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.tensors(), "sample": self.sample}
+        return {**self.tensors(), "masked_tokens": self.masked_tokens, "sample": self.sample}
 
 
 @dataclass

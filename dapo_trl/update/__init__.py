@@ -7,6 +7,9 @@ microbatches.py  an optimizer step, microbatch by microbatch
 memory_probe.py  `microbatch_tokens: auto`
 attention.py     attention over rows that share what they begin with
 logprobs.py      log-probabilities from forward passes with little padding
+mismatch.py      PURE: the correction for vLLM's probabilities, and what it is expected to cost
+mismatch_check.py   how far vLLM is from the trainer, and that pushed weights reach it
 loss.py          the loss of a microbatch (`loss_type`)
+gradient_ledger.py  the shares of the gradient weight that act, and that are lost
 token_means.py   metrics over the tokens of an optimizer step
 """

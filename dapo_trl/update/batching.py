@@ -227,7 +227,9 @@ class Microbatch:
     sampling_logps: Tensor | None = None
     """``[N, T]`` by the sampler (vLLM)."""
     sampling_ratio: Tensor | None = None
-    """``[N, T]`` or ``[N, 1]``: the correction for a sampler with slightly other probabilities."""
+    """``[N, T]``: the weight of a token's gradient, for a sampler with slightly other probabilities (`mismatch`)."""
+    masked_tokens: Sequence[int] = ()
+    """``[N]``: tokens of a completion that is masked altogether, else 0; empty: there are none."""
     samples: Sequence[int] = ()
     """``[N]``: numbers of the recorded rollouts, -1 for others; empty in evaluation."""
     layout: Layout | None = None
@@ -267,6 +269,7 @@ class Microbatch:
             completion_ids=padded([row.completion_ids for row in rows], pad_token_id),
             completion_mask=padded([row.completion_mask for row in rows]),
             advantages=torch.stack([row.advantage for row in rows if row.advantage is not None]),
+            masked_tokens=[row.masked_tokens for row in rows],
             samples=[row.sample for row in rows],
             rows=len(rows),
             **optional,
@@ -287,25 +290,25 @@ class Microbatch:
         return {**{name: getattr(self, name) for name in required}, **present}
 
 
-def training_rows(batch: dict[str, Any]) -> list[TrainingRow]:
+def training_rows(batch: dict[str, Any], masked_tokens: Sequence[int] = ()) -> list[TrainingRow]:
     """The rows of TRL's batch as views of its tensors, without padding and without advantages.
 
     A completion that is masked altogether keeps its first token, so that no forward pass is empty.
+
+    Args:
+        masked_tokens: ``[N]``: tokens of each completion that is masked altogether, else 0; empty: there are none.
     """
-    width = batch["completion_ids"].shape[1]
     prompts = batch["prompt_mask"].sum(dim=1).tolist()
     completions = batch["completion_mask"].sum(dim=1).clamp(min=1).tolist()
     optional = {name: batch[theirs] for name, theirs in _TRL_NAMES.items() if batch.get(theirs) is not None}
 
-    def cut(value: Tensor, row: int) -> Tensor:
-        return value[row, : completions[row]] if value.shape[1] == width else value[row]
-
     return [
         TrainingRow(
             prompt_ids=batch["prompt_ids"][row, batch["prompt_ids"].shape[1] - prompts[row] :],
-            completion_ids=cut(batch["completion_ids"], row),
-            completion_mask=cut(batch["completion_mask"], row),
-            **{name: cut(value, row) for name, value in optional.items()},  # type: ignore[arg-type]
+            completion_ids=batch["completion_ids"][row, : completions[row]],
+            completion_mask=batch["completion_mask"][row, : completions[row]],
+            masked_tokens=masked_tokens[row] if masked_tokens else 0,
+            **{name: value[row, : completions[row]] for name, value in optional.items()},
         )
         for row in range(len(prompts))
     ]

@@ -221,6 +221,13 @@ HALVES = ["--lora_rank", "8", "--model_init_kwargs", "{dtype: bfloat16}"]
             ],
             "vLLM's share of 1% is too small",
         ),
+        (
+            [
+                *("--card", "H100", "--use_cpu", "false", "--use_vllm", "true", "--max_completion_length", "4096"),
+                *("--mismatch_correction", "sequence_mask"),
+            ],
+            "tokens keep 59% of their gradient. Set it to token_truncate",
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

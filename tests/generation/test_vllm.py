@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.cli.main import main
+from dapo_trl.update.gradient_ledger import ACCOUNTS
 
 from ..cli.test_main import config_file
 from ..support import vllm_run
@@ -65,6 +66,8 @@ def test_many_turns_and_rounds_on_one_push_of_each_policy(
     # and banked groups alike. It would be anything else had a completion another's prompt, or a policy others' weights.
     assert len(found["ratios"]) > 500
     assert torch.allclose(found["ratios"], torch.tensor(-SHIFT), atol=1e-3)
+    accounts = [[row[f"gradient/{name}"] for name in ACCOUNTS] for row in logs if "gradient/zero" in row]
+    assert accounts and all(sum(shares) == pytest.approx(1.0, abs=1e-12) for shares in accounts)
 
 
 def test_continuous_batching_fills_batches_too(tiny_model, tmp_path):

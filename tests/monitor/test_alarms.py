@@ -72,13 +72,26 @@ CASES = [
         {"sampling__importance_sampling_ratio__mean": late(1.0, 0.3)},
         ["0.30 times those of the sampler", "dtype"],
     ),
+    (
+        "gradient_lost",
+        {"gradient__mismatch": late(0.0, 0.2), "gradient__mismatch_long": late(0.01, 0.38)},
+        ["of the gradient of completions over 2,000 tokens is masked by the mismatch correction", "token_truncate"],
+    ),
+    ("gradient_lost", {"gradient__mismatch": late(0.0, 0.2)}, ["of the gradient of all completions is masked"]),
+    (
+        "gradient_lost",
+        {"gradient__clipped_low": late(0.1, 0.5), "gradient__clipped_high": late(0.0, 0.45)},
+        ["of the gradient weight is clipped", "learning_rate"],
+    ),
+    ("gradient_lost", {"gradient__truncated": late(0.1, 0.9)}, ["cut off: raise max_completion_length"]),
+    ("gradient_lost", {"gradient__zero": late(0.1, 1.0)}, ["with advantage 0", "group_filter to zero_variance"]),
     ("gradient_spike", {"grad_norm": lambda done: 30.0 if done == 1 else 0.2}, ["is 30, 150 times", "max_grad_norm"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "changes", "said"), CASES)
 def test_each_alarm_sounds_once_and_no_other(name, changes, said):
-    found = alarms_in(history(**changes), {"epsilon_high": 0.28})
+    found = alarms_in(history(**changes), {"epsilon_high": 0.28, "max_completion_length": 4000})
     assert [alarm.name for alarm in found] == [name]
     assert all(part in found[0].message for part in said), found[0].message
     assert "\n" not in str(found[0]) and str(found[0]).startswith(f"step {found[0].step}: alarm, ")

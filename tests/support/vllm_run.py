@@ -53,9 +53,9 @@ class Watched(DAPOTrainer):
         """The correction that the loss is multiplied by, as the mean difference of the log-probabilities per token."""
         rows, mask = inputs.rows, inputs.loss_mask
         difference = inputs.sampling_ratio.log()
-        if difference.shape[1] == 1:  # of a whole completion
+        if self.args.mismatch_correction.startswith("sequence"):
             difference = difference / mask.sum(dim=1, keepdim=True)
-        self.ratios.append((difference * torch.ones_like(mask))[:rows][mask[:rows].bool()])
+        self.ratios.append(difference[:rows][mask[:rows].bool()])
         return super()._compute_loss(model, inputs)
 
 

@@ -64,6 +64,36 @@ class Engine:
         return found
 
 
+def noisy(spread: float, *, missing: bool = False) -> Any:
+    """An `Engine.sample` whose log-probabilities differ from the engine's by noise of a known standard deviation.
+
+    Completions are random letters of full length. The differences are normal with mean -spread^2/2, and their sums over
+    completions lie at the quantiles of their distribution, so that a few completions show its shape.
+
+    Args:
+        missing: Give NaN for the first token of every completion, as vLLM may.
+    """
+    generator = torch.Generator().manual_seed(7)
+
+    @torch.no_grad()
+    def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
+        assert self.pushes and not self.asleep and len({len(prompt) for prompt in prompts}) == 1
+        rows = torch.tensor([prompt for prompt in prompts for _ in range(n)])
+        letters = torch.randint(64, 90, (len(rows), tokens), generator=generator)
+        noise = torch.randn(len(rows), tokens, generator=generator)
+        quantiles = torch.special.ndtri((torch.arange(len(rows)) + 0.5) / len(rows)).float()
+        quantiles = quantiles[torch.randperm(len(rows), generator=generator)].unsqueeze(1)
+        noise += quantiles / tokens**0.5 - noise.mean(dim=1, keepdim=True)
+        logits = [self.model(part).logits[:, -tokens - 1 : -1] for part in torch.cat([rows, letters], dim=1).split(8)]
+        logps = torch.cat(logits).log_softmax(-1).gather(2, letters.unsqueeze(2)).squeeze(2)
+        logps = logps - (noise * spread - spread**2 / 2)
+        if missing:
+            logps[:, 0] = torch.nan
+        return list(zip(letters.tolist(), logps.tolist(), strict=True))
+
+    return sample
+
+
 class LLM(Engine):
     """The engine in the trainer's process (``vllm_mode: colocate``)."""
 

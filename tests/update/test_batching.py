@@ -31,7 +31,7 @@ def make_row(number, prompt, completion):
         completion_ids=1000 * number + 500 + torch.arange(completion),
         completion_mask=torch.ones(completion, dtype=torch.long),
         old_logps=-torch.arange(1.0, completion + 1) - number,
-        sampling_ratio=torch.tensor([0.5 + number]),
+        sampling_ratio=torch.arange(1.0, completion + 1) + number,
         tool_mask=torch.arange(completion) % 2,
         advantage=torch.tensor(float(number)),
         sample=number,

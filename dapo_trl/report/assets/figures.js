@@ -2,6 +2,7 @@
 // What is shown of the runs beside their rollouts: figures, alarms, which curves there are, ledger, settings.
 
 const RUN_COLOURS = ["blue", "orange", "green", "purple", "red", "teal", "brown", "slate"];
+const GRADIENT = { acting: "green", zero: "slate", truncated: "brown", clipped_low: "amber", clipped_high: "purple", mismatch: "red" };
 const ACCOUNTS = { trained: "green", surplus_kept: "teal", surplus_expired: "slate", truncated: "brown", shaping_only: "purple", constant: "amber", unscorable: "ink", all_right: "blue", all_wrong: "red" };
 const GROUPS = { "groups/kept": ["informative", "green"], "groups/constant": ["constant", "amber"], "groups/unscorable": ["unscorable", "ink"], "groups/all_right": ["all correct", "blue"], "groups/all_wrong": ["all wrong", "red"] };
 const DIFFICULTIES = { "difficulty/unsolved": ["none", "red"], "difficulty/hard": ["to ⅓", "orange"], "difficulty/medium": ["to ⅔", "amber"], "difficulty/easy": ["over ⅔", "green"], "difficulty/solved": ["all", "blue"] };
@@ -147,13 +148,18 @@ function ledgerCharts(state, runs, axis, asShares) {
     });
     if (chart && asShares) Object.assign(chart, { parts: shares(chart.parts), show: percent, top: 1 });
     return chart;
-  })).filter(Boolean);
+  })).concat(runs.map((run) => gradientChart(state, run, axis))).filter(Boolean);
+}
+
+function gradientChart(state, run, axis) {
+  const table = Object.fromEntries(Object.entries(GRADIENT).map(([account, colour]) => [`gradient/${account}`, [words(account), colour]]));
+  return stackChart(state, run, axis, { id: "gradient", title: "Gradient weight of the tokens trained on", table, show: percent, healthy: "healthy: most of it acts" });
 }
 
 function otherCharts(state, runs, axis) {
   const usual = new Set([...LINES.flatMap(([, , , curves]) => (curves === "held_out" ? [] : curves.map(([name]) => name))), ...Object.keys(GROUPS), ...Object.keys(DIFFICULTIES), "seconds", "epoch"]);
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves.values)))].filter(
-    (name) => !usual.has(name) && !/^(ledger|verdicts|accuracy\/level_)/.test(name));
+    (name) => !usual.has(name) && !/^(ledger|verdicts|gradient\/(?!sample|mismatch_long)|accuracy\/level_)/.test(name));
   return names.sort().map((name) => ({
     id: `other-${name}`, title: name, show: format, healthy: healthyOf([[name]], state.meanings, format), definition: definitionOf([[name]], state.meanings),
     parts: runs.map((run) => partOf(run, name, axis, { label: state.runs.length > 1 ? run.label : name, colour: run.colour })).filter(Boolean),
