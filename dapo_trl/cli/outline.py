@@ -92,7 +92,11 @@ def outline(path: str, name: str) -> type:
     """
     body = next(node.body for node in _tree(path).body if isinstance(node, ast.ClassDef) and node.name == name)
     fields = [
-        node for node in body if isinstance(node, ast.AnnAssign) and _arguments(node.value).get("init") is not False
+        node
+        for node in body
+        if isinstance(node, ast.AnnAssign)
+        and not ast.unparse(node.annotation).startswith("ClassVar")
+        and _arguments(node.value).get("init") is not False
     ]
     made = dataclasses.make_dataclass(
         name,

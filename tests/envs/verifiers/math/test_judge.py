@@ -301,13 +301,19 @@ OTHERWISE_ON_PURPOSE: list[tuple[str, str]] = [
 """Pairs from the same tests that are right there and wrong by the rules here, at least one for each rule."""
 
 
+@pytest.fixture
+def unhurried(monkeypatch):
+    """Time enough on a slow machine: what is asked is not how fast."""
+    monkeypatch.setattr(MODULE, "TIME_LIMIT", 4 * MODULE.TIME_LIMIT)
+
+
 def published(gold, answer):
     text = gold[1:-1] if gold.count("$") == 2 and gold[0] == gold[-1] == "$" else gold
     return verify(f"Answer: {answer}", gold_answer(text)).accuracy == 1.0
 
 
 @pytest.mark.parametrize(("gold", "answer", "expected"), PUBLISHED)
-def test_published_pairs(gold, answer, expected):
+def test_published_pairs(unhurried, gold, answer, expected):
     assert published(gold, answer) is expected
 
 
