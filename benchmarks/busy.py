@@ -5,7 +5,7 @@
 
 Each run is the command in a process of its own, with every core; what counts are the seconds of its steps. Busy: five
 other processes compute all the time. The fair share of a busy machine is what the scheduler gives to as many threads as
-there are cores, beside those five. "active" is libgomp's own way, "passive" what the command sets.
+there are cores, beside those five. "active" is libgomp's own way, "ours" what the command sets.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common import Claim, arguments, console, finish, show
 
-OTHERS = 5
+OTHERS, MINUTE = 5, 60
 WAITING = {
     "active": {"GOMP_SPINCOUNT": "300000"},
-    "passive": {},
+    "ours": {},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 
@@ -35,6 +37,7 @@ def busy(processes: int) -> Iterator[None]:
     """Within the block, as many processes compute without a pause."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
+        time.sleep(MINUTE)  # until the load average tells
         yield
     finally:
         for other in others:
@@ -70,9 +73,9 @@ def main() -> None:
     show(f"Seconds of {steps} steps, as ratios", ["waiting", "quiet / active", f"{OTHERS} others / fair share"], rows)
     finish(
         [
-            Claim("quiet machine, passive / active", median["passive", 0] / quiet, 1.03),
-            Claim("busy machine, passive / fair share", median["passive", OTHERS] / fair, 2.0),
-            Claim("busy machine, passive / active", median["passive", OTHERS] / median["active", OTHERS], 1.0),
+            Claim("quiet machine, ours / active", median["ours", 0] / quiet, 1.03),
+            Claim("busy machine, ours / fair share", median["ours", OTHERS] / fair, 2.0),
+            Claim("busy machine, ours / active", median["ours", OTHERS] / median["active", OTHERS], 1.0),
         ],
         options.json,
     )

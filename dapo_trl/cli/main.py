@@ -22,6 +22,9 @@ from .. import __version__
 from ..errors import ConfigError, DapoError
 from . import configs, envs, eval, launch, merge, plan, report, train
 
+SPINS = 3000
+"""Turns that an idle OpenMP thread waits before it sleeps, on a quiet machine: a hundredth of libgomp's own, as fast,
+and less harm when others begin to compute there."""
 DESCRIPTION = "Train language models to reason with DAPO (arXiv 2503.14476)."
 
 
@@ -32,10 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for command in (train, eval, launch, plan, report, merge, envs, configs):
         command.add_parser(commands)
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        # Read when torch is imported. Threads that wait actively take the processor from those that they wait for,
-        # where others compute too: benchmarks/busy.py.
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    _let_threads_wait()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
     if os.getcwd() not in sys.path:  # an environment of the user's own is usually a module in the current folder
         sys.path.append(os.getcwd())
@@ -57,6 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def _let_threads_wait() -> None:
+    """Choose how OpenMP's threads wait for each other, before torch is imported, unless the user has.
+
+    On a busy machine threads that wait actively take the processor from those that they wait for; on a quiet one small
+    matrices cost twice as much without (benchmarks/busy.py).
+    """
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        return
+    if os.getloadavg()[0] > (os.cpu_count() or 1) / 2:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    else:
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 class _Parser(argparse.ArgumentParser):

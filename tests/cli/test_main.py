@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -272,3 +273,25 @@ def test_a_reader_that_has_enough_is_no_error():
     command = f"{sys.executable} -m dapo_trl configs | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("load", "given", "expected"),
+    [
+        (0.1, {}, {"GOMP_SPINCOUNT": "3000"}),
+        (50.0, {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        (50.0, {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        (0.1, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_threads_wait_by_the_load_unless_the_user_says_how(monkeypatch, load, given, expected):
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    for name in names:  # set first, so that what the command sets is taken back too
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert {name: os.environ[name] for name in names if name in os.environ} == expected
