@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -157,3 +158,28 @@ def kept(folder: Path) -> list[Any]:
 def write_runs(runs: Sequence[Any], path: Path) -> None:
     """The raw data of runs, a line each, beside the file of their claims."""
     path.with_suffix(".runs.json").write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
+
+
+def peak_memory(train: Callable[[Callable[[], None]], Any]) -> int:
+    """Bytes that tensors take at the peak of a training beyond those at its beginning.
+
+    Args:
+        train: Trains, and calls its argument when everything is ready to begin.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    if not torch.cuda.is_available():
+        recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        train(recorder.start)
+        recorder.stop()
+        events = recorder.profiler.kineto_results.events()
+        return max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
+    started = [0]
+
+    def begin() -> None:
+        torch.cuda.reset_peak_memory_stats()
+        started[0] = torch.cuda.memory_allocated()
+
+    train(begin)
+    return torch.cuda.max_memory_allocated() - started[0]

@@ -31,8 +31,7 @@ import numpy as np
 import torch
 from common import Claim, arguments, console, finish, show
 from datasets import Dataset
-from measured import ROOT, quieten
-from torch.profiler import ProfilerActivity, profile
+from measured import ROOT, peak_memory, quieten
 from train_step import gap, now, parity
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -234,20 +233,7 @@ def compare(case: Case, repetitions: int) -> dict[str, Any]:
 
 def peak(side: str, case: Case) -> int:
     """Bytes that tensors take at the peak of training beyond those at its beginning."""
-    started = [0]
-    if not torch.cuda.is_available():
-        recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        train(side, case, recorder.start)
-        recorder.stop()
-        events = recorder.profiler.kineto_results.events()
-        return max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
-
-    def prepared() -> None:
-        torch.cuda.reset_peak_memory_stats()
-        started[0] = torch.cuda.memory_allocated()
-
-    train(side, case, prepared)
-    return torch.cuda.max_memory_allocated() - started[0]
+    return peak_memory(lambda begin: train(side, case, begin))
 
 
 def main() -> None:

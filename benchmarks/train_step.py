@@ -17,7 +17,6 @@ Runs on the GPU if there is one, in bfloat16 there, otherwise on one CPU thread.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import statistics
@@ -34,9 +33,8 @@ import numpy as np
 import torch
 from common import Claim, arguments, console, finish, show
 from datasets import Dataset
-from measured import ROOT, quieten, settings_of
+from measured import ROOT, peak_memory, quieten, settings_of
 from sections import timed
-from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, PrinterCallback, Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -254,20 +252,7 @@ def compare(case: Case, repetitions: int, *, warm: bool = True) -> list[dict[str
 
 def peak(side: str, case: Case) -> int:
     """Bytes that tensors take at the peak of training beyond those at its beginning."""
-    started = [0]
-    if not torch.cuda.is_available():
-        recorder = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        train(side, case, recorder.start)
-        recorder.stop()
-        events = recorder.profiler.kineto_results.events()
-        return max(itertools.accumulate(event.nbytes() for event in events if event.name() == "[memory]"))
-
-    def prepared() -> None:
-        torch.cuda.reset_peak_memory_stats()
-        started[0] = torch.cuda.memory_allocated()
-
-    train(side, case, prepared)
-    return torch.cuda.max_memory_allocated() - started[0]
+    return peak_memory(lambda begin: train(side, case, begin))
 
 
 def host_share(steps: int) -> tuple[dict[str, float], float]:

@@ -141,6 +141,7 @@ class Decoding:
     divided: bool = True
     """Read each prompt once and let rows leave, where the cache allows it."""
 
+    @grouped_queries()
     def __call__(
         self,
         model: Any,
@@ -158,18 +159,6 @@ class Decoding:
         """
         if not one_token_after_another(generation_config):
             raise OtherLoopError
-        with grouped_queries():
-            return self._complete(model, input_ids, logits_processor, stopping_criteria, generation_config, given)
-
-    def _complete(
-        self,
-        model: Any,
-        input_ids: Tensor,
-        logits_processor: Callable[[Tensor, Tensor], Tensor],
-        stopping_criteria: Callable[[Tensor, Any], Tensor],
-        generation_config: Any,
-        given: dict[str, Any],
-    ) -> Tensor:
         prompt, pad = input_ids.shape[1], _padding(generation_config)
         divided = self.divided and may_be_divided(given.get("past_key_values"))
         logits, state = self._read(model, input_ids, given, divided)
