@@ -91,9 +91,9 @@ GROUPS = {
     ),
     "vllm": (
         "vLLM in place of transformers' generate (docs/generation.md).",
-        "use_vllm mismatch_correction mismatch_check vllm_mode vllm_gpu_memory_utilization vllm_enable_sleep_mode "
-        "vllm_max_model_length vllm_tensor_parallel_size vllm_server_host vllm_server_port vllm_server_base_url "
-        "vllm_server_timeout vllm_group_port vllm_model_impl vllm_importance_sampling_correction "
+        "use_vllm mismatch_correction mismatch_check push_adapter vllm_mode vllm_gpu_memory_utilization "
+        "vllm_enable_sleep_mode vllm_max_model_length vllm_tensor_parallel_size vllm_server_host vllm_server_port "
+        "vllm_server_base_url vllm_server_timeout vllm_group_port vllm_model_impl vllm_importance_sampling_correction "
         "vllm_importance_sampling_mode vllm_importance_sampling_clip_min vllm_importance_sampling_clip_max",
     ),
     "batch": (
@@ -240,6 +240,11 @@ class DAPOConfig(GRPOConfig):
         True,
         "With vLLM: print how far its probabilities are from the trainer's, and end the run when pushed weights do not "
         "reach it.",
+    )
+    push_adapter: bool = setting(
+        True,
+        "With vLLM in the trainer's process: push the adapter alone, where vLLM can serve it. false: merge it into the "
+        "model's weights and push these all, with which vLLM generates a little faster.",
     )
     vllm_importance_sampling_mode: str | None = setting(  # type: ignore[assignment]
         None, "TRL's name for mismatch_correction.", choices=MISMATCH_CORRECTIONS

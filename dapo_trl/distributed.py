@@ -68,16 +68,21 @@ def mark_sharded(model: Any, accelerator: Accelerator) -> None:
         getattr(model, "get_base_model", lambda: model)()._is_fsdp_managed_module = True
 
 
-def in_step(accelerator: Accelerator) -> dict[str, SyncFn]:
-    """The ``sync`` argument of `run_episodes` for a sharded model: every process generates for as many contexts as the
-    busiest one. Empty for a model that each process holds whole."""
+def in_step(accelerator: Accelerator, together: bool | None = None) -> dict[str, SyncFn]:
+    """The ``sync`` argument of `run_episodes` for processes that generate together: every one generates for as many
+    contexts as the busiest. Empty for processes that do not.
+
+    Args:
+        together: Whether they do; None: they do if the model is sharded.
+    """
 
     def sync(active: int, room: int) -> tuple[int, int]:
         mine = torch.tensor([[active, room]], device=accelerator.device)
         most = accelerator.gather(mine).max(dim=0).values.tolist()
         return most[0], most[1]
 
-    return {"sync": sync} if accelerator.distributed_type in SHARDED else {}
+    together = accelerator.distributed_type in SHARDED if together is None else together
+    return {"sync": sync} if together else {}
 
 
 @contextlib.contextmanager

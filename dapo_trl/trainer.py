@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -68,7 +68,7 @@ from .rollout.trl_bridge import EnvironmentReward, clock_rows
 from .rollout.types import Rollout, TrainingRow
 from .sampling.collector import Observers, RolloutCollector
 from .sampling.state import SamplingState
-from .trl_internals import TRL, KnownRollouts
+from .trl_internals import TRL, Engine, KnownRollouts
 from .update import logprobs, mismatch
 from .update.batching import Microbatch, split_evenly, training_rows
 from .update.gradient_ledger import GradientLedger
@@ -161,22 +161,23 @@ class DAPOTrainer(ResumableTrainer):
             train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
         if self.env is not None and isinstance(reward_processing_classes, list):
             reward_processing_classes = [None, *reward_processing_classes]
-        super().__init__(
-            model=model,
-            reward_funcs=self._reward_functions(reward_funcs),
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            reward_processing_classes=reward_processing_classes,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
-            tools=tools,
-            rollout_func=rollout_func,
-            environment_factory=environment_factory,
-        )
+        with Engine.make(args):
+            super().__init__(
+                model=model,
+                reward_funcs=self._reward_functions(reward_funcs),
+                args=args,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                reward_processing_classes=reward_processing_classes,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                quantization_config=quantization_config,
+                peft_config=peft_config,
+                tools=tools,
+                rollout_func=rollout_func,
+                environment_factory=environment_factory,
+            )
         self._wire()
 
     # Construction
@@ -207,11 +208,22 @@ class DAPOTrainer(ResumableTrainer):
         self.sampling = SamplingState(self.prompts, args)
         self._collector = self._make_collector()
         self._wire_update()
-        for sentence in cautions_at_start(self.model, args):
+        for sentence in [*cautions_at_start(self.model, args), *self._push_note()]:
             self.warn(sentence)
         self.alarms = SoundAlarms(args, accelerator)
         for callback in (NothingLearnt(args.updates_per_rollout), self.alarms):
             self.add_callback(callback)
+
+    def _push_note(self) -> list[str]:
+        """A warning that the adapter cannot be pushed to vLLM by itself."""
+        reason = (
+            cast(Engine, self.vllm_generation).merged_because
+            if self.use_vllm and isinstance(self.model, PeftModel)
+            else None
+        )
+        if reason is None or not self.args.push_adapter:
+            return []
+        return [f"vLLM cannot serve the adapter by itself ({reason}): it is pushed the whole model, merged."]
 
     def _wire_update(self) -> None:
         """The parts that turn a rollout batch into optimizer steps."""
@@ -302,7 +314,7 @@ class DAPOTrainer(ResumableTrainer):
             params = SamplingParams.of(self.args, sorted(self.chat_format.stop_ids))
             return own_backend(self.args.generation_backend, model(), self._tokenizer, params)
         if self.use_vllm:
-            return VLLMBackend(sample, self.vllm_generation, self.trl.engine_awake)
+            return VLLMBackend(sample, self.vllm_generation, self.trl.engine_awake, sorted(self.chat_format.stop_ids))
         return TransformersBackend(sample, model, self.generation_config)
 
     def _make_collector(self) -> RolloutCollector:
@@ -429,6 +441,8 @@ class DAPOTrainer(ResumableTrainer):
         steps = self._prepared(self._unfiltered() if tools else self._filtered())
         if any(steps):
             self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
+        if self.use_vllm:
+            self.trl.log(cast(Engine, self.vllm_generation).drain())
         return steps
 
     def _prepared(self, schedule: LocalSteps) -> list[OptimizerStep | None]:

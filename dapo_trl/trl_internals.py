@@ -8,6 +8,7 @@ Patches, each a context manager that puts back what it found:
 `TRL.answering`         `_generate` and `_calculate_rewards`, while TRL makes tensors of rollouts that exist already
 `TRL.scaled`            `current_gradient_accumulation_steps`, while TRL computes the loss of a microbatch
 `TRL.engine_awake`      the sleep mode of vLLM's engine, for a whole rollout batch
+`Engine.make`           TRL's `VLLMGeneration`, while it makes a trainer, and vLLM's `LLM` within it
 
 Elsewhere, on public names: `generation.params.limited_to` (the length limit of generation settings, for one turn),
 `generation.transformers.own_loop` (a model's `generate`), `generation.decoding.grouped_queries` (transformers'
@@ -18,16 +19,27 @@ limit of checkpoints, while one is saved).
 from __future__ import annotations
 
 import contextlib
+import tempfile
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.generation import vllm_generation
+from trl.trainer import grpo_trainer
 
+from .config import DAPOConfig
+from .distributed import SHARDED
 from .errors import NonFiniteError
+from .generation.vllm import active_lora, device_options, lora_options, lora_request, save_adapter, why_merged
 from .rollout.types import Rollout, Sampled
 from .update.batching import Microbatch
 from .update.loss import TRL_TOKEN_LOSSES
@@ -265,17 +277,19 @@ class TRL:
 
     @contextlib.contextmanager
     def engine_awake(self) -> Iterator[None]:
-        """Wake vLLM's sleeping engine once, with the weights as they are, and let it sleep at the end.
+        """Push the weights as they are to vLLM's engine, and let a sleeping one sleep again at the end.
 
         TRL lets it sleep after every call and pushes the weights again before the next one. A rollout batch may take
         many calls, all of the same policy: its rounds, and the turns of its episodes.
         """
         engine = self._trainer.vllm_generation
-        if engine.mode != "colocate" or not engine.enable_sleep_mode:
+        sleeps = engine.mode == "colocate" and engine.enable_sleep_mode
+        if sleeps or self._trainer._last_loaded_step != self.step:
+            engine.sync_weights()  # wakes what holds the weights
+            self._trainer._last_loaded_step = self.step
+        if not sleeps:
             yield
             return
-        engine.sync_weights()  # wakes what holds the weights
-        self._trainer._last_loaded_step = self.step
         engine.llm.wake_up(tags=["kv_cache"])
         engine.enable_sleep_mode = engine._llm_weights_sleeping = False
         try:
@@ -283,3 +297,123 @@ class TRL:
         finally:
             engine.llm.sleep(level=2)
             engine.enable_sleep_mode = engine._llm_weights_sleeping = True
+
+
+class Engine(vllm_generation.VLLMGeneration):
+    """TRL's vLLM engine, which is pushed an adapter alone where vLLM can serve it, and which counts what it is pushed.
+
+    Args:
+        settings: Of the run.
+        model, accelerator, others: As in TRL.
+    """
+
+    def __init__(self, model: Any, accelerator: Any, *args: Any, settings: DAPOConfig, **others: Any):
+        self.merged_because: str | None = "no adapter is trained"
+        """Why merged or whole weights are pushed and not an adapter; None: an adapter is."""
+        if isinstance(model, PeftModel):
+            self.merged_because = _why_merged(model, accelerator, settings)
+        self._computed = _computed_dtype(model, settings)
+        self._pushes: list[tuple[int, float]] = []
+        self._version, self._bytes = 0, 0
+        super().__init__(model, accelerator, *args, **others)
+
+    @classmethod
+    def make(cls, settings: DAPOConfig) -> AbstractContextManager[None]:
+        """A context in which TRL makes an engine of this class."""
+        return _replaced(grpo_trainer, "VLLMGeneration", partial(cls, settings=settings))
+
+    def _init_vllm(self) -> None:
+        """As in TRL, with arguments of vLLM's engine that TRL has no settings for."""
+        if self.mode != "colocate" or not vllm_generation.is_vllm_available():
+            super()._init_vllm()
+            return
+        made: Any = vllm_generation.LLM
+        options = device_options(self.accelerator.device)
+        options |= {} if self._computed is None else {"dtype": self._computed}
+        if self.merged_because is None:
+            made, options = _serving(made), options | lora_options(active_lora(cast(PeftModel, self.model)))
+        with _replaced(vllm_generation, "LLM", partial(made, **options)):
+            super()._init_vllm()
+
+    def sync_weights(self) -> None:
+        """As in TRL, or with the adapter alone."""
+        started = time.perf_counter()
+        if self.merged_because is None:
+            self._push_adapter()
+        else:
+            super().sync_weights()
+        self._pushes.append((self._bytes, time.perf_counter() - started))
+
+    def _push_adapter(self) -> None:
+        """Replace the adapter that vLLM serves by the one as it is now."""
+        if self._llm_weights_sleeping:
+            vllm_generation.empty_cache()
+            self.llm.wake_up(tags=["weights"])
+            self._llm_weights_sleeping = False
+        if self._version:
+            self.llm.llm_engine.remove_lora(self._version)
+        self._version += 1
+        with tempfile.TemporaryDirectory() as folder:
+            self._bytes = save_adapter(cast(PeftModel, self.model), Path(folder))
+            request = lora_request(self._version, Path(folder))
+            self.llm.llm_engine.add_lora(request)
+        self.llm.adapter = request
+
+    def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
+        """As in TRL, counting bytes."""
+        self._bytes = 0
+        for name, value in super()._iter_named_params():
+            self._bytes += value.nbytes
+            yield name, value
+
+    def drain(self) -> dict[str, float]:
+        """Metrics of the pushes since the last call; see `monitor.metrics.METRICS`."""
+        pushes, self._pushes = self._pushes, []
+        if not pushes:
+            return {}
+        return {"vllm/pushed_mib": sum(size for size, _ in pushes) / 2**20, "time/push": sum(s for _, s in pushes)}
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Put ``value`` in the place of a name of a module within the block."""
+    theirs = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, theirs)
+
+
+def _serving(engine: Any) -> Any:
+    """vLLM's engine, which generates with the adapter that was pushed last."""
+
+    class Serving(engine):
+        adapter: Any = None
+
+        def generate(self, *args: Any, **kwargs: Any) -> Any:
+            return super().generate(*args, lora_request=self.adapter, **kwargs)
+
+        def sleep(self, level: int) -> Any:
+            """Keep the model's own weights in the machine's memory: level 2 drops them, and they are never pushed."""
+            return super().sleep(level=1)
+
+    return Serving
+
+
+def _why_merged(model: PeftModel, accelerator: Any, settings: DAPOConfig) -> str | None:
+    if not settings.push_adapter:
+        return "push_adapter is false"
+    if settings.vllm_mode == "server":
+        return "TRL pushes no adapter to a server"
+    if accelerator.distributed_type in SHARDED:
+        return "its weights are sharded"
+    return why_merged(model)
+
+
+def _computed_dtype(model: Any, settings: DAPOConfig) -> str | None:
+    """The type that the trainer computes in, in which vLLM computes too; None: as vLLM chooses."""
+    if settings.bf16 or settings.fp16:
+        return "bfloat16" if settings.bf16 else "float16"
+    dtype = next(model.parameters()).dtype
+    return str(dtype).removeprefix("torch.") if dtype.is_floating_point else None

@@ -46,6 +46,9 @@ ONE_CARD = (
     Row("lora-16gb", "RTX 4080"),
     Row("lora-24gb", "RTX 4090"),
     Row("qlora-24gb", "RTX 4090"),
+    Row("lora-16gb-vllm", "RTX 4080"),
+    Row("lora-24gb-vllm", "RTX 4090"),
+    Row("qlora-24gb-vllm", "RTX 4090"),
     Row("full-80gb", "H100 80GB", "paper"),
 )
 MANY_CARDS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -65,6 +66,7 @@ def stand_in(monkeypatch) -> Iterator[Callable[[str], None]]:
 
     for name in ("is_vllm_available", "LLM", "SamplingParams", "VLLMClient"):
         monkeypatch.setattr(f"trl.generation.vllm_generation.{name}", None, raising=False)
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", None)
     with mock.patch.dict(os.environ):  # TRL sets vLLM's there
         yield vllm_stand_in.install
 

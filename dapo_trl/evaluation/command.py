@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
+import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -16,9 +17,11 @@ from rich.console import Console
 from envs.description import describe
 
 from ..errors import ConfigError
+from ..generation.transformers import stop_ids
+from ..generation.vllm import ROWS, MeasuringEngine, device_options, why_merged
 from ..monitor.console import counted
 from ..rollout.environments import make_env, row_count, wrap_env
-from .evaluator import EvalProblem, Evaluator, collect
+from .evaluator import UNBOUNDED, EvalProblem, Evaluator, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
 from .results import show_results
@@ -33,28 +36,24 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
     for name, arguments, env in made:
         if note := _note_on_split(name, arguments, env):
             console.print(note, style="yellow")
-    model, tokenizer = load(str(config.model), config.adapter, dtype=config.dtype, device=accelerator.device)
+    device = accelerator.device if config.engine == "transformers" else torch.device("cpu")
+    model, tokenizer = load(str(config.model), config.adapter, dtype=config.dtype, device=device)
     request = {
         "model": {"name": config.model, "adapter": config.adapter},
         "weights": fingerprint(model),
+        "engine": config.engine,
         "environments": [_described(*one) for one in made],
         **vars(config.sampling),
     }
     journal = Journal(config.folder, process=accelerator.process_index)
     _together(accelerator, lambda: journal.begin(request, overwrite=config.overwrite))
 
+    engine = _engine(config, accelerator, model, tokenizer)
+    evaluators = _evaluators(config, [env for _, _, env in made], model, tokenizer, engine)
     results: list[tuple[list[EvalProblem], Samples]] = []
     try:
-        for place, (name, _, env) in enumerate(made):
-            evaluator = Evaluator(
-                model,
-                tokenizer,
-                env,
-                config.sampling,
-                batch_tokens=config.eval_batch_tokens,
-                chat_template_kwargs=config.chat_template_kwargs,
-            )
-            problems = evaluator.problems(_measured(config, env))
+        for place, (evaluator, problems) in enumerate(evaluators):
+            name = made[place][0]
             results.append((problems, _sample(config, accelerator, journal, evaluator, place, problems, name, console)))
     except KeyboardInterrupt:
         console.print(f"The samples judged so far are in {journal.folder}: the same command continues from there.")
@@ -74,6 +73,56 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
+
+
+def _evaluators(
+    config: EvalConfig,
+    envs: Sequence[gymnasium.Env],
+    model: Any,
+    tokenizer: Any,
+    engine: MeasuringEngine | None,
+) -> list[tuple[Evaluator, list[EvalProblem]]]:
+    """An evaluator for each environment, and the problems that are measured."""
+    options: dict[str, Any] = {"batch_tokens": config.eval_batch_tokens}
+    if engine is not None:
+        options = {"batch_tokens": UNBOUNDED, "max_rows": ROWS, "sample": engine.sample_turns}
+    found = []
+    for env in envs:
+        evaluator = Evaluator(
+            model, tokenizer, env, config.sampling, chat_template_kwargs=config.chat_template_kwargs, **options
+        )
+        problems = evaluator.problems(_measured(config, env))
+        if engine is not None:
+            longest = max(len(problem.ids) for problem in problems) + config.max_completion_length
+            engine.longest = max(engine.longest, longest)
+        found.append((evaluator, problems))
+    return found
+
+
+def _engine(config: EvalConfig, accelerator: Accelerator, model: Any, tokenizer: Any) -> MeasuringEngine | None:
+    """vLLM with the model, of which the configuration alone is kept here; None: transformers draws."""
+    if config.engine == "transformers":
+        return None
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            f"engine is 'vllm' and there are {accelerator.num_processes} processes: start one, and let its GPUs share "
+            "the weights with --vllm_tensor_parallel_size."
+        )
+    base, adapter = base_and_adapter(str(config.model), config.adapter)
+    if adapter is not None and (reason := why_merged(model)):
+        raise ConfigError(
+            f"engine is 'vllm', which cannot serve adapter {adapter} ({reason}): merge it with dapo-trl merge, or take "
+            "--engine transformers."
+        )
+    settings = {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "seed": config.seed,
+        "tensor_parallel_size": config.vllm_tensor_parallel_size,
+        "gpu_memory_utilization": config.vllm_gpu_memory_utilization,
+        **device_options(accelerator.device),
+    }
+    model.to("meta")
+    return MeasuringEngine(base, adapter, stop_ids(model, tokenizer), **settings)
 
 
 def _held_out(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:

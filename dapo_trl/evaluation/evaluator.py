@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import gymnasium
 import numpy as np
@@ -26,11 +26,20 @@ from .estimators import MAX_SAMPLES
 from .results import Evaluation
 
 BATCH_TOKENS = 2**18
+UNBOUNDED = 2**62
+"""Token budget of a batch for an engine that bounds its memory by itself."""
 MAX_ROWS = 256
 """Most completions of a batch; more do not make generation faster."""
 
 Job = tuple[int, int]
 """The place of a problem, and the number of one of its samples."""
+
+
+class SampleFn(Protocol):
+    """Samples the model's turns of a measurement."""
+
+    def __call__(self, contexts: list[list[int]], numbers: RandomNumbers, *, room: int) -> list[list[int]]:
+        """Continue each of ``N`` contexts by at most ``room`` tokens, up to the end of the model's turn."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +137,13 @@ class Evaluator:
     """Samples and judges a model's completions of one environment's problems.
 
     Args:
-        model: a causal language model with ``generate``.
+        model: a causal language model with ``generate``; with ``sample`` it is asked for its configuration alone.
         env: the held-out environment; see `rollout.environments.make_env`.
         batch_tokens: token budget of a batch, prompts and room for completions together; it bounds the memory.
         max_rows: most completions of a batch.
         chat_template_kwargs: arguments of the chat template, as in training.
         sync: for processes that hold the model in parts and must generate together; see `rollout.episode_runner`.
+        sample: samples the model's turns; None: its own ``generate``.
     """
 
     def __init__(
@@ -147,8 +157,9 @@ class Evaluator:
         max_rows: int = MAX_ROWS,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         sync: SyncFn | None = None,
+        sample: SampleFn | None = None,
     ):
-        self.model, self.env, self.sampling = model, env, sampling
+        self.model, self.env, self.sampling, self._sample = model, env, sampling, sample
         self.batch_tokens, self.max_rows, self._sync = batch_tokens, max_rows, sync
         self.chat_format = ChatFormat(tokenizer, stop_ids(model, tokenizer), chat_template_kwargs or {})
         self._judges = EnvPool(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -225,6 +236,8 @@ class Evaluator:
         def generate_turn(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
             rows, starts = continued(episodes, prompts, contexts)
             numbers = RandomNumbers([keys[row] if keys else (0,) for row in rows], starts, **shape)
+            if self._sample is not None:
+                return self._sample(contexts, numbers, room=room), None
             return sample_turns(self.model, self.chat_format, contexts, numbers, room=room), None
 
         was_training = self.model.training

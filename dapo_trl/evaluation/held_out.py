@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..distributed import in_step
+from ..generation.vllm import ROWS, VLLMBackend
 from ..monitor.console import counted, tenths
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
-from .evaluator import BATCH_TOKENS, Sampling, evaluate, evaluated_at_once
+from .evaluator import BATCH_TOKENS, UNBOUNDED, Sampling, evaluate, evaluated_at_once
 from .journal import write
 from .results import Evaluation, merge
 
@@ -47,7 +48,8 @@ class Best:
 class HeldOut(TrainerCallback):
     """Measures a trainer's model on held-out problems, all processes together.
 
-    A measurement changes nothing in training. During training it is logged under ``eval_...`` (`monitor.metrics`), and
+    A measurement changes nothing in training. With vLLM it runs through the trainer's engine, but that of the base
+    without the adapter. During training it is logged under ``eval_...`` (`monitor.metrics`), and
     the model with the highest accuracy is kept in ``best/``.
 
     Args:
@@ -136,8 +138,17 @@ class HeldOut(TrainerCallback):
         trainer, accelerator = self.trainer, self.trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
         mine = self.problems[accelerator.process_index :: accelerator.num_processes]
-        # precision as in training, also before the model is prepared for it
-        with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
+        options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "max_rows": evaluated_at_once(trainer.args)}
+        with ExitStack() as stack:
+            if isinstance(trainer.backend, VLLMBackend) and adapter:
+                stack.enter_context(trainer.backend.session())
+                options = {"batch_tokens": UNBOUNDED, "max_rows": ROWS, "sample": trainer.backend.sample_turns}
+                options |= in_step(accelerator, trainer.backend.in_step)
+            else:  # precision as in training, also before the model is prepared for it
+                stack.enter_context(accelerator.autocast())
+                options |= in_step(accelerator)
+                if not adapter:
+                    stack.enter_context(model.disable_adapter())
             found = evaluate(
                 model,
                 trainer.processing_class,
@@ -145,11 +156,9 @@ class HeldOut(TrainerCallback):
                 mine,
                 k=self.samples,
                 sampling=self.sampling,
-                batch_tokens=self.batch_tokens,
-                max_rows=evaluated_at_once(trainer.args),
                 chat_template_kwargs=trainer.chat_format.template,
                 on_batch=on_batch,
-                **in_step(accelerator),
+                **options,
             )
         return merge(gather_object([found]))
 

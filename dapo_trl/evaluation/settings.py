@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
-from ..settings import check, find_model, long_flags, names_of, read_files, read_flags, setting
+from ..settings import Rule, check, find_model, long_flags, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
 from .split import kept_apart_in
@@ -26,10 +26,15 @@ ALIASES = {
 ENDLESS_PROBLEMS = 200
 """Problems measured of an endless environment, unless ``eval_problems`` is set."""
 _ENVIRONMENT = ("env", "env_kwargs", "eval_env", "eval_env_kwargs")
-_FLAGS_ALONE = ("output_dir", "overwrite")  # a file's are those of the training run
+_FLAGS_ALONE = ("output_dir", "overwrite", "vllm_tensor_parallel_size", "vllm_gpu_memory_utilization")
+"""A file's are those of the training run."""
 
 GROUPS = {
     "model": ("The model that is measured.", "model adapter dtype chat_template_kwargs use_cpu"),
+    "engine": (
+        "The engine that draws the completions (docs/evaluation.md).",
+        "engine vllm_tensor_parallel_size vllm_gpu_memory_utilization",
+    ),
     "task": (
         "The environments that set the problems and judge the answers.",
         "env env_kwargs env_wrappers eval_env eval_env_kwargs",
@@ -85,6 +90,14 @@ class EvalConfig:
     )
     max_completion_length: int = setting(Sampling.max_completion_length, "Longest completion, in tokens.")
     chat_template_kwargs: dict[str, Any] | None = setting(None, "Arguments of the chat template.")
+    engine: str = setting(
+        "transformers",
+        "What draws the completions: transformers, or vllm, which is faster on a GPU and needs 'dapo-trl[vllm]'. "
+        "Problems, seeds and figures are made alike; the completions are others.",
+        choices=("transformers", "vllm"),
+    )
+    vllm_tensor_parallel_size: int = setting(1, "GPUs that share the weights, with vllm.", least=1)
+    vllm_gpu_memory_utilization: float = setting(0.9, "Share of the GPU's memory that vllm takes.")
     seed: int = setting(Sampling.seed, "Seed that determines all samples.")
     dtype: str = setting(
         "auto",
@@ -105,7 +118,7 @@ class EvalConfig:
             raise ConfigError("model is not set: give a model's folder or its name on the Hub as --model.")
         if self.env is None and self.eval_env is None:
             raise ConfigError("env is not set: give it as --env (see dapo-trl envs list), or --config with a task.")
-        check(self, label=_short)
+        check(self, {"vllm_gpu_memory_utilization": Rule(above=0, most=1)}, label=_short)
         self.sampling.check(self.eval_samples)
         wrapper_settings(self.env_wrappers)
         self.environments()

@@ -40,9 +40,9 @@ class RandomNumbers:
         temperature: float = 1.0,
         top_p: float = 1.0,
     ):
-        self._shape = {"temperature": temperature, "top_p": top_p}
-        self._streams = []
-        for key, start in zip(keys, starts or [0] * len(keys), strict=True):
+        self.temperature, self.top_p = temperature, top_p
+        self._streams, self._names = [], list(zip(keys, starts or [0] * len(keys), strict=True))
+        for key, start in self._names:
             bits = np.random.PCG64(np.random.SeedSequence([part % 2**64 for part in key]))
             self._streams.append(np.random.Generator(bits.advance(start)))
         self._block, self._numbers = -1, np.empty((len(self._streams), 0))
@@ -58,7 +58,12 @@ class RandomNumbers:
     def draw(self, scores: Tensor, rows: Tensor, step: int) -> Tensor:
         """Tokens for some of the completions; see `decoding.DrawFn`."""
         numbers = torch.from_numpy(self.at(step)).to(scores.device)[rows]
-        return draw_tokens(scores, numbers, **self._shape)
+        return draw_tokens(scores, numbers, temperature=self.temperature, top_p=self.top_p)
+
+    def seeds(self) -> list[int]:
+        """``N`` seeds, for a sampler with random numbers of its own: another stream or start, another seed."""
+        parts = [[part % 2**64 for part in (*key, start)] for key, start in self._names]
+        return [int(np.random.SeedSequence(part).generate_state(1, np.uint64)[0] >> np.uint64(16)) for part in parts]
 
 
 def draw_tokens(logits: Tensor, numbers: Tensor, *, temperature: float, top_p: float) -> Tensor:

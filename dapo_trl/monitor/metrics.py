@@ -124,6 +124,8 @@ METRICS: dict[str, Metric] = {
     "eval_mean_length": Metric("tokens", "held-out completions", "no sudden jump"),
     "time/rollout": Metric("seconds to generate and score", "rollout batch", "-"),
     "time/update": Metric("seconds of forward and backward passes", "optimizer step", "-"),
+    "time/push": Metric("seconds of pushing weights to vLLM", "rollout batch", "far below time/rollout"),
+    "vllm/pushed_mib": Metric("MiB of weights pushed to vLLM", "rollout batch", "the adapter's, if one is trained"),
     "update/shared_tokens": Metric(
         "share of the tokens of prompts and completions that is not computed, because a group begins with it",
         "rollout batch",

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..evaluation import evaluated_at_once
+from ..generation.vllm import RANKS
 from ..run.lora import peft_config
 from ..run.settings import RunConfig
 from ..update.attention import head_size
@@ -68,8 +69,9 @@ class Estimate:
         """Bytes that vLLM's share lacks to hold the model and one sequence; 0: it suffices, or there is none."""
         if not self._colocated:
             return 0
-        sequence = self._cache(1, self.args.vllm_max_model_length or self._longest, memory.HALF)
-        least = memory.vllm_needs(self.weights.base * memory.HALF, sequence, self.args.vllm_tensor_parallel_size)
+        sequence = self._cache(1, self.args.vllm_max_model_length or self._longest, self._computed.itemsize)
+        own = sum(self._vllm_weights.values())
+        least = memory.vllm_needs(own, sequence, self.args.vllm_tensor_parallel_size)
         return max(least - self._vllm_share, 0)
 
     @property
@@ -107,11 +109,20 @@ class Estimate:
         return int(self.args.vllm_gpu_memory_utilization * self.args.card.memory)
 
     @property
+    def _vllm_weights(self) -> dict[str, int]:
+        """Bytes of vLLM's own weights, and of its buffers for an adapter that is pushed by itself."""
+        run, size = self.run, self._computed.itemsize
+        base = self.weights.frozen_bytes if self.weights.quantized else self.weights.base * size
+        if not run.lora_rank or run.lora_dora or not self.args.push_adapter or run.lora_rank > RANKS[-1]:
+            return {"vLLM: weights": base}
+        adapter = memory.vllm_adapter_bytes(self.weights.trained, run.lora_rank, size)
+        return {"vLLM: weights": base, "vLLM: adapter": adapter}
+
+    @property
     def _vllm(self) -> dict[str, int]:
         """Bytes of vLLM's share by part."""
-        weights = self.weights.base * memory.HALF // self.args.vllm_tensor_parallel_size
-        weights = min(weights, self._vllm_share)
-        return {"vLLM: weights": weights, "vLLM: keys and values": self._vllm_share - weights}
+        own = {name: bytes // self.args.vllm_tensor_parallel_size for name, bytes in self._vllm_weights.items()}
+        return {**own, "vLLM: keys and values": max(self._vllm_share - sum(own.values()), 0)}
 
     @cached_property
     def _model_bytes(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -146,8 +157,8 @@ class Estimate:
             phases["generation"] = self._generation(cast(int, self.args.max_round_sequences) // processes)
             return phases  # a measurement generates in the same way, and no more at once
         if self._colocated and self.args.vllm_enable_sleep_mode:
-            phases["generation"] = self._vllm
-        if self.run.eval_problems:
+            phases["generation"] = self._vllm  # and measurements, but that of the model without its adapter
+        if self.run.eval_problems and self.run.eval_without_adapter:
             each = -(-self.run.eval_problems * self.run.eval_samples // processes)
             phases["measuring accuracy"] = self._generation(min(evaluated_at_once(self.args), each))
         return phases

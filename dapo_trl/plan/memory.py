@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..generation.vllm import RANKS
 from .devices import GIB, MIB, Placement
 from .trace import Weights
 
@@ -225,6 +226,16 @@ def vllm_needs(weights_bytes: int, cache_bytes: int, parallel: int) -> int:
     """Minimum of vLLM's share in bytes: the weights, a sequence of full length, and 1 GiB for its own passes
     (an allowance, not measured)."""
     return (weights_bytes + cache_bytes) // parallel + GIB
+
+
+def vllm_adapter_bytes(parameters: int, rank: int, size: int) -> int:
+    """vLLM's buffers for one adapter, which are as large as for the next rank that it knows.
+
+    Args:
+        parameters: of the adapter.
+        size: bytes of a number.
+    """
+    return parameters // rank * next(known for known in RANKS if known >= rank) * size
 
 
 def _summed(size: int) -> int:

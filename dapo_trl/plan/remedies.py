@@ -217,8 +217,8 @@ def _of_vllm(plan: Plan) -> Iterator[Change]:
     args = plan.args
     if not args.use_vllm or args.vllm_mode != "colocate":
         return
-    if plan.run.eval_problems:
-        yield Change("accuracy measured afterwards, of the saved model", {"eval_problems": 0})
+    if plan.run.eval_without_adapter:
+        yield Change("the model without its adapter is not measured", {"eval_without_adapter": False})
     if not args.vllm_enable_sleep_mode:
         yield Change("vLLM gives its memory back for training", {"vllm_enable_sleep_mode": True})
     share = round(args.vllm_gpu_memory_utilization / 2, 3)

@@ -34,6 +34,7 @@ def quieten(console: Console) -> None:
     """Silence progress bars and notices of libraries; this project's warnings go to the console."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     logger = logging.getLogger("dapo_trl")
     logger.handlers, logger.propagate = [ConsoleHandler(console)], False
 

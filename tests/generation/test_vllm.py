@@ -3,6 +3,7 @@ from it, with TRL's own code around them."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from unittest import mock
@@ -10,15 +11,20 @@ from unittest import mock
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoHaConfig, LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.cli.main import main
+from dapo_trl.generation.vllm import why_merged
+from dapo_trl.monitor.metrics_file import read_metrics
 from dapo_trl.update.gradient_ledger import ACCOUNTS
 
 from ..cli.test_main import config_file
+from ..conftest import SHIPPED_MODEL
 from ..support import vllm_run
 from ..support.recorded import config
-from ..support.vllm_stand_in import SHIFT
+from ..support.vllm_stand_in import LLM, SHIFT, Client
 from ..support.warm_start import CPU_2
 
 COLOCATE = {"vllm_mode": "colocate", "vllm_importance_sampling_mode": "token_truncate"}
@@ -102,3 +108,108 @@ def test_a_server_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys,
     monkeypatch.setattr("trl.generation.vllm_generation.VLLMClient", client)
     assert main(["train", "--config", config_file(tmp_path, use_vllm=True, vllm_mode="server")]) == 2
     assert capsys.readouterr().err == f"error: vLLM cannot be used: {error}\n"
+
+
+ADAPTERS = {
+    "plain": ({"use_rslora": True, "lora_dropout": 0.1, "r": 5}, None),
+    "DoRA": ({"use_dora": True}, "its use_dora is True"),
+    "whole modules": ({"modules_to_save": ["lm_head"]}, "its modules_to_save is ['lm_head']"),
+    "biases": ({"bias": "lora_only"}, "its bias is 'lora_only'"),
+    "ranks": ({"rank_pattern": {"q_proj": 4}}, "its rank_pattern is {'q_proj': 4}"),
+    "PiSSA": ({"init_lora_weights": "pissa"}, "its init_lora_weights 'pissa' changed the model's own weights"),
+    "large": ({"r": 513}, "its rank is 513, and the largest is 512"),
+    "head": ({"target_modules": ["q_proj", "lm_head"]}, "it adapts lm_head"),
+    "embeddings": ({"target_modules": ["q_proj", "embed_tokens"]}, "it adapts model.embed_tokens"),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapters_that_vllm_cannot_serve_are_known(name, tiny_model):
+    changes, reason = ADAPTERS[name]
+    lora = LoraConfig(**{"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **changes})
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), lora)
+    assert why_merged(model) == reason
+
+
+def test_other_kinds_of_adapters_are_merged(tiny_model):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert why_merged(get_peft_model(base, LoHaConfig(target_modules=["q_proj"]))) == "it is of the kind LOHA"
+
+
+def flags(settings: dict) -> list[str]:
+    return [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+
+
+RUN = {
+    **{"env": "math/Arithmetic-v0", "env_kwargs": "{levels: [1, 2], split: train}", "eval_env_kwargs": "{split: test}"},
+    **{"eval_problems": 3, "eval_samples": 2, "eval_every": 2, "eval_top_p": 1.0, "max_completion_length": 40},
+    **{"per_device_train_batch_size": 8, "steps_per_generation": 2, "num_generations": 4, "max_steps": 3},
+    **{"learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no", "use_cpu": "true", "bf16": "false"},
+    **{"report_to": "[]", "use_vllm": "true", "overlong_shape": "none", "max_round_sequences": 16},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lora_rank": 3}, {"lora_rank": 3, "vllm_enable_sleep_mode": "true"}, {"lora_rank": 3, "lora_dora": "true"}, {}],
+    ids=["adapter", "sleeping", "merged", "server"],
+)
+def test_a_run_is_measured_through_its_engine(changes, stand_in, tmp_path, capsys):
+    """By the same request with a seed of each sample's own; pushes are of the adapter where vLLM can serve it."""
+    stand_in(str(SHIPPED_MODEL))
+    mode = {"vllm_mode": "colocate" if changes else "server"}
+    settings = {**RUN, **changes, **mode, "model": SHIPPED_MODEL, "output_dir": tmp_path}
+    assert main(["train", *flags(settings)]) == 0
+    [engine] = LLM.made or Client.made
+    seeds = [seed for seed in engine.seeds if seed is not None]
+    assert len(seeds) == 3 * 6 and len(set(seeds)) == 6  # before, at step 2, at the end: the same samples' seeds
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if "eval_accuracy" in row] == [2, 3]
+    alone = "lora_dora" not in changes and bool(changes)
+    assert ("pushed the whole model, merged" in capsys.readouterr().out) is ("lora_dora" in changes)
+    pushed = [row["vllm/pushed_mib"] for row in rows if "vllm/pushed_mib" in row]
+    assert pushed and all((size < 1) is alone for size in pushed)  # all weights are 3.2 MiB
+    if alone:
+        assert engine.ranks == 8 and engine.options["dtype"] == "float32"
+        order = list(dict.fromkeys(engine.names))
+        assert order == [f"step-{n + 1}" for n in range(len(order))] and len(order) == len(engine.pushes)
+
+
+def test_an_evaluation_through_vllm_is_resumed(stand_in, tmp_path, capsys):
+    stand_in(str(SHIPPED_MODEL))
+    asked = ["eval", "--engine", "vllm", "--model", str(SHIPPED_MODEL), "--env", "math/Arithmetic-v0: {levels: 1}"]
+    asked += ["--problems", "4", "--k", "3", "--max_completion_length", "40", "--use_cpu", "true"]
+    asked += ["--output_dir", str(tmp_path / "found")]
+    assert main(asked) == 0
+    first = (tmp_path / "found" / "samples-0.jsonl").read_text().splitlines()
+    (tmp_path / "found" / "samples-0.jsonl").write_text("\n".join(first[:5]) + "\n")
+    assert main(asked) == 0
+    assert "5 of 12 samples are there already" in capsys.readouterr().out
+    again = (tmp_path / "found" / "samples-0.jsonl").read_text().splitlines()
+    assert sorted(again) == sorted(first) and len(again) == 12
+    whole, rest = (engine.seeds for engine in LLM.made)
+    assert len(set(whole)) == 12 and len(rest) == 7 and set(rest) < set(whole)
+    assert LLM.made[0].options["max_model_len"] < 100  # as long as the longest row, and no longer
+    assert main([*asked, "--engine", "transformers"]) == 2
+    assert "holds an evaluation with engine 'vllm'" in capsys.readouterr().err
+
+
+def test_an_adapter_is_measured_through_vllm(stand_in, tmp_path, capsys):
+    stand_in(str(SHIPPED_MODEL))
+    base = AutoModelForCausalLM.from_pretrained(SHIPPED_MODEL)
+    for name, changes in {"served": {}, "not": {"use_dora": True}}.items():
+        lora = LoraConfig(target_modules=["q_proj"], r=2, task_type="CAUSAL_LM", **changes)
+        get_peft_model(copy.deepcopy(base), lora).save_pretrained(tmp_path / name)
+    asked = ["eval", "--engine", "vllm", "--model", str(SHIPPED_MODEL), "--env", "math/Arithmetic-v0: {levels: 1}"]
+    asked += ["--problems", "2", "--k", "1", "--max_completion_length", "20", "--use_cpu", "true"]
+    assert main([*asked, "--adapter", str(tmp_path / "served"), "--output_dir", str(tmp_path / "one")]) == 0
+    assert LLM.made[0].names == ["step-1"] and LLM.made[0].ranks == 8
+    assert main([*asked, "--adapter", str(tmp_path / "not"), "--output_dir", str(tmp_path / "two")]) == 2
+    assert "cannot serve adapter" in (said := capsys.readouterr().err) and "dapo-trl merge" in said
+
+
+def test_without_vllm_an_evaluation_is_refused_in_one_line(tmp_path, capsys):
+    asked = ["eval", "--engine", "vllm", "--model", str(SHIPPED_MODEL), "--env", "math/Arithmetic-v0", "--use_cpu"]
+    asked += ["true", "--problems", "1", "--k", "1", "--output_dir", str(tmp_path / "found")]
+    assert main(asked) == 2
+    assert "error: engine is 'vllm', which is not installed: pip install 'dapo-trl[vllm]'." in capsys.readouterr().err

@@ -1,14 +1,19 @@
 """vLLM as TRL calls it, on transformers: what its own `VLLMGeneration` needs of the engine and of the server's client.
 
-It has weights of its own, which change by a push alone, and generates with them; every push and request is recorded.
+It has weights of its own, which change by a push alone, or adapters that are pushed, and generates with them; every
+push and request is recorded.
 """
 
 from __future__ import annotations
 
+import copy
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from trl.generation import vllm_generation
 
@@ -27,6 +32,10 @@ class Engine:
         self.requests: list[tuple[list[list[int]], int]] = []
         """prompts, and completions of each"""
         self.asleep = False
+        self.seeds: list[int | None] = []
+        """of every completion"""
+        self.served: Any = self.model
+        """The model with the adapter of the request, if it names one."""
 
     def load_weights(self, named) -> None:
         assert not self.asleep
@@ -41,9 +50,13 @@ class Engine:
         self.received = []
 
     @torch.no_grad()
-    def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
-        assert self.pushes and not self.asleep
+    def sample(
+        self, prompts: list[list[int]], n: int, tokens: int, seeds: list[int] | None = None
+    ) -> list[tuple[list[int], list[float]]]:
+        assert not self.asleep
         self.requests.append((prompts, n))
+        self.seeds += seeds or [None] * n * len(prompts)
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds or ()]
         rows = [list(prompt) for prompt in prompts for _ in range(n)]
         found: list[tuple[list[int], list[float]]] = [([], []) for _ in rows]
         active = list(range(len(rows)))
@@ -51,10 +64,9 @@ class Engine:
             longest = max(len(rows[i]) for i in active)
             ids = torch.tensor([rows[i] + [self.end] * (longest - len(rows[i])) for i in active])
             last = torch.tensor([len(rows[i]) - 1 for i in active])
-            logps = (
-                self.model(ids).logits[torch.arange(len(active)), last].log_softmax(-1)
-            )  # causal: the rest is unseen
-            for i, row, token in zip(active, logps, torch.multinomial(logps.exp(), 1)[:, 0].tolist(), strict=True):
+            logits = self.served(ids).logits  # causal: what stands after a row's last token is unseen
+            logps = logits[torch.arange(len(active)), last].log_softmax(-1)
+            for i, row, token in zip(active, logps, self._drawn(logps.exp(), active, streams), strict=True):
                 rows[i].append(token)
                 found[i][0].append(token)
                 found[i][1].append(float(row[token]) + SHIFT)
@@ -62,6 +74,13 @@ class Engine:
             if not active:
                 break
         return found
+
+    def _drawn(self, probabilities: torch.Tensor, rows: list[int], streams: list[torch.Generator]) -> list[int]:
+        if not streams:
+            return torch.multinomial(probabilities, 1)[:, 0].tolist()
+        return [
+            int(torch.multinomial(one, 1, generator=streams[row])) for one, row in zip(probabilities, rows, strict=True)
+        ]
 
 
 def noisy(spread: float, *, missing: bool = False) -> Any:
@@ -76,7 +95,9 @@ def noisy(spread: float, *, missing: bool = False) -> Any:
     generator = torch.Generator().manual_seed(7)
 
     @torch.no_grad()
-    def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
+    def sample(
+        self, prompts: list[list[int]], n: int, tokens: int, seeds: list[int] | None = None
+    ) -> list[tuple[list[int], list[float]]]:
         assert self.pushes and not self.asleep and len({len(prompt) for prompt in prompts}) == 1
         rows = torch.tensor([prompt for prompt in prompts for _ in range(n)])
         letters = torch.randint(64, 90, (len(rows), tokens), generator=generator)
@@ -99,14 +120,35 @@ class LLM(Engine):
 
     made: list[Engine] = []  # noqa: RUF012
 
-    def __init__(self, model: str, enable_sleep_mode: bool = False, **_: Any):
+    def __init__(self, model: str, enable_lora: bool = False, max_lora_rank: int = 16, **options: Any):
         super().__init__(model)
+        self.options = options
+        self.ranks = max_lora_rank if enable_lora else 0
+        self.adapters: dict[int, Any] = {}
+        """Models with the adapters that are loaded, by version."""
+        self.names: list[str | None] = []
+        """of the adapter of every call"""
         runner = SimpleNamespace(model_runner=SimpleNamespace(model=self))
-        self.llm_engine = SimpleNamespace(model_executor=SimpleNamespace(driver_worker=runner))
+        self.llm_engine = SimpleNamespace(
+            model_executor=SimpleNamespace(driver_worker=runner), add_lora=self.add_lora, remove_lora=self.adapters.pop
+        )
         self.made.append(self)
 
-    def generate(self, prompts, sampling_params, use_tqdm=False):
+    def add_lora(self, request) -> None:
+        assert not self.asleep and not self.adapters  # there is room for one
+        adapted = PeftModel.from_pretrained(copy.deepcopy(self.model), request.lora_path)
+        assert adapted.peft_config["default"].r <= self.ranks
+        self.pushes.append([path.name for path in Path(request.lora_path).iterdir()])
+        self.adapters[request.lora_int_id] = adapted.merge_and_unload()
+
+    def generate(self, prompts, sampling_params, use_tqdm=False, lora_request=None):
+        self.names.append(lora_request and lora_request.lora_name)
+        self.served = self.adapters[lora_request.lora_int_id] if lora_request else self.model
         ids = [prompt["prompt_token_ids"] for prompt in prompts]
+        if isinstance(sampling_params, list):
+            first, seeds = sampling_params[0], [params.seed for params in sampling_params]
+        else:
+            first, seeds = sampling_params, None
         return [
             SimpleNamespace(
                 prompt_token_ids=prompt,
@@ -120,15 +162,13 @@ class LLM(Engine):
                     )
                 ],
             )
-            for prompt, (found, values) in zip(
-                ids, self.sample(ids, sampling_params.n, sampling_params.max_tokens), strict=True
-            )
+            for prompt, (found, values) in zip(ids, self.sample(ids, first.n, first.max_tokens, seeds), strict=True)
         ]
 
     def sleep(self, level: int) -> None:
         self.asleep = True
         with torch.no_grad():
-            for value in self.model.parameters():  # level 2 throws the weights away
+            for value in self.model.parameters() if level == 2 else ():  # level 2 throws the weights away
                 value.fill_(torch.nan)
 
     def wake_up(self, tags: list[str]) -> None:
@@ -156,8 +196,9 @@ class Client(Engine):
         self.load_weights(named)
         assert self.received == names
 
-    def generate(self, prompts, features, n, max_tokens, **_: Any) -> dict[str, Any]:
-        found = self.sample(prompts, n, max_tokens)
+    def generate(self, prompts, features, n, max_tokens, generation_kwargs=None, **_: Any) -> dict[str, Any]:
+        seed = (generation_kwargs or {}).get("seed")
+        found = self.sample(prompts, n, max_tokens, None if seed is None else [seed])
         return {
             "prompt_ids": prompts,
             "completion_ids": [ids for ids, _ in found],
@@ -174,3 +215,8 @@ def install(model: str) -> None:
     vllm_generation.LLM = LLM
     vllm_generation.SamplingParams = SimpleNamespace
     vllm_generation.VLLMClient = Client
+    sys.modules["vllm.lora.request"] = SimpleNamespace(LoRARequest=lora_request)  # type: ignore[assignment]
+
+
+def lora_request(lora_name: str, lora_int_id: int, lora_path: str) -> SimpleNamespace:
+    return SimpleNamespace(lora_name=lora_name, lora_int_id=lora_int_id, lora_path=lora_path)

@@ -48,22 +48,42 @@ def run(model, folder, *, adapter, **changes):
     return lines
 
 
-@pytest.mark.parametrize("adapter", [False, True], ids=["weights", "adapter"])
-def test_pushes_that_arrive(adapter, tiny_model, stand_in, tmp_path):
+KINDS = {
+    "weights": {"adapter": False},
+    "adapter": {"adapter": True},
+    "merged": {"adapter": True, "push_adapter": False},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pushes_that_arrive(kind, tiny_model, stand_in, tmp_path):
     stand_in(tiny_model)
-    first, second = run(tiny_model, tmp_path, adapter=adapter)
+    first, second = run(tiny_model, tmp_path, **KINDS[kind])
     assert "standard deviation of" in first and "mismatch_correction token_truncate keeps 100.0%" in first
-    assert f"vLLM has the pushed {'adapter' if adapter else 'weights'}: the trainer's log-probabilities moved" in second
+    trained = "weights" if kind == "weights" else "adapter"
+    assert f"vLLM has the pushed {trained}: the trainer's log-probabilities moved" in second
+    [engine] = vllm_stand_in.LLM.made
+    alone = [sorted(files) == ["adapter_config.json", "adapter_model.safetensors"] for files in engine.pushes]
+    assert len(alone) == 3 and all(alone) is (kind == "adapter") is any(alone)
+    names = [None] * 3 if kind != "adapter" else ["step-1", "step-2", "step-3"]  # a prefix cache each
+    assert engine.names == names
 
 
-@pytest.mark.parametrize("adapter", [False, True], ids=["weights", "adapter"])
-def test_pushes_without_effect_end_the_run(adapter, tiny_model, stand_in, monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_pushes_without_effect_end_the_run(kind, tiny_model, stand_in, monkeypatch, tmp_path):
     stand_in(tiny_model)
     monkeypatch.setattr(vllm_stand_in.Engine, "load_weights", lambda self, named: [name for name, _ in named])
+    add, first = vllm_stand_in.LLM.add_lora, {}
+
+    def stale(self, request):
+        add(self, request)
+        self.adapters[request.lora_int_id] = first.setdefault("adapter", self.adapters[request.lora_int_id])
+
+    monkeypatch.setattr(vllm_stand_in.LLM, "add_lora", stale)
     with pytest.raises(ConfigError) as error:
-        run(tiny_model, tmp_path, adapter=adapter)
-    said = str(error.value)
-    assert f"step 1: vLLM still samples with the {'adapter' if adapter else 'weights'} of step 0" in said
+        run(tiny_model, tmp_path, **KINDS[kind])
+    said, trained = str(error.value), "weights" if kind == "weights" else "adapter"
+    assert f"step 1: vLLM still samples with the {trained} of step 0" in said
     assert "\n" not in said and "mismatch_check false" in said
 
 
