@@ -327,29 +327,38 @@ class Engine(vllm_generation.VLLMGeneration):
         if self.mode != "colocate" or not vllm_generation.is_vllm_available():
             super()._init_vllm()
             return
-        made: Any = vllm_generation.LLM
-        options = device_options(self.accelerator.device)
+        engine: Any = vllm_generation.LLM
+        longest = self.max_model_length or self.model.config.get_text_config().max_position_embeddings
+        options = device_options(self.accelerator.device, longest)
         options |= {} if self._computed is None else {"dtype": self._computed}
         if self.merged_because is None:
-            made, options = _serving(made), options | lora_options(active_lora(cast(PeftModel, self.model)))
-        with _replaced(vllm_generation, "LLM", partial(made, **options)):
+            engine, options = _serving(engine), options | lora_options(active_lora(cast(PeftModel, self.model)))
+        with _replaced(vllm_generation, "LLM", lambda **theirs: engine(**{**theirs, **options})):
             super()._init_vllm()
 
     def sync_weights(self) -> None:
         """As in TRL, or with the adapter alone."""
         started = time.perf_counter()
         if self.merged_because is None:
+            self._wake()
             self._push_adapter()
+        elif self.mode == "colocate" and self.accelerator.device.type == "cpu":
+            self._wake()  # vLLM keeps weights there as its kernels need them, and TRL's push finds them gone
+            self.llm.llm_engine.model_executor.driver_worker.model_runner.reload_weights(self._iter_named_params())
+            self.llm.reset_prefix_cache()
         else:
             super().sync_weights()
         self._pushes.append((self._bytes, time.perf_counter() - started))
 
-    def _push_adapter(self) -> None:
-        """Replace the adapter that vLLM serves by the one as it is now."""
+    def _wake(self) -> None:
+        """Give a sleeping engine the memory of its weights back."""
         if self._llm_weights_sleeping:
             vllm_generation.empty_cache()
             self.llm.wake_up(tags=["weights"])
             self._llm_weights_sleeping = False
+
+    def _push_adapter(self) -> None:
+        """Replace the adapter that vLLM serves by the one as it is now."""
         if self._version:
             self.llm.llm_engine.remove_lora(self._version)
         self._version += 1

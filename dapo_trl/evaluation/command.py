@@ -18,7 +18,7 @@ from envs.description import describe
 
 from ..errors import ConfigError
 from ..generation.transformers import stop_ids
-from ..generation.vllm import ROWS, MeasuringEngine, device_options, why_merged
+from ..generation.vllm import ROWS, MeasuringEngine, why_merged
 from ..monitor.console import counted
 from ..rollout.environments import make_env, row_count, wrap_env
 from .evaluator import UNBOUNDED, EvalProblem, Evaluator, collect
@@ -119,10 +119,9 @@ def _engine(config: EvalConfig, accelerator: Accelerator, model: Any, tokenizer:
         "seed": config.seed,
         "tensor_parallel_size": config.vllm_tensor_parallel_size,
         "gpu_memory_utilization": config.vllm_gpu_memory_utilization,
-        **device_options(accelerator.device),
     }
     model.to("meta")
-    return MeasuringEngine(base, adapter, stop_ids(model, tokenizer), **settings)
+    return MeasuringEngine(base, adapter, stop_ids(model, tokenizer), accelerator.device, **settings)
 
 
 def _held_out(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:

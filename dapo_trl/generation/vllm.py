@@ -65,9 +65,18 @@ def active_lora(model: PeftModel) -> LoraConfig:
     return cast(LoraConfig, model.peft_config[model.active_adapters[0]])
 
 
-def device_options(device: torch.device) -> dict[str, Any]:
-    """Arguments of vLLM's engine on a device. On a CPU it does without compiled kernels, which take minutes to make."""
-    return {"enforce_eager": True} if device.type == "cpu" else {}
+def device_options(device: torch.device, longest: int) -> dict[str, Any]:
+    """Arguments of vLLM's engine on a device.
+
+    On a CPU it does without compiled kernels, which take minutes to make, and reads each prompt at once: vLLM 0.31
+    cannot take back a draw with a seed of its own there, which it does after a part of a prompt.
+
+    Args:
+        longest: Tokens of the longest row.
+    """
+    if device.type != "cpu":
+        return {}
+    return {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, 4096)}
 
 
 def lora_options(adapter: LoraConfig) -> dict[str, Any]:
@@ -192,20 +201,23 @@ class MeasuringEngine:
         model: Folder or Hub name of the base model.
         adapter: Folder of a LoRA that vLLM can serve.
         stop_ids: Tokens that end the model's turn.
+        device: That it computes on.
         settings: Of vLLM's ``LLM``.
 
     Raises:
         ConfigError: It cannot be started.
     """
 
-    def __init__(self, model: str, adapter: str | None, stop_ids: Sequence[int], **settings: Any):
+    def __init__(self, model: str, adapter: str | None, stop_ids: Sequence[int], device: torch.device, **settings: Any):
         self._model, self._adapter, self._stop_ids, self._settings = model, adapter, stop_ids, settings
+        self._device = device
         self.longest = 0
         """Tokens of the longest row, prompt and completion."""
 
     @cached_property
     def _started(self) -> tuple[Any, Any]:
-        settings, lora = {**self._settings, "max_model_len": self.longest}, None
+        settings = {**self._settings, "max_model_len": self.longest, **device_options(self._device, self.longest)}
+        lora = None
         try:
             from trl.generation.vllm_generation import LLM  # vLLM's, if it is installed
 

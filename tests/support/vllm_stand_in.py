@@ -128,7 +128,7 @@ class LLM(Engine):
         """Models with the adapters that are loaded, by version."""
         self.names: list[str | None] = []
         """of the adapter of every call"""
-        runner = SimpleNamespace(model_runner=SimpleNamespace(model=self))
+        runner = SimpleNamespace(model_runner=SimpleNamespace(model=self, reload_weights=self.load_weights))
         self.llm_engine = SimpleNamespace(
             model_executor=SimpleNamespace(driver_worker=runner), add_lora=self.add_lora, remove_lora=self.adapters.pop
         )
@@ -143,6 +143,8 @@ class LLM(Engine):
 
     def generate(self, prompts, sampling_params, use_tqdm=False, lora_request=None):
         self.names.append(lora_request and lora_request.lora_name)
+        if lora_request and lora_request.lora_int_id not in self.adapters:
+            self.add_lora(lora_request)
         self.served = self.adapters[lora_request.lora_int_id] if lora_request else self.model
         ids = [prompt["prompt_token_ids"] for prompt in prompts]
         if isinstance(sampling_params, list):
