@@ -121,8 +121,11 @@ class Estimate:
     @property
     def _vllm(self) -> dict[str, int]:
         """Bytes of vLLM's share by part."""
-        own = {name: bytes // self.args.vllm_tensor_parallel_size for name, bytes in self._vllm_weights.items()}
-        return {**own, "vLLM: keys and values": max(self._vllm_share - sum(own.values()), 0)}
+        parts, left = dict[str, int](), self._vllm_share
+        for name, whole in self._vllm_weights.items():
+            parts[name] = min(whole // self.args.vllm_tensor_parallel_size, left)
+            left -= parts[name]
+        return {**parts, "vLLM: keys and values": left}
 
     @cached_property
     def _model_bytes(self) -> tuple[dict[str, int], dict[str, int]]:
