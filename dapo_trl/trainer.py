@@ -159,8 +159,6 @@ class DAPOTrainer(ResumableTrainer):
             check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
         if self.env is not None:
             train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
-        if self.env is not None and isinstance(reward_processing_classes, list):
-            reward_processing_classes = [None, *reward_processing_classes]
         with Engine.make(args):
             super().__init__(
                 model=model,
@@ -169,7 +167,7 @@ class DAPOTrainer(ResumableTrainer):
                 train_dataset=train_dataset,
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
-                reward_processing_classes=reward_processing_classes,
+                reward_processing_classes=self._reward_tokenizers(reward_processing_classes),
                 callbacks=callbacks,
                 optimizers=optimizers,
                 quantization_config=quantization_config,
@@ -186,6 +184,10 @@ class DAPOTrainer(ResumableTrainer):
         functions = list(given) if isinstance(given, list | tuple) else [given]
         functions = [checked(function) for function in functions if function is not None]
         return functions if self._environment_reward is None else [self._environment_reward, *functions]
+
+    def _reward_tokenizers(self, given: Any) -> Any:
+        """None for the environment's reward, before those of reward models."""
+        return [None, *given] if self.env is not None and isinstance(given, list) else given
 
     def _wire(self) -> None:
         """Put the parts together, once TRL has the model, the tokenizer and the processes."""

@@ -12,7 +12,7 @@ import math
 import re
 import shlex
 from functools import cache
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -165,8 +165,9 @@ def what_is_there_stays():
     gc.unfreeze()
 
 
-RUNS = list(zip(cycle(ALGORITHMS), TASKS, HARDWARE, strict=False))
-"""Every file once at least: there are as many tasks as files of hardware."""
+COUNT = max(map(len, (ALGORITHMS, TASKS, HARDWARE)))
+RUNS = list(islice(zip(cycle(ALGORITHMS), cycle(TASKS), cycle(HARDWARE), strict=False), COUNT))
+"""Every file once at least."""
 
 
 def test_every_file_is_trained_with():
