@@ -62,7 +62,8 @@ class ResumableTrainer(GRPOTrainer):
         """Leave the process group, at the end of a script on several processes: first what uses it, all together."""
         self.model_wrapped = cast(nn.Module, self.model)
         self.accelerator.free_memory()
-        vars(self).pop("vllm_generation", None)  # its engine leaves groups of its own, while they can be left
+        for name in ("vllm_generation", "backend"):  # the engine leaves groups of its own, while they can be left
+            vars(self).pop(name, None)
         self.accelerator.wait_for_everyone()
         gc.collect()
         self.accelerator.end_training()

@@ -3,6 +3,6 @@
 params.py        the protocol `GenerationBackend`, and the settings that a backend gets
 transformers.py  `generate` in this process, for training and for measurements
 decoding.py      its loop: every prompt is read once, rows that have ended leave the batch
-vllm.py          vLLM in this process or in a server
+vllm.py          vLLM in this process or in a server: training, measurements, and the adapters that it can serve
 seeded.py        random numbers of each completion's own
 """

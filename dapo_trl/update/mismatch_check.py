@@ -3,8 +3,9 @@
 Let ``s`` be the spread of the sampler's log-probabilities around the trainer's, on tokens just sampled. A few of the
 first completions are kept. Once the weights have changed, they are scored again: ``u`` is the spread of their new
 log-probabilities around the old ones, the size of the update. A sampler with the new weights has the same ``s`` as
-before; one that kept the old weights differs from the trainer by the update too, so its ``s^2`` has grown by up to
-``u^2``. As long as ``u`` is too small to see beside ``s``, the question is put off to the next rollout batch.
+before; one that kept the old weights differs from the trainer by the update too, if by less than ``u``, because an
+update moves the completions that it was made from more than others. So ``s`` must stay below the geometric mean of its
+old value and ``u``. As long as these two are too close, the question is put off to the next rollout batch.
 """
 
 from __future__ import annotations
@@ -23,15 +24,14 @@ from .batching import Microbatch
 
 KEPT_ROWS = 8
 """Completions of each process that are scored again."""
-CLEAR = 2.0
-"""Multiple of ``s`` from which the size of an update can be seen beside it."""
+CLEAR = 8.0
+"""Multiple of ``s`` from which the size of an update can be told from it."""
+LEAST_SPREAD = 1e-6
+"""``s`` in nats that is taken for a smaller one: rounding of float32."""
 FAR = 0.2
 """``s`` in nats above which rounding cannot be the reason; that of bfloat16 makes less than half of it."""
 LEAST_UPDATE = 1e-3
 """Size of an update, in nats, below which nothing is concluded."""
-STALE = 0.25
-"""Share of ``u^2`` by which ``s^2`` has grown from which the sampler is said to have the old weights. It is below 1,
-because an update moves the completions that it was made from more than others."""
 
 
 class MismatchCheck:
@@ -114,7 +114,7 @@ class MismatchCheck:
             f"the trainer's log-probabilities moved by {update:.2g} a token since step {self._step}, and vLLM's differ "
             f"from them by {spread:.2g}, where they differed by {self._before:.2g}"
         )
-        if spread**2 - self._before**2 > STALE * update**2:
+        if spread > (max(self._before, LEAST_SPREAD) * update) ** 0.5:
             raise ConfigError(
                 f"step {step}: vLLM still samples with the {self._trained} of step {self._step}: {figures}. Its pushes "
                 "do not arrive: look at the versions of vLLM and TRL and, with a server, at its log; mismatch_check "

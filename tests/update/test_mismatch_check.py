@@ -130,11 +130,11 @@ def test_a_difference_that_is_not_rounding(spread, named):
 @pytest.mark.parametrize(
     ("update", "after", "outcome"),
     [
-        (0.1, 0.02, "has the pushed weights"),
-        (0.1, 0.025, "has the pushed weights"),
-        (0.1, math.hypot(0.02, 0.1), "still samples"),
-        (0.1, math.hypot(0.02, 0.06), "still samples"),  # an update that moves other completions less
-        (0.03, math.hypot(0.02, 0.03), None),  # too small to tell
+        (0.2, 0.02, "has the pushed weights"),
+        (0.2, 0.03, "has the pushed weights"),
+        (0.2, math.hypot(0.02, 0.2), "still samples"),
+        (0.2, math.hypot(0.02, 0.07), "still samples"),  # an update that moves other completions less
+        (0.1, math.hypot(0.02, 0.1), None),  # too small to tell
     ],
 )
 def test_what_is_concluded_from_noise_and_update(update, after, outcome):
