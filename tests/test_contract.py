@@ -12,6 +12,7 @@ import trl
 from datasets import Dataset
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
+from trl.generation.vllm_generation import VLLMGeneration
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError, RewardError
@@ -88,6 +89,15 @@ def test_the_gradient_norm_is_read_once_right_before_the_optimizer_steps():
 
 def test_trl_never_scales_for_gradient_accumulation_behind_our_back():
     assert GRPOTrainer.loss_is_scaled_for_ga is True
+
+
+def test_the_engine_of_vllm_is_made_by_names_that_can_be_replaced():
+    """`trl_internals.Engine` stands in for one of them, and gives the other more arguments."""
+    assert "self.vllm_generation = VLLMGeneration(\n" in inspect.getsource(GRPOTrainer.__init__)
+    source = inspect.getsource(VLLMGeneration)
+    assert "self.llm = LLM(\n" in inspect.getsource(VLLMGeneration._init_vllm)
+    assert source.count("self._iter_named_params()") == 4  # one for the server's names, three that push
+    assert 'if self.mode == "colocate" and self.enable_sleep_mode and self._llm_weights_sleeping:' in source
 
 
 class TestByDesign:
