@@ -143,7 +143,7 @@ def flags(settings: dict) -> list[str]:
 RUN = {
     **{"env": "math/Arithmetic-v0", "env_kwargs": "{levels: 1, split: train}", "eval_env_kwargs": "{split: test}"},
     **{"eval_problems": 2, "eval_samples": 2, "eval_every": 1, "eval_top_p": 1.0, "max_completion_length": 24},
-    **{"per_device_train_batch_size": 8, "steps_per_generation": 1, "num_generations": 4, "max_steps": 2},
+    **{"per_device_train_batch_size": 8, "steps_per_generation": 1, "num_generations": 4, "max_steps": 1},
     **{"learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no", "use_cpu": "true", "bf16": "false"},
     **{"report_to": "[]", "use_vllm": "true", "overlong_shape": "none", "group_filter": "none"},
 }
@@ -162,9 +162,9 @@ def test_a_run_is_measured_through_its_engine(changes, stand_in, tmp_path, capsy
     assert main(["train", *flags(settings)]) == 0
     [engine] = LLM.made or Client.made
     seeds = [seed for seed in engine.seeds if seed is not None]
-    assert len(seeds) == 3 * 4 and len(set(seeds)) == 4  # before, at steps 1 and 2: the same samples' seeds
+    assert len(seeds) == 2 * 4 and len(set(seeds)) == 4  # before and after: the same samples' seeds
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert [row["step"] for row in rows if "eval_accuracy" in row] == [1, 2]
+    assert [row["step"] for row in rows if "eval_accuracy" in row] == [1]
     alone = "lora_dora" not in changes and bool(changes)
     assert ("pushed the whole model, merged" in capsys.readouterr().out) is ("lora_dora" in changes)
     pushed = [row["vllm/pushed_mib"] for row in rows if "vllm/pushed_mib" in row]
@@ -172,7 +172,7 @@ def test_a_run_is_measured_through_its_engine(changes, stand_in, tmp_path, capsy
     if alone:
         assert engine.ranks == 8 and engine.options["dtype"] == "float32"
         order = list(dict.fromkeys(engine.names))
-        assert order == [f"step-{n + 1}" for n in range(len(order))] and len(order) == len(engine.pushes)
+        assert order == [f"step-{n + 1}" for n in range(len(order))] and len(order) == len(engine.pushes) > 1
 
 
 def test_an_evaluation_through_vllm_is_resumed(stand_in, tmp_path, capsys):
