@@ -153,9 +153,9 @@ def main() -> None:
     quieten()
     began = time.perf_counter()
     models = {"0.8 M": shared_prompts.MODELS["0.8 M"]} if options.small else MODELS
-    if options.quick:
-        models = dict(list(models.items())[:1])
     shapes = SMALL if options.small else SHAPES
+    if options.quick:
+        models, shapes = (dict(list(all_.items())[:1]) for all_ in (models, shapes))
     rate = matrix_rate(256 if options.small else 8_192)
     train("shared", Case(shared_prompts.MODELS["0.8 M"], 16, 16))  # warm
     found: dict[str, dict[str, Any]] = {}
