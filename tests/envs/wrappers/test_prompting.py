@@ -58,6 +58,23 @@ def test_rows_drawn_as_examples_are_marked():
     assert held == {turn["content"] for turn in env.format.few_shot if turn["role"] == "user"} and len(held) == 3
 
 
+class Guess(Counting):
+    """Rows of many turns, which all begin alike."""
+
+    max_turns = 3
+
+    def row(self, index):
+        return {**super().row(index), "prompt": "Guess."}
+
+    def reply(self, row, turns):
+        return "No."
+
+
+def test_rows_of_many_turns_that_begin_alike_are_told_apart_by_their_solutions():
+    env = Prompting(Guess(), few_shot=3)
+    assert len(env.format.few_shot) == 6 and len(examples_of(env, 10)) == 3
+
+
 @pytest.mark.parametrize(
     ("env", "few_shot", "message"),
     [
