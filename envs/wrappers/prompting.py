@@ -97,7 +97,8 @@ def _drawn(env: gymnasium.Env[str, str], count: int) -> tuple[Message, ...]:
             break
         answer = solution(index)
         prompt, info = read_reset(reset_to_row(env, index))
-        if answer is None or (row := (prompt, answer if _has_many_turns(env) else "")) in seen:
+        row = (prompt, str(answer) if _has_many_turns(env) else "")
+        if not isinstance(answer, str) or not answer.strip() or row in seen:
             continue
         seen.add(row)
         asked = [turn for turn in own_messages(prompt, info) if turn["role"] != "system"]

@@ -18,7 +18,7 @@ class Counting(TaskEnv):
         self.num_rows, self.solved = num_rows, solved
 
     def row(self, index):
-        return {"prompt": f"Count to {index}.", "answer": " ".join(map(str, range(1, index + 1)))}
+        return {"prompt": f"Count to {index}.", "answer": " ".join(map(str, range(index + 1)))}
 
     def verify(self, row, completion):
         return completion == row["answer"]
@@ -39,13 +39,14 @@ def test_the_question_stays_the_observation_and_the_prompt_is_in_info():
     assert question == present(env, index=3).text == "Count to 3."
     assert [turn["content"] for turn in info["messages"]] == ["Count.", "Count to 2.!", "1 2", "Count to 3.!"]
     assert examples_of(env, 10) == {2}
-    assert env.reset(options={"index": 3})[0] and env.step("1 2 3")[1] == 1.0
+    assert env.reset(options={"index": 3})[0] and env.step("0 1 2 3")[1] == 1.0
 
 
 @pytest.mark.parametrize("env", [Counting(), gymnasium.make("math/Arithmetic-v0", levels=[1, 2])])
 def test_a_number_draws_rows_with_their_solutions_the_same_ones_each_time(env):
     one, other = Prompting(env, few_shot=3), Prompting(env, few_shot=3)
-    *turns, question = one.reset(options={"index": 4})[1]["messages"]
+    index = next(index for index in range(10) if index not in examples_of(one, 10))
+    *turns, question = one.reset(options={"index": index})[1]["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 3
     assert one.format == other.format and len({turn["content"] for turn in turns[::2]}) == 3
     for asked, answered in zip(turns[::2], turns[1::2], strict=True):
