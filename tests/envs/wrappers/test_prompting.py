@@ -81,7 +81,7 @@ def test_rows_of_many_turns_that_begin_alike_are_told_apart_by_their_solutions()
     [
         (Counting(5), 5, "few_shot is 5, and Counting has 5 rows: .*at least one must be left"),
         (Counting(solved=2), 3, r"few_shot is 3, and Counting has 2 different rows with a solution: write solution"),
-        (Counting(solved=0), 1, r"Counting has no different rows with a solution"),
+        (Counting(solved=0), 1, r"Counting has no row with a solution"),
         (gymnasium.make("math/Problem-v0", rows=[{"prompt": "1", "answer": "1"}] * 9), 2, "has 1 different rows"),
         (Counting(), -1, "few_shot is -1: it must be 0 or more examples"),
     ],
