@@ -82,7 +82,7 @@ class Reading:
         return self.folded.count(word.casefold())
 
     def fault(self, *, prompt: str, words: range, capitals: bool) -> str:
-        """Say why this is no plain English text of one's own; "" if it is one.
+        """Return why this is no plain English text of one's own; "" if it is one.
 
         Grammar and sense are not judged. What is: the number of words; letters of another alphabet; words that no one
         writes; too few of the commonest words of English, or nothing else; words or sentences over and over; sentences
@@ -106,7 +106,7 @@ class Reading:
         twice = any(one == next_one and one not in _DOUBLED for one, next_one in pairwise(found))
         sentences = {sentence.casefold() for sentence in self.sentences}
         if twice or len(set(found)) < len(found) / 2 or len(sentences) < len(self.sentences):
-            return "it says the same over and over"
+            return "it repeats itself"
         if any(not _END.search(sentence[-4:]) for sentence in self.sentences):
             return "a sentence has no end"
         if capitals and any(_first_letter(sentence).islower() for sentence in self.sentences):

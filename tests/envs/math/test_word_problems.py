@@ -21,9 +21,9 @@ every_level_and_split = pytest.mark.parametrize(
 )
 
 
-def told(template: Template, count: int) -> list[tuple[dict[str, int], str, tuple[str, ...]]]:
-    """Return some tellings of a template: its numbers, the problem, and the lines of the solution."""
-    bits = draws("tellings", template.text)
+def written(template: Template, count: int) -> list[tuple[dict[str, int], str, tuple[str, ...]]]:
+    """Return problems written from a template: its numbers, the problem, and the lines of the solution."""
+    bits = draws("written", template.text)
     drawn = (template.draw(bits) for _ in range(60 * count))
     found = [(numbers, *template.write(numbers, bits)) for numbers in islice(filter(None, drawn), count)]
     assert len(found) == count, f"hardly any numbers fit: {template.text}"
@@ -49,7 +49,7 @@ def test_a_level_has_its_steps_and_its_distractor():
 def test_what_is_written_is_english():
     """No slot or choice is left, articles fit, and no number is 1, so that every plural is one."""
     for template in EVERY:
-        for numbers, text, solution in told(template, 12):
+        for numbers, text, solution in written(template, 12):
             whole = " ".join([text, *solution])
             assert not re.search(r"[{}\[\]|]|  |\b[Aa] [aeiou]|\b[Aa]n [^aeiouh]|\b1 [a-z]| [.,?]", whole), whole
             assert text.endswith("?") and re.match(r"[A-Z]", text) and all(line.endswith(".") for line in solution)
@@ -58,11 +58,11 @@ def test_what_is_written_is_english():
 
 def test_every_step_is_true_and_the_last_is_the_answer():
     for template in EVERY:
-        for numbers, _, solution in told(template, 6):
-            written = re.findall(r"([\d][\d +*/-]*) = \$?(\d+)", " ".join(solution))
-            assert len(written) == len(template.steps)
-            assert all(parse_expression(left).value == int(right) for left, right in written)
-            assert int(written[-1][1]) == numbers[template.steps[-1].name]
+        for numbers, _, solution in written(template, 6):
+            steps = re.findall(r"([\d][\d +*/-]*) = \$?(\d+)", " ".join(solution))
+            assert len(steps) == len(template.steps)
+            assert all(parse_expression(left).value == int(right) for left, right in steps)
+            assert int(steps[-1][1]) == numbers[template.steps[-1].name]
 
 
 # --- problems
