@@ -15,6 +15,7 @@ from transformers.integrations import integration_utils
 from transformers.utils import is_liger_kernel_available
 
 from .config import DAPOConfig
+from .distributed import weight_count
 from .errors import ConfigError
 from .update import mismatch
 
@@ -275,7 +276,7 @@ def cautions_at_start(model: Any, args: DAPOConfig) -> list[str]:
     sharded = args.distributed_state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     halves = any(p.element_size() < 4 for p in model.parameters() if p.requires_grad)
     adapter, half = isinstance(model, PeftModel), halves and not sharded  # shards are kept in float32
-    rate, size = args.learning_rate, model.num_parameters()
+    rate, size = args.learning_rate, weight_count(model)
     return [
         *inert_settings(args),
         *vllm_cautions(args, model.config),
