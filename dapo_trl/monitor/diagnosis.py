@@ -28,6 +28,8 @@ EXPLODED = 3.0
 """Multiple of its first value above which the entropy has exploded."""
 MORE_NATS = 0.5
 """Least rise of an entropy that has exploded."""
+STANDS_STILL = 1e-6
+"""Mean distance of the importance ratio from 1 below which the weights do not change."""
 MISMATCH_LOSS = 0.1
 """Share of the gradient of long completions that the correction for vLLM may take before it is reported."""
 GRADIENT_LOSS = 0.5
@@ -106,6 +108,12 @@ def _cause(rows: Sequence[Row], updates_per_rollout: int) -> str:
                 f"the entropy exploded from {first:.3g} to {last:.3g} nats, so completions turn into noise; lower "
                 "learning_rate or epsilon_high, raise beta"
             )
+    moves = series(rows, "importance_ratio/deviation")
+    if updates_per_rollout >= 2 and len(moves) and moves.max() < STANDS_STILL:
+        return (
+            "the policy does not change from one update to the next; raise learning_rate if it is 0, and load the "
+            "trained weights in float32 if they are in half precision, where updates are rounded away"
+        )
     shares = {name: series(rows, name) for name in LOST_GRADIENT}
     if lost := lost_gradient({name: float(values.mean()) for name, values in shares.items() if len(values)}):
         return lost

@@ -94,6 +94,32 @@ def noisy(spread: float, *, missing: bool = False) -> Any:
     return sample
 
 
+def sampled(*, temperature: float = 1.0, top_p: float = 1.0, report: Any = lambda logps: logps) -> Any:
+    """An `Engine.sample` that draws with transformers' `generate` and gives the log-probabilities that it draws by.
+
+    Args:
+        report: What becomes of a completion's log-probabilities on their way to the trainer.
+    """
+
+    @torch.no_grad()
+    def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
+        width = max(map(len, prompts))
+        rows = torch.tensor([[self.end] * (width - len(p)) + p for p in prompts for _ in range(n)])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts for _ in range(n)])
+        settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "max_new_tokens": tokens}
+        found = self.model.generate(
+            rows, attention_mask=mask, **settings, return_dict_in_generate=True, output_scores=True
+        )
+        drawn, completions = found.sequences[:, width:], []
+        logps = torch.stack(found.scores, dim=1).log_softmax(-1).gather(2, drawn.unsqueeze(2)).squeeze(2)
+        for ids, values in zip(drawn.tolist(), logps.tolist(), strict=True):
+            end = ids.index(self.end) + 1 if self.end in ids else len(ids)
+            completions.append((ids[:end], report(values[:end])))
+        return completions
+
+    return sample
+
+
 class LLM(Engine):
     """The engine in the trainer's process (``vllm_mode: colocate``)."""
 
