@@ -180,8 +180,8 @@ def inert_settings(args: DAPOConfig) -> list[str]:
     upper = args.epsilon if args.epsilon_high is None else args.epsilon_high
     if zero := [name for name, value in (("epsilon", args.epsilon), ("epsilon_high", upper)) if value == 0]:
         found.append(
-            f"{' and '.join(zero)} 0: from the second update on a rollout batch, a token has no gradient as soon as its "
-            "ratio has moved at all. The usual values are epsilon 0.2 and epsilon_high 0.28."
+            f"{' and '.join(zero)} 0: from the second update on a rollout batch, a token has no gradient as soon as "
+            "its ratio has moved at all. The usual values are epsilon 0.2 and epsilon_high 0.28."
         )
     if args.microbatch_tokens == "auto" and args.device.type != "cuda":
         found.append(

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -94,7 +94,7 @@ def able_to_generate(model: Any, accelerator: Accelerator, args: GRPOConfig) -> 
         model,
         accelerator,
         gather_deepspeed3_params=args.ds3_gather_for_generation or not has_engine,
-        gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
+        gradient_checkpointing_kwargs=cast(dict[str, Any] | None, args.gradient_checkpointing_kwargs),
     ) as found:
         yield found
 
