@@ -83,21 +83,21 @@ class MismatchCheck:
             return
         found = Microbatch.from_trl(batch)
         assert found.old_logps is not None and found.sampling_logps is not None
-        spread, tokens = self._spread(found.old_logps - found.sampling_logps, found.loss_mask)
+        differences = found.old_logps - found.sampling_logps
+        spread, tokens = self._spread(differences, found.loss_mask)
         if self._first is None:
-            self._begin(batch, step, spread, tokens, found.loss_mask)
+            known = found.loss_mask.bool() & ~differences.isnan()
+            reason = reason_of(found.old_logps[known].double(), found.sampling_logps[known].double(), spread)
+            self._begin(batch, step, spread, tokens, reason)
         elif step > self._step:
             self._judge(step, spread)
 
-    def _begin(self, batch: dict[str, Any], step: int, spread: float, tokens: int, loss_mask: Tensor) -> None:
+    def _begin(self, batch: dict[str, Any], step: int, spread: float, tokens: int, reason: str) -> None:
         limit = self.args.max_completion_length
         asked = mismatch.asked(self.args)
         found = mismatch.expected(spread, limit, **asked)
         other = mismatch.expected(spread, limit, **{**asked, "mode": "token_truncate"})
         better = f"; token_truncate would keep {other.weight:.1%}" if other.weight > found.weight + 0.01 else ""
-        trainer, sampler, mask = batch["old_per_token_logps"], batch["sampling_per_token_logps"], loss_mask.bool()
-        known = mask & ~sampler.isnan()
-        reason = reason_of(trainer[known].double(), sampler[known].double(), spread)
         self._say(
             f"vLLM and the trainer: log-probabilities differ by {spread:.2g} a token (standard deviation of "
             f"{tokens:,} tokens). At max_completion_length {limit}, mismatch_correction {asked['mode']} keeps "
@@ -149,11 +149,13 @@ def reason_of(trainer: Tensor, sampler: Tensor, spread: float) -> str:
         trainer, sampler: ``[n]`` log-probabilities of the same tokens.
         spread: ``s``, over all processes.
     """
+    if len(trainer) < LEAST_TOKENS:
+        return ""
     differences = trainer - sampler
     ratios = differences.exp()
     ratio, error = float(ratios.mean()), 4 * float(ratios.std()) / len(ratios) ** 0.5
     biased = abs(ratio - 1) > UNBIASED + error
-    if len(ratios) < LEAST_TOKENS or not (spread > FAR or biased):
+    if not (spread > FAR or biased):
         return ""
     correlation = float(torch.corrcoef(torch.stack([trainer, sampler]))[0, 1])
     sorted_spread = float((trainer.sort().values - sampler.sort().values).std())
