@@ -17,6 +17,7 @@ from .support import vllm_stand_in
 from .support.recorded import config, correctness, prompts_of, recorded_rollouts
 
 VLLM = {"use_vllm": True, "vllm_mode": "colocate", "max_completion_length": 24, "max_round_sequences": 8}
+draws = vllm_stand_in.sampled
 ADAPTER = LoraConfig(r=8, target_modules=["q_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
 
 
@@ -31,7 +32,7 @@ class Run:
         return self._train(self.tiny, rewards, prompts_of("mixed", "mixed"), {"rollout_func": rollouts}, settings)
 
     def vllm(self, model=str(SHIPPED_MODEL), sample=None, load_weights=None, peft_config=None, **settings):
-        for name, function in {"sample": sample, "load_weights": load_weights}.items():
+        for name, function in {"sample": sample or draws(), "load_weights": load_weights}.items():
             if function is not None:
                 self.monkeypatch.setattr(vllm_stand_in.Engine, name, function)
         self.stand_in(model)
@@ -74,7 +75,6 @@ def rotated(logps):
     return logps[1:] + logps[:1]
 
 
-draws = vllm_stand_in.sampled
 FAULTS: dict[str, tuple[Callable[[Run], list[str]], str]] = {
     "a push that does nothing": (
         lambda run: run.vllm(run.tiny, load_weights=until(0), max_steps=4, learning_rate=1e-2),

@@ -166,7 +166,7 @@ def settings(kind: str, shape: Shape, folder: str) -> DAPOConfig:
         steps_per_generation=2,  # two updates on each of two rollout batches
         max_steps=4 if vllm else 2,
         max_refill_rounds=0,
-        on_refill_limit="proceed",
+        on_refill_limit="train",
         overlong_shape="none",
         microbatch_tokens="auto",
         beta=0.0,

@@ -140,11 +140,13 @@ def lost_gradient(shares: Mapping[str, float], settings: Mapping[str, Any] | Non
         which = f"over {limit // 2:,} tokens" if limit else "longer than half of max_completion_length"
         which = f"completions {which}" if long >= all_of else "all completions"
         mode = (settings or {}).get("mismatch_correction")
+        change = "" if mode == "token_truncate" else f"set mismatch_correction (now {mode}) to token_truncate, or "
+        if mode is None:
+            change = "set mismatch_correction to token_truncate or, if it is that already, "
         return (
             f"{max(long, all_of):.0%} of the gradient of {which} is masked by the mismatch correction: vLLM's "
-            "probabilities and the trainer's differ by too much for it; set mismatch_correction"
-            f"{f' (now {mode})' if mode else ''} to token_truncate, or, if it is that already, give both the same "
-            "dtype and sample from the whole distribution (top_p 1, top_k 0)"
+            f"probabilities and the trainer's differ by too much for it; {change}give both the same weights and dtype "
+            "and sample from the whole distribution (top_p 1, top_k 0)"
         )
     clipped = shares.get("gradient/clipped_low", 0.0) + shares.get("gradient/clipped_high", 0.0)
     causes = {

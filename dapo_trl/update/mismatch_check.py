@@ -3,8 +3,10 @@
 Let ``s`` be the spread of the sampler's log-probabilities around the trainer's, on tokens just sampled. A few of the
 first completions are kept. Once the weights have changed, they are scored again: ``u`` is the spread of their new
 log-probabilities around the old ones, the size of the update. A sampler with the new weights has the same ``s`` as
-before; one that kept the old weights differs from the trainer by the update too, so its ``s^2`` has grown by up to
-``u^2``. As long as ``u`` is too small to see beside ``s``, the question is put off to the next rollout batch.
+before; one that kept the old weights differs from the trainer by the update too: its ``s`` is of the size of ``u``,
+or some part of it, because an update moves the completions that it was made from more than others. The verdict is the
+nearer of the two by their ratio. As long as ``u`` is too small to see beside ``s``, the question is put off to the next
+rollout batch.
 """
 
 from __future__ import annotations
@@ -38,9 +40,8 @@ UNRELATED, RELATED = 0.5, 0.95
 """Correlations of the two below which they are not of the same tokens, and above which they are of the same weights."""
 OTHER_WIDTH = 0.08
 """Difference of the two spreads over tokens, as a share, from which temperatures differ."""
-STALE = 0.25
-"""Share of ``u^2`` by which ``s^2`` has grown from which the sampler is said to have the old weights. It is below 1,
-because an update moves the completions that it was made from more than others."""
+STALE = 0.1
+"""Share of ``u`` that ``s`` must have grown by at least before the sampler is said to have the old weights."""
 
 
 class MismatchCheck:
@@ -125,7 +126,7 @@ class MismatchCheck:
             f"the trainer's log-probabilities moved by {update:.2g} a token since step {self._step}, and vLLM's differ "
             f"from them by {spread:.2g}, where they differed by {self._before:.2g}"
         )
-        if spread**2 - self._before**2 > STALE * update**2:
+        if spread > (self._before * update) ** 0.5 and spread**2 - self._before**2 > (STALE * update) ** 2:
             raise ConfigError(
                 f"step {step}: vLLM still samples with the {self._trained} of step {self._step}: {figures}. Its pushes "
                 "do not arrive: look at the versions of vLLM and TRL and, with a server, at its log; mismatch_check "

@@ -20,7 +20,7 @@ class Engine:
     """Samples one token after another and says with what probability."""
 
     def __init__(self, model: str):
-        self.model = AutoModelForCausalLM.from_pretrained(model).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         self.end = self.model.generation_config.eos_token_id
         self.received: list[str] = []
         self.pushes: list[list[str]] = []
