@@ -193,7 +193,7 @@ def main() -> None:
     options = parser.parse_args()
     quieten()
     logging.getLogger("dapo_trl").setLevel(logging.ERROR)
-    noise = planted((128, 256, 512, 1024), 128) if options.quick else planted((256, 512, 1024, 2048), 256)
+    noise = planted((128, 256, 512, 1024), 192) if options.quick else planted((256, 512, 1024, 2048), 256)
     shown("Planted noise", noise, ("mode", "tokens", "planted", *FIGURES, "acting", "sample_size", "predicted_size"))
     rounding: list[dict[str, Any]] = []
     for model in SHIPPED:
