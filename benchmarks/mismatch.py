@@ -1,7 +1,7 @@
 """Predicted and measured weights where the sampler's probabilities are not quite the trainer's.
 
     python benchmarks/mismatch.py            # about ten minutes on one core
-    python benchmarks/mismatch.py --quick    # about four minutes
+    python benchmarks/mismatch.py --quick    # about two minutes
     python benchmarks/mismatch.py --also path/to/smollm2-135m    # a further model for the second part
 
 *Planted*: `DAPOTrainer` with models/rambling-0.8m and a stand-in for vLLM, whose log-probabilities differ from the
@@ -197,7 +197,7 @@ def main() -> None:
     shown("Planted noise", noise, ("mode", "tokens", "planted", *FIGURES, "acting", "sample_size", "predicted_size"))
     rounding: list[dict[str, Any]] = []
     for model in SHIPPED:
-        rounding += real(model, (128, 256), 256) if options.quick else real(model, (128, 512, 1000), 256)
+        rounding += real(model, (128, 512), 64) if options.quick else real(model, (128, 512, 1000), 256)
     for model in options.also:
         rounding += real(model, (32, 96), 48)
     shown("Sampled in float32, scored in bfloat16", rounding, ("model", "mode", "tokens", "of_sums", *FIGURES))
