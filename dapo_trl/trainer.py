@@ -438,7 +438,7 @@ class DAPOTrainer(ResumableTrainer):
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
         steps = self._prepared(self._unfiltered() if tools else self._filtered())
-        if any(steps):
+        if any(step and step.tokens for step in steps):
             self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
         return steps
 
@@ -448,7 +448,7 @@ class DAPOTrainer(ResumableTrainer):
         steps = self.microbatches.prepare(
             schedule.steps, schedule.filler, model=self.model_wrapped, optimizer=self.optimizer
         )
-        return [step if step.tokens else None for step in steps]
+        return list(steps)
 
     def _filtered(self) -> LocalSteps:
         """Groups with a signal, from as many rounds as it takes."""
@@ -536,11 +536,17 @@ class DAPOTrainer(ResumableTrainer):
         loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.sync_gradients:
             before = time.perf_counter()
-            if step is not None:
+            trains = step is not None and step.tokens > 0
+            if step is not None and trains:
                 loss = self.microbatches.run(model, step, number=self.state.global_step)
                 self._log_means(self._token_means, "train")
-                self.trl.log(self._gradient.drain(self.accelerator))
-            elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
+            elif step is not None:  # all of it masked
+                rows = step.rows or [step.filler.without_loss()]
+                self._gradient.add(Microbatch.of(rows, pad_token_id=self._tokenizer.pad_token_id), {})
+            self.trl.log(self._gradient.drain(self.accelerator))
+            if (
+                not trains and self.args.fp16
+            ):  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
             self._last_step, self._last_loss = step, loss
             self._metrics["train"]["time/update"].append(time.perf_counter() - before)
