@@ -16,6 +16,7 @@ import torch
 from ..checks import check_context
 from ..config import DAPOConfig
 from ..errors import ConfigError
+from ..generation.params import FinishedFn
 from ..generation.seeded import RandomNumbers
 from ..generation.transformers import sample_turns, stop_ids
 from ..rollout.chat_format import ChatFormat
@@ -222,10 +223,14 @@ class Evaluator:
         keys = [(sampling.seed, problems[place].index, number) for place, number in batch]
         shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
 
-        def generate_turn(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+        def generate_turn(
+            contexts: list[list[int]], room: int, on_finished: FinishedFn
+        ) -> tuple[list[list[int]], None]:
             rows, starts = continued(episodes, prompts, contexts)
             numbers = RandomNumbers([keys[row] if keys else (0,) for row in rows], starts, **shape)
-            return sample_turns(self.model, self.chat_format, contexts, numbers, room=room), None
+            return sample_turns(
+                self.model, self.chat_format, contexts, numbers, room=room, on_finished=on_finished
+            ), None
 
         was_training = self.model.training
         self.model.eval()
@@ -236,7 +241,7 @@ class Evaluator:
                 generate_turn,
                 chat_format=self.chat_format,
                 limit=limit,
-                step=self._judges.step,
+                pool=self._judges,
                 sync=self._sync or _alone,
             )
         finally:
