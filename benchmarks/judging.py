@@ -1,6 +1,6 @@
 """Judging beside generation: what a round costs, and how busy a game of ten turns keeps the generator.
 
-    python benchmarks/judging.py            # six minutes on one core
+    python benchmarks/judging.py            # eight minutes on one core
     python benchmarks/judging.py --quick
 
 A round: 60 completions of models/rambling-0.8m by the decoding loop of this project, each step filled up to 25 ms, as a
@@ -8,7 +8,8 @@ large model takes them on a GPU. Their lengths are planned: lognormal with sigma
 in `scaling.py`; in a second case all equal. The judge sleeps 0.5 s for each, three at a time: 10 s, as 400 steps take.
 
 The game: 1,000 episodes of ten turns at once, 5 ms of sleep a turn, 64 at a time. Here the engine is a model of one: a
-step takes 25 ms for all rows that are left, and a turn has 8 to 64 tokens.
+step takes 25 ms for all rows that are left, and a turn has 8 to 64 tokens. It is busy for the seconds that it takes
+alone.
 
 "afterwards" judges once all turns are there, "beside" while others are still generated; both in one process, on one
 thread, alternating.
@@ -16,6 +17,7 @@ thread, alternating.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
@@ -99,14 +101,9 @@ def rounds(
     for side in ("afterwards", "beside"):
         episodes = [Episode(env, index) for index in range(rows)]
         started = time.perf_counter()
-        run_episodes(
-            episodes,
-            prompts,
-            generate if side == "beside" else lambda contexts, room, on_finished: generate(contexts, room, None),
-            chat_format=chat_format,
-            limit=limit,
-            pool=EnvPool(env),
-        )
+        own = generate if side == "beside" else lambda contexts, room, on_finished: generate(contexts, room, None)
+        with EnvPool(env).open() as submit:
+            run_episodes(episodes, prompts, own, chat_format=chat_format, limit=limit, submit=submit)
         found[side] = time.perf_counter() - started
         assert all(episode.outcome.accuracy == 1 for episode in episodes)
     return found
@@ -130,26 +127,28 @@ def one_round(lengths: np.ndarray, model: Any, chat_format: ChatFormat, repetiti
     return found
 
 
-def game(chat_format: ChatFormat, episodes: int) -> dict[str, float]:
-    """Shares of the time in which the modelled engine generates."""
-    rng, end, busy = np.random.default_rng(0), chat_format.tokenizer.eos_token_id, [0]
-    lengths: list[np.ndarray] = [rng.integers(SHORTEST, LONGEST + 1, episodes) for _ in range(TURNS)]
-    turn = [0]
+def game(chat_format: ChatFormat) -> dict[str, float]:
+    """Seconds of the modelled engine alone, over those of the game judged afterwards and beside."""
+    rng, end = np.random.default_rng(0), chat_format.tokenizer.eos_token_id
+    lengths: list[np.ndarray] = [rng.integers(SHORTEST, LONGEST + 1, EPISODES) for _ in range(TURNS)]
+    turns = itertools.cycle(lengths)
 
     def generate(contexts, room, on_finished):
-        mine = lengths[turn[0] % TURNS]
-        turn[0] += 1
+        mine = next(turns)
         for step in range(1, mine.max() + 1):
             time.sleep(STEP)
-            busy[0] += 1
             if on_finished is not None:
                 for row in np.flatnonzero(mine == step):
                     on_finished(int(row), [65] * (step - 1) + [end])
         return [[65] * (length - 1) + [end] for length in mine.tolist()], None
 
-    found = rounds(Waits(REPLYING, REPLIERS, TURNS), generate, chat_format, episodes, TURNS * 2 * LONGEST)
-    assert turn[0] == 2 * TURNS
-    return {side: busy[0] / 2 * STEP / seconds for side, seconds in found.items()}
+    started = time.perf_counter()
+    for _ in range(TURNS):
+        generate([], 0, None)
+    alone = time.perf_counter() - started
+    found = rounds(Waits(REPLYING, REPLIERS, TURNS), generate, chat_format, EPISODES, TURNS * 2 * LONGEST)
+    assert next(turns) is lengths[0]  # every turn was played
+    return {side: alone / seconds for side, seconds in found.items()}
 
 
 def main() -> None:
@@ -174,7 +173,7 @@ def main() -> None:
             rows.append((f"{name}, {side}", f"{ratios[name, side]:.2f} ({each[0]:.2f} to {each[-1]:.2f})"))
         console.print(name, {key: round(statistics.median(one[key] for one in found), 1) for key in found[0]})
     show("A round / the longer of generating and judging: median (range)", ["lengths, judged", "ratio"], rows)
-    shares = [game(chat_format, EPISODES) for _ in range(repetitions)]
+    shares = [game(chat_format) for _ in range(repetitions)]
     busy = {side: statistics.median(one[side] for one in shares) for side in shares[0]}
     show(
         f"{EPISODES:,} episodes of {TURNS} turns: share of the time in which the engine generates",

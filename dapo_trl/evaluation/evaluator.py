@@ -235,15 +235,16 @@ class Evaluator:
         was_training = self.model.training
         self.model.eval()
         try:
-            transcripts = run_episodes(
-                episodes,
-                prompts or [[self.chat_format.tokenizer.eos_token_id]],
-                generate_turn,
-                chat_format=self.chat_format,
-                limit=limit,
-                pool=self._judges,
-                sync=self._sync or _alone,
-            )
+            with self._judges.open() as submit:
+                transcripts = run_episodes(
+                    episodes,
+                    prompts or [[self.chat_format.tokenizer.eos_token_id]],
+                    generate_turn,
+                    chat_format=self.chat_format,
+                    limit=limit,
+                    submit=submit,
+                    sync=self._sync or _alone,
+                )
         finally:
             self.model.train(was_training)
         return [self._judged(*row) for row in zip(batch, episodes, transcripts, strict=True)]

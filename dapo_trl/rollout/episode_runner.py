@@ -83,7 +83,7 @@ def run_episodes(
     *,
     chat_format: ChatFormat,
     limit: int,
-    pool: EnvPool,
+    submit: SubmitFn,
     sync: SyncFn = lambda active, room: (active, room),
     on_judged: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Transcript]:
@@ -98,42 +98,41 @@ def run_episodes(
         generate: Samples the model's turns.
         chat_format: Turns text into tokens and back.
         limit: Tokens of an episode after its prompt at most, replies included.
-        pool: Takes the environment's turns.
+        submit: Begins the environment's turns; see `EnvPool.open`.
         sync: Agrees with other processes before each turn. One with fewer contexts than agreed generates along with a
             prompt of its own and drops the result: a sharded model only generates on all processes at once.
         on_judged: Called while judgements are awaited, with those of this turn that are there and with their total.
 
     Raises:
-        RewardError: As `Episode.step`; of several, that of the first episode. No judgement is begun after it.
+        RewardError: As `Episode.step`; of several, that of the first episode.
     """
     transcripts = [Transcript() for _ in episodes]
     active = list(range(len(episodes)))
-    with pool.open() as submit:
-        while True:
-            count, room = sync(len(active), max((limit - len(transcripts[i].ids) for i in active), default=0))
-            if count == 0:
-                return transcripts
-            contexts = [prompts[i] + transcripts[i].ids for i in active]
-            rooms = [limit - len(transcripts[i].ids) for i in active]
-            turn = _Turn([episodes[i] for i in active], contexts, rooms, chat_format, submit)
-            sampled, logprobs = generate(contexts + [prompts[0]] * (count - len(contexts)), room, turn.finished)
-            turn.finish(sampled)
-            for place, i in enumerate(active):
-                left = rooms[place]
-                transcripts[i].extend(sampled[place][:left], 1, None if logprobs is None else logprobs[place][:left])
-            going_on, endings = [], []
-            for place, i in enumerate(active):
-                transcripts[i].truncated, reply = turn.replied(place)
-                on_judged(place + 1, len(active))
-                if reply is None:
-                    continue
-                if transcripts[i].goes_on(reply, limit):
-                    going_on.append(i)
-                else:
-                    endings.append(submit(episodes[i], episodes[i].truncate))
-            for ended in endings:
-                ended()
-            active = going_on
+    while True:
+        rooms = [limit - len(transcripts[i].ids) for i in active]
+        count, room = sync(len(active), max(rooms, default=0))
+        if count == 0:
+            return transcripts
+        contexts = [prompts[i] + transcripts[i].ids for i in active]
+        turn = _Turn([episodes[i] for i in active], contexts, rooms, chat_format, submit)
+        sampled, logprobs = generate(contexts + [prompts[0]] * (count - len(contexts)), room, turn.finished)
+        turn.finish(sampled)
+        for place, i in enumerate(active):
+            left = rooms[place]
+            transcripts[i].extend(sampled[place][:left], 1, None if logprobs is None else logprobs[place][:left])
+        going_on, endings = [], []
+        for place, i in enumerate(active):
+            transcripts[i].truncated, reply = turn.replied(place)
+            on_judged(place + 1, len(active))
+            if reply is None:
+                continue
+            if transcripts[i].goes_on(reply, limit):
+                going_on.append(i)
+            else:
+                endings.append(submit(episodes[i], episodes[i].truncate))
+        for ended in endings:
+            ended()
+        active = going_on
 
 
 class _Turn:
@@ -313,16 +312,17 @@ class EnvironmentSource:
             streams = [(numbers[i], start) for i, start in zip(places, starts, strict=True)]
             return self._generate(contexts, room, streams, on_finished)
 
-        transcripts = run_episodes(
-            episodes,
-            prompt_ids,
-            generate,
-            chat_format=self.chat_format,
-            limit=self.limit,
-            pool=self._pool,
-            sync=self._sync,
-            on_judged=lambda done, total: self._on_activity(f"judging {done} of {total}"),
-        )
+        with self._pool.open() as submit:
+            transcripts = run_episodes(
+                episodes,
+                prompt_ids,
+                generate,
+                chat_format=self.chat_format,
+                limit=self.limit,
+                submit=submit,
+                sync=self._sync,
+                on_judged=lambda done, total: self._on_activity(f"judging {done} of {total}"),
+            )
         own = [transcript.own for transcript in transcripts]
         self._count_tokens(sum(map(len, prompt_ids)) + sum(own))
         completion_ids = [transcript.ids for transcript in transcripts]

@@ -97,9 +97,9 @@ def played(env, speaker, limit=22):
     tokenizer = speaker.tokenizer
     chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
     prompts = [tokenizer(f"{index}? ")["input_ids"] for index in range(len(LINES))]
-    transcripts = run_episodes(
-        episodes, prompts, speaker, chat_format=chat_format, limit=limit, pool=EnvPool(env), on_judged=speaker.judged
-    )
+    how = {"chat_format": chat_format, "limit": limit, "on_judged": speaker.judged}
+    with EnvPool(env).open() as submit:
+        transcripts = run_episodes(episodes, prompts, speaker, submit=submit, **how)
     return [(episode.outcome, transcript) for episode, transcript in zip(episodes, transcripts, strict=True)]
 
 
@@ -249,7 +249,7 @@ class Letters(TaskEnv):
 
 def test_a_run_is_the_same_to_the_last_bit_and_so_is_an_evaluation(tiny_model, tmp_path):
     def trained(at_once):
-        trainer = DAPOTrainer(tiny_model, args=config(tmp_path / str(at_once), max_steps=4), env=Letters(at_once))
+        trainer = DAPOTrainer(tiny_model, args=config(tmp_path / str(at_once), max_steps=2), env=Letters(at_once))
         trainer.train()
         logs = [
             {name: value for name, value in log.items() if not set(name.split("_")) & {"time", "seconds", "runtime"}}

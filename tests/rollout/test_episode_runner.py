@@ -62,7 +62,8 @@ def played(env, speaker, *indices, limit=100, tokenizer=None):
     tokenizer = tokenizer or speaker.tokenizer
     episodes = [Episode(env, index) for index in indices]
     prompts = [tokenizer(f"row {index}: ")["input_ids"] for index in indices]
-    found = run_episodes(episodes, prompts, speaker, chat_format=chat_format(tokenizer), limit=limit, pool=EnvPool(env))
+    with EnvPool(env).open() as submit:
+        found = run_episodes(episodes, prompts, speaker, chat_format=chat_format(tokenizer), limit=limit, submit=submit)
     return episodes, found
 
 
@@ -146,7 +147,7 @@ class TestPlay:
             speaker,
             chat_format=chat_format(tokenizer),
             limit=20,
-            pool=EnvPool(episode.env),
+            submit=lambda episode, work: work,
             sync=lambda active, room: (next(votes), 7),
         )
         assert [len(shown) for shown in speaker.shown] == [2, 2, 1] and speaker.rooms == [7] * 3
