@@ -17,6 +17,7 @@ from dapo_trl.evaluation import Sampling, evaluate
 from dapo_trl.rollout.chat_format import ChatFormat
 from dapo_trl.rollout.episode import Episode
 from dapo_trl.rollout.episode_runner import EnvPool, run_episodes
+from dapo_trl.rollout.trl_bridge import EnvironmentReward
 from envs import OverlongPenalty, TaskEnv
 
 from ..support.recorded import config, weights
@@ -145,6 +146,15 @@ def test_as_many_are_judged_at_once_as_the_environment_allows():
             result()
     assert EnvPool(Sums(8), processes=2).threads == 4 and EnvPool(Sums(2), processes=8).threads == 1
     assert EnvPool(Sums("cores"), processes=64).threads == 2
+
+
+def test_completions_that_somebody_else_generated_are_judged_at_once_too():
+    env, together = Sums(3), threading.Barrier(3, timeout=WAIT)
+    env.verify = lambda row, completion: bool(together.wait() >= 0) and completion == row["answer"]
+    reward, tokenizer = EnvironmentReward(env), byte_tokenizer()
+    reward.chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
+    ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in ("0", "x", "2")]
+    assert reward(["0? ", "1? ", "2? "], ids, [0, 1, 2]) == [1.0, 0.0, 1.0]
 
 
 def test_one_after_another_in_this_thread_where_the_environment_says_nothing():
