@@ -1,6 +1,6 @@
 """Judging beside generation: what a round costs, and how busy a game of ten turns keeps the generator.
 
-    python benchmarks/judging.py            # eight minutes on one core
+    python benchmarks/judging.py            # eleven minutes on one core
     python benchmarks/judging.py --quick
 
 A round: 60 completions of models/rambling-0.8m by the decoding loop of this project, each step filled up to 25 ms, as a
@@ -8,8 +8,8 @@ large model takes them on a GPU. Their lengths are planned: lognormal with sigma
 in `scaling.py`; in a second case all equal. The judge sleeps 0.5 s for each, three at a time: 10 s, as 400 steps take.
 
 The game: 1,000 episodes of ten turns at once, 5 ms of sleep a turn, 64 at a time. Here the engine is a model of one: a
-step takes 25 ms for all rows that are left, and a turn has 8 to 64 tokens. It is busy for the seconds that it takes
-alone.
+step takes 50 ms for all rows that are left, 20,000 tokens a second at most, and a turn has 8 to 64 tokens. It is busy
+for the seconds that it takes alone.
 
 "afterwards" judges once all turns are there, "beside" while others are still generated; both in one process, on one
 thread, alternating.
@@ -39,9 +39,8 @@ from dapo_trl.rollout.episode import Episode
 from dapo_trl.rollout.episode_runner import EnvPool, run_episodes
 from envs import TaskEnv
 
-STEP = 0.025
-ROWS, MEDIAN, SIGMA, CUT, JUDGING, JUDGES = 60, 50, 0.8, 400, 0.5, 3
-EPISODES, TURNS, REPLYING, REPLIERS, SHORTEST, LONGEST = 1000, 10, 0.005, 64, 8, 64
+ROWS, STEP, MEDIAN, SIGMA, CUT, JUDGING, JUDGES = 60, 0.025, 50, 0.8, 400, 0.5, 3
+EPISODES, TURNS, GAME_STEP, SHORTEST, LONGEST, REPLYING, REPLIERS = 1000, 10, 0.05, 8, 64, 0.005, 64
 
 
 class Waits(TaskEnv):
@@ -136,7 +135,7 @@ def game(chat_format: ChatFormat) -> dict[str, float]:
     def generate(contexts, room, on_finished):
         mine = next(turns)
         for step in range(1, mine.max() + 1):
-            time.sleep(STEP)
+            time.sleep(GAME_STEP)
             if on_finished is not None:
                 for row in np.flatnonzero(mine == step):
                     on_finished(int(row), [65] * (step - 1) + [end])
