@@ -154,7 +154,8 @@ def test_completions_that_somebody_else_generated_are_judged_at_once_too():
     reward, tokenizer = EnvironmentReward(env), byte_tokenizer()
     reward.chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
     ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in ("0", "x", "2")]
-    assert reward(["0? ", "1? ", "2? "], ids, [0, 1, 2]) == [1.0, 0.0, 1.0]
+    questions = ["0? ", "1? ", "2? "]
+    assert reward(questions, ids, questions, [0, 1, 2]) == [1.0, 0.0, 1.0]
 
 
 def test_one_after_another_in_this_thread_where_the_environment_says_nothing():
