@@ -52,7 +52,7 @@ from .checks import (
 from .config import DAPOConfig
 from .distributed import load_on_every_process, mark_sharded, set_timeout
 from .errors import ConfigError
-from .generation.params import GenerationBackend, SamplingParams, Turns, own_backend
+from .generation.params import FinishedFn, GenerationBackend, SamplingParams, Turns, own_backend
 from .generation.seeded import TRAINING, RandomNumbers
 from .generation.transformers import TransformersBackend, own_loop
 from .generation.vllm import VLLMBackend
@@ -403,18 +403,26 @@ class DAPOTrainer(ResumableTrainer):
         )
         return found
 
-    def generate_turn(self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]]) -> Turns:
+    def generate_turn(
+        self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]], on_finished: FinishedFn
+    ) -> Turns:
         """The model's next turn after each context; see `episode_runner.GenerateFn`.
 
         Args:
             streams: For each context, the number of its completion in the run and the tokens that it has so far.
+            on_finished: Called with turns that end before others do, where the backend can tell.
         """
         first = room == self.max_completion_length  # of whole groups; later turns have a history each
         with self.trl.explain_damage():
-            return self._ask(contexts, room, self.num_generations if first else 1, streams)
+            return self._ask(contexts, room, self.num_generations if first else 1, streams, on_finished)
 
     def _ask(
-        self, contexts: list[list[int]], limit: int, group_size: int, streams: list[tuple[int, int]] | None
+        self,
+        contexts: list[list[int]],
+        limit: int,
+        group_size: int,
+        streams: list[tuple[int, int]] | None,
+        on_finished: FinishedFn = lambda place, ids: None,
     ) -> Turns:
         """Have the backend sample.
 
@@ -426,8 +434,9 @@ class DAPOTrainer(ResumableTrainer):
             numbers = RandomNumbers(
                 [(self.args.seed, number, TRAINING) for number, _ in streams], [start for _, start in streams]
             )
-        takes_numbers = "numbers" in inspect.signature(self.backend.generate).parameters
-        more = {"numbers": numbers} if takes_numbers else {}
+        takes = inspect.signature(self.backend.generate).parameters
+        offered = {"numbers": numbers, "on_finished": on_finished}
+        more = {name: value for name, value in offered.items() if name in takes}
         return self.backend.generate(contexts, limit=limit, group_size=group_size, **more)
 
     # A rollout batch
