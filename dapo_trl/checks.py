@@ -15,6 +15,7 @@ from transformers.integrations import integration_utils
 from transformers.utils import is_liger_kernel_available
 
 from .config import DAPOConfig
+from .distributed import weight_count
 from .errors import ConfigError
 from .update import mismatch
 
@@ -134,31 +135,35 @@ def context_length(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def context_overflow(config: Any, *, prompt: int, completion: int, what: str = "a prompt") -> str | None:
+def context_overflow(
+    config: Any, *, prompt: int, completion: int, what: str = "a prompt", examples: int = 0
+) -> str | None:
     """How a prompt and a completion exceed a model's context, in one sentence; None if they fit.
 
     Args:
         prompt: Tokens.
         completion: Tokens.
         what: whose prompt it is, for the sentence.
+        examples: Tokens of the prompt that are few-shot examples.
     """
     limit = context_length(config)
     if limit is None or prompt + completion <= limit:
         return None
+    shown = f" ({examples} of them few_shot examples: show fewer)" if examples else ""
     return (
-        f"{what} of {prompt} tokens + max_completion_length {completion} = {prompt + completion}, but the model's "
-        f"context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model with a "
-        "longer context."
+        f"{what} of {prompt} tokens{shown} + max_completion_length {completion} = {prompt + completion}, but the "
+        f"model's context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model "
+        "with a longer context."
     )
 
 
-def check_context(config: Any, *, prompt: int, completion: int, what: str = "a prompt") -> None:
+def check_context(config: Any, *, prompt: int, completion: int, what: str = "a prompt", examples: int = 0) -> None:
     """Refuse what `context_overflow` finds.
 
     Raises:
         ConfigError: with the sum.
     """
-    if sentence := context_overflow(config, prompt=prompt, completion=completion, what=what):
+    if sentence := context_overflow(config, prompt=prompt, completion=completion, what=what, examples=examples):
         raise ConfigError(sentence)
 
 
@@ -175,6 +180,12 @@ def inert_settings(args: DAPOConfig) -> list[str]:
         found.append(
             f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
             "reverse of Clip-Higher. Raise epsilon_high above epsilon."
+        )
+    upper = args.epsilon if args.epsilon_high is None else args.epsilon_high
+    if zero := [name for name, value in (("epsilon", args.epsilon), ("epsilon_high", upper)) if value == 0]:
+        found.append(
+            f"{' and '.join(zero)} 0: from the second update on a rollout batch, a token has no gradient as soon as "
+            "its ratio has moved at all. The usual values are epsilon 0.2 and epsilon_high 0.28."
         )
     if args.microbatch_tokens == "auto" and args.device.type != "cuda":
         found.append(
@@ -247,6 +258,8 @@ def learning_rate_cautions(rate: float, *, parameters: int, adapter: bool, half:
         adapter: Whether an adapter is trained, and not the model's weights.
         half: Whether the trained weights are in half precision.
     """
+    if rate == 0:
+        return ["learning_rate is 0: no weight will change. Set it to 1e-6 (full training) or 1e-5 (an adapter)."]
     if adapter:
         if rate >= LORA_RATE_LEAST:
             return []
@@ -275,7 +288,7 @@ def cautions_at_start(model: Any, args: DAPOConfig) -> list[str]:
     sharded = args.distributed_state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     halves = any(p.element_size() < 4 for p in model.parameters() if p.requires_grad)
     adapter, half = isinstance(model, PeftModel), halves and not sharded  # shards are kept in float32
-    rate, size = args.learning_rate, model.num_parameters()
+    rate, size = args.learning_rate, weight_count(model)
     return [
         *inert_settings(args),
         *vllm_cautions(args, model.config),

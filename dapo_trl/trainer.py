@@ -52,7 +52,7 @@ from .checks import (
 from .config import DAPOConfig
 from .distributed import load_on_every_process, mark_sharded, set_timeout
 from .errors import ConfigError
-from .generation.params import GenerationBackend, SamplingParams, Turns, own_backend
+from .generation.params import FinishedFn, GenerationBackend, SamplingParams, Turns, own_backend
 from .generation.seeded import TRAINING, RandomNumbers
 from .generation.transformers import TransformersBackend, own_loop
 from .generation.vllm import VLLMBackend
@@ -60,8 +60,9 @@ from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.trackers import grouped_names
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
 from .prompts.usable import PromptCheck, check_columns, usable_prompts
-from .rollout.chat_format import ChatFormat
-from .rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
+from .rollout.chat_format import ChatFormat, template_errors
+from .rollout.dataset_prompts import as_asked, env_and_form, example_tokens, prompted_rows, refuse_examples
+from .rollout.environments import EnvironmentRows, has_overlong_penalty
 from .rollout.episode_runner import EnvironmentSource
 from .rollout.rewards import OverlongReward, RewardColumns, Scorer, checked
 from .rollout.trl_bridge import EnvironmentReward, clock_rows
@@ -153,7 +154,7 @@ class DAPOTrainer(ResumableTrainer):
         check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         load_on_every_process(args.beta > 0)  # for the reference model
-        self.env = None if env is None else make_env(env)
+        self.env, self._form = env_and_form(env, args)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         if environment_factory is None:  # TRL's environments bring prompts of their own
             check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
@@ -204,6 +205,7 @@ class DAPOTrainer(ResumableTrainer):
         stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         template = {"chat_template": self.chat_template} if self.chat_template else {}
         self.chat_format = ChatFormat(self._tokenizer, stop_ids, template | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
+        self._example_tokens = 0 if self._form is None else example_tokens(self._form, self.chat_format)
         self.backend = self._make_backend()
         self.columns = self._reward_columns()
         self.prompts = self._prompt_stream()
@@ -283,11 +285,13 @@ class DAPOTrainer(ResumableTrainer):
     def _prompt_stream(self) -> PromptStream | StreamedPrompts:
         stream: PromptStream | StreamedPrompts
         if self.env is None:
-            stream = prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+            rows = prompted_rows(self.train_dataset, self._form, self._tokenizer)
+            stream = prompt_stream(rows, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+            refuse_examples(self.eval_dataset, self._form)
         else:
-            rows = EnvironmentRows(self.env, self._tokenizer)
-            shuffle = self.args.shuffle_dataset and rows.size is not None
-            stream = PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
+            source = EnvironmentRows(self.env, self._tokenizer)
+            shuffle = self.args.shuffle_dataset and source.size is not None
+            stream = PromptStream(source, size=source.size, seed=self.args.seed, shuffle=shuffle)
         if self.rollout_func is None and not self.tools and self.environment_factories is None:
             check = PromptCheck(
                 lambda prompt: GRPOTrainer._tokenize_prompts(self, [prompt])[0][0],
@@ -295,6 +299,7 @@ class DAPOTrainer(ResumableTrainer):
                 context=context_length(self.model.config),
                 vocabulary=len(self._tokenizer),
                 embeddings=self._embeddings,
+                examples=self._example_tokens,
             )
             quick = self.env is None or isinstance(self.env.unwrapped, TaskEnv)  # a foreign reset may take its time
             usable_prompts(stream, check, skip=self.args.on_long_prompt == "skip", finite=quick, warn=self.warn)
@@ -398,26 +403,40 @@ class DAPOTrainer(ResumableTrainer):
         return self._ask(prompt_ids, self.max_completion_length, num_generations, streams)
 
     def _tokenize_prompts(self, prompts):
-        found = super()._tokenize_prompts(prompts)
+        with template_errors():
+            found = super()._tokenize_prompts(prompts)
         if self.tools:  # TRL looks itself, turn by turn
             return found
         mine = torch.tensor([max(len(ids) for ids in found[0])], device=self.accelerator.device)
         longest = int(self.accelerator.gather(mine).max())  # so that all processes stop together
-        check_context(self.model.config, prompt=longest, completion=self.max_completion_length)
+        check_context(
+            self.model.config,
+            prompt=longest,
+            completion=self.max_completion_length,
+            examples=self._example_tokens,
+        )
         return found
 
-    def generate_turn(self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]]) -> Turns:
+    def generate_turn(
+        self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]], on_finished: FinishedFn
+    ) -> Turns:
         """The model's next turn after each context; see `episode_runner.GenerateFn`.
 
         Args:
             streams: For each context, the number of its completion in the run and the tokens that it has so far.
+            on_finished: Called with turns that end before others do, where the backend can tell.
         """
         first = room == self.max_completion_length  # of whole groups; later turns have a history each
         with self.trl.explain_damage():
-            return self._ask(contexts, room, self.num_generations if first else 1, streams)
+            return self._ask(contexts, room, self.num_generations if first else 1, streams, on_finished)
 
     def _ask(
-        self, contexts: list[list[int]], limit: int, group_size: int, streams: list[tuple[int, int]] | None
+        self,
+        contexts: list[list[int]],
+        limit: int,
+        group_size: int,
+        streams: list[tuple[int, int]] | None,
+        on_finished: FinishedFn = lambda place, ids: None,
     ) -> Turns:
         """Have the backend sample.
 
@@ -429,8 +448,9 @@ class DAPOTrainer(ResumableTrainer):
             numbers = RandomNumbers(
                 [(self.args.seed, number, TRAINING) for number, _ in streams], [start for _, start in streams]
             )
-        takes_numbers = "numbers" in inspect.signature(self.backend.generate).parameters
-        more = {"numbers": numbers} if takes_numbers else {}
+        takes = inspect.signature(self.backend.generate).parameters
+        offered = {"numbers": numbers, "on_finished": on_finished}
+        more = {name: value for name, value in offered.items() if name in takes}
         return self.backend.generate(contexts, limit=limit, group_size=group_size, **more)
 
     # A rollout batch
@@ -441,7 +461,7 @@ class DAPOTrainer(ResumableTrainer):
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
         steps = self._prepared(self._unfiltered() if tools else self._filtered())
-        if any(steps):
+        if any(step and step.tokens for step in steps):
             self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
         if self.use_vllm:
             self.trl.log(cast(Engine, self.vllm_generation).drain())
@@ -453,7 +473,7 @@ class DAPOTrainer(ResumableTrainer):
         steps = self.microbatches.prepare(
             schedule.steps, schedule.filler, model=self.model_wrapped, optimizer=self.optimizer
         )
-        return [step if step.tokens else None for step in steps]
+        return list(steps)
 
     def _filtered(self) -> LocalSteps:
         """Groups with a signal, from as many rounds as it takes."""
@@ -541,11 +561,17 @@ class DAPOTrainer(ResumableTrainer):
         loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.sync_gradients:
             before = time.perf_counter()
-            if step is not None:
+            trains = step is not None and step.tokens > 0
+            if step is not None and trains:
                 loss = self.microbatches.run(model, step, number=self.state.global_step)
                 self._log_means(self._token_means, "train")
-                self.trl.log(self._gradient.drain(self.accelerator))
-            elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
+            elif step is not None:  # all of it masked
+                rows = step.rows or [step.filler.without_loss()]
+                self._gradient.add(Microbatch.of(rows, pad_token_id=self._tokenizer.pad_token_id), {})
+            self.trl.log(self._gradient.drain(self.accelerator))
+            if (
+                not trains and self.args.fp16
+            ):  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
             self._last_step, self._last_loss = step, loss
             self._metrics["train"]["time/update"].append(time.perf_counter() - before)
@@ -560,7 +586,9 @@ class DAPOTrainer(ResumableTrainer):
         return super(GRPOTrainer, self).training_step(model, batch)  # type: ignore[arg-type]
 
     def _prepare_inputs(self, generation_batch):
-        return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
+        if self.model.training:
+            return generation_batch
+        return super()._prepare_inputs(as_asked(generation_batch, self._form, self._tokenizer))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in TRL, without filter or refill; the random state stays as it was, so training goes on as without."""

@@ -2,14 +2,16 @@
 
 base.py                 TaskEnv, of which a task writes two methods; Completion, Verdict, Judgement
 observations.py         replies made fit for a model: no special tokens, no surrogates
+chat.py                 prompts as chat messages, and their plain text
+prompt_format.py        system prompt, worked examples and template, put together
 spaces.py               UnicodeText, the space of observations and actions
 contract.py             the one check of what reset, step and info must be
 rows.py                 where rows come from (directly, a file, the Hub), and how their columns are read
-math/, code/            the tasks, generated ones and those over rows
+math/, code/, writing/  the tasks, generated ones and those over rows; ids of writing/ begin with `text/`
 reasoning_gym_tasks.py  the tasks of the package reasoning-gym
 verifiers/              finding the answer or the program in a text, and judging it
 sandbox/                running programs that are not trusted
-wrappers/               shaping the reward, and recording it
+wrappers/               shaping the reward, recording it, and text around the question
 reward_check/           whether a reward is paid for right answers and for nothing else
 attack/                 a reward attacked by training a small policy on it
 description.py          an environment as data, and made again from it
@@ -31,6 +33,7 @@ from .spaces import UnicodeText
 from .wrappers import (
     FormatReward,
     OverlongPenalty,
+    Prompting,
     RecordVerdicts,
     RepetitionPenalty,
     RewardShaping,
@@ -43,6 +46,7 @@ __all__ = [
     "FormatReward",
     "Judgement",
     "OverlongPenalty",
+    "Prompting",
     "RecordVerdicts",
     "RepetitionPenalty",
     "RewardShaping",
@@ -60,6 +64,7 @@ register("math/Arithmetic-v0", f"{__name__}.math.arithmetic:ArithmeticEnv", disa
 register("math/Chain-v0", f"{__name__}.math.chain:ChainEnv", disable_env_checker=True)
 register("math/Countdown-v0", f"{__name__}.math.countdown:CountdownEnv", disable_env_checker=True)
 register("math/Problem-v0", f"{__name__}.math.problem:ProblemEnv", disable_env_checker=True)
+register("math/WordProblems-v0", f"{__name__}.math.word_problems:WordProblemsEnv", disable_env_checker=True)
 for _id, _kwargs in DATASETS.items():
     register(_id, f"{__name__}.math.problem:ProblemEnv", disable_env_checker=True, kwargs=_kwargs)
 register("code/Program-v0", f"{__name__}.code.program:ProgramEnv", disable_env_checker=True)
@@ -67,5 +72,6 @@ register("code/Repair-v0", f"{__name__}.code.repair:RepairEnv", disable_env_chec
 for _id, _kwargs in _CODE_DATASETS.items():
     register(_id, f"{__name__}.code.program:ProgramEnv", disable_env_checker=True, kwargs=_kwargs)
 register("math/Calculator-v0", f"{__name__}.math.calculator:CalculatorEnv", disable_env_checker=True)
+register("text/Instructions-v0", f"{__name__}.writing.instructions:InstructionsEnv", disable_env_checker=True)
 register_tasks()
 load_plugins()  # last, because plug-ins import this package

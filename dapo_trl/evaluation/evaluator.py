@@ -16,12 +16,15 @@ import torch
 from ..checks import check_context
 from ..config import DAPOConfig
 from ..errors import ConfigError
+from ..generation.params import FinishedFn
 from ..generation.seeded import RandomNumbers
 from ..generation.transformers import sample_turns, stop_ids
 from ..rollout.chat_format import ChatFormat
-from ..rollout.environments import EnvironmentRows, env_name, shown_text
+from ..rollout.dataset_prompts import example_tokens
+from ..rollout.environments import EnvironmentRows, env_name
 from ..rollout.episode import Episode
 from ..rollout.episode_runner import EnvPool, SyncFn, Transcript, continued, run_episodes
+from ..rollout.prompting import prompting_of
 from .estimators import MAX_SAMPLES
 from .results import Evaluation
 
@@ -101,6 +104,7 @@ class EvalProblem:
 
     index: int
     prompt: str
+    """Its own question, without system prompt and examples."""
     ids: list[int]
     """The prompt's tokens, with the chat template's."""
     level: Any
@@ -171,14 +175,16 @@ class Evaluator:
             ConfigError: one leaves no room for a completion in the model's context.
         """
         rows, found = EnvironmentRows(self.env, self.chat_format.tokenizer), []
+        layer = prompting_of(self.env)
         for index in indices:
-            prompt, info = rows.show(index)
-            found.append(EvalProblem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
+            prompt, question, info = rows.show(index)
+            found.append(EvalProblem(index, question, self.chat_format.prompt_ids(prompt), info.get("level")))
         check_context(
             self.model.config,
             prompt=max((len(problem.ids) for problem in found), default=0),
             completion=self.sampling.max_completion_length,
             what=f"a {env_name(self.env)} prompt",
+            examples=0 if layer is None else example_tokens(layer.format, self.chat_format),
         )
         return found
 
@@ -233,25 +239,30 @@ class Evaluator:
         keys = [(sampling.seed, problems[place].index, number) for place, number in batch]
         shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
 
-        def generate_turn(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+        def generate_turn(
+            contexts: list[list[int]], room: int, on_finished: FinishedFn
+        ) -> tuple[list[list[int]], None]:
             rows, starts = continued(episodes, prompts, contexts)
             numbers = RandomNumbers([keys[row] if keys else (0,) for row in rows], starts, **shape)
             if self._sample is not None:
                 return self._sample(contexts, numbers, room=room), None
-            return sample_turns(self.model, self.chat_format, contexts, numbers, room=room), None
+            return sample_turns(
+                self.model, self.chat_format, contexts, numbers, room=room, on_finished=on_finished
+            ), None
 
         was_training = self.model.training
         self.model.eval()
         try:
-            transcripts = run_episodes(
-                episodes,
-                prompts or [[self.chat_format.tokenizer.eos_token_id]],
-                generate_turn,
-                chat_format=self.chat_format,
-                limit=limit,
-                step=self._judges.step,
-                sync=self._sync or _alone,
-            )
+            with self._judges.open() as submit:
+                transcripts = run_episodes(
+                    episodes,
+                    prompts or [[self.chat_format.tokenizer.eos_token_id]],
+                    generate_turn,
+                    chat_format=self.chat_format,
+                    limit=limit,
+                    submit=submit,
+                    sync=self._sync or _alone,
+                )
         finally:
             self.model.train(was_training)
         return [self._judged(*row) for row in zip(batch, episodes, transcripts, strict=True)]

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..distributed import in_step
+from ..distributed import able_to_generate, in_step
 from ..generation.vllm import ROWS, VLLMBackend
 from ..monitor.console import counted, tenths
 from ..trainer import DAPOTrainer
@@ -136,16 +136,17 @@ class HeldOut(TrainerCallback):
 
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
-        model = accelerator.unwrap_model(trainer.model)
         mine = self.problems[accelerator.process_index :: accelerator.num_processes]
         options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "max_rows": evaluated_at_once(trainer.args)}
         with ExitStack() as stack:
             if isinstance(trainer.backend, VLLMBackend) and adapter:
+                model: Any = accelerator.unwrap_model(trainer.model)
                 stack.enter_context(trainer.backend.session())
                 options = {"batch_tokens": UNBOUNDED, "max_rows": ROWS, "sample": trainer.backend.sample_turns}
                 options |= in_step(accelerator, trainer.backend.in_step)
-            else:  # precision as in training, also before the model is prepared for it
-                stack.enter_context(accelerator.autocast())
+            else:
+                model = stack.enter_context(able_to_generate(trainer.model_wrapped, accelerator, trainer.args))
+                stack.enter_context(accelerator.autocast())  # as in training, also before the model is prepared for it
                 options |= in_step(accelerator)
                 if not adapter:
                     stack.enter_context(model.disable_adapter())

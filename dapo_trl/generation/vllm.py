@@ -5,9 +5,9 @@ Measurements give each completion a seed of its own. Training does not: vLLM dra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import ConfigError, one_line
-from .params import Turns, limited_to
+from .params import FinishedFn, Turns, limited_to
 from .seeded import RandomNumbers
 
 ROWS = 1024
@@ -153,8 +153,10 @@ class VLLMBackend:
     ):
         self._sample, self._engine, self.session, self._stop_ids = sample, engine, session, stop_ids
 
-    def generate(self, contexts: list[list[int]], *, limit: int, group_size: int) -> Turns:
-        with limited_to(self._engine, "max_completion_length", limit):
+    def generate(
+        self, contexts: list[list[int]], *, limit: int, group_size: int, on_finished: FinishedFn | None = None
+    ) -> Turns:
+        with limited_to(self._engine, "max_completion_length", limit), _reported(self._engine, on_finished):
             return self._sample(contexts, group_size)
 
     @property
@@ -234,3 +236,34 @@ class MeasuringEngine:
         """Continue each context for a measurement; as `transformers.sample_turns`, with numbers of vLLM's own."""
         llm, lora = self._started
         return draw_turns(llm, contexts, numbers.seeds(), lora, **sampling_of(numbers, room, self._stop_ids))
+
+
+@contextmanager
+def _reported(engine: Any, on_finished: FinishedFn | None) -> Iterator[None]:
+    """Within the block, requests are reported as they end, by the order in which they were added.
+
+    This takes vLLM in this process, alone on its model; a server returns all completions at once.
+    """
+    requests: Any = getattr(getattr(engine, "llm", None), "llm_engine", None)
+    if on_finished is None or not hasattr(requests, "step") or engine.tensor_parallel_size > 1:
+        yield
+        return
+    places: dict[str, int] = {}
+    add_request, step = requests.add_request, requests.step
+
+    def numbered(request_id: str, *args: Any, **kwargs: Any) -> Any:
+        places[request_id] = len(places)
+        return add_request(request_id, *args, **kwargs)
+
+    def watched() -> Any:
+        outputs = step()
+        for output in outputs:
+            if output.finished:
+                on_finished(places[output.request_id], list(output.outputs[0].token_ids))
+        return outputs
+
+    requests.add_request, requests.step = numbered, watched
+    try:
+        yield
+    finally:
+        del requests.add_request, requests.step

@@ -13,14 +13,16 @@ from ..checks import context_length
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
+from ..rollout.dataset_prompts import example_tokens
 from ..rollout.environments import EnvironmentRows, make_env, row_count
+from ..rollout.prompting import prompted, prompting_of
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
-from .estimate import Estimate, loaded_dtype, pass_shape
-from .memory import Memory
+from .estimate import Estimate, loaded_dtype
+from .memory import FullestPass, Memory
 from .refill import expected_refill, most_groups
-from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
+from .schedule import Schedule, Speed, optimizer_steps
 from .trace import Weights
 
 CPU_SHARE = 0.95
@@ -93,11 +95,11 @@ def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, tas
         ConfigError: it has no end, or the model or its adapter cannot be built.
     """
     found = Estimate(run, args, config, task.prompt_longest)
-    schedule = _schedule(args, task, assumed)
+    schedule = _schedule(args, task, assumed, found.fullest)
     return Plan(run, args, config, task, assumed, found.weights, found.memory, found.vllm_shortage, schedule)
 
 
-def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedule:
+def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed, fullest: FullestPass) -> Schedule:
     steps, epochs = optimizer_steps(
         max_steps=args.max_steps,
         epochs=args.num_train_epochs,
@@ -110,9 +112,7 @@ def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedul
             f"max_steps is {args.max_steps} and the data are endless: set max_steps to the number of optimizer steps."
         )
     share = steps is None and 0 < args.warmup_steps < 1
-    longest = task.prompt_longest + args.max_completion_length
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    _, budget = pass_shape(args, longest)
     refill = expected_refill(args, assumed.pass_rates, rows=task.rows)
     return Schedule(
         steps=steps,
@@ -121,8 +121,8 @@ def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedul
         group_size=args.num_generations,
         updates=args.updates_per_rollout,
         completions_per_update=rows * args.world_size,
-        passes=passes_per_update(rows, longest=longest, budget=budget),
-        pass_tokens=budget,
+        passes=fullest.passes,
+        pass_tokens=fullest.tokens,
         warmup_steps=None if share else args.get_warmup_steps(steps or 0),
         epochs=epochs,
         sampled=refill.sampled,
@@ -158,6 +158,8 @@ class TaskFacts:
     """Prompts that were measured."""
     endless: bool = False
     """Whether the environment makes prompts without end."""
+    examples: int = 0
+    """Tokens of each prompt that are few-shot examples."""
 
 
 def look_at_task(
@@ -174,7 +176,7 @@ def look_at_task(
     """
     assert run.env is not None and run.model is not None
     try:
-        env = make_env(run.env, **run.env_kwargs)
+        env = prompted(make_env(run.env, **run.env_kwargs), args)
     except ConfigError as error:
         if not _out_of_reach(error):
             raise
@@ -185,7 +187,7 @@ def look_at_task(
     if prompt_tokens is not None:
         note = f"prompts are taken to be {prompt_tokens} tokens"
         return TaskFacts(rows, prompt_tokens, prompt_tokens, note, endless=endless)
-    tokenizer = _tokenizer(run.model)
+    tokenizer, examples = _tokenizer(run.model), 0
     source = EnvironmentRows(env, tokenizer)
     prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
     if tokenizer is None:
@@ -195,7 +197,9 @@ def look_at_task(
         template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
         chat_format = ChatFormat(tokenizer, (), template)
         lengths, note = [len(chat_format.prompt_ids(prompt)) for prompt in prompts], ""
-    return TaskFacts(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless)
+        if (layer := prompting_of(env)) is not None:
+            examples = example_tokens(layer.format, chat_format)
+    return TaskFacts(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless, examples)
 
 
 def _tokenizer(model: str) -> Any:

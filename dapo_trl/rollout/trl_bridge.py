@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Any
 
 import gymnasium
 from datasets import Dataset
 
+from envs import Completion
+
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from .chat_format import ChatFormat
-from .environments import env_name, row_count, shown_text
+from .environments import env_name, row_count
 from .episode import Episode
+from .episode_runner import EnvPool
 from .types import Outcome
 
 
@@ -33,6 +38,7 @@ class EnvironmentReward:
         self,
         prompts: list[Any],
         completion_ids: list[list[int]],
+        question: list[str],
         index: list[int],
         outcome: list[Outcome] | None = None,
         **_: Any,
@@ -40,22 +46,30 @@ class EnvironmentReward:
         """``[n]`` rewards.
 
         Args:
-            prompts: ``[n]``, made by `as_prompt`.
+            prompts: ``[n]``, as the model was asked.
             completion_ids: ``[n]`` lists of tokens.
+            question: ``[n]``, the rows' own.
             index: ``[n]`` rows of the environment.
             outcome: ``[n]`` judgements, where the environment has made them.
         """
-        outcomes = self.judge(prompts, completion_ids, index) if outcome is None else outcome
+        outcomes = self.judge(question, completion_ids, index) if outcome is None else outcome
         return [one.reward for one in outcomes]
 
-    def judge(self, prompts: list[Any], completion_ids: list[list[int]], index: list[int]) -> list[Outcome]:
+    def judge(self, questions: list[str], completion_ids: list[list[int]], index: list[int]) -> list[Outcome]:
         """The outcomes of completions that somebody else generated: each is the model's only turn."""
         assert self.chat_format is not None
-        episodes = [Episode(self.env, *row) for row in zip(index, map(shown_text, prompts), strict=True)]
-        for episode, ids in zip(episodes, completion_ids, strict=True):
-            episode.step(self.chat_format.completion(ids))
-            episode.truncate()
-        return [episode.outcome for episode in episodes]
+        episodes = [Episode(self.env, *row) for row in zip(index, questions, strict=True)]
+        actions = map(self.chat_format.completion, completion_ids)
+        with EnvPool(self.env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1))).open() as submit:
+            pairs = zip(episodes, actions, strict=True)
+            judged = [submit(episode, partial(_only_turn, episode, action)) for episode, action in pairs]
+            return [outcome() for outcome in judged]
+
+
+def _only_turn(episode: Episode, action: Completion) -> Outcome:
+    episode.step(action)
+    episode.truncate()
+    return episode.outcome
 
 
 def clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset: Any, eval_dataset: Any) -> Dataset:

@@ -28,7 +28,7 @@ from envs.text import brief
 from ..checkpoint.batch_shape import BatchShape
 from ..checkpoint.files import choose, last_complete
 from ..config import DAPOConfig
-from ..distributed import explain_lost_process, load_on_every_process
+from ..distributed import explain_lost_process, load_on_every_process, weight_count
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
@@ -41,6 +41,7 @@ from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
 from ..rollout.environments import make_env, wrap_env
+from ..rollout.prompting import prompted, prompted_alike
 from ..trainer import DAPOTrainer
 from .changes import SETTINGS, changes_since, plain, resumed, write_settings
 from .lora import as_new_adapter, check_targets, idle_adapter_settings, start_model
@@ -96,7 +97,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     quieten(console)
     share_cores(args.device, args.world_size)
     load_on_every_process(run.eval_problems > 0)  # measured before the model is sharded
-    env = _environment(run)
+    env = _environment(run, args)
     split, skips = _splits(run, env, begun)
     trainer = _prepare(run, args, env)
     if found is not None and (written := BatchShape.written(found)) is not None:  # an early error, as above
@@ -334,9 +335,9 @@ def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def _environment(run: RunConfig) -> gymnasium.Env:
+def _environment(run: RunConfig, args: DAPOConfig) -> gymnasium.Env:
     assert run.env is not None
-    return wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers)
+    return prompted(wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers), args)
 
 
 def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
@@ -345,7 +346,7 @@ def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
         return None
     name, arguments = run.eval_env or str(run.env), {**run.env_kwargs, **run.eval_env_kwargs}
     try:
-        held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
+        held_out = prompted_alike(wrap_env(make_env(name, **arguments), run.env_wrappers, training=False), env)
     except ConfigError as error:
         if not run.eval_env_kwargs:
             raise
@@ -425,7 +426,7 @@ def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any]
 
 def _headline(run: RunConfig, trainer: DAPOTrainer) -> str:
     model, args = trainer.model, trainer.args
-    size = f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M weights"
+    size = f"{weight_count(model) / 1e6:,.1f} M weights"
     if isinstance(model, PeftModel):
         trained, weights = model.get_nb_trainable_parameters()
         size = f"{(weights - trained) / 1e6:,.1f} M weights, an adapter of {trained / 1e6:,.2f} M trained"
