@@ -29,7 +29,10 @@ from .split import split_off
 def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Console) -> int:
     """Carry out `dapo-trl eval`; returns the exit code."""
     base_and_adapter(str(config.model), config.adapter)  # a mistake in its path is found at once
-    made = [(name, arguments, _held_out(config, name, arguments)) for name, arguments in config.environments()]
+    made = [
+        (name, arguments, _held_out(config, place, name, arguments))
+        for place, (name, arguments) in enumerate(config.environments())
+    ]
     for name, arguments, env in made:
         if note := _note_on_split(name, arguments, env):
             console.print(note, style="yellow")
@@ -76,8 +79,8 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
     return 0
 
 
-def _held_out(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
-    env = wrap_env(make_env(name, **arguments), config.env_wrappers, training=False)
+def _held_out(config: EvalConfig, place: int, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
+    env = wrap_env(make_env(name, **arguments), config.wrappers(place), training=False)
     _count(config, env)
     return env
 

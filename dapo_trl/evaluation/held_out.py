@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,17 @@ class Best:
         )
 
 
+@dataclass(frozen=True)
+class HeldOutPart:
+    """The held-out problems of one environment."""
+
+    env: gymnasium.Env
+    problems: Sequence[int]
+    """Rows of the environment that are measured."""
+    max_completion_length: int
+    """Longest completion, in tokens."""
+
+
 class HeldOut(TrainerCallback):
     """Measures a trainer's model on held-out problems, all processes together.
 
@@ -52,9 +63,9 @@ class HeldOut(TrainerCallback):
 
     Args:
         trainer: the trainer; its ``on_activity`` is called with the progress of a measurement.
-        env: the held-out environment.
+        parts: what is measured of each environment, by its name. Of several, the accuracy is that of all problems
+            together, and the names stand in place of their levels.
         console: prints each measurement.
-        problems: rows of the environment that are measured.
         samples: completions of each problem.
         sampling: how they are drawn.
         batch_tokens: most tokens of a batch, prompts and room for completions together.
@@ -64,17 +75,16 @@ class HeldOut(TrainerCallback):
     def __init__(
         self,
         trainer: DAPOTrainer,
-        env: gymnasium.Env,
+        parts: Mapping[str, HeldOutPart],
         console: Console,
         *,
-        problems: Sequence[int],
         samples: int,
         sampling: Sampling,
         batch_tokens: int = BATCH_TOKENS,
         every: int = 0,
     ):
-        self.trainer, self.env, self.console = trainer, env, console
-        self.problems, self.samples, self.sampling = problems, samples, sampling
+        self.trainer, self.parts, self.console = trainer, parts, console
+        self.samples, self.sampling = samples, sampling
         self.batch_tokens, self.every = batch_tokens, every
         self.folder = Path(str(trainer.args.output_dir))
         self.best: Best | None = None
@@ -96,6 +106,8 @@ class HeldOut(TrainerCallback):
         if self.trainer.accelerator.is_main_process:
             write(self.folder / f"evaluation_{when}.json", found.summary())
             self.console.print(f"{what}: {figure(found)}", highlight=False)
+            for name, part in self._by_env(found).items():
+                self.console.print(f"  {name}: {figure(part)}", highlight=False)
         return found
 
     def on_train_begin(
@@ -127,24 +139,37 @@ class HeldOut(TrainerCallback):
         self._last = step, found
         better = self._keep_if_best(step, found)
         due = trainer.control.should_log
-        Trainer.log(trainer, logged(found))  # not trainer.log: the step's own log is not complete yet
+        by_env = {
+            f"env/{env}/{name}": x for env, part in self._by_env(found).items() for name, x in logged(part).items()
+        }
+        Trainer.log(trainer, logged(found) | by_env)  # not trainer.log: the step's own log is not complete yet
         trainer.control.should_log = due
         note = " (the best so far)" if better else ""
         self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{note}", highlight=False, style="cyan")
 
+    def _by_env(self, found: Evaluation) -> dict[str, Evaluation]:
+        """A measurement environment by environment; empty where there is one alone."""
+        return found.levels_apart() if len(self.parts) > 1 else {}
+
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
+        found = {name: self._evaluate_part(part, on_batch, adapter=adapter) for name, part in self.parts.items()}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        return merge([replace(one, levels=[name] * len(one.levels)) for name, one in found.items()])
+
+    def _evaluate_part(self, part: HeldOutPart, on_batch: Callable[[int, int], None], *, adapter: bool) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
-        mine = self.problems[accelerator.process_index :: accelerator.num_processes]
+        mine = part.problems[accelerator.process_index :: accelerator.num_processes]
         # precision as in training, also before the model is prepared for it
         with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
             found = evaluate(
                 model,
                 trainer.processing_class,
-                self.env,
+                part.env,
                 mine,
                 k=self.samples,
-                sampling=self.sampling,
+                sampling=replace(self.sampling, max_completion_length=part.max_completion_length),
                 batch_tokens=self.batch_tokens,
                 max_rows=evaluated_at_once(trainer.args),
                 chat_template_kwargs=trainer.chat_format.template,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
+from ..rollout.mixture import read_entries
 from ..settings import check, find_model, long_flags, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
@@ -54,7 +55,8 @@ class EvalConfig:
     env: Any = setting(
         None,
         "The environment, as a name or as one name with its arguments (``math/MATH-v0: {split: test}``). Several are "
-        "given as a list, or by ``--env`` several times, which replaces all that files set of environments.",
+        "given as a list, or by ``--env`` several times, which replaces all that files set of environments. The list "
+        "of a training run's mixture is read as it is; weights do not matter.",
     )
     env_kwargs: dict[str, Any] = setting(
         factory=dict, doc="Arguments of every environment; the environment's own override them."
@@ -132,15 +134,27 @@ class EvalConfig:
         Raises:
             ConfigError: an item is neither a name nor one name with its arguments, or one comes twice.
         """
-        asked = self.eval_env if self.eval_env is not None else self.env
         found = []
-        for item in asked if isinstance(asked, list) else [asked]:
+        for item in self._asked():
+            if _is_entry(item):
+                [entry] = read_entries(item, kwargs=self.env_kwargs, eval_kwargs=self.eval_env_kwargs)
+                found.append((entry.id, {**entry.kwargs, **entry.eval_kwargs}))
+                continue
             name, own = (item, {}) if isinstance(item, str) else _name_and_arguments(item)
             found.append((name, {**self.env_kwargs, **self.eval_env_kwargs, **own}))
         for place, one in enumerate(found):
             if one in found[:place]:
                 raise ConfigError(f"env names {one[0]} twice with the same arguments: name it once.")
         return found
+
+    def wrappers(self, place: int) -> list[Any]:
+        """The wrappers of an environment of `environments`."""
+        item = self._asked()[place]
+        return item.get("wrappers", self.env_wrappers) if _is_entry(item) else self.env_wrappers
+
+    def _asked(self) -> list[Any]:
+        asked = self.eval_env if self.eval_env is not None else self.env
+        return asked if isinstance(asked, list) else [asked]
 
 
 def load_eval_settings(
@@ -172,6 +186,11 @@ def load_eval_settings(
     if not given.keys() & set(_ENVIRONMENT):
         config.kept_apart = max((kept_apart_in(Path(file).parent) for file in files), default=0) or None
     return config
+
+
+def _is_entry(item: Any) -> bool:
+    """Whether an environment is written as in the list of a training run."""
+    return isinstance(item, dict) and "id" in item
 
 
 def _short(name: str) -> str:

@@ -2,6 +2,7 @@
 
 types.py           the records that travel: `Outcome`, `Sampled`, `Rollout`, `Group`, `TrainingRow`
 environments.py    environments by id, wrappers by name, rows as prompts
+mixture.py         the environments of a run, one or several with weights
 chat_format.py     text to tokens and back, as the chat template writes it
 episode.py         one episode of an environment, and its outcome
 episode_runner.py  many episodes in tokens; judging in threads

@@ -108,19 +108,24 @@ def as_prompt(text: str, tokenizer: Any) -> str | list[dict[str, str]]:
 
 
 class EnvironmentRows:
-    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i, "level": ...}``.
+    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i, "level": ..., "env":
+    ...}``.
 
     The level of difficulty is None where the environment names none: TRL asks for the same columns in all rows.
+
+    Args:
+        name: The environment's name in the run.
     """
 
-    def __init__(self, env: gymnasium.Env, tokenizer: Any):
+    def __init__(self, env: gymnasium.Env, tokenizer: Any, name: str = ""):
         self.env = env
         self.tokenizer = tokenizer
+        self.name = name
         self.size = row_count(env)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         prompt, info = self.show(index)
-        return {"prompt": prompt, "index": index, "level": info.get("level")}
+        return {"prompt": prompt, "index": index, "level": info.get("level"), "env": self.name}
 
     def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
         """The prompt of a row, and the ``info`` that ``reset`` gave with it."""

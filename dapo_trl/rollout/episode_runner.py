@@ -7,7 +7,7 @@ model sampled stay as they are: nothing is decoded and encoded again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -62,7 +62,7 @@ def run_episodes(
     generate: GenerateFn,
     *,
     chat_format: ChatFormat,
-    limit: int,
+    limit: int | Sequence[int],
     sync: SyncFn = lambda active, room: (active, room),
     step: StepFn | None = None,
 ) -> list[Transcript]:
@@ -73,22 +73,23 @@ def run_episodes(
         prompts: The tokens of their prompts, ``n``.
         generate: Samples the model's turns.
         chat_format: Turns text into tokens and back.
-        limit: Tokens of an episode after its prompt at most, replies included.
+        limit: Tokens of an episode after its prompt at most, replies included: for all, or ``n``, for each.
         sync: Agrees with other processes before each turn. One with fewer contexts than agreed generates along with a
             prompt of its own and drops the result: a sharded model only generates on all processes at once.
         step: Takes the environment's turns; None: one after another. See `EnvPool`.
     """
+    limits = [limit] * len(episodes) if isinstance(limit, int) else limit
     transcripts = [Transcript() for _ in episodes]
     active = list(range(len(episodes)))
     while True:
-        count, room = sync(len(active), max((limit - len(transcripts[i].ids) for i in active), default=0))
+        count, room = sync(len(active), max((limits[i] - len(transcripts[i].ids) for i in active), default=0))
         if count == 0:
             return transcripts
         contexts = [prompts[i] + transcripts[i].ids for i in active]
         sampled, logprobs = generate(contexts + [prompts[0]] * (count - len(contexts)), room)
         actions = []
         for place, i in enumerate(active):
-            left = limit - len(transcripts[i].ids)
+            left = limits[i] - len(transcripts[i].ids)
             ids = sampled[place][:left]
             transcripts[i].extend(ids, 1, None if logprobs is None else logprobs[place][:left])
             actions.append(chat_format.completion(ids, contexts[place]))
@@ -97,7 +98,7 @@ def run_episodes(
         going_on = []
         for i, action, reply in zip(active, actions, replies, strict=True):
             transcripts[i].truncated = action.finish_reason == "length"
-            if reply is not None and _goes_on(episodes[i], transcripts[i], chat_format.reply_ids(reply), limit):
+            if reply is not None and _goes_on(episodes[i], transcripts[i], chat_format.reply_ids(reply), limits[i]):
                 going_on.append(i)
         active = going_on
 
@@ -190,12 +191,12 @@ class EnvironmentSource:
     """The rows of a round as whole episodes of an environment, judged as they end.
 
     Args:
-        env: The environment.
+        envs: The environments by their names in the run.
+        limits: For each the tokens of an episode after its prompt at most.
         chat_format: Turns text into tokens and back.
         tokenize: Token ids of prompts.
         generate: Samples the model's turns, as a `GenerateFn`; its third argument is for each context the number of its
             completion in the run and its tokens so far.
-        limit: Tokens of an episode after its prompt at most.
         accelerator: The processes of the run.
         equal_counts: The sampler needs equally many contexts on every process (vLLM).
         count_tokens: Called with the tokens that this process generated, prompts included.
@@ -207,35 +208,37 @@ class EnvironmentSource:
 
     def __init__(
         self,
-        env: gymnasium.Env,
+        envs: Mapping[str, gymnasium.Env],
+        limits: Mapping[str, int],
         chat_format: ChatFormat,
         *,
         tokenize: Callable[[list[Any]], list[list[int]]],
         generate: Callable[[list[list[int]], int, list[tuple[int, int]]], Any],
-        limit: int,
         accelerator: Accelerator,
         equal_counts: bool,
         count_tokens: Callable[[int], None],
         on_activity: Callable[[str], None],
     ):
-        self.env, self.chat_format, self.limit = env, chat_format, limit
+        self.envs, self.chat_format, self.limits = envs, chat_format, limits
         self._tokenize, self._generate, self._count_tokens = tokenize, generate, count_tokens
         self._accelerator, self._equal_counts, self._on_activity = accelerator, equal_counts, on_activity
-        self._pool = EnvPool(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
-        task = env.unwrapped
-        self._may_reply = not isinstance(task, TaskEnv) or task.max_turns > 1
-        if isinstance(task, TaskEnv) and self._may_reply:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+        self._pools = {name: EnvPool(env, processes=processes) for name, env in envs.items()}
+        tasks = [env.unwrapped for env in envs.values()]
+        self._may_reply = any(not isinstance(task, TaskEnv) or task.max_turns > 1 for task in tasks)
+        if any(isinstance(task, TaskEnv) and task.max_turns > 1 for task in tasks):
             chat_format.reply_ids("-")  # an unfit chat template is an error before anything is generated
 
     def sample(self, rows: list[dict[str, Any]], numbers: range) -> Sampled:
-        """The episodes of rows with a ``prompt`` and an ``index``, with their outcomes.
+        """The episodes of rows with a ``prompt``, an ``index`` and the name of an ``env``, with their outcomes.
 
         Args:
             numbers: Which completion of the run each row is.
         """
         prompts = [row["prompt"] for row in rows]
         prompt_ids = self._tokenize(prompts)
-        episodes = [Episode(self.env, row["index"], shown_text(row["prompt"])) for row in rows]
+        episodes = [Episode(self.envs[row["env"]], row["index"], shown_text(row["prompt"])) for row in rows]
+        pools = {id(episode): self._pools[row["env"]] for episode, row in zip(episodes, rows, strict=True)}
 
         def generate(contexts: list[list[int]], room: int) -> Any:
             places, starts = continued(episodes, prompt_ids, contexts)
@@ -248,15 +251,16 @@ class EnvironmentSource:
             prompt_ids,
             generate,
             chat_format=self.chat_format,
-            limit=self.limit,
+            limit=[self.limits[row["env"]] for row in rows],
             sync=self._sync,
-            step=self._step,
+            step=lambda taking, actions: self._step(taking, actions, pools),
         )
         own = [transcript.own for transcript in transcripts]
         self._count_tokens(sum(map(len, prompt_ids)) + sum(own))
         completion_ids = [transcript.ids for transcript in transcripts]
         known = bool(transcripts[0].logprobs)
         return Sampled(
+            prompts=prompts,
             prompt_ids=prompt_ids,
             completion_ids=completion_ids,
             completions=self.chat_format.completions(prompts, prompt_ids, completion_ids),
@@ -267,8 +271,19 @@ class EnvironmentSource:
             columns={"own_tokens": own} if self._may_reply else {},
         )
 
-    def _step(self, episodes: list[Episode], actions: list[Completion]) -> list[str | None]:
-        return self._pool.step(episodes, actions, lambda done, total: self._on_activity(f"judging {done} of {total}"))
+    def _step(self, episodes: list[Episode], actions: list[Completion], pools: dict[int, EnvPool]) -> list[str | None]:
+        """Every episode takes its action, each environment's in its own threads, one environment after another."""
+        replies: list[str | None] = [None] * len(episodes)
+        for pool in self._pools.values():
+            mine = [i for i, episode in enumerate(episodes) if pools[id(episode)] is pool]
+            found = pool.step(
+                [episodes[i] for i in mine],
+                [actions[i] for i in mine],
+                lambda done, total: self._on_activity(f"judging {done} of {total}"),
+            )
+            for i, reply in zip(mine, found, strict=True):
+                replies[i] = reply
+        return replies
 
     def _sync(self, active: int, room: int) -> tuple[int, int]:
         """As many contexts as the busiest process has where the sampler needs equal numbers, else one or more."""

@@ -1,0 +1,144 @@
+"""Several environments, or several tasks of a data set, in one run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+from dapo_trl import DAPOTrainer
+from dapo_trl.errors import ConfigError
+from dapo_trl.monitor.metrics import METRICS
+
+from .support.mixture_run import MIXTURE, Holds, outcome, train
+from .support.recorded import config, trainer
+from .support.warm_start import CPU_2
+
+SHARES = {"vowels": 2 / 4.5, "digits": 1 / 4.5, "early": 1.5 / 4.5}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model, tmp_path_factory) -> tuple[DAPOTrainer, Path]:
+    folder = tmp_path_factory.mktemp("mixture")
+    return train(tiny_model, folder), folder
+
+
+def same(found, expected) -> bool:
+    assert found["state"] == expected["state"]
+    return all(torch.equal(value, expected["weights"][name]) for name, value in found["weights"].items())
+
+
+@pytest.mark.slow
+class TestEnvironments:
+    def test_shares_are_exact_and_each_has_its_own_account(self, whole):
+        run, _ = whole
+        logs, sources = run.state.log_history, run.sampling.sources
+        batches = [log for log in logs if "groups/trained" in log]
+        assert len(batches) == 4 and all(log["groups/trained"] == 8 for log in batches)
+        for number in range(1, 5):
+            for name, share in SHARES.items():
+                trained = sum(log[f"env/{name}/groups/trained"] for log in batches[:number])
+                assert abs(trained - share * 8 * number) < 1
+        last = batches[-1]
+        assert last["ledger/tokens"] == sum(last[f"env/{name}/ledger/tokens"] for name in SHARES)
+        assert sum(source.ledger.generated for source in sources) == run.sampling.ledger.generated
+        assert sum(source.counts.kept for source in sources) == run.sampling.counts.kept
+        weighted = sum(
+            log[f"env/{name}/accuracy/sampled"] * log[f"env/{name}/groups/sampled"]
+            for log in batches
+            for name in SHARES
+        )
+        everything = sum(log["accuracy/sampled"] * log["groups/sampled"] for log in batches)
+        assert weighted == pytest.approx(everything, rel=1e-5)
+        assert all(name.split("/", 2)[2] in METRICS or "/level_" in name for name in last if name.startswith("env/"))
+
+    def test_each_has_its_own_limit_filter_and_stream(self, whole):
+        run, _ = whole
+        for log in run.state.log_history:
+            assert log.get("env/digits/completions/max_length", 0) <= 6
+            assert log.get("env/early/groups/all_right", 0) == 0  # all_zero keeps these
+        assert max(log.get("env/vowels/completions/max_length", 0) for log in run.state.log_history) == 12
+        prompts = {source.name: source.stream.row(0)["prompt"] for source in run.sampling.sources}
+        assert {name: prompt.split()[0] for name, prompt in prompts.items()} == {
+            "vowels": "vowel", "digits": "digit", "early": "any"
+        }  # fmt: skip
+        assert all(source.selector.drawn for source in run.sampling.sources)
+
+    def test_resumed_it_ends_bit_for_bit_the_same(self, whole, tiny_model, tmp_path):
+        run, folder = whole
+        shutil.copytree(folder / "checkpoint-3", tmp_path / "checkpoint-3")  # in the middle of a rollout batch
+        assert same(outcome(train(tiny_model, tmp_path, str(tmp_path / "checkpoint-3"))), outcome(run))
+
+    def test_on_two_processes_it_draws_the_same_and_resumes_bit_for_bit(self, warm_start, whole, tiny_model, tmp_path):
+        def launch(folder, resume=""):
+            done = warm_start.run("tests.support.mixture_run", tiny_model, str(folder), resume, accelerate=CPU_2)
+            assert done.returncode == 0, done.stderr[-3000:]
+            return torch.load(folder / "found.pt", weights_only=False)
+
+        two = launch(tmp_path / "whole")
+        assert two["processes"] == 2
+        first = next(log for log in whole[0].state.log_history if "groups/trained" in log)
+        for name, value in first.items():  # of the first batch: later ones depend on rounding
+            if name.startswith("env/") and "seconds" not in name:
+                assert two["logs"][0][name] == pytest.approx(value, rel=1e-5), name
+        shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "part" / "checkpoint-3")
+        assert same(launch(tmp_path / "part", str(tmp_path / "part" / "checkpoint-3")), two)
+
+    def test_a_mixture_of_one_is_the_environment_alone(self, tiny_model, tmp_path):
+        env = Holds("vowel", "aeiou")
+        runs = [train(tiny_model, tmp_path / str(i), env=given, max_steps=2) for i, given in enumerate((env, [env]))]
+        assert same(*map(outcome, runs))
+        assert not any(name.startswith("env/") for run in runs for log in run.state.log_history for name in log)
+
+
+class TestTasksOfADataSet:
+    ROWS = Dataset.from_dict(
+        {"prompt": [f"mixed {i}" for i in range(12)], "task": ["sums"] * 8 + ["words"] * 4, "other": list(range(12))}
+    )
+
+    def test_they_are_mixed_by_a_column(self, tiny_model, tmp_path):
+        args = config(
+            tmp_path, mix_column="task", mix_weights={"sums": 1, "words": 3}, steps_per_generation=2, max_steps=8
+        )
+        run = trainer(tiny_model, args, self.ROWS)
+        run.train()
+        sums, words = run.sampling.sources
+        assert (sums.name, sums.stream.size, words.name, words.stream.size) == ("sums", 8, "words", 4)
+        assert (sums.trained, words.trained) == (4, 12)
+        assert [log["env/words/groups/places"] for log in run.state.log_history if "groups/trained" in log] == [3] * 4
+        assert run.sampling.epochs == 16 / 12 == run.state.log_history[-2]["sampling/epochs"]
+
+    def test_without_weights_in_proportion_to_their_rows(self, tiny_model, tmp_path):
+        run = trainer(tiny_model, config(tmp_path, mix_column="task"), self.ROWS)
+        assert [source.weight for source in run.sampling.sources] == [8, 4]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"mix_column": "tsk"}, r"mix_column is 'tsk', and train_dataset has the columns .* Did you mean task\?"),
+            ({"mix_column": "task", "mix_weights": {"sums": 1}}, "'words' is in one of them alone. Give every task"),
+            ({"mix_column": "other"}, r"12 tasks are mixed, and a rollout batch has 2 group\(s\)"),
+        ],
+    )
+    def test_what_does_not_fit_the_data_is_refused(self, tiny_model, tmp_path, changes, message):
+        with pytest.raises(ConfigError, match=message):
+            trainer(tiny_model, config(tmp_path, **changes), self.ROWS)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"mix_weights": {"sums": 1}}, "mix_weights is set and mix_column is not"),
+            ({"mix_column": "task", "mix_weights": {"sums": 0}}, "mix_weights gives 'sums' the weight 0"),
+        ],
+    )
+    def test_what_can_never_work_is_refused_at_once(self, tmp_path, changes, message):
+        with pytest.raises(ConfigError, match=message):
+            config(tmp_path, **changes)
+
+
+def test_more_environments_than_groups_are_refused_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(ConfigError, match=r"env names 3 environments, and a rollout batch has 2 group\(s\)"):
+        DAPOTrainer("no/such-model", args=config(tmp_path), env=MIXTURE)
