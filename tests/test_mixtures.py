@@ -50,6 +50,7 @@ class TestEnvironments:
             log[f"env/{name}/accuracy/sampled"] * log[f"env/{name}/groups/sampled"]
             for log in batches
             for name in SHARES
+            if log[f"env/{name}/groups/sampled"]  # else it was filled by its surplus
         )
         everything = sum(log["accuracy/sampled"] * log["groups/sampled"] for log in batches)
         assert weighted == pytest.approx(everything, rel=1e-5)

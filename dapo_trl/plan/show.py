@@ -166,8 +166,7 @@ def _mixture(plan: Plan) -> list[str]:
     """The places of each environment in a rollout batch; empty without a mixture."""
     entries, groups = plan.run.entries(), plan.schedule.groups
     return [
-        f"    {entry.name}: {share_of(entry, entries) * groups:.3g} groups of it on average, at least "
-        f"{int(share_of(entry, entries) * groups)}"
+        f"    {entry.name}: {share_of(entry, entries) * groups:.3g} groups of it on average, {entry.id}"
         for entry in (entries if len(entries) > 1 else [])
     ]
 

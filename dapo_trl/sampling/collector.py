@@ -215,10 +215,10 @@ class RolloutCollector:
         self._log_rounds(parts, time.perf_counter() - started)
         for part in parts:
             self._check(part)
+        self._close(parts)
         self._log(parts)
         if not batch.kept and not batch.fresh:
             self._explain(batch.samplers)
-        self._close(parts)
         return batch
 
     def _open(self) -> list[Part]:
@@ -240,7 +240,7 @@ class RolloutCollector:
 
     def _close(self, parts: list[Part]) -> None:
         """The sources take in what came of the batch; one that has nothing to teach rests, if another has."""
-        number = self.state.rollout_batches - 1
+        number = self.state.rollout_batches
         teaching = [part for part in parts if part.sampler.have]
         for part in parts:
             source, sampler = part.source, part.sampler

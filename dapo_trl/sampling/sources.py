@@ -63,6 +63,7 @@ class Source:
         """Metrics that count up over the run."""
         return {
             "sampling/prompts": self.selector.drawn,
+            "sampling/groups_trained": self.trained,
             "sampling/epochs": self.stream.epochs,
             **self.ledger.metrics(),
         }

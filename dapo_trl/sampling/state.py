@@ -95,6 +95,7 @@ class SamplingState:
         totals: dict[str, float] = {
             "sampling/rollout_batches": self.rollout_batches,
             "sampling/prompts": self.drawn,
+            "sampling/groups_trained": sum(source.trained for source in self.sources),
             "sampling/epochs": self.epochs,
             **self.ledger.metrics(),
         }
