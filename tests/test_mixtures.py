@@ -10,9 +10,13 @@ import torch
 from datasets import Dataset
 
 from dapo_trl import DAPOTrainer
+from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
 from dapo_trl.monitor.metrics import METRICS
+from dapo_trl.report import summary
+from dapo_trl.report.reading import read_run
 
+from .conftest import SHIPPED_MODEL
 from .support.mixture_run import MIXTURE, Holds, outcome, train
 from .support.recorded import config, trainer
 from .support.warm_start import CPU_2
@@ -138,6 +142,44 @@ class TestTasksOfADataSet:
     def test_what_can_never_work_is_refused_at_once(self, tmp_path, changes, message):
         with pytest.raises(ConfigError, match=message):
             config(tmp_path, **changes)
+
+
+@pytest.mark.slow
+def test_from_the_command_line_to_the_report(tmp_path, capsys):
+    """Two environments, measured apart from training and resumed."""
+    mixture = (
+        "[{id: math/Arithmetic-v0, name: short, weight: 2, kwargs: {levels: 2}, eval_kwargs: {split: test}}, "
+        "{id: math/Problem-v0, name: given, kwargs: {rows: %s}, max_completion_length: 40}]"
+    ) % [{"prompt": f"{i}+1=", "answer": str(i + 1)} for i in range(12)]
+    settings = {
+        "model": SHIPPED_MODEL, "env": mixture, "eval_problems": 3, "eval_samples": 2, "eval_every": 2, "max_steps": 3,
+        "per_device_train_batch_size": 8, "steps_per_generation": 3, "num_generations": 4, "save_steps": 2,
+        "max_completion_length": 48, "learning_rate": 3e-4, "logging_steps": 1, "gradient_checkpointing": "false",
+        "use_cpu": "true", "bf16": "false", "report_to": "[]", "output_dir": tmp_path / "run", "record_verdicts": "true",
+    }  # fmt: skip
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    assert main(["train", *flags]) == 0
+    told = capsys.readouterr().out
+    assert "on math/Arithmetic-v0 (67%), math/Problem-v0 (33%)" in told
+    assert "given: 3 of the 12 rows, chosen by a hash of their text, are kept apart" in told
+    assert "short: 4 groups trained on" in told and "given: " in told
+    run = read_run(tmp_path / "run")
+    assert {name: set(found["by_level"]) for name, found in run.evaluations.items()} == {
+        when: {"short", "given"} for when in ("before", "after")
+    }
+    assert run.evaluations["before"]["problems"] == 6
+    measured = next(row for row in run.rows if "eval_accuracy" in row)
+    accuracies = [measured[f"env/{name}/eval_accuracy"] for name in ("short", "given")]
+    assert measured["eval_accuracy"] == pytest.approx(sum(accuracies) / 2)
+    assert {path.name for path in run.folder.glob("verdicts-*")} == {"verdicts-short-0.jsonl", "verdicts-given-0.jsonl"}
+    assert [row["name"] for row in summary.environments(run)] == ["short", "given"]
+    assert set(run.environment["environments"]) == {"short", "given"} and run.environment["kept_apart"] == 3
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Accuracy by environment" in page
+    assert main(["train", *flags, "--resume_from_checkpoint", str(run.folder / "checkpoint-2")]) == 0
+    flags[flags.index("--env") + 1] = mixture.replace("weight: 2", "weight: 3")
+    assert main(["train", *flags, "--resume_from_checkpoint", "latest"]) == 2
+    assert "is of another run: env [" in capsys.readouterr().err
 
 
 def test_more_environments_than_groups_are_refused_before_the_model_is_loaded(tmp_path):

@@ -105,9 +105,7 @@ class HeldOut(TrainerCallback):
                 self._keep_if_best(step, found)
         if self.trainer.accelerator.is_main_process:
             write(self.folder / f"evaluation_{when}.json", found.summary())
-            self.console.print(f"{what}: {figure(found)}", highlight=False)
-            for name, part in self._by_env(found).items():
-                self.console.print(f"  {name}: {figure(part)}", highlight=False)
+            self._print(f"{what}: {figure(found)}", found)
         return found
 
     def on_train_begin(
@@ -145,7 +143,13 @@ class HeldOut(TrainerCallback):
         Trainer.log(trainer, logged(found) | by_env)  # not trainer.log: the step's own log is not complete yet
         trainer.control.should_log = due
         note = " (the best so far)" if better else ""
-        self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{note}", highlight=False, style="cyan")
+        self._print(f"{step:>6}  held-out accuracy {figure(found)}{note}", found, style="cyan")
+
+    def _print(self, line: str, found: Evaluation, **style: Any) -> None:
+        """Print a measurement, and one line more for each environment of several."""
+        self.console.print(line, highlight=False, **style)
+        for name, part in self._by_env(found).items():
+            self.console.print(f"        {name}: {figure(part)}", highlight=False, **style)
 
     def _by_env(self, found: Evaluation) -> dict[str, Evaluation]:
         """A measurement environment by environment; empty where there is one alone."""

@@ -178,7 +178,9 @@ def load_eval_settings(
     for name, value in read_flags(long_flags(flags, ALIASES), owners):
         if name not in known:
             raise ConfigError(f"--{name} is a setting of training: dapo-trl eval has no use for it.")
-        given[name] = [*given.get("env", []), value] if name == "env" else value
+        if name == "env":
+            value = [*given.get("env", []), *(value if isinstance(value, list) else [value])]
+        given[name] = value
     if "env" in given:
         values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
     merged = {**values, **given}

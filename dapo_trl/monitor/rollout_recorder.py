@@ -181,7 +181,7 @@ class RolloutRecorder:
             "batch": self._batch,
             "step": self._step,
             "index": index,
-            "env": rollout.row.get("env"),
+            "env": rollout.row.get("env") if len(self.envs) > 1 else None,
             "level": rollout.row.get("level"),
             "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MAX_CHARACTERS),
             "question": question_of(rollout.prompt)[:MAX_QUESTION],

@@ -57,7 +57,7 @@ class Source:
 
     def named(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Metrics of this source under names of their own, for a run that has several."""
-        return {f"env/{self.name}/{name}": value for name, value in metrics.items()}
+        return {f"env/{self.name.replace('/', '-')}/{name}": value for name, value in metrics.items()}
 
     def running_totals(self) -> dict[str, float]:
         """Metrics that count up over the run."""

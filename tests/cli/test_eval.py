@@ -218,6 +218,18 @@ class TestSettings:
         config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], flags, training=OWNERS)
         assert config.environments() == [("a/B-v0", {"y": 2}), ("c/D-v0", {"y": 2, "x": 1})]
 
+    def test_the_mixture_of_a_training_run_is_measured_environment_by_environment(self, tmp_path):
+        own = "{id: math/MATH-v0, weight: 2, kwargs: {x: 1, split: train}, eval_kwargs: {split: test}, wrappers: []}"
+        text = f"model: m\nenv_wrappers: [RepetitionPenalty]\nenv: [{own}, {{id: math/Chain-v0, name: chain}}]\n"
+        (tmp_path / "run.yaml").write_text(text + "env_kwargs: {y: 2}\neval_env_kwargs: {z: 3}\n")
+        config = load_eval_settings([tmp_path / "run.yaml"], training=OWNERS)
+        expected = [("math/MATH-v0", {"y": 2, "x": 1, "split": "test", "z": 3}), ("math/Chain-v0", {"y": 2, "z": 3})]
+        assert config.environments() == expected
+        assert [config.wrappers(place) for place in (0, 1)] == [[], ["RepetitionPenalty"]]
+        flags = ["--model", "m", "--env", f"[{own}, a/B-v0]", "--env", "c/D-v0"]
+        config = load_eval_settings([], flags, training=OWNERS)
+        assert [name for name, _ in config.environments()] == ["math/MATH-v0", "a/B-v0", "c/D-v0"]
+
     @pytest.mark.parametrize(
         ("flags", "folder"),
         [
