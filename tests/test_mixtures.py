@@ -155,7 +155,8 @@ def test_from_the_command_line_to_the_report(tmp_path, capsys):
         "model": SHIPPED_MODEL, "env": mixture, "eval_problems": 3, "eval_samples": 2, "eval_every": 2, "max_steps": 3,
         "per_device_train_batch_size": 8, "steps_per_generation": 3, "num_generations": 4, "save_steps": 2,
         "max_completion_length": 48, "learning_rate": 3e-4, "logging_steps": 1, "gradient_checkpointing": "false",
-        "use_cpu": "true", "bf16": "false", "report_to": "[]", "output_dir": tmp_path / "run", "record_verdicts": "true",
+        "use_cpu": "true", "bf16": "false", "report_to": "[]", "output_dir": tmp_path / "run",
+        "record_verdicts": "true",
     }  # fmt: skip
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     assert main(["train", *flags]) == 0
