@@ -161,7 +161,7 @@ def test_from_the_command_line_to_the_report(tmp_path, capsys):
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     assert main(["train", *flags]) == 0
     told = capsys.readouterr().out
-    assert "on math/Arithmetic-v0 (67%), math/Problem-v0 (33%)" in told
+    assert "on short (math/Arithmetic-v0, 67%), given (math/Problem-v0, 33%)" in told
     assert "given: 3 of the 12 rows, chosen by a hash of their text, are kept apart" in told
     assert "short: 4 groups trained on" in told and "given: " in told
     run = read_run(tmp_path / "run")

@@ -277,10 +277,6 @@ class TestDynamicSampling:
         with pytest.raises(ConfigError, match="filter_key is 'acc': it must be one of accuracy, reward, correctness"):
             trainer(tiny_model, config(tmp_path, filter_key="acc"), prompts_of("mixed"))
 
-    def test_tools_with_the_filter_on_are_refused(self, tiny_model, tmp_path):
-        with pytest.raises(ConfigError, match="Set group_filter to 'none'"):
-            trainer(tiny_model, config(tmp_path), prompts_of("mixed"), rollout_func=None, tools=[vowels])
-
 
 class TestBadRewards:
     def run(self, model, tmp_path, function, kinds=("mixed", "mixed"), **changes):

@@ -156,22 +156,34 @@ class HeldOut(TrainerCallback):
         return found.levels_apart() if len(self.parts) > 1 else {}
 
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
-        found = {name: self._evaluate_part(part, on_batch, adapter=adapter) for name, part in self.parts.items()}
+        counts = {name: len(self._mine(part)) * self.samples for name, part in self.parts.items()}
+        found: dict[str, Evaluation] = {}
+        for name, part in self.parts.items():
+            before = sum(counts[other] for other in found)
+
+            def count(done: int, _: int, before: int = before) -> None:
+                on_batch(before + done, sum(counts.values()))
+
+            found[name] = self._evaluate_part(part, count, adapter=adapter)
         if len(found) == 1:
             return next(iter(found.values()))
         return merge([replace(one, levels=[name] * len(one.levels)) for name, one in found.items()])
 
+    def _mine(self, part: HeldOutPart) -> Sequence[int]:
+        """The problems that this process measures."""
+        accelerator = self.trainer.accelerator
+        return part.problems[accelerator.process_index :: accelerator.num_processes]
+
     def _evaluate_part(self, part: HeldOutPart, on_batch: Callable[[int, int], None], *, adapter: bool) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
         model = accelerator.unwrap_model(trainer.model)
-        mine = part.problems[accelerator.process_index :: accelerator.num_processes]
         # precision as in training, also before the model is prepared for it
         with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
             found = evaluate(
                 model,
                 trainer.processing_class,
                 part.env,
-                mine,
+                self._mine(part),
                 k=self.samples,
                 sampling=replace(self.sampling, max_completion_length=part.max_completion_length),
                 batch_tokens=self.batch_tokens,

@@ -32,7 +32,7 @@ class CardFacts:
     base: str
     """Folder or Hub name of the model that training started from."""
     env: str
-    """Id of the environment, or ids of several with their shares."""
+    """Id of the environment, or the names of several with their ids and shares."""
     env_kwargs: dict[str, Any]
     """Its arguments."""
     asked: dict[str, Any]

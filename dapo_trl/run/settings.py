@@ -165,11 +165,11 @@ class RunConfig:
 
     @property
     def env_text(self) -> str:
-        """The environments as text: the id of one, or the ids of several with their shares."""
+        """The environments as text: the id of one, or the names of several with their ids and shares."""
         entries = self.entries()
         if len(entries) == 1:
             return entries[0].id
-        return ", ".join(f"{entry.id} ({share_of(entry, entries):.0%})" for entry in entries)
+        return ", ".join(f"{entry.name} ({entry.id}, {share_of(entry, entries):.0%})" for entry in entries)
 
     def _check_adapter(self) -> None:
         if not 0 <= self.lora_dropout < 1:
