@@ -216,7 +216,11 @@ def _environments(described: dict[str, Any]) -> dict[str, str]:
     several, found = described.get("environments"), dict[str, str]()
     if isinstance(several, dict):
         parts = {name: _environments(one) for name, one in several.items() if isinstance(one, dict)}
-        return {f"{name}: {title}": text for name, part in parts.items() for title, text in part.items()}
+        return {
+            title if title.startswith("version") else f"{name}: {title}": text  # they have the versions in common
+            for name, part in parts.items()
+            for title, text in part.items()
+        }
     for name, title in (("train", "train"), ("held_out", "held out")):
         one = described.get(name)
         if not isinstance(one, dict):
