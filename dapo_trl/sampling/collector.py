@@ -252,8 +252,8 @@ class RolloutCollector:
                 if source.rest.see(sampler, number, others_teach=any(other is not part for other in teaching)):
                     counts = sampler.counts
                     self.run.warn(
-                        f"step {self.run.step}: {source.name} has nothing to teach for now (of {counts.sampled} groups "
-                        f"{counts.all_right} are all correct, {counts.all_wrong} all wrong). The others take its "
+                        f"step {self.run.step}: {source.name} has nothing to teach for now (of the last {counts.sampled} "
+                        f"groups {counts.all_right} are all correct, {counts.all_wrong} all wrong). The others take its "
                         f"share, and it is looked at again after {source.rest.length} rollout batches."
                     )
 

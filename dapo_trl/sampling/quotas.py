@@ -12,8 +12,8 @@ from .group_filter import DynamicSampler
 
 FIRST_REST, LONGEST_REST = 8, 64
 """Rollout batches that a source is left out; each rest in a row is twice as long as the one before."""
-MIN_GROUPS = 16
-"""Groups of a rollout batch, none of them informative, after which a source rests."""
+MIN_GROUPS = 24
+"""Groups in a row, none of them informative, after which a source rests."""
 
 
 @dataclass
@@ -66,6 +66,8 @@ class Rest:
 
     until: int = 0
     """Number of the first rollout batch that it takes part in again."""
+    barren: int = 0
+    """Groups sampled since one was informative."""
     length: int = 0
     """Rollout batches of its rest, in force or just over; 0: it has shown informative groups since."""
 
@@ -85,12 +87,13 @@ class Rest:
             others_teach: Whether another source had informative groups, and so can use the share of this one.
 
         Returns:
-            Whether a rest begins: not one of its groups was informative, of enough groups or after a rest.
+            Whether a rest begins: none of many groups was informative, or none of few after a rest.
         """
         if sampler.have:
-            self.length = 0
-        enough = self.on_trial or sampler.counts.sampled >= MIN_GROUPS
-        if sampler.have or not sampler.counts.sampled or not enough or not others_teach:
+            self.barren = self.length = 0
+            return False
+        self.barren += sampler.counts.sampled
+        if not others_teach or not sampler.counts.sampled or not (self.on_trial or self.barren >= MIN_GROUPS):
             return False
         self.length = min(2 * self.length, LONGEST_REST) or FIRST_REST
         self.until = batch + 1 + self.length

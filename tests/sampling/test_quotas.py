@@ -109,10 +109,12 @@ class TestRest:
         assert rest.on_trial and not rest.see(sampled(MIXED, WRONG), batch, others_teach=True)
         assert not rest.on_trial and rest.is_over(batch + 1)
 
-    def test_a_few_groups_are_no_reason_but_they_prolong_a_rest(self):
+    def test_a_few_groups_are_no_reason_many_in_a_row_are_and_few_prolong_a_rest(self):
         rest = Rest()
         assert not rest.see(sampled(*[WRONG] * (MIN_GROUPS - 1)), 0, others_teach=True)
-        assert rest.see(sampled(*[WRONG] * MIN_GROUPS), 1, others_teach=True)
+        assert not rest.see(sampled(*[WRONG] * 3, MIXED), 1, others_teach=True)
+        assert not rest.see(sampled(*[WRONG] * (MIN_GROUPS - 1)), 2, others_teach=True)
+        assert rest.see(sampled(WRONG), 3, others_teach=True)
         assert rest.see(sampled(WRONG), rest.until, others_teach=True) and rest.length == 2 * FIRST_REST
 
     def test_nobody_rests_whose_share_no_one_can_use(self):
