@@ -250,11 +250,11 @@ class RolloutCollector:
             if sampler.target:
                 source.solved.see(sampler)
                 if source.rest.see(sampler, number, others_teach=any(other is not part for other in teaching)):
-                    counts = sampler.counts
+                    c = sampler.counts
                     self.run.warn(
-                        f"step {self.run.step}: {source.name} has nothing to teach for now (of the last {counts.sampled} "
-                        f"groups {counts.all_right} are all correct, {counts.all_wrong} all wrong). The others take its "
-                        f"share, and it is looked at again after {source.rest.length} rollout batches."
+                        f"step {self.run.step}: {source.name} has nothing to teach for now (of its last {c.sampled} "
+                        f"groups {c.all_right} are all correct, {c.all_wrong} all wrong). The others take its share, "
+                        f"and it is looked at again after {source.rest.length} rollout batches."
                     )
 
     # One round
