@@ -148,11 +148,8 @@ class TestNothingToTeach:
     def test_the_other_takes_its_share_and_it_is_looked_at_again(self, nothing, said):
         run = self.run([nothing])
         assert run.batch() == [0, 2]  # after all refills
-        assert (
-            len(run.warned) == 1
-            and "a has nothing to teach for now (of the last " in run.warned[0]
-            and said in run.warned[0]
-        )
+        [line] = run.warned
+        assert "a has nothing to teach for now (of its last " in line and said in line
         drawn = run.sampling.sources[0].selector.drawn
         assert drawn >= MIN_GROUPS
         for _ in range(FIRST_REST):
