@@ -201,7 +201,7 @@ class RolloutCollector:
                 still = sum(part.sampler.missing for part in parts)
                 self.observers.on_round(
                     f"round {max(part.sampler.rounds for part in parts)} of at most {self.args.max_refill_rounds + 1}: "
-                    f"{sum(statistics.kept[:: self.args.num_generations])} of {len(statistics.levels)} groups "
+                    f"{int(statistics.kept[:: statistics.group_size].sum())} of {len(statistics.levels)} groups "
                     f"informative{f', {still} still to sample for' if still else ''}"
                 )
         self.observers.on_activity("updating")
