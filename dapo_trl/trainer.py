@@ -60,10 +60,12 @@ from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.trackers import grouped_names
 from .prompts.stream import PromptStream, StreamedPrompts, parts_of, prompt_stream
 from .prompts.usable import PromptCheck, check_columns, usable_prompts
-from .rollout.chat_format import ChatFormat
+from .rollout.chat_format import ChatFormat, template_errors
+from .rollout.dataset_prompts import as_asked, example_tokens, prompt_form, prompted_rows, refuse_examples
 from .rollout.environments import EnvironmentRows, has_overlong_penalty
 from .rollout.episode_runner import EnvironmentSource
 from .rollout.mixture import check_entries, read_entries
+from .rollout.prompting import prompted
 from .rollout.rewards import OverlongReward, RewardColumns, Scorer, checked
 from .rollout.trl_bridge import EnvironmentReward, clock_rows
 from .rollout.types import Rollout, TrainingRow
@@ -186,8 +188,10 @@ class DAPOTrainer(ResumableTrainer):
     def _make_envs(self, env: Any, args: DAPOConfig) -> None:
         self._entries = [] if env is None else read_entries(env)
         check_entries(self._entries, args)
-        self.envs = {entry.name: entry.make() for entry in self._entries}
+        self.envs = {entry.name: prompted(entry.make(), args) for entry in self._entries}
         """The environments by name; empty without one."""
+        self._form = None if self.envs else prompt_form(None, args)
+        """How the prompts of the data set are put together; None: as they are, or there is none."""
         self._environment_reward = EnvironmentReward(self.envs) if self.envs else None
 
     def _reward_functions(self, given: Any) -> list[Any]:
@@ -210,6 +214,9 @@ class DAPOTrainer(ResumableTrainer):
         stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         template = {"chat_template": self.chat_template} if self.chat_template else {}
         self.chat_format = ChatFormat(self._tokenizer, stop_ids, template | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
+        forms = {name: prompt_form(env, args) for name, env in self.envs.items()} or {"": self._form}
+        self._examples = {name: example_tokens(form, self.chat_format) if form else 0 for name, form in forms.items()}
+        """Tokens of the few-shot examples in each prompt, by environment."""
         self.backend = self._make_backend()
         self.columns = self._reward_columns()
         self.sampling = SamplingState(self._sources(), args)
@@ -278,21 +285,20 @@ class DAPOTrainer(ResumableTrainer):
 
     def _sources(self) -> list[Source]:
         """The environments as sources of prompts, or the parts of the data set."""
-        args, seed = self.args, self.args.seed
+        args, seed, sources = self.args, self.args.seed, list[Source]()
         if not self.envs:
-            parts = parts_of(self.train_dataset, args.mix_column, args.mix_weights)
-            streams = [(part, prompt_stream(part.rows, seed=seed, shuffle=args.shuffle_dataset)) for part in parts]
-            for part, stream in streams:
-                self._check_prompts(stream, part.name if len(parts) > 1 else "", self.max_completion_length)
-            return [Source(stream, args, name=part.name, weight=part.weight) for part, stream in streams]
-        sources = []
+            refuse_examples(self.eval_dataset, self._form)
+            for part in parts_of(self.train_dataset, args.mix_column, args.mix_weights):
+                rows = prompted_rows(part.rows, self._form, self._tokenizer)
+                stream = prompt_stream(rows, seed=seed, shuffle=args.shuffle_dataset)
+                self._check_prompts(stream, part.name, self.max_completion_length)
+                sources.append(Source(stream, args, name=part.name, weight=part.weight))
         for entry in self._entries:
             rows = EnvironmentRows(self.envs[entry.name], self._tokenizer, entry.name)
             shuffle = args.shuffle_dataset and rows.size is not None
             stream = PromptStream(rows, size=rows.size, seed=seed, shuffle=shuffle)
             quick = isinstance(rows.env.unwrapped, TaskEnv)  # a foreign reset may take its time
-            name = entry.name if len(self._entries) > 1 else ""
-            self._check_prompts(stream, name, self.limits[entry.name], finite=quick)
+            self._check_prompts(stream, entry.name, self.limits[entry.name], finite=quick)
             rule = entry.group_filter
             sources.append(Source(stream, args, name=entry.name, weight=entry.weight, group_filter=rule))
         return sources
@@ -314,12 +320,15 @@ class DAPOTrainer(ResumableTrainer):
             context=context_length(self.model.config),
             vocabulary=len(self._tokenizer),
             embeddings=self._embeddings,
+            examples=self._examples.get(name, max(self._examples.values())),
         )
         warn = functools.partial(self._warn_of, name)
         usable_prompts(stream, check, skip=self.args.on_long_prompt == "skip", finite=finite, warn=warn)
 
     def _warn_of(self, name: str, line: str) -> None:
-        self.warn(f"{name}: {line}" if name else line)
+        """Print a line, with the name that it is about where there are several environments or tasks."""
+        several = len(self._entries) > 1 or self.args.mix_column is not None
+        self.warn(f"{name}: {line}" if several else line)
 
     @property
     def _embeddings(self) -> int:
@@ -424,12 +433,18 @@ class DAPOTrainer(ResumableTrainer):
         return self._ask(prompt_ids, self.max_completion_length, num_generations, streams)
 
     def _tokenize_prompts(self, prompts):
-        found = super()._tokenize_prompts(prompts)
+        with template_errors():
+            found = super()._tokenize_prompts(prompts)
         if self.tools:  # TRL looks itself, turn by turn
             return found
         mine = torch.tensor([max(len(ids) for ids in found[0])], device=self.accelerator.device)
         longest = int(self.accelerator.gather(mine).max())  # so that all processes stop together
-        check_context(self.model.config, prompt=longest, completion=self.max_completion_length)
+        check_context(
+            self.model.config,
+            prompt=longest,
+            completion=self.max_completion_length,
+            examples=max(self._examples.values()),
+        )
         return found
 
     def generate_turn(self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]]) -> Turns:
@@ -566,7 +581,9 @@ class DAPOTrainer(ResumableTrainer):
         return super(GRPOTrainer, self).training_step(model, batch)  # type: ignore[arg-type]
 
     def _prepare_inputs(self, generation_batch):
-        return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
+        if self.model.training:
+            return generation_batch
+        return super()._prepare_inputs(as_asked(generation_batch, self._form, self._tokenizer))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in TRL, without filter or refill; the random state stays as it was, so training goes on as without."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config import FEW_SHOT, PROMPT_TEMPLATE, SYSTEM_PROMPT, check_prompt
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
 from ..rollout.mixture import read_entries
@@ -33,7 +34,7 @@ GROUPS = {
     "model": ("The model that is measured.", "model adapter dtype chat_template_kwargs use_cpu"),
     "task": (
         "The environments that set the problems and judge the answers.",
-        "env env_kwargs env_wrappers eval_env eval_env_kwargs",
+        "env env_kwargs env_wrappers eval_env eval_env_kwargs system_prompt few_shot prompt_template",
     ),
     "measurement": (
         "Problems, completions of each, and how they are drawn.",
@@ -66,6 +67,14 @@ class EvalConfig:
     env_wrappers: list[Any] = setting(
         factory=list, doc="As in training; wrappers that only shape the reward are left out."
     )
+    system_prompt: str | None = setting(None, SYSTEM_PROMPT)
+    few_shot: int | str | list[Any] | None = setting(
+        None,
+        f"{FEW_SHOT} A number draws from the environment of training (`env` with `env_kwargs`) where `eval_env` or "
+        "`eval_env_kwargs` names another one to measure, else from the default split of the one that is measured.",
+        least=0,
+    )
+    prompt_template: str | None = setting(None, PROMPT_TEMPLATE)
     eval_problems: int = setting(
         0,
         "Problems of each environment, from its first row on; 0: all of them, or 200 of an endless one.",
@@ -108,6 +117,7 @@ class EvalConfig:
         if self.env is None and self.eval_env is None:
             raise ConfigError("env is not set: give it as --env (see dapo-trl envs list), or --config with a task.")
         check(self, label=_short)
+        check_prompt(self)
         self.sampling.check(self.eval_samples)
         wrapper_settings(self.env_wrappers)
         self.environments()
@@ -155,6 +165,19 @@ class EvalConfig:
     def _asked(self) -> list[Any]:
         asked = self.eval_env if self.eval_env is not None else self.env
         return asked if isinstance(asked, list) else [asked]
+
+    def source_of_examples(self, place: int, name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The environment whose rows are the examples that `few_shot` asks for by their number, as in training.
+
+        Args:
+            place, name, arguments: The environment that is measured, and its place among `environments`.
+        """
+        if _is_entry(item := self._asked()[place]):
+            [entry] = read_entries(item, kwargs=self.env_kwargs)
+            return entry.id, entry.kwargs
+        if isinstance(self.env, str) and (self.kept_apart or self.eval_env is not None or self.eval_env_kwargs):
+            return self.env, self.env_kwargs
+        return name, {key: value for key, value in arguments.items() if key != "split"}
 
 
 def load_eval_settings(

@@ -13,8 +13,10 @@ from ..checks import context_length
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
+from ..rollout.dataset_prompts import example_tokens
 from ..rollout.environments import EnvironmentRows, row_count
 from ..rollout.mixture import EnvEntry, share_of
+from ..rollout.prompting import prompted, prompting_of
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
@@ -157,6 +159,8 @@ class TaskFacts:
     """Prompts that were measured."""
     endless: bool = False
     """Whether the environment makes prompts without end."""
+    examples: int = 0
+    """Tokens of each prompt that are few-shot examples."""
 
 
 def look_at_task(
@@ -183,13 +187,14 @@ def look_at_task(
         "; ".join(dict.fromkeys(one.note for one in found if one.note)),
         sum(one.seen for one in found),
         endless,
+        max(one.examples for one in found),
     )
 
 
 def _look_at(entry: EnvEntry, args: DAPOConfig, tokenizer: Any, prompt_tokens: int | None) -> TaskFacts:
     """The facts of one environment."""
     try:
-        env = entry.make()
+        env = prompted(entry.make(), args)
     except ConfigError as error:
         if not _out_of_reach(error):
             raise
@@ -199,6 +204,7 @@ def _look_at(entry: EnvEntry, args: DAPOConfig, tokenizer: Any, prompt_tokens: i
     if prompt_tokens is not None:
         note = f"prompts are taken to be {prompt_tokens} tokens"
         return TaskFacts(size, prompt_tokens, prompt_tokens, note, endless=size is None)
+    examples = 0
     source = EnvironmentRows(env, tokenizer)
     prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
     if tokenizer is None:
@@ -208,7 +214,9 @@ def _look_at(entry: EnvEntry, args: DAPOConfig, tokenizer: Any, prompt_tokens: i
         template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
         chat_format = ChatFormat(tokenizer, (), template)
         lengths, note = [len(chat_format.prompt_ids(prompt)) for prompt in prompts], ""
-    return TaskFacts(size, sum(lengths) / len(lengths), max(lengths), note, len(lengths), size is None)
+        if (layer := prompting_of(env)) is not None:
+            examples = example_tokens(layer.format, chat_format)
+    return TaskFacts(size, sum(lengths) / len(lengths), max(lengths), note, len(lengths), size is None, examples)
 
 
 def _tokenizer(model: str) -> Any:

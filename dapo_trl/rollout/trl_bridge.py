@@ -11,7 +11,7 @@ from datasets import Dataset
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from .chat_format import ChatFormat
-from .environments import env_name, row_count, shown_text
+from .environments import env_name, row_count
 from .episode import Episode
 from .types import Outcome
 
@@ -34,6 +34,7 @@ class EnvironmentReward:
         self,
         prompts: list[Any],
         completion_ids: list[list[int]],
+        question: list[str],
         index: list[int],
         env: list[str],
         outcome: list[Outcome] | None = None,
@@ -42,21 +43,22 @@ class EnvironmentReward:
         """``[n]`` rewards.
 
         Args:
-            prompts: ``[n]``, made by `as_prompt`.
+            prompts: ``[n]``, as the model was asked.
             completion_ids: ``[n]`` lists of tokens.
+            question: ``[n]``, the rows' own.
             index: ``[n]`` rows of the environments.
             env: ``[n]`` names of the environments.
             outcome: ``[n]`` judgements, where the environment has made them.
         """
-        outcomes = self.judge(prompts, completion_ids, index, env) if outcome is None else outcome
+        outcomes = self.judge(question, completion_ids, index, env) if outcome is None else outcome
         return [one.reward for one in outcomes]
 
     def judge(
-        self, prompts: list[Any], completion_ids: list[list[int]], index: list[int], env: list[str]
+        self, questions: list[str], completion_ids: list[list[int]], index: list[int], env: list[str]
     ) -> list[Outcome]:
         """The outcomes of completions that somebody else generated: each is the model's only turn."""
         assert self.chat_format is not None
-        rows = zip((self.envs[name] for name in env), index, map(shown_text, prompts), strict=True)
+        rows = zip((self.envs[name] for name in env), index, questions, strict=True)
         episodes = [Episode(*row) for row in rows]
         for episode, ids in zip(episodes, completion_ids, strict=True):
             episode.step(self.chat_format.completion(ids))

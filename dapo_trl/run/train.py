@@ -42,6 +42,7 @@ from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
 from ..rollout.mixture import EnvEntry
+from ..rollout.prompting import prompted, prompted_alike
 from ..sampling.sources import Source
 from ..sampling.state import SamplingState
 from ..trainer import DAPOTrainer
@@ -99,7 +100,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     quieten(console)
     share_cores(args.device, args.world_size)
     load_on_every_process(run.eval_problems > 0)  # measured before the model is sharded
-    entries = [replace(entry, env=entry.make(), kwargs={}, wrappers=()) for entry in run.entries()]
+    entries = [replace(entry, env=prompted(entry.make(), args), kwargs={}, wrappers=()) for entry in run.entries()]
     splits, skips = _splits(run, entries, begun)
     trainer = _prepare(run, args, entries)
     if found is not None and (written := BatchShape.written(found)) is not None:  # an early error, as above
@@ -362,7 +363,7 @@ def _split(run: RunConfig, entry: EnvEntry, env: gymnasium.Env) -> Split | None:
         return None
     measured = replace(entry, env=run.eval_env or entry.env)
     try:
-        held_out = measured.make(training=False)
+        held_out = prompted_alike(measured.make(training=False), env)
     except ConfigError as error:
         if not entry.eval_kwargs:
             raise

@@ -180,7 +180,7 @@ class RolloutCollector:
         self.args, self.accelerator = args, accelerator
         self.scorer, self.state, self.run, self.observers = scorer, state, run, observers
         self._sample, self._session, self._decode = sample, session, decode
-        self._example: tuple[Any, list[int]] = ("", [])
+        self._example: tuple[dict[str, Any], list[int]] = ({"prompt": ""}, [])
         self._last_reason = ""
         self._unscored: dict[str, int] = {}
         """Rollout batches without a score, since the last one with a score, by source."""
@@ -320,7 +320,7 @@ class RolloutCollector:
         number = max(part.sampler.rounds for part, _, _ in draw.choices) + 1
         self.observers.on_activity(f"sampling, round {number}: {len(draw.prompts)} groups")
         sampled = self._sample(draw.rows, draw.numbers)
-        self._example = sampled.prompts[0], sampled.completion_ids[0]
+        self._example = {**draw.rows[0], "prompt": sampled.prompts[0]}, sampled.completion_ids[0]
         return sampled
 
     def _filter(self, draw: Draw, sampled: Sampled, scores: Scores) -> Decisions:
@@ -514,8 +514,8 @@ class RolloutCollector:
 
     def _glimpse(self) -> str:
         """A question and a completion of the last round, shortened, to show a person."""
-        prompt, completion = self._example
-        return f"{shortened(question_of(prompt), 100)!r} -> {shortened(self._decode(completion), 160)!r}"
+        row, completion = self._example
+        return f"{shortened(question_of(row), 100)!r} -> {shortened(self._decode(completion), 160)!r}"
 
 
 def _group_metrics(parts: Sequence[Part]) -> dict[str, int]:
