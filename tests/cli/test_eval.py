@@ -266,6 +266,8 @@ class TestSettings:
         expected = [("math/MATH-v0", {"y": 2, "x": 1, "split": "test", "z": 3}), ("math/Chain-v0", {"y": 2, "z": 3})]
         assert config.environments() == expected
         assert [config.wrappers(place) for place in (0, 1)] == [[], ["RepetitionPenalty"]]
+        trained = {"y": 2, "x": 1, "split": "train"}
+        assert config.source_of_examples(0, *expected[0]) == ("math/MATH-v0", trained), "as in training"
         flags = ["--model", "m", "--env", f"[{own}, a/B-v0]", "--env", "c/D-v0"]
         config = load_eval_settings([], flags, training=OWNERS)
         assert [name for name, _ in config.environments()] == ["math/MATH-v0", "a/B-v0", "c/D-v0"]
