@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..distributed import in_step
+from ..distributed import able_to_generate, in_step
 from ..monitor.console import counted, tenths
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
@@ -176,9 +176,11 @@ class HeldOut(TrainerCallback):
 
     def _evaluate_part(self, part: HeldOutPart, on_batch: Callable[[int, int], None], *, adapter: bool) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
-        model = accelerator.unwrap_model(trainer.model)
-        # precision as in training, also before the model is prepared for it
-        with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
+        with (
+            able_to_generate(trainer.model_wrapped, accelerator, trainer.args) as model,
+            accelerator.autocast(),  # as in training, also before the model is prepared for it
+            nullcontext() if adapter else model.disable_adapter(),
+        ):
             found = evaluate(
                 model,
                 trainer.processing_class,

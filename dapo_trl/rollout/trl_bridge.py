@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
 from datasets import Dataset
+
+from envs import Completion
 
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from .chat_format import ChatFormat
 from .environments import env_name, row_count
 from .episode import Episode
+from .episode_runner import EnvPool, open_pools
 from .types import Outcome
 
 
@@ -60,10 +65,19 @@ class EnvironmentReward:
         assert self.chat_format is not None
         rows = zip((self.envs[name] for name in env), index, questions, strict=True)
         episodes = [Episode(*row) for row in rows]
-        for episode, ids in zip(episodes, completion_ids, strict=True):
-            episode.step(self.chat_format.completion(ids))
-            episode.truncate()
-        return [episode.outcome for episode in episodes]
+        actions = map(self.chat_format.completion, completion_ids)
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        pools = {name: EnvPool(self.envs[name], processes=processes) for name in dict.fromkeys(env)}
+        with open_pools(pools, episodes, env) as submit:
+            pairs = zip(episodes, actions, strict=True)
+            judged = [submit(episode, partial(_only_turn, episode, action)) for episode, action in pairs]
+            return [outcome() for outcome in judged]
+
+
+def _only_turn(episode: Episode, action: Completion) -> Outcome:
+    episode.step(action)
+    episode.truncate()
+    return episode.outcome
 
 
 def clock_rows(envs: Mapping[str, gymnasium.Env], args: DAPOConfig, train_dataset: Any, eval_dataset: Any) -> Dataset:
