@@ -38,11 +38,10 @@ NO_VISION = (
 )
 
 
-def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> None:
+def check_request(args: DAPOConfig, *, has_rewards: bool) -> None:
     """Refuse arguments that no `DAPOTrainer` can be made of.
 
     Args:
-        has_tools: Whether TRL's ``tools`` or ``environment_factory`` are in use.
         has_rewards: Whether there is an environment or a reward function.
 
     Raises:
@@ -54,11 +53,6 @@ def check_request(args: DAPOConfig, *, has_tools: bool, has_rewards: bool) -> No
             "own)."
         )
     _check_packages(args)
-    if args.filters_groups and has_tools:
-        raise ConfigError(
-            f"group_filter is {args.group_filter!r} and TRL's tools or environment_factory are in use: dynamic "
-            "sampling cannot replay their episodes. Set group_filter to 'none', or make the task an `env`."
-        )
     if not has_rewards:
         raise ConfigError(
             "No reward source provided: neither env nor reward_funcs is given. Rewards come from an environment "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -85,7 +86,7 @@ GROUPS = {
     "sampling": (
         "Which prompts are drawn and which groups are trained on: dynamic sampling (docs/sampling.md).",
         "group_filter filter_key min_valid_fraction max_refill_rounds on_refill_limit surplus_max_age "
-        "max_round_sequences prompt_selection on_long_prompt shuffle_dataset",
+        "max_round_sequences prompt_selection mix_column mix_weights on_long_prompt shuffle_dataset",
     ),
     "generation": (
         "How completions are drawn (docs/generation.md).",
@@ -245,6 +246,14 @@ class DAPOConfig(GRPOConfig):
         "almost certainly are again, are skipped most of the time. 'my_module:MySelector': your own.",
         choices=("uniform", "predicted"),
         own=True,
+    )
+    mix_column: str | None = setting(
+        None,
+        "Column of train_dataset that names the task of each row: tasks are mixed in exact shares, each with its own "
+        "prompt stream, difficulty memory, ledger and metrics (docs/mixtures.md). None: the data are one task.",
+    )
+    mix_weights: dict[str, float] | None = setting(
+        None, "Weight of each task that mix_column names, above 0. None: in proportion to their rows."
     )
     on_long_prompt: str = setting(
         "skip",
@@ -476,6 +485,11 @@ class DAPOConfig(GRPOConfig):
             )
         if not 0 <= self.epsilon < 1:
             raise ConfigError(f"epsilon is {self.epsilon}: a ratio cannot fall below 0, so it must lie in [0, 1).")
+        if self.mix_weights is not None and self.mix_column is None:
+            raise ConfigError("mix_weights is set and mix_column is not: name the column whose tasks it weighs.")
+        for task, weight in (self.mix_weights or {}).items():
+            if not (weight > 0 and math.isfinite(weight)):
+                raise ConfigError(f"mix_weights gives {task!r} the weight {weight}: it must be above 0.")
         self._check_schedule()
         if self.overlong_shape != "none":
             longest, cache = cast(int, self.overlong_max_length), cast(int, self.overlong_cache_length)

@@ -17,11 +17,11 @@ One rollout batch, and the optimizer steps on it::
 
 from __future__ import annotations
 
+import functools
 import inspect
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,20 +58,23 @@ from .generation.transformers import TransformersBackend, own_loop
 from .generation.vllm import VLLMBackend
 from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.trackers import grouped_names
-from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
+from .prompts.stream import PromptStream, StreamedPrompts, parts_of, prompt_stream
 from .prompts.usable import PromptCheck, check_columns, usable_prompts
 from .rollout.chat_format import ChatFormat, template_errors
-from .rollout.dataset_prompts import as_asked, env_and_form, example_tokens, prompted_rows, refuse_examples
+from .rollout.dataset_prompts import as_asked, example_tokens, prompt_form, prompted_rows, refuse_examples
 from .rollout.environments import EnvironmentRows, has_overlong_penalty
 from .rollout.episode_runner import EnvironmentSource
+from .rollout.mixture import check_entries, read_entries
+from .rollout.prompting import prompted
 from .rollout.rewards import OverlongReward, RewardColumns, Scorer, checked
 from .rollout.trl_bridge import EnvironmentReward, clock_rows
 from .rollout.types import Rollout, TrainingRow
 from .sampling.collector import Observers, RolloutCollector
+from .sampling.sources import Source
 from .sampling.state import SamplingState
-from .trl_internals import TRL, Engine, KnownRollouts
+from .trl_internals import TRL, Engine, Generated, KnownRollouts, SamplingNow
 from .update import logprobs, mismatch
-from .update.batching import Microbatch, split_evenly, training_rows
+from .update.batching import Microbatch, training_rows
 from .update.gradient_ledger import GradientLedger
 from .update.loss import make_loss
 from .update.microbatches import MicrobatchRunner, OptimizerStep, stop_at_non_finite
@@ -103,11 +106,12 @@ class DAPOTrainer(ResumableTrainer):
         optimizers: Optimizer and scheduler of your own.
         quantization_config: Loads the model quantized.
         peft_config: Trains an adapter of this kind.
-        tools: TRL's tools; with ``group_filter="none"`` alone.
+        tools: TRL's tools.
         rollout_func: TRL's hook for generating completions.
-        environment_factory: TRL's environments; with ``group_filter="none"`` alone.
+        environment_factory: TRL's environments.
         env: Id of a registered Gymnasium environment (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``) or an
-            instance. It supplies prompts and the reward.
+            instance. It supplies prompts and the reward. Several are mixed, as a list of these or of mappings with an
+            ``id`` and a ``weight`` (docs/mixtures.md).
 
     Raises:
         ConfigError: Settings, data and environment do not fit together.
@@ -125,7 +129,7 @@ class DAPOTrainer(ResumableTrainer):
     num_generations: int
     known: KnownRollouts | None = None
     """Set within `TRL.answering` alone."""
-    sampling_now: range | None = None
+    sampling_now: SamplingNow | None = None
     """Set within `TRL.sample` alone: which completion of the run each row is."""
 
     def __init__(
@@ -145,21 +149,20 @@ class DAPOTrainer(ResumableTrainer):
         rollout_func: Callable[..., dict[str, Any]] | None = None,
         environment_factory: Any = None,
         *,
-        env: str | gymnasium.Env | None = None,
+        env: str | gymnasium.Env | Sequence[Any] | None = None,
     ):
         args = DAPOConfig() if args is None else args
         if isinstance(processing_class, ProcessorMixin):
             raise ConfigError(NO_VISION)
         rewarded = not (env is None and reward_funcs is None and environment_factory is None)
-        check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
+        check_request(args, has_rewards=rewarded)
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         load_on_every_process(args.beta > 0)  # for the reference model
-        self.env, self._form = env_and_form(env, args)
-        self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
+        self._make_envs(env, args)
         if environment_factory is None:  # TRL's environments bring prompts of their own
             check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
-        if self.env is not None:
-            train_dataset = clock_rows(self.env, args, train_dataset, eval_dataset)
+        if self.envs:
+            train_dataset = clock_rows(self.envs, args, train_dataset, eval_dataset)
         with Engine.make(args):
             super().__init__(
                 model=model,
@@ -181,6 +184,15 @@ class DAPOTrainer(ResumableTrainer):
 
     # Construction
 
+    def _make_envs(self, env: Any, args: DAPOConfig) -> None:
+        self._entries = [] if env is None else read_entries(env)
+        check_entries(self._entries, args)
+        self.envs = {entry.name: prompted(entry.make(), args) for entry in self._entries}
+        """The environments by name; empty without one."""
+        self._form = None if self.envs else prompt_form(None, args)
+        """How the prompts of the data set are put together; None: as they are, or there is none."""
+        self._environment_reward = EnvironmentReward(self.envs) if self.envs else None
+
     def _reward_functions(self, given: Any) -> list[Any]:
         functions = list(given) if isinstance(given, list | tuple) else [given]
         functions = [checked(function) for function in functions if function is not None]
@@ -188,7 +200,7 @@ class DAPOTrainer(ResumableTrainer):
 
     def _reward_tokenizers(self, given: Any) -> Any:
         """None for the environment's reward, before those of reward models."""
-        return [None, *given] if self.env is not None and isinstance(given, list) else given
+        return [None, *given] if self.envs and isinstance(given, list) else given
 
     def _wire(self) -> None:
         """Put the parts together, once TRL has the model, the tokenizer and the processes."""
@@ -205,11 +217,12 @@ class DAPOTrainer(ResumableTrainer):
         stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         template = {"chat_template": self.chat_template} if self.chat_template else {}
         self.chat_format = ChatFormat(self._tokenizer, stop_ids, template | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
-        self._example_tokens = 0 if self._form is None else example_tokens(self._form, self.chat_format)
+        forms = {name: prompt_form(env, args) for name, env in self.envs.items()} or {"": self._form}
+        self._examples = {name: example_tokens(form, self.chat_format) if form else 0 for name, form in forms.items()}
+        """Tokens of the few-shot examples in each prompt, by environment."""
         self.backend = self._make_backend()
         self.columns = self._reward_columns()
-        self.prompts = self._prompt_stream()
-        self.sampling = SamplingState(self.prompts, args)
+        self.sampling = SamplingState(self._sources(), args)
         self._collector = self._make_collector()
         self._wire_update()
         for sentence in [*cautions_at_start(self.model, args), *self._push_note()]:
@@ -248,7 +261,7 @@ class DAPOTrainer(ResumableTrainer):
             score=self._score_rollouts,
             advantages=self.advantages_of,
             permute=self._permutation,
-            put_surplus=self.sampling.surplus.put,
+            put_surplus=self.sampling.put_surplus,
             whole_groups=args.filters_groups,
         )
         self._steps: list[OptimizerStep | None] = []
@@ -269,10 +282,12 @@ class DAPOTrainer(ResumableTrainer):
         """The columns of the reward functions; the overlong penalty of the settings is added as the last."""
         args, task = self.args, len(self.reward_funcs)
         if args.overlong_shape != "none":
-            if self.env is not None and has_overlong_penalty(self.env):
-                self.warn("the environment has an OverlongPenalty of its own: overlong_shape is not added to it.")
-            else:
-                penalty = OverlongReward(**args.overlong)
+            own = [name for name, env in self.envs.items() if has_overlong_penalty(env)]
+            if own:
+                which = "the environment has" if len(self.envs) == 1 else f"{', '.join(own)}: they have"
+                self.warn(f"{which} an OverlongPenalty of its own: overlong_shape is not added to it.")
+            if not self.envs or len(own) < len(self.envs):
+                penalty = OverlongReward(exempt=own, **args.overlong)
                 self.reward_funcs.append(penalty)  # type: ignore[arg-type]
                 self.reward_func_names.append(penalty.__name__)
                 self.reward_processing_classes.append(None)  # type: ignore[arg-type]
@@ -282,28 +297,52 @@ class DAPOTrainer(ResumableTrainer):
             columns.check_key(args.filter_key)
         return columns
 
-    def _prompt_stream(self) -> PromptStream | StreamedPrompts:
-        stream: PromptStream | StreamedPrompts
-        if self.env is None:
-            rows = prompted_rows(self.train_dataset, self._form, self._tokenizer)
-            stream = prompt_stream(rows, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+    def _sources(self) -> list[Source]:
+        """The environments as sources of prompts, or the parts of the data set."""
+        args, seed, sources = self.args, self.args.seed, list[Source]()
+        if not self.envs:
             refuse_examples(self.eval_dataset, self._form)
-        else:
-            source = EnvironmentRows(self.env, self._tokenizer)
-            shuffle = self.args.shuffle_dataset and source.size is not None
-            stream = PromptStream(source, size=source.size, seed=self.args.seed, shuffle=shuffle)
-        if self.rollout_func is None and not self.tools and self.environment_factories is None:
-            check = PromptCheck(
-                lambda prompt: GRPOTrainer._tokenize_prompts(self, [prompt])[0][0],
-                completion=self.max_completion_length,
-                context=context_length(self.model.config),
-                vocabulary=len(self._tokenizer),
-                embeddings=self._embeddings,
-                examples=self._example_tokens,
-            )
-            quick = self.env is None or isinstance(self.env.unwrapped, TaskEnv)  # a foreign reset may take its time
-            usable_prompts(stream, check, skip=self.args.on_long_prompt == "skip", finite=quick, warn=self.warn)
-        return stream
+            for part in parts_of(self.train_dataset, args.mix_column, args.mix_weights):
+                rows = prompted_rows(part.rows, self._form, self._tokenizer)
+                stream = prompt_stream(rows, seed=seed, shuffle=args.shuffle_dataset)
+                self._check_prompts(stream, part.name, self.max_completion_length)
+                sources.append(Source(stream, args, name=part.name, weight=part.weight))
+        for entry in self._entries:
+            rows = EnvironmentRows(self.envs[entry.name], self._tokenizer, entry.name)
+            shuffle = args.shuffle_dataset and rows.size is not None
+            stream = PromptStream(rows, size=rows.size, seed=seed, shuffle=shuffle)
+            quick = isinstance(rows.env.unwrapped, TaskEnv)  # a foreign reset may take its time
+            self._check_prompts(stream, entry.name, self.limits[entry.name], finite=quick)
+            rule = entry.group_filter
+            sources.append(Source(stream, args, name=entry.name, weight=entry.weight, group_filter=rule))
+        return sources
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Longest completion of each environment, in tokens."""
+        return {entry.name: entry.max_completion_length or self.max_completion_length for entry in self._entries}
+
+    def _check_prompts(
+        self, stream: PromptStream | StreamedPrompts, name: str, limit: int, *, finite: bool = True
+    ) -> None:
+        """Let a stream pass over prompts that are too long, or refuse them; TRL looks itself where it has tools."""
+        if self.rollout_func is not None or self.tools or self.environment_factories is not None:
+            return
+        check = PromptCheck(
+            lambda prompt: GRPOTrainer._tokenize_prompts(self, [prompt])[0][0],
+            completion=limit,
+            context=context_length(self.model.config),
+            vocabulary=len(self._tokenizer),
+            embeddings=self._embeddings,
+            examples=self._examples.get(name, max(self._examples.values())),
+        )
+        warn = functools.partial(self._warn_of, name)
+        usable_prompts(stream, check, skip=self.args.on_long_prompt == "skip", finite=finite, warn=warn)
+
+    def _warn_of(self, name: str, line: str) -> None:
+        """Print a line, with the name that it is about where there are several environments or tasks."""
+        several = len(self._entries) > 1 or self.args.mix_column is not None
+        self.warn(f"{name}: {line}" if several else line)
 
     @property
     def _embeddings(self) -> int:
@@ -326,16 +365,16 @@ class DAPOTrainer(ResumableTrainer):
 
     def _make_collector(self) -> RolloutCollector:
         judge, sample = None, self.trl.sample
-        if self.env is not None and self._environment_reward is not None:
+        if self._environment_reward is not None:
             self._environment_reward.chat_format = self.chat_format
             judge = self._environment_reward.judge
             if self.rollout_func is None and not self.tools:
                 sample = EnvironmentSource(
-                    self.env,
+                    self.envs,
+                    self.limits,
                     self.chat_format,
                     tokenize=self.trl.tokenize,
                     generate=self.generate_turn,
-                    limit=self.max_completion_length,
                     accelerator=self.accelerator,
                     equal_counts=self.use_vllm,
                     count_tokens=self.trl.count_tokens,
@@ -378,7 +417,7 @@ class DAPOTrainer(ResumableTrainer):
             return self.known.rewards
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # A completion that its task could not score has no reward at all, whatever its length.
-        decisive = rewards[:, :1] if self.env is not None else rewards[:, : self.columns.task]
+        decisive = rewards[:, :1] if self.envs else rewards[:, : self.columns.task]
         rewards[decisive.isnan().all(dim=1)] = torch.nan
         return rewards
 
@@ -391,7 +430,12 @@ class DAPOTrainer(ResumableTrainer):
     # Generation
 
     def _generate(self, prompts):
-        return super()._generate(prompts) if self.known is None else self.known.generated()
+        if self.known is not None:
+            return self.known.generated()
+        found = super()._generate(prompts)
+        if self.sampling_now is not None:
+            raise Generated(prompts, found)
+        return found
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
         if images is not None or multimodal_fields:
@@ -399,7 +443,7 @@ class DAPOTrainer(ResumableTrainer):
                 return super()._generate_single_turn(
                     prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs
                 )
-        streams = None if self.sampling_now is None else [(number, 0) for number in self.sampling_now]
+        streams = None if self.sampling_now is None else self.sampling_now.streams(prompt_ids)
         return self._ask(prompt_ids, self.max_completion_length, num_generations, streams)
 
     def _tokenize_prompts(self, prompts):
@@ -413,7 +457,7 @@ class DAPOTrainer(ResumableTrainer):
             self.model.config,
             prompt=longest,
             completion=self.max_completion_length,
-            examples=self._example_tokens,
+            examples=max(self._examples.values()),
         )
         return found
 
@@ -459,8 +503,7 @@ class DAPOTrainer(ResumableTrainer):
         """A new rollout batch as its optimizer steps; None for one without tokens."""
         if self.recorder is not None:
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
-        tools = self.tools or self.environment_factories is not None
-        steps = self._prepared(self._unfiltered() if tools else self._filtered())
+        steps = self._prepared(self._filtered())
         if any(step and step.tokens for step in steps):
             self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
         if self.use_vllm:
@@ -478,10 +521,9 @@ class DAPOTrainer(ResumableTrainer):
     def _filtered(self) -> LocalSteps:
         """Groups with a signal, from as many rounds as it takes."""
         batch = self._collector.fill()
-        self.sampling.counts += batch.sampler.counts
-        if self.sampling.solved.see(batch.sampler):
+        if self.sampling.is_solved:
             self.warn(
-                f"step {self.state.global_step}: {self.sampling.solved.explain()} Training stops here, before step "
+                f"step {self.state.global_step}: {self.sampling.explain_solved()} Training stops here, before step "
                 f"{self.state.max_steps}."
             )
             self.control.should_training_stop = self.control.should_log = True
@@ -494,28 +536,12 @@ class DAPOTrainer(ResumableTrainer):
             return torch.randperm(count).tolist()
         return np.random.default_rng([self.args.seed, self.sampling.rollout_batches]).permutation(count).tolist()
 
-    def _unfiltered(self) -> LocalSteps:
-        """One rollout batch as TRL makes it, for episodes that cannot be replayed; every group is trained on."""
-        started, groups = time.perf_counter(), self.args.groups_per_rollout
-        batch = self.trl.whole_batch(self._collector.draw(groups, groups, groups).rows)
-        masked = batch["completion_mask"].sum(dim=1) == 0
-        truncated = (batch["completion_ids"] != self._tokenizer.pad_token_id).sum(dim=1) * masked
-        counts = torch.stack([Microbatch.from_trl(batch).loss_mask.sum(), truncated.sum()])
-        tokens = [int(count) for count in self.accelerator.reduce(counts).tolist()]
-        self.sampling.ledger.enter_rows(["trained", "truncated"], tokens, time.perf_counter() - started)
-        self._collector.log_totals()
-        pairs = zip(training_rows(batch, truncated.tolist()), batch["advantages"], strict=True)
-        rows = [replace(row, advantage=advantage) for row, advantage in pairs]
-        order = self._permutation(len(rows))
-        steps = split_evenly(len(rows), self.args.updates_per_pass)
-        return LocalSteps([[rows[order[i]] for i in step] for step in steps], rows[0])
-
     def _score_rollouts(
         self, rollouts: list[Rollout], rewards: Tensor, order: list[int], keep: bool
     ) -> list[TrainingRow]:
         """TRL's tensors of rollouts, with old and reference log-probabilities; see `update.schedule.ScoreFn`."""
         with self.trl.answering(KnownRollouts(rollouts, rewards[order])):
-            batch = self.trl.whole_batch([rollout.row for rollout in rollouts])
+            batch = self.trl.whole_batch([{**rollout.row, "prompt": rollout.prompt} for rollout in rollouts])
         varied = informative_groups(self.columns.total(rewards).view(-1, self.num_generations))
         self.trl.correct_logs(
             self.advantages_of(rewards)[order].tolist(), without_difference=1.0 - varied.float().mean().item()
@@ -543,10 +569,10 @@ class DAPOTrainer(ResumableTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """One tick per micro-batch; per epoch as many as TRL's loader would yield batches."""
         per_rollout = self.args.micro_batches_per_rollout * self.num_iterations
-        if self.prompts.size is None:
+        if self.sampling.size is None:
             ticks = self.args.max_steps * self.args.gradient_accumulation_steps
         else:
-            ticks = max(self.prompts.size // self.args.groups_per_rollout, 1) * per_rollout
+            ticks = max(self.sampling.size // self.args.groups_per_rollout, 1) * per_rollout
         return DataLoader(range(ticks), batch_size=1, collate_fn=list)  # type: ignore[arg-type]
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:

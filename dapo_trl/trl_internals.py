@@ -5,7 +5,9 @@ TRL is pinned to a minor version, because these names may move; `tests/test_cont
 Patches, each a context manager that puts back what it found:
 
 `TRL.metrics_aside`     the training metrics, while TRL generates a round whose lengths are logged here
-`TRL.answering`         `_generate` and `_calculate_rewards`, while TRL makes tensors of rollouts that exist already
+`TRL.sample`            `_generate`, which ends TRL's making of a batch once there are completions
+`TRL.answering`         `_generate` and `_calculate_rewards`, while TRL makes tensors of rollouts that exist already;
+                        its tools and environments are put aside
 `TRL.scaled`            `current_gradient_accumulation_steps`, while TRL computes the loss of a microbatch
 `TRL.engine_awake`      the sleep mode of vLLM's engine, for a whole rollout batch
 `Engine.make`           TRL's `VLLMGeneration`, while it makes a trainer, and vLLM's `LLM` within it
@@ -68,6 +70,47 @@ class KnownRollouts:
             None,
             [],
         )
+
+
+class Generated(Exception):
+    """Ends TRL's making of a batch when its completions are there; see `TRL.sample`."""
+
+    def __init__(self, prompts: list[Any], found: tuple[Any, ...]):
+        self.prompts, self.found = prompts, found
+        super().__init__("completions are there")
+
+
+class SamplingNow:
+    """Which completion of the run each context is of that TRL's generation asks for, turn by turn.
+
+    Args:
+        numbers: Those of the rows of the first turn.
+    """
+
+    def __init__(self, numbers: range):
+        self.numbers = numbers
+        self._prompts: list[list[int]] = []
+        self._known: list[list[int]] = []
+        """The tokens of each row so far."""
+
+    def streams(self, contexts: list[list[int]]) -> list[tuple[int, int]] | None:
+        """For each context the number of its completion and the tokens that it has so far; None where it is no
+        continuation of a row. The contexts are in the order of the rows; rows that have ended are left out."""
+        if not self._known:
+            self._prompts = self._known = [list(context) for context in contexts]
+            return [(number, 0) for number in self.numbers]
+        found, row = [], 0
+        for context in contexts:
+            while row < len(self._known) and context[: len(self._known[row])] != self._known[row]:
+                row += 1
+            if row == len(self._known):
+                return None
+            found.append((row, context))
+            row += 1
+        self._known = list(self._known)
+        for row, context in found:
+            self._known[row] = list(context)
+        return [(self.numbers[row], len(context) - len(self._prompts[row])) for row, context in found]
 
 
 class TRL:
@@ -151,23 +194,27 @@ class TRL:
         return self._trainer._tokenize_prompts(prompts)[0]
 
     def sample(self, rows: list[dict[str, Any]], numbers: range) -> Sampled:
-        """Completions by TRL's own generation (or a user's ``rollout_func``) for rows with a ``prompt``.
+        """Completions by TRL's own generation (a user's ``rollout_func``, ``tools`` and ``environment_factory``
+        included) for rows.
 
         Args:
-            numbers: Which completion of the run each row is; for the trainer's `sampling_now`.
+            numbers: Which completion of the run each row is.
 
         Raises:
             NonFiniteError: The model's probabilities are NaN.
         """
-        self._trainer.sampling_now = numbers
+        self._trainer.sampling_now = SamplingNow(numbers)
         try:
             with self.metrics_aside(), self.explain_damage():
-                found = self._trainer._generate([row["prompt"] for row in rows])
+                prompts, found = self._generated(rows)
         finally:
             self._trainer.sampling_now = None
         prompt_ids, completion_ids, masks, completions, logprobs, columns, _, _ = found
         stops = {*self._trainer.eos_token_ids, self.tokenizer.pad_token_id}
+        if masks is not None:
+            columns = {"own_tokens": [sum(mask) for mask in masks], **columns}
         return Sampled(
+            prompts=prompts,
             prompt_ids=prompt_ids,
             completion_ids=completion_ids,
             completions=completions,
@@ -176,6 +223,14 @@ class TRL:
             loss_masks=masks,
             columns=columns,
         )
+
+    def _generated(self, rows: list[dict[str, Any]]) -> tuple[list[Any], tuple[Any, ...]]:
+        """TRL's prompts for rows, with what its environments show first, and the return value of its ``_generate``."""
+        try:
+            self.whole_batch(rows)
+        except Generated as generated:
+            return generated.prompts, generated.found
+        raise AssertionError("TRL has made a batch without _generate")
 
     @contextlib.contextmanager
     def explain_damage(self) -> Iterator[None]:
@@ -196,8 +251,7 @@ class TRL:
 
     def rewards(self, rows: list[dict[str, Any]], sampled: Sampled) -> tuple[Tensor, dict[str, list[Any]]]:
         """``[N, F]`` rewards of all processes, and this process's ``[n]`` values by column of TRL's ``log_extra``."""
-        prompts = [row["prompt"] for row in rows]
-        rewards = self._trainer._calculate_rewards(rows, prompts, sampled.completions, sampled.completion_ids)
+        rewards = self._trainer._calculate_rewards(rows, sampled.prompts, sampled.completions, sampled.completion_ids)
         pending = self._trainer._pending_extra_logs
         count = len(rows)
         columns = {name: list(found) if len(found) == count else [None] * count for name, found in pending.items()}
@@ -215,11 +269,15 @@ class TRL:
         """Let the trainer answer with these rollouts in place of generating and scoring."""
         for name in {name for rollout in known.rollouts for name in rollout.log_columns}:
             self._trainer._pending_extra_logs[name] = [rollout.log_columns.get(name) for rollout in known.rollouts]
+        theirs = {name: getattr(self._trainer, name) for name in ("tools", "environment_factories", "environments")}
+        self._trainer.tools, self._trainer.environment_factories, self._trainer.environments = [], None, None
         self._trainer.known = known
         try:
             yield
         finally:
             self._trainer.known = None
+            for name, value in theirs.items():
+                setattr(self._trainer, name, value)
 
     def score(self, batch: dict[str, Any]) -> Tensor:
         """``[N, T]`` log-probabilities of a batch's completions under the policy as it is."""

@@ -85,7 +85,7 @@ def test_masked_truncated_completions_are_in_the_ledger(tiny_model, tmp_path):
 def test_fewer_prompts_than_a_batch(tiny_model, tmp_path, selection):
     made, moved = run(tiny_model, tmp_path, recorded.correctness, ["mixed"], max_steps=4, prompt_selection=selection)
     assert moved > 0 and made.state.log_history[0]["groups/trained"] == 4
-    assert made.sampling.selector.stream.epochs >= 8
+    assert made.sampling.sources[0].stream.epochs >= 8
 
 
 @pytest.mark.parametrize("selection", ["uniform", "predicted"])
@@ -121,7 +121,7 @@ def test_steps_schedule_and_counts_end_where_they_should(tiny_model, tmp_path):
     last = [row for row in made.state.log_history if "sampling/prompts" in row][-1]
     assert last["sampling/rollout_batches"] == 4 == made.sampling.rollout_batches
     assert last["sampling/prompts"] == made.sampling.counts.sampled > 16
-    assert last["sampling/epochs"] == made.prompts.position / 16
+    assert last["sampling/epochs"] == made.sampling.sources[0].stream.position / 16
 
 
 def test_one_epoch_is_as_many_steps_as_trls(tiny_model, tmp_path):
@@ -182,9 +182,10 @@ class TestEnvironmentFactory:
         assert run.state.global_step == 4 and last["sampling/rollout_batches"] == 2 and last["sampling/epochs"] == 1
         assert last["ledger/tokens"] == last["ledger/trained_tokens"] == 2 * 4 * 4 * 32
 
-    def test_is_refused_with_it_at_construction(self, tmp_path):
-        with pytest.raises(ConfigError, match="Set group_filter to 'none'"):
-            self.made(tmp_path)
+    def test_works_with_it(self, tmp_path):
+        run = self.made(tmp_path)
+        run.train()
+        assert run.state.global_step == 4 and run.sampling.ledger.tokens["trained"] > 0
 
 
 @pytest.mark.parametrize(

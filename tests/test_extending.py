@@ -115,7 +115,7 @@ def test_a_prompt_selector(page, tiny_model, tmp_path):
         args = config(tmp_path, max_steps=12, **changes)
         run = trainer(tiny_model, args, prompts_of("mixed", "right", "wrong", "mixed", "right", "wrong"))
         run.train()
-        selector = run.sampling.selector
+        selector = run.sampling.sources[0].selector
         return selector, selector.stream.position - selector.drawn
 
     uniform, skipped = walked()

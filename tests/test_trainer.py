@@ -101,7 +101,7 @@ class TestDropIn:
         args = config(tmp_path, per_device_eval_batch_size=8)
         run = trainer(tiny_model, args, prompts_of("mixed", "mixed"), eval_dataset=prompts_of("right", "wrong"))
         found = run.evaluate()
-        assert found["eval_reward"] == pytest.approx(0.5, abs=0.2) and run.prompts.position == 0
+        assert found["eval_reward"] == pytest.approx(0.5, abs=0.2) and run.sampling.sources[0].stream.position == 0
 
     def test_a_plain_grpo_config_is_refused(self, tiny_model):
         with pytest.raises(ConfigError, match="args is a GRPOConfig"):
@@ -277,10 +277,6 @@ class TestDynamicSampling:
         with pytest.raises(ConfigError, match="filter_key is 'acc': it must be one of accuracy, reward, correctness"):
             trainer(tiny_model, config(tmp_path, filter_key="acc"), prompts_of("mixed"))
 
-    def test_tools_with_the_filter_on_are_refused(self, tiny_model, tmp_path):
-        with pytest.raises(ConfigError, match="Set group_filter to 'none'"):
-            trainer(tiny_model, config(tmp_path), prompts_of("mixed"), rollout_func=None, tools=[vowels])
-
 
 class TestBadRewards:
     def run(self, model, tmp_path, function, kinds=("mixed", "mixed"), **changes):
@@ -341,7 +337,10 @@ class TestLogging:
         run = trainer(tiny_model, args, prompts_of("mixed", "wrong", "mixed"))
         run.train()
         logs = run.state.log_history[0]
-        assert logs["sampling/prompts"] == run.sampling.selector.drawn and logs["sampling/epochs"] == run.prompts.epochs
+        assert (
+            logs["sampling/prompts"] == run.sampling.sources[0].selector.drawn
+            and logs["sampling/epochs"] == run.sampling.sources[0].stream.epochs
+        )
         assert logs["num_tokens"] == run.state.num_input_tokens_seen
 
     def test_every_metric_of_ours_is_documented(self, tiny_model, tmp_path):
@@ -446,7 +445,7 @@ class TestResume:
         (tmp_path / "whole" / f"checkpoint-{stop}").rename(tmp_path / "part" / f"checkpoint-{stop}")
         resumed = run(tmp_path / "part", str(tmp_path / "part" / f"checkpoint-{stop}"))
         assert gap(weights(whole), weights(resumed)) == 0.0
-        assert resumed.prompts.position == whole.prompts.position > 0
+        assert resumed.sampling.sources[0].stream.position == whole.sampling.sources[0].stream.position > 0
 
 
 def test_a_prompt_longer_than_the_context_is_named(tiny_model, tmp_path):

@@ -33,7 +33,10 @@ from .split import split_off
 def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Console) -> int:
     """Carry out `dapo-trl eval`; returns the exit code."""
     base_and_adapter(str(config.model), config.adapter)  # a mistake in its path is found at once
-    made = [(name, arguments, _held_out(config, name, arguments)) for name, arguments in config.environments()]
+    made = [
+        (name, arguments, _held_out(config, place, name, arguments))
+        for place, (name, arguments) in enumerate(config.environments())
+    ]
     for name, arguments, env in made:
         if note := _note_on_split(name, arguments, env):
             console.print(note, style="yellow")
@@ -125,16 +128,16 @@ def _engine(config: EvalConfig, accelerator: Accelerator, model: Any, tokenizer:
     return MeasuringEngine(base, adapter, stop_ids(model, tokenizer), accelerator.device, **settings)
 
 
-def _held_out(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
-    env = _unshaped(config, name, arguments)
+def _held_out(config: EvalConfig, place: int, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
+    env = _unshaped(config, place, name, arguments)
     _count(config, env)
     drawn = isinstance(config.few_shot, int)
-    source = _unshaped(config, *config.source_of_examples(name, arguments)) if drawn else None
+    source = _unshaped(config, place, *config.source_of_examples(place, name, arguments)) if drawn else None
     return prompted(env, config, source=source)
 
 
-def _unshaped(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
-    return wrap_env(make_env(name, **arguments), config.env_wrappers, training=False)
+def _unshaped(config: EvalConfig, place: int, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
+    return wrap_env(make_env(name, **arguments), config.wrappers(place), training=False)
 
 
 def _count(config: EvalConfig, env: gymnasium.Env) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,17 @@ class Best:
         )
 
 
+@dataclass(frozen=True)
+class HeldOutPart:
+    """The held-out problems of one environment."""
+
+    env: gymnasium.Env
+    problems: Sequence[int]
+    """Rows of the environment that are measured."""
+    max_completion_length: int
+    """Longest completion, in tokens."""
+
+
 class HeldOut(TrainerCallback):
     """Measures a trainer's model on held-out problems, all processes together.
 
@@ -54,9 +65,9 @@ class HeldOut(TrainerCallback):
 
     Args:
         trainer: the trainer; its ``on_activity`` is called with the progress of a measurement.
-        env: the held-out environment.
+        parts: what is measured of each environment, by its name. Of several, the accuracy is that of all problems
+            together, and the names stand in place of their levels.
         console: prints each measurement.
-        problems: rows of the environment that are measured.
         samples: completions of each problem.
         sampling: how they are drawn.
         batch_tokens: most tokens of a batch, prompts and room for completions together.
@@ -66,17 +77,16 @@ class HeldOut(TrainerCallback):
     def __init__(
         self,
         trainer: DAPOTrainer,
-        env: gymnasium.Env,
+        parts: Mapping[str, HeldOutPart],
         console: Console,
         *,
-        problems: Sequence[int],
         samples: int,
         sampling: Sampling,
         batch_tokens: int = BATCH_TOKENS,
         every: int = 0,
     ):
-        self.trainer, self.env, self.console = trainer, env, console
-        self.problems, self.samples, self.sampling = problems, samples, sampling
+        self.trainer, self.parts, self.console = trainer, parts, console
+        self.samples, self.sampling = samples, sampling
         self.batch_tokens, self.every = batch_tokens, every
         self.folder = Path(str(trainer.args.output_dir))
         self.best: Best | None = None
@@ -97,7 +107,7 @@ class HeldOut(TrainerCallback):
                 self._keep_if_best(step, found)
         if self.trainer.accelerator.is_main_process:
             write(self.folder / f"evaluation_{when}.json", found.summary())
-            self.console.print(f"{what}: {figure(found)}", highlight=False)
+            self._print(f"{what}: {figure(found)}", found)
         return found
 
     def on_train_begin(
@@ -129,14 +139,45 @@ class HeldOut(TrainerCallback):
         self._last = step, found
         better = self._keep_if_best(step, found)
         due = trainer.control.should_log
-        Trainer.log(trainer, logged(found))  # not trainer.log: the step's own log is not complete yet
+        by_env = {
+            f"env/{env}/{name}": x for env, part in self._by_env(found).items() for name, x in logged(part).items()
+        }
+        Trainer.log(trainer, logged(found) | by_env)  # not trainer.log: the step's own log is not complete yet
         trainer.control.should_log = due
         note = " (the best so far)" if better else ""
-        self.console.print(f"{step:>6}  held-out accuracy {figure(found)}{note}", highlight=False, style="cyan")
+        self._print(f"{step:>6}  held-out accuracy {figure(found)}{note}", found, style="cyan")
+
+    def _print(self, line: str, found: Evaluation, **style: Any) -> None:
+        """Print a measurement, and one line more for each environment of several."""
+        self.console.print(line, highlight=False, **style)
+        for name, part in self._by_env(found).items():
+            self.console.print(f"        {name}: {figure(part)}", highlight=False, **style)
+
+    def _by_env(self, found: Evaluation) -> dict[str, Evaluation]:
+        """A measurement environment by environment; empty where there is one alone."""
+        return found.levels_apart() if len(self.parts) > 1 else {}
 
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
+        counts = {name: len(self._mine(part)) * self.samples for name, part in self.parts.items()}
+        found: dict[str, Evaluation] = {}
+        for name, part in self.parts.items():
+            before = sum(counts[other] for other in found)
+
+            def count(done: int, _: int, before: int = before) -> None:
+                on_batch(before + done, sum(counts.values()))
+
+            found[name] = self._evaluate_part(part, count, adapter=adapter)
+        if len(found) == 1:
+            return next(iter(found.values()))
+        return merge([replace(one, levels=[name] * len(one.levels)) for name, one in found.items()])
+
+    def _mine(self, part: HeldOutPart) -> Sequence[int]:
+        """The problems that this process measures."""
+        accelerator = self.trainer.accelerator
+        return part.problems[accelerator.process_index :: accelerator.num_processes]
+
+    def _evaluate_part(self, part: HeldOutPart, on_batch: Callable[[int, int], None], *, adapter: bool) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
-        mine = self.problems[accelerator.process_index :: accelerator.num_processes]
         options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "max_rows": evaluated_at_once(trainer.args)}
         with ExitStack() as stack:
             if isinstance(trainer.backend, VLLMBackend) and adapter:
@@ -153,10 +194,10 @@ class HeldOut(TrainerCallback):
             found = evaluate(
                 model,
                 trainer.processing_class,
-                self.env,
-                mine,
+                part.env,
+                self._mine(part),
                 k=self.samples,
-                sampling=self.sampling,
+                sampling=replace(self.sampling, max_completion_length=part.max_completion_length),
                 chat_template_kwargs=trainer.chat_format.template,
                 on_batch=on_batch,
                 **options,

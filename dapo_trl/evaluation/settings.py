@@ -11,6 +11,7 @@ from typing import Any
 from ..config import FEW_SHOT, PROMPT_TEMPLATE, SYSTEM_PROMPT, check_prompt
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
+from ..rollout.mixture import read_entries
 from ..settings import Rule, check, find_model, long_flags, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
@@ -60,7 +61,8 @@ class EvalConfig:
     env: Any = setting(
         None,
         "The environment, as a name or as one name with its arguments (``math/MATH-v0: {split: test}``). Several are "
-        "given as a list, or by ``--env`` several times, which replaces all that files set of environments.",
+        "given as a list, or by ``--env`` several times, which replaces all that files set of environments. The list "
+        "of a training run's mixture is read as it is; weights do not matter.",
     )
     env_kwargs: dict[str, Any] = setting(
         factory=dict, doc="Arguments of every environment; the environment's own override them."
@@ -155,9 +157,12 @@ class EvalConfig:
         Raises:
             ConfigError: an item is neither a name nor one name with its arguments, or one comes twice.
         """
-        asked = self.eval_env if self.eval_env is not None else self.env
         found = []
-        for item in asked if isinstance(asked, list) else [asked]:
+        for item in self._asked():
+            if _is_entry(item):
+                [entry] = read_entries(item, kwargs=self.env_kwargs, eval_kwargs=self.eval_env_kwargs)
+                found.append((entry.id, {**entry.kwargs, **entry.eval_kwargs}))
+                continue
             name, own = (item, {}) if isinstance(item, str) else _name_and_arguments(item)
             found.append((name, {**self.env_kwargs, **self.eval_env_kwargs, **own}))
         for place, one in enumerate(found):
@@ -165,12 +170,24 @@ class EvalConfig:
                 raise ConfigError(f"env names {one[0]} twice with the same arguments: name it once.")
         return found
 
-    def source_of_examples(self, name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def wrappers(self, place: int) -> list[Any]:
+        """The wrappers of an environment of `environments`."""
+        item = self._asked()[place]
+        return item.get("wrappers", self.env_wrappers) if _is_entry(item) else self.env_wrappers
+
+    def _asked(self) -> list[Any]:
+        asked = self.eval_env if self.eval_env is not None else self.env
+        return asked if isinstance(asked, list) else [asked]
+
+    def source_of_examples(self, place: int, name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """The environment whose rows are the examples that `few_shot` asks for by their number, as in training.
 
         Args:
-            name, arguments: The environment that is measured.
+            place, name, arguments: The environment that is measured, and its place among `environments`.
         """
+        if _is_entry(item := self._asked()[place]):
+            [entry] = read_entries(item, kwargs=self.env_kwargs)
+            return entry.id, entry.kwargs
         if isinstance(self.env, str) and (self.kept_apart or self.eval_env is not None or self.eval_env_kwargs):
             return self.env, self.env_kwargs
         return name, {key: value for key, value in arguments.items() if key != "split"}
@@ -197,7 +214,9 @@ def load_eval_settings(
     for name, value in read_flags(long_flags(flags, ALIASES), owners):
         if name not in known:
             raise ConfigError(f"--{name} is a setting of training: dapo-trl eval has no use for it.")
-        given[name] = [*given.get("env", []), value] if name == "env" else value
+        if name == "env":
+            value = [*given.get("env", []), *(value if isinstance(value, list) else [value])]
+        given[name] = value
     if "env" in given:
         values = {name: value for name, value in values.items() if name not in _ENVIRONMENT}
     merged = {**values, **given}
@@ -205,6 +224,11 @@ def load_eval_settings(
     if not given.keys() & set(_ENVIRONMENT):
         config.kept_apart = max((kept_apart_in(Path(file).parent) for file in files), default=0) or None
     return config
+
+
+def _is_entry(item: Any) -> bool:
+    """Whether an environment is written as in the list of a training run."""
+    return isinstance(item, dict) and "id" in item
 
 
 def _short(name: str) -> str:

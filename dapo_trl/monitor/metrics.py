@@ -76,6 +76,7 @@ METRICS: dict[str, Metric] = {
     "sampling/refill_rounds": Metric("rounds of generation after the first", "rollout batch", "0 to 3"),
     "sampling/rollout_batches": Metric("rollout batches so far", "run", "counts up"),
     "sampling/prompts": Metric("prompts drawn from the stream so far", "run", "counts up"),
+    "sampling/groups_trained": Metric("groups of the rollout batches so far", "run", "counts up"),
     "sampling/epochs": Metric("walks through the training data so far", "run", "counts up; 0 for endless data"),
     "sampling/unscorable": Metric("completions without a reward", "share of completions sampled", "0"),
     "completions/mean_length": Metric("tokens, before the filter", "all completions sampled", "no sudden jump"),
@@ -132,6 +133,16 @@ METRICS: dict[str, Metric] = {
         "high with long prompts; 0: nothing is shared",
     ),
     "throughput/tokens_per_second": Metric("completion tokens generated per second", "rollout batch", "-"),
+    "env/*/groups/places": Metric(
+        "places of the rollout batch that an environment of a mixture gets; its groups/trained fill them",
+        "rollout batch",
+        "its weight's share",
+    ),
+    "env/*/*": Metric(
+        "the metric of that name, of one environment (or task of `mix_column`) of a mixture",
+        "its groups, completions, tokens or problems",
+        "as of all",
+    ),
     "ledger/tokens": Metric("completion tokens generated; the uses below sum to it", "run", "counts up"),
     **{
         f"ledger/{account}_{unit}": Metric(f"{unit}: {meaning}", "run", "-")

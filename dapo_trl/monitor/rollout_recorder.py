@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,17 +60,19 @@ class RolloutRecorder:
 
     Args:
         path: of this process's file.
-        env: the environment trained on, for its solutions; None without one.
+        envs: the environments trained on by name, for their solutions; empty without one.
         max_bytes: limit on this process's file.
     """
 
-    def __init__(self, path: Path, tokenizer: Any, *, count: int, names: Sequence[str], env: Any, max_bytes: int):
+    def __init__(
+        self, path: Path, tokenizer: Any, *, count: int, names: Sequence[str], envs: Mapping[str, Any], max_bytes: int
+    ):
         self.path = path
         self.tokenizer = tokenizer
         self.count = count
         self.names = names
         """Names of the reward functions."""
-        self.env = env
+        self.envs = envs
         self.max_bytes = max_bytes
         self._samples: list[_Sample] = []
         self._dropped = 0
@@ -179,6 +181,7 @@ class RolloutRecorder:
             "batch": self._batch,
             "step": self._step,
             "index": index,
+            "env": rollout.row.get("env") if len(self.envs) > 1 else None,
             "level": rollout.row.get("level"),
             "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MAX_CHARACTERS),
             "question": question_of({"prompt": rollout.prompt, **rollout.row})[:MAX_QUESTION],
@@ -192,7 +195,7 @@ class RolloutRecorder:
             "rewards": rewards,
             "components": {} if outcome is None else {k: _number(v) for k, v in outcome.components.items()},
             "advantage": _number(sample.advantage),
-            "solution": self._solution(index),
+            "solution": self._solution(rollout.row.get("env"), index),
             "updates": sample.updates,
         }
         if sample.change is not None and sample.before is not None:
@@ -200,10 +203,10 @@ class RolloutRecorder:
             line["change"] = [_number(value) for value in part(sample.change.tolist())]
         return line
 
-    def _solution(self, index: Any) -> str | None:
+    def _solution(self, env: Any, index: Any) -> str | None:
         """The environment's solution; it is for display alone, so None where the environment fails."""
         try:
-            return shortened(self.env.unwrapped.solution(index), MAX_CHARACTERS)
+            return shortened(self.envs[env].unwrapped.solution(index), MAX_CHARACTERS)
         except Exception:
             return None
 

@@ -14,7 +14,8 @@ from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
 from ..rollout.dataset_prompts import example_tokens
-from ..rollout.environments import EnvironmentRows, make_env, row_count
+from ..rollout.environments import EnvironmentRows, row_count
+from ..rollout.mixture import EnvEntry, share_of
 from ..rollout.prompting import prompted, prompting_of
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
@@ -165,29 +166,45 @@ class TaskFacts:
 def look_at_task(
     run: RunConfig, args: DAPOConfig, *, prompt_tokens: int | None = None, rows: int | None = None
 ) -> TaskFacts:
-    """Make the environment and measure its first prompts with the model's tokenizer.
+    """Make the environments and measure their first prompts with the model's tokenizer.
 
     Args:
         prompt_tokens: length of every prompt, in place of the measurement.
-        rows: rows of the data, in place of the environment's.
+        rows: rows of the data, in place of the environments'.
 
     Raises:
-        ConfigError: the environment is unknown or rejects its arguments. A Hub that cannot be reached is no error.
+        ConfigError: an environment is unknown or rejects its arguments. A Hub that cannot be reached is no error.
     """
-    assert run.env is not None and run.model is not None
+    assert run.model is not None
+    tokenizer, entries = _tokenizer(run.model), run.entries()
+    found = [_look_at(entry, args, tokenizer, prompt_tokens) for entry in entries]
+    endless = any(one.endless for one in found)
+    sizes = [one.rows for one in found if one.rows is not None]
+    return TaskFacts(
+        rows or (sum(sizes) if len(sizes) == len(found) else None),
+        sum(share_of(entry, entries) * one.prompt_mean for entry, one in zip(entries, found, strict=True)),
+        max(one.prompt_longest for one in found),
+        "; ".join(dict.fromkeys(one.note for one in found if one.note)),
+        sum(one.seen for one in found),
+        endless,
+        max(one.examples for one in found),
+    )
+
+
+def _look_at(entry: EnvEntry, args: DAPOConfig, tokenizer: Any, prompt_tokens: int | None) -> TaskFacts:
+    """The facts of one environment."""
     try:
-        env = prompted(make_env(run.env, **run.env_kwargs), args)
+        env = prompted(entry.make(), args)
     except ConfigError as error:
         if not _out_of_reach(error):
             raise
         tokens = prompt_tokens or UNKNOWN_PROMPT
-        return TaskFacts(rows, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
+        return TaskFacts(None, tokens, tokens, f"the data cannot be read here; prompts are taken to be {tokens} tokens")
     size = row_count(env)
-    rows, endless = rows or size, size is None
     if prompt_tokens is not None:
         note = f"prompts are taken to be {prompt_tokens} tokens"
-        return TaskFacts(rows, prompt_tokens, prompt_tokens, note, endless=endless)
-    tokenizer, examples = _tokenizer(run.model), 0
+        return TaskFacts(size, prompt_tokens, prompt_tokens, note, endless=size is None)
+    examples = 0
     source = EnvironmentRows(env, tokenizer)
     prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
     if tokenizer is None:
@@ -199,7 +216,7 @@ def look_at_task(
         lengths, note = [len(chat_format.prompt_ids(prompt)) for prompt in prompts], ""
         if (layer := prompting_of(env)) is not None:
             examples = example_tokens(layer.format, chat_format)
-    return TaskFacts(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless, examples)
+    return TaskFacts(size, sum(lengths) / len(lengths), max(lengths), note, len(lengths), size is None, examples)
 
 
 def _tokenizer(model: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..rollout.mixture import share_of
 from .devices import GIB, MIB
 from .planner import Plan
 from .remedies import PAPER_GROUP_SIZE, PAPER_GROUPS, PAPER_UPDATES, Remedy
@@ -54,6 +55,7 @@ def as_dict(
     return {
         "model": plan.run.model,
         "env": plan.run.env,
+        "shares": {entry.name: share_of(entry, plan.run.entries()) for entry in plan.run.entries()},
         "card": {"name": card.name, "memory": card.memory, "planned_for": plan.capacity},
         "placement": asdict(plan.args.placement),
         "parameters": {"trained": weights.trained, "frozen": weights.frozen, "in_4_bits": weights.quantized},
@@ -78,7 +80,7 @@ def size_text(size: float) -> str:
 def _model(plan: Plan) -> list[str]:
     w, run, card = plan.weights, plan.run, plan.args.card
     what = f"a LoRA of rank {run.lora_rank} on {w.base:,} weights" if run.lora_rank else f"all {w.base:,} weights"
-    lines = [f"{run.model} on {run.env}", f"  trains {what}"]
+    lines = [f"{run.model} on {run.env_text}", f"  trains {what}"]
     if run.lora_rank:
         bits = f", {w.quantized:,} of them in 4 bits" if w.quantized else ""
         lines.append(f"  {w.trained:,} parameters trained ({w.trained / w.base:.2%}), {w.frozen:,} frozen{bits}")
@@ -120,6 +122,7 @@ def _schedule(plan: Plan) -> list[str]:
         f"  {_length(s)}",
         f"  a rollout batch: {_count(s.groups, 'group')} x {s.group_size} = {s.completions:,} completions, "
         f"{_count(s.updates, 'update')}",
+        *_mixture(plan),
         f"  an update: {s.completions_per_update:,} completions, {_count(s.passes, 'pass', 'passes')} a device of at "
         f"most {s.pass_tokens:,} tokens",
         f"  warm-up: {_warmup(plan)}",
@@ -157,6 +160,15 @@ def _schedule(plan: Plan) -> list[str]:
     if plan.args.use_vllm or placement.count > 1:
         lines.append("  (a lower bound: communication between devices is not included)")
     return lines
+
+
+def _mixture(plan: Plan) -> list[str]:
+    """The places of each environment in a rollout batch; empty without a mixture."""
+    entries, groups = plan.run.entries(), plan.schedule.groups
+    return [
+        f"    {entry.name}: {share_of(entry, entries) * groups:.3g} groups of it on average, {entry.id}"
+        for entry in (entries if len(entries) > 1 else [])
+    ]
 
 
 def _length(s: Schedule) -> str:

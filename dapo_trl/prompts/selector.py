@@ -74,16 +74,26 @@ class PromptSelector:
         """Informative groups found recently, per group predicted."""
         return self._found / self._predicted
 
-    def choose(self, missing: int, *, at_least: int, at_most: int, multiple: int = 1, sigmas: float = 0.0) -> Choice:
+    def choose(
+        self,
+        missing: int,
+        *,
+        at_least: int,
+        at_most: int,
+        multiple: int = 1,
+        others: int = 0,
+        sigmas: float = 0.0,
+    ) -> Choice:
         """The next round: as many prompts as are expected to yield ``missing`` informative groups.
 
         Args:
             at_least, at_most: Bounds on the number of prompts.
-            multiple: Their number is a multiple of this (rows must divide evenly among processes), even beyond
-                ``at_most``.
+            multiple: Their number and that of the ``others`` of the round together are a multiple of this (rows must
+                divide evenly among processes), even beyond ``at_most``.
+            others: Prompts of the round from other sources.
             sigmas: Safety margin against bad luck and bad predictions, in standard deviations above the expected need.
         """
-        at_most = max(at_most // multiple, 1) * multiple
+        at_most = max((at_most + others) // multiple * multiple - others, 1)
         positions: list[int] = []
         chances: list[float] = []
         draws: list[float] = []
@@ -102,7 +112,7 @@ class PromptSelector:
                 expected += likely
                 variance += likely * (1.0 - likely)
                 count = len(positions)
-                if count % multiple or count < at_least:
+                if (count + others) % multiple or count < at_least:
                     continue
                 if count >= at_most or expected - sigmas * (variance + expected**2 / self._found) ** 0.5 >= missing:
                     return Choice(tuple(positions), tuple(chances), tuple(draws), position + 1)

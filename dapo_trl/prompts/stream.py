@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from datasets import Dataset, IterableDataset
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 
 class PromptSource(Protocol):
@@ -158,3 +159,48 @@ def prompt_stream(dataset: Dataset | IterableDataset, *, seed: int, shuffle: boo
     if isinstance(dataset, IterableDataset):
         return StreamedPrompts(dataset, seed=seed, shuffle=shuffle)
     return PromptStream(dataset, size=len(dataset), seed=seed, shuffle=shuffle)
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """The rows of a data set that belong to one task of a mixture."""
+
+    rows: Dataset | IterableDataset
+    name: str = ""
+    weight: float = 1.0
+
+
+def parts_of(
+    dataset: Dataset | IterableDataset, column: str | None, weights: Mapping[str, float] | None
+) -> list[DataPart]:
+    """The tasks of a data set, by the column that names them; all of it as one without a column.
+
+    Args:
+        weights: The weight of each task; None: its number of rows.
+
+    Raises:
+        ConfigError: There is no such column, the rows can only be read in order, or the weights are not those of the
+            tasks.
+    """
+    if column is None:
+        return [DataPart(dataset)]
+    if isinstance(dataset, IterableDataset):
+        raise ConfigError(
+            f"mix_column is {column!r} and train_dataset is an IterableDataset: the rows of each task must be found "
+            "before training. Load it as a Dataset."
+        )
+    if column not in dataset.column_names:
+        hint = did_you_mean(column, dataset.column_names)
+        raise ConfigError(
+            f"mix_column is {column!r}, and train_dataset has the columns {', '.join(dataset.column_names)}.{hint}"
+        )
+    rows: dict[str, list[int]] = {}
+    for index, task in enumerate(dataset[column]):
+        rows.setdefault(str(task), []).append(index)
+    given = {name: float(len(found)) for name, found in rows.items()} if weights is None else weights
+    if missing := sorted(rows.keys() ^ given.keys()):
+        raise ConfigError(
+            f"mix_weights names {', '.join(map(repr, given))}, and column {column!r} {', '.join(map(repr, rows))}: "
+            f"{missing[0]!r} is in one of them alone. Give every task a weight."
+        )
+    return [DataPart(dataset.select(found), name, given[name]) for name, found in rows.items()]

@@ -89,7 +89,7 @@ def load(entry: Entry) -> dict[str, Any]:
     found = {
         "step": entry.step,
         "index": row.get("index") if isinstance(row.get("index"), int) else None,
-        "level": None if row.get("level") is None else str(row["level"])[:100],
+        "level": _level(row),
         "verdict": str(row.get("verdict") or "not judged")[:100],
         "account": str(row.get("account") or "unknown")[:100],
         "advantage": _finite(row.get("advantage")),
@@ -155,3 +155,9 @@ def _finite(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _level(row: dict[str, Any]) -> str | None:
+    """The level of a rollout, with its environment where there are several."""
+    parts = [str(row[name])[:100] for name in ("env", "level") if row.get(name) is not None]
+    return " ".join(parts) or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _COUNTING_UP = (
     "ledger/",
     "sampling/rollout_batches",
     "sampling/prompts",
+    "sampling/groups_trained",
     "sampling/epochs",
     "num_tokens",
     "epoch",
@@ -29,6 +31,8 @@ _COUNTING_UP = (
 )
 """Names, or their beginnings, of metrics that count up over the run; the last of several logs stands for them."""
 
+_ENVIRONMENT = re.compile("^env/([^/]+)/")
+"""The beginning of a metric's name that belongs to one environment of a mixture."""
 _NO_SETTINGS = ("output_dir", "overwrite", "resume_from_checkpoint", "allow_changes")
 """Settings that do not make one run differ from another."""
 
@@ -51,7 +55,7 @@ def curves(rows: Sequence[dict[str, float]], *, most: int = MAX_POINTS) -> dict[
         firsts = np.searchsorted(places, edges)
         full = firsts[1:] > firsts[:-1]
         values, starts, ends = column[places], firsts[:-1][full], firsts[1:][full]
-        counts_up = name.startswith(_COUNTING_UP)
+        counts_up = _ENVIRONMENT.sub("", name).startswith(_COUNTING_UP)
         shown = {"values": values[ends - 1] if counts_up else np.add.reduceat(values, starts) / (ends - starts)}
         if len(rows) > most and not counts_up:
             shown |= {"low": np.minimum.reduceat(values, starts), "high": np.maximum.reduceat(values, starts)}
@@ -98,6 +102,7 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
         "curves": curves(training),
         "logs": len(training),
         "held_out": held_out_points(run),
+        "environments": environments(run),
         "sampling": _sampling(run),
         "alarms": [
             {"name": alarm.name, "step": alarm.step, "cleared": alarm.cleared, "message": alarm.message}
@@ -105,6 +110,42 @@ def describe_run(run: Run, label: str) -> dict[str, Any]:
         ],
         "notes": run.notes,
     }
+
+
+def environments(run: Run) -> list[dict[str, Any]]:
+    """The environments of a mixture side by side; empty for a run on one."""
+    names = dict.fromkeys(match[1] for row in run.training for name in row if (match := _ENVIRONMENT.match(name)))
+    trained = {name: _ends(run.training, f"env/{name}/sampling/groups_trained")[1] or 0.0 for name in names}
+    found = []
+    for name in names:
+        tokens, used = (_ends(run.rows, f"env/{name}/ledger/{unit}")[1] for unit in ("tokens", "trained_tokens"))
+        found.append(
+            {
+                "name": name,
+                "trained": trained[name],
+                "share": trained[name] / max(sum(trained.values()), 1.0),
+                "tokens": tokens,
+                "trained_tokens": used / tokens if tokens and used is not None else None,
+                "accuracy": _ends(run.training, f"env/{name}/accuracy/sampled"),
+                "held_out": _held_out_ends(run, name),
+            }
+        )
+    return found
+
+
+def _ends(rows: Sequence[dict[str, float]], metric: str) -> tuple[float | None, float | None]:
+    """The first and the last value of a metric; None twice where there is none."""
+    values = [row[metric] for row in rows if metric in row]
+    return (values[0], values[-1]) if values else (None, None)
+
+
+def _held_out_ends(run: Run, name: str) -> tuple[float | None, float | None]:
+    """The first and the last held-out accuracy of an environment, from the files of the measurements, else the logs."""
+    found = (run.evaluations.get(when, {}).get("by_level") for when in ("before", "after"))
+    values = [
+        levels[name] for levels in found if isinstance(levels, dict) and isinstance(levels.get(name), int | float)
+    ]
+    return (values[0], values[-1]) if values else _ends(run.rows, f"env/{name}/{HELD_OUT}")
 
 
 def _sampling(run: Run) -> str:
@@ -172,7 +213,14 @@ def _table(columns: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
 
 def _environments(described: dict[str, Any]) -> dict[str, str]:
     """The descriptions (`envs.description`) of the training and the held-out environment, for a person."""
-    found: dict[str, str] = {}
+    several, found = described.get("environments"), dict[str, str]()
+    if isinstance(several, dict):
+        parts = {name: _environments(one) for name, one in several.items() if isinstance(one, dict)}
+        return {
+            title if title.startswith("version") else f"{name}: {title}": text  # they have the versions in common
+            for name, part in parts.items()
+            for title, text in part.items()
+        }
     for name, title in (("train", "train"), ("held_out", "held out")):
         one = described.get(name)
         if not isinstance(one, dict):

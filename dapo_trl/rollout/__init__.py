@@ -2,6 +2,7 @@
 
 types.py           the records that travel: `Outcome`, `Sampled`, `Rollout`, `Group`, `TrainingRow`
 environments.py    environments by id, wrappers by name, rows as prompts
+mixture.py         the environments of a run, one or several with weights
 prompting.py       system prompt, examples and template around the questions of an environment
 dataset_prompts.py the same for the rows of a data set
 chat_format.py     text to tokens and back, as the chat template writes it

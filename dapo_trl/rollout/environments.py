@@ -110,20 +110,25 @@ def as_prompt(messages: list[Message], tokenizer: Any) -> str | list[Message]:
 
 class EnvironmentRows:
     """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "question": ..., "index": i,
-    "level": ...}``, and has ``is_example`` if its question is among the examples of the prompts (`envs.Prompting`).
+    "level": ..., "env": ...}``, and has ``is_example`` if its question is among the examples of the prompts
+    (`envs.Prompting`).
 
     The question is the row's own, in text. The level of difficulty is None where the environment names none: TRL asks
     for the same columns in all rows.
+
+    Args:
+        name: The environment's name in the run.
     """
 
-    def __init__(self, env: gymnasium.Env, tokenizer: Any):
+    def __init__(self, env: gymnasium.Env, tokenizer: Any, name: str = ""):
         self.env = env
         self.tokenizer = tokenizer
+        self.name = name
         self.size = row_count(env)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         prompt, question, info = self.show(index)
-        row = {"prompt": prompt, "question": question, "index": index, "level": info.get("level")}
+        row = {"prompt": prompt, "question": question, "index": index, "level": info.get("level"), "env": self.name}
         return {**row, "is_example": True} if info.get("is_example") else row
 
     def show(self, index: int) -> tuple[str | list[Message], str, dict[str, Any]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -82,7 +82,7 @@ def run_episodes(
     generate: GenerateFn,
     *,
     chat_format: ChatFormat,
-    limit: int,
+    limit: int | Sequence[int],
     submit: SubmitFn,
     sync: SyncFn = lambda active, room: (active, room),
     on_judged: Callable[[int, int], None] = lambda done, total: None,
@@ -97,7 +97,7 @@ def run_episodes(
         prompts: The tokens of their prompts, ``n``.
         generate: Samples the model's turns.
         chat_format: Turns text into tokens and back.
-        limit: Tokens of an episode after its prompt at most, replies included.
+        limit: Tokens of an episode after its prompt at most, replies included: for all, or ``n``, for each.
         submit: Begins the environment's turns; see `EnvPool.open`.
         sync: Agrees with other processes before each turn. One with fewer contexts than agreed generates along with a
             prompt of its own and drops the result: a sharded model only generates on all processes at once.
@@ -106,10 +106,11 @@ def run_episodes(
     Raises:
         RewardError: As `Episode.step`; of several, that of the first episode.
     """
+    limits = [limit] * len(episodes) if isinstance(limit, int) else limit
     transcripts = [Transcript() for _ in episodes]
     active = list(range(len(episodes)))
     while True:
-        rooms = [limit - len(transcripts[i].ids) for i in active]
+        rooms = [limits[i] - len(transcripts[i].ids) for i in active]
         count, room = sync(len(active), max(rooms, default=0))
         if count == 0:
             return transcripts
@@ -126,7 +127,7 @@ def run_episodes(
             on_judged(place + 1, len(active))
             if reply is None:
                 continue
-            if transcripts[i].goes_on(reply, limit):
+            if transcripts[i].goes_on(reply, limits[i]):
                 going_on.append(i)
             else:
                 endings.append(submit(episodes[i], episodes[i].truncate))
@@ -256,16 +257,29 @@ class EnvPool:
             self._copies.put(env)
 
 
+@contextmanager
+def open_pools(pools: Mapping[str, EnvPool], episodes: Sequence[Episode], names: Sequence[str]) -> Iterator[SubmitFn]:
+    """As `EnvPool.open`, for episodes of several environments, each in the pool of its own.
+
+    Args:
+        names: ``n``, the name of the pool of each episode.
+    """
+    with ExitStack() as opened:
+        submits = {name: opened.enter_context(pools[name].open()) for name in dict.fromkeys(names)}
+        of = {id(episode): submits[name] for episode, name in zip(episodes, names, strict=True)}
+        yield lambda episode, work: of[id(episode)](episode, work)
+
+
 class EnvironmentSource:
     """The rows of a round as whole episodes of an environment, judged as they end.
 
     Args:
-        env: The environment.
+        envs: The environments by their names in the run.
+        limits: For each the tokens of an episode after its prompt at most.
         chat_format: Turns text into tokens and back.
         tokenize: Token ids of prompts.
         generate: Samples the model's turns, as a `GenerateFn`; its third argument is for each context the number of its
             completion in the run and its tokens so far, `on_finished` the fourth.
-        limit: Tokens of an episode after its prompt at most.
         accelerator: The processes of the run.
         equal_counts: The sampler needs equally many contexts on every process (vLLM).
         count_tokens: Called with the tokens that this process generated, prompts included.
@@ -277,24 +291,25 @@ class EnvironmentSource:
 
     def __init__(
         self,
-        env: gymnasium.Env,
+        envs: Mapping[str, gymnasium.Env],
+        limits: Mapping[str, int],
         chat_format: ChatFormat,
         *,
         tokenize: Callable[[list[Any]], list[list[int]]],
         generate: Callable[[list[list[int]], int, list[tuple[int, int]], FinishedFn], Any],
-        limit: int,
         accelerator: Accelerator,
         equal_counts: bool,
         count_tokens: Callable[[int], None],
         on_activity: Callable[[str], None],
     ):
-        self.env, self.chat_format, self.limit = env, chat_format, limit
+        self.envs, self.chat_format, self.limits = envs, chat_format, limits
         self._tokenize, self._generate, self._count_tokens = tokenize, generate, count_tokens
         self._accelerator, self._equal_counts, self._on_activity = accelerator, equal_counts, on_activity
-        self._pool = EnvPool(env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
-        task = env.unwrapped
-        self._may_reply = not isinstance(task, TaskEnv) or task.max_turns > 1
-        if isinstance(task, TaskEnv) and self._may_reply:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+        self._pools = {name: EnvPool(env, processes=processes) for name, env in envs.items()}
+        tasks = [env.unwrapped for env in envs.values()]
+        self._may_reply = any(not isinstance(task, TaskEnv) or task.max_turns > 1 for task in tasks)
+        if any(isinstance(task, TaskEnv) and task.max_turns > 1 for task in tasks):
             chat_format.reply_ids("-")  # an unfit chat template is an error before anything is generated
 
     def sample(self, rows: list[dict[str, Any]], numbers: range) -> Sampled:
@@ -305,20 +320,20 @@ class EnvironmentSource:
         """
         prompts = [row["prompt"] for row in rows]
         prompt_ids = self._tokenize(prompts)
-        episodes = [Episode(self.env, row["index"], row["question"]) for row in rows]
+        episodes = [Episode(self.envs[row["env"]], row["index"], row["question"]) for row in rows]
 
         def generate(contexts: list[list[int]], room: int, on_finished: FinishedFn) -> Any:
             places, starts = continued(episodes, prompt_ids, contexts)
             streams = [(numbers[i], start) for i, start in zip(places, starts, strict=True)]
             return self._generate(contexts, room, streams, on_finished)
 
-        with self._pool.open() as submit:
+        with open_pools(self._pools, episodes, [row["env"] for row in rows]) as submit:
             transcripts = run_episodes(
                 episodes,
                 prompt_ids,
                 generate,
                 chat_format=self.chat_format,
-                limit=self.limit,
+                limit=[self.limits[row["env"]] for row in rows],
                 submit=submit,
                 sync=self._sync,
                 on_judged=lambda done, total: self._on_activity(f"judging {done} of {total}"),
@@ -328,6 +343,7 @@ class EnvironmentSource:
         completion_ids = [transcript.ids for transcript in transcripts]
         known = bool(transcripts[0].logprobs)
         return Sampled(
+            prompts=prompts,
             prompt_ids=prompt_ids,
             completion_ids=completion_ids,
             completions=self.chat_format.completions(prompts, prompt_ids, completion_ids),

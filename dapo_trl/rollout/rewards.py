@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,15 +91,15 @@ class Scorer:
     columns: RewardColumns
     rewards: Callable[[list[dict[str, Any]], Sampled], tuple[Tensor, dict[str, list[Any]]]]
     """Calls the reward functions: ``[N, F]`` of all processes, and the columns they log."""
-    judge_completions: Callable[[list[str], list[list[int]], list[int]], list[Outcome]] | None = None
+    judge_completions: Callable[[list[str], list[list[int]], list[int], list[str]], list[Outcome]] | None = None
     """The environment's judgement of completions that were not sampled in episodes of it; None without one."""
 
     def judge(self, rows: list[dict[str, Any]], sampled: Sampled) -> list[Outcome] | None:
         """``[n]`` judgements of the environment, made now or while the episodes ran; None without an environment."""
         if sampled.outcomes is not None or self.judge_completions is None:
             return sampled.outcomes
-        questions, index = ([row[name] for row in rows] for name in ("question", "index"))
-        return self.judge_completions(questions, sampled.completion_ids, index)
+        questions, index, env = ([row[name] for row in rows] for name in ("question", "index", "env"))
+        return self.judge_completions(questions, sampled.completion_ids, index, env)
 
     def score(self, rows: list[dict[str, Any]], sampled: Sampled, outcomes: list[Outcome] | None, first: int) -> Scores:
         """Call the reward functions.
@@ -127,14 +127,24 @@ class OverlongReward:
 
     __name__ = "overlong"
 
-    def __init__(self, **settings: Any):
-        """Settings are those of `envs.overlong_penalty`."""
-        self.settings = settings
+    def __init__(self, *, exempt: Collection[str] = (), **settings: Any):
+        """Settings are those of `envs.overlong_penalty`; it does not apply to environments with ``exempt`` names."""
+        self.settings, self.exempt = settings, exempt
 
-    def __call__(self, completion_ids: list[list[int]], own_tokens: list[int] | None = None, **_: Any) -> list[float]:
+    def __call__(
+        self,
+        completion_ids: list[list[int]],
+        own_tokens: list[int] | None = None,
+        env: list[str] | None = None,
+        **_: Any,
+    ) -> list[float]:
         """``own_tokens`` are the lengths without an environment's replies; None: there are no replies."""
         lengths = [len(ids) for ids in completion_ids] if own_tokens is None else own_tokens
-        return [overlong_penalty(length, **self.settings) for length in lengths]
+        names = env if self.exempt and env is not None else [""] * len(lengths)
+        return [
+            0.0 if name in self.exempt else overlong_penalty(length, **self.settings)
+            for name, length in zip(names, lengths, strict=True)
+        ]
 
 
 def checked(function: Any) -> Any:

@@ -41,6 +41,8 @@ class Outcome:
 class Sampled:
     """The ``n`` completions that one process sampled in a round, in the order of its rows."""
 
+    prompts: list[Any]
+    """Text or chat messages, as the model saw them."""
     prompt_ids: list[list[int]]
     completion_ids: list[list[int]]
     completions: list[Any]
@@ -167,13 +169,15 @@ class Group:
     """Seconds of generating and scoring it: its share of its round, by tokens."""
     step: int
     """Optimizer steps taken when it was sampled."""
+    source: str = ""
+    """Name of the environment or part of the data that its prompt comes from."""
     rollouts: list[Rollout] = field(default_factory=list)
     """``[G]`` while it is fresh; empty once it is kept as surplus."""
     rows: list[TrainingRow] = field(default_factory=list)
     """``[G]`` once it is kept as surplus, with the log-probabilities of the policy that sampled it; empty before."""
 
     @classmethod
-    def of(cls, rollouts: list[Rollout], *, seconds: float, step: int) -> Group:
+    def of(cls, rollouts: list[Rollout], *, seconds: float, step: int, source: str = "") -> Group:
         """A fresh group of completions in their order."""
         return cls(
             rewards=[rollout.rewards for rollout in rollouts],
@@ -181,6 +185,7 @@ class Group:
             accounts=[rollout.account for rollout in rollouts],
             seconds=seconds,
             step=step,
+            source=source,
             rollouts=rollouts,
         )
 

@@ -32,7 +32,7 @@ class CardFacts:
     base: str
     """Folder or Hub name of the model that training started from."""
     env: str
-    """Id of the environment."""
+    """Id of the environment, or the names of several with their ids and shares."""
     env_kwargs: dict[str, Any]
     """Its arguments."""
     asked: dict[str, Any]
@@ -50,8 +50,14 @@ def facts_of(run: RunConfig, asked: dict[str, Any]) -> CardFacts:
     shown = {name: value for name, value in asked.items() if not name.endswith("_token")}  # hub_token is a secret
     flags = (flag for flag in sys.argv[1:] if not any(str(asked[name]) in flag for name in asked.keys() - shown.keys()))
     return CardFacts(
-        str(run.model), str(run.env), run.env_kwargs, shown, bool(run.lora_rank), shlex.join(["dapo-trl", *flags])
+        str(run.model), run.env_text, _arguments(run), shown, bool(run.lora_rank), shlex.join(["dapo-trl", *flags])
     )
+
+
+def _arguments(run: RunConfig) -> dict[str, Any]:
+    """The arguments of the environment, or those of several by their names."""
+    entries = run.entries()
+    return entries[0].kwargs if len(entries) == 1 else {one.name: one.kwargs for one in entries if one.kwargs}
 
 
 def model_card(facts: CardFacts, step: int) -> ModelCard:

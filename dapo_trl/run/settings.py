@@ -16,6 +16,7 @@ from ..errors import ConfigError, one_line
 from ..evaluation import BATCH_TOKENS, Sampling
 from ..evaluation.loading import is_adapter
 from ..rollout.environments import wrapper_settings
+from ..rollout.mixture import EnvEntry, check_entries, read_entries, share_of
 from ..settings import check, find_model, names_of, read_files, read_flags, require, setting
 
 GROUPS = {
@@ -46,8 +47,14 @@ class RunConfig:
         "Folder or Hub name of the model to train. The folder of a saved adapter: that adapter is trained further, and "
         "the `lora_` settings have no effect.",
     )
-    env: str | None = setting(None, "Id of the Gymnasium environment to train on.")
-    env_kwargs: dict[str, Any] = setting(factory=dict, doc="Arguments of the environment.")
+    env: str | list[Any] | None = setting(
+        None,
+        "Id of the Gymnasium environment to train on. A list mixes several by weight (docs/mixtures.md): ``[{id: "
+        "math/GSM8K-v0, weight: 3}, {id: math/Countdown-v0, kwargs: {levels: 3}}]``.",
+    )
+    env_kwargs: dict[str, Any] = setting(
+        factory=dict, doc="Arguments of the environment; of every one of a list, whose own override them."
+    )
     env_wrappers: list[Any] = setting(
         factory=list,
         doc="Wrappers of the environment, the first innermost, each a name or a name with its arguments: "
@@ -130,6 +137,12 @@ class RunConfig:
                 "eval_problems to the number of held-out problems."
             )
         wrapper_settings(self.env_wrappers)
+        entries = self.entries()
+        if self.eval_env is not None and len(entries) > 1:
+            raise ConfigError(
+                f"eval_env is {self.eval_env!r} and env names {len(entries)} environments: each is measured by itself. "
+                "Give those that are measured on other rows eval_kwargs, as in {id: ..., eval_kwargs: {split: test}}."
+            )
         self._check_adapter()
         adapted = self.lora_rank > 0 or is_adapter(self.model)
         if self.eval_without_adapter and not (adapted and self.eval_problems):
@@ -137,6 +150,26 @@ class RunConfig:
                 f"eval_without_adapter is on, lora_rank is {self.lora_rank} and eval_problems {self.eval_problems}: "
                 "set both above 0, or switch it off."
             )
+
+    def entries(self) -> list[EnvEntry]:
+        """The environments to train on, with the arguments and wrappers of all; empty without one.
+
+        Raises:
+            ConfigError: as `read_entries`.
+        """
+        if self.env is None:
+            return []
+        return read_entries(
+            self.env, kwargs=self.env_kwargs, eval_kwargs=self.eval_env_kwargs, wrappers=self.env_wrappers
+        )
+
+    @property
+    def env_text(self) -> str:
+        """The environments as text: the id of one, or the names of several with their ids and shares."""
+        entries = self.entries()
+        if len(entries) == 1:
+            return entries[0].id
+        return ", ".join(f"{entry.name} ({entry.id}, {share_of(entry, entries):.0%})" for entry in entries)
 
     def _check_adapter(self) -> None:
         if not 0 <= self.lora_dropout < 1:
@@ -187,6 +220,7 @@ def load_settings(
         raise
     except (ValueError, TypeError, OSError, ImportError) as error:
         raise ConfigError(one_line(error)) from error
+    check_entries(made[0].entries(), made[1])
     if settings_for is not None:
         made[1].settings_for = settings_for  # type: ignore[misc]
     if made[1].eval_on_start:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from ..config import DAPOConfig
 from ..distributed import explain_lost_process, load_on_every_process, weight_count
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation import Evaluation, Sampling
-from ..evaluation.held_out import BEST, HeldOut, figure, gain
+from ..evaluation.held_out import BEST, HeldOut, HeldOutPart, figure, gain
 from ..evaluation.split import MEASURED, RECORD, Split, measured_elsewhere, measured_in, split_off
 from ..monitor.callbacks import StopOnSignal, WriteMetrics
 from ..monitor.console import ConsoleCallback
@@ -40,8 +41,10 @@ from ..monitor.rollout_recorder import MAX_BYTES, RolloutRecorder
 from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
-from ..rollout.environments import make_env, wrap_env
+from ..rollout.mixture import EnvEntry
 from ..rollout.prompting import prompted, prompted_alike
+from ..sampling.sources import Source
+from ..sampling.state import SamplingState
 from ..trainer import DAPOTrainer
 from .changes import SETTINGS, changes_since, plain, resumed, write_settings
 from .lora import as_new_adapter, check_targets, idle_adapter_settings, start_model
@@ -97,22 +100,21 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     quieten(console)
     share_cores(args.device, args.world_size)
     load_on_every_process(run.eval_problems > 0)  # measured before the model is sharded
-    env = _environment(run, args)
-    split, skips = _splits(run, env, begun)
-    trainer = _prepare(run, args, env)
+    entries = [replace(entry, env=prompted(entry.make(), args), kwargs={}, wrappers=()) for entry in run.entries()]
+    splits, skips = _splits(run, entries, begun)
+    trainer = _prepare(run, args, entries)
     if found is not None and (written := BatchShape.written(found)) is not None:  # an early error, as above
         written.check(BatchShape.of(args), found, rows=args.per_device_train_batch_size)
     for sentence in idle_adapter_settings(run):
         trainer.warn(sentence)
-    trainer.sampling.selector.skips = skips
-    held_out = None if split is None else _held_out(run, trainer, split, console)
+    for source in trainer.sampling.sources:
+        source.selector.skips = skips[source.name]
+    held_out = _held_out(run, trainer, splits, console) if splits else None
     main = trainer.accelerator.is_main_process
     stop = StopOnSignal(console, trainer.accelerator)
     with _held(folder, trainer.accelerator):
         if checkpoint is None:
-            measured = {name: getattr(run, name) for name in MEASURED}
-            described = {"train": describe(env), "measured": plain(measured), **(split.described() if split else {})}
-            _begin_folder(folder, asked, described, trainer)
+            _begin_folder(folder, asked, _described(run, entries, splits), trainer)
         else:
             console.print(resumes, highlight=False)
         if main:
@@ -215,7 +217,7 @@ def _finish(
         if run.eval_without_adapter:
             held_out.measure("without_adapter")
     early = trainer.state.global_step < trainer.state.max_steps
-    status.end(FINISHED, f"Before its last step: {trainer.sampling.solved.explain()}" if early else "")
+    status.end(FINISHED, f"Before its last step: {trainer.sampling.explain_solved()}" if early else "")
     if trainer.accelerator.is_main_process:
         console.print(_conclusion(trainer, folder, before, after), highlight=False)
         card.measured = {when: found.summary() for when, found in (("before", before), ("after", after)) if found}
@@ -241,21 +243,36 @@ def _push(trainer: DAPOTrainer, model: Path, console: Console) -> int:
     return 0
 
 
-def _held_out(run: RunConfig, trainer: DAPOTrainer, split: Split, console: Console) -> HeldOut:
+def _held_out(run: RunConfig, trainer: DAPOTrainer, splits: dict[str, Split], console: Console) -> HeldOut:
     """The measurement of a run's held-out problems."""
-    if split.note:
-        console.print(split.note, highlight=False)
+    for name, split in splits.items():
+        if split.note:
+            console.print(f"{name}: {split.note}" if len(splits) > 1 else split.note, highlight=False)
     length, seed = trainer.max_completion_length, int(trainer.args.seed)
     return HeldOut(
         trainer,
-        split.env,
+        {name: HeldOutPart(split.env, split.indices, trainer.limits[name]) for name, split in splits.items()},
         console,
-        problems=split.indices,
         samples=run.eval_samples,
         sampling=Sampling.like_training(run, trainer.args, length, seed),
         batch_tokens=run.eval_batch_tokens,
         every=run.eval_every,
     )
+
+
+def _described(run: RunConfig, entries: Sequence[EnvEntry], splits: dict[str, Split]) -> dict[str, Any]:
+    """The environments of a run as data, for its folder."""
+    found = {
+        entry.name: {
+            "train": describe(entry.make()),
+            **({"held_out": describe(splits[entry.name].env)} if entry.name in splits else {}),
+        }
+        for entry in entries
+    }
+    environments = found[entries[0].name] if len(entries) == 1 else {"environments": found}
+    measured = plain({name: getattr(run, name) for name in MEASURED})
+    apart = {"kept_apart": max(split.kept_apart for split in splits.values())} if splits else {}
+    return {**environments, "measured": measured, **apart}
 
 
 def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder:
@@ -265,7 +282,7 @@ def _recorder(trainer: DAPOTrainer, folder: Path, count: int) -> RolloutRecorder
         trainer.processing_class,
         count=count,
         names=trainer.reward_func_names,
-        env=trainer.env,
+        envs=trainer.envs,
         max_bytes=MAX_BYTES // accelerator.num_processes,
     )
 
@@ -335,56 +352,70 @@ def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def _environment(run: RunConfig, args: DAPOConfig) -> gymnasium.Env:
-    assert run.env is not None
-    return prompted(wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers), args)
+def _split(run: RunConfig, entry: EnvEntry, env: gymnasium.Env) -> Split | None:
+    """The held-out problems of an environment, whose reward is not shaped; None: nothing is measured.
 
-
-def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
-    """The held-out problems, whose reward is not shaped; None: nothing is measured."""
+    Args:
+        entry: As the settings name it.
+        env: The environment that is trained on.
+    """
     if not run.eval_problems:
         return None
-    name, arguments = run.eval_env or str(run.env), {**run.env_kwargs, **run.eval_env_kwargs}
+    measured = replace(entry, env=run.eval_env or entry.env)
     try:
-        held_out = prompted_alike(wrap_env(make_env(name, **arguments), run.env_wrappers, training=False), env)
+        held_out = prompted_alike(measured.make(training=False), env)
     except ConfigError as error:
-        if not run.eval_env_kwargs:
+        if not entry.eval_kwargs:
             raise
-        raise ConfigError(f"eval_env_kwargs is {brief(run.eval_env_kwargs)}: {error}") from error
-    if (name, arguments) == (run.env, run.env_kwargs):
+        raise ConfigError(f"eval_env_kwargs is {brief(entry.eval_kwargs)}: {error}") from error
+    if measured.env == entry.env and {**entry.kwargs, **entry.eval_kwargs} == entry.kwargs:
         return split_off(held_out, run.eval_problems)
     return measured_elsewhere(env, held_out, run.eval_problems)
 
 
 def _splits(
-    run: RunConfig, env: gymnasium.Env, begun: Path | None
-) -> tuple[Split | None, Callable[[Mapping[str, Any]], bool]]:
-    """The held-out problems, and whether a row is never trained on: those that a resumed run began with stay apart,
-    whatever it measures now.
+    run: RunConfig, made: Sequence[EnvEntry], begun: Path | None
+) -> tuple[dict[str, Split], dict[str, Callable[[Mapping[str, Any]], bool]]]:
+    """By the name of each environment its held-out problems, if any are measured, and whether a row is never trained
+    on: those that a resumed run began with stay apart, whatever it measures now.
 
     Args:
+        made: The environments that are trained on.
         begun: The folder of the run that is resumed.
     """
-    split = _split(run, env)
-    apart = [] if split is None else [split]
-    if begun is not None:
+    before = {} if begun is None else measured_in(begun)
+    changed = any(getattr(run, name) != value for name, value in before.items())
+    earlier = replace(run, **before, eval_every=0, eval_without_adapter=False) if changed else None
+    splits: dict[str, Split] = {}
+    skips: dict[str, Callable[[Mapping[str, Any]], bool]] = {}
+    for place, (entry, one) in enumerate(zip(run.entries(), made, strict=True)):
+        env = one.make()
+        apart = [] if (split := _split(run, entry, env)) is None else [split]
         if split is not None:
-            split.check_resumed(begun)
-        before = measured_in(begun)
-        if any(getattr(run, name) != value for name, value in before.items()):
-            earlier = _split(replace(run, **before, eval_every=0, eval_without_adapter=False), env)
-            apart += [] if earlier is None else [earlier]
-    return split, lambda row: any(one.skips(row) for one in apart)
+            splits[entry.name] = split
+            if begun is not None:
+                split.check_resumed(begun)
+        if earlier is not None and (other := _split(earlier, earlier.entries()[place], env)) is not None:
+            apart.append(other)
+        skips[entry.name] = functools.partial(_is_held_out, apart)
+    return splits, skips
 
 
-def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTrainer:
+def _is_held_out(splits: Sequence[Split], row: Mapping[str, Any]) -> bool:
+    return any(split.skips(row) for split in splits)
+
+
+def _prepare(run: RunConfig, args: DAPOConfig, entries: Sequence[EnvEntry]) -> DAPOTrainer:
     """Make the trainer; every mistake is found here, before anything is written."""
     assert run.model is not None
     if run.record_verdicts:
-        env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
+        entries = [
+            replace(entry, env=RecordVerdicts(entry.make(), Path(args.output_dir) / _verdicts(entry, entries, args)))
+            for entry in entries
+        ]
     check_targets(run)
     try:
-        trainer = DAPOTrainer(args=args, env=env, **start_model(run, args))
+        trainer = DAPOTrainer(args=args, env=entries, **start_model(run, args))
         trainer.get_optimizer_cls_and_kwargs(args, trainer.model)  # some need a package, and say so
         return trainer
     except ConfigError:
@@ -405,6 +436,11 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
         ) from error
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise ConfigError(one_line(error).replace("pip install trl[", "pip install dapo-trl[")) from error
+
+
+def _verdicts(entry: EnvEntry, entries: Sequence[EnvEntry], args: DAPOConfig) -> str:
+    """The file of an environment's verdicts."""
+    return f"verdicts-{f'{entry.name}-' if len(entries) > 1 else ''}{args.process_index}.jsonl"
 
 
 def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any], trainer: DAPOTrainer) -> None:
@@ -431,7 +467,7 @@ def _headline(run: RunConfig, trainer: DAPOTrainer) -> str:
         trained, weights = model.get_nb_trainable_parameters()
         size = f"{(weights - trained) / 1e6:,.1f} M weights, an adapter of {trained / 1e6:,.2f} M trained"
     return (
-        f"{run.model} ({size}) on {run.env}, {trainer.accelerator.num_processes} process(es) "
+        f"{run.model} ({size}) on {run.env_text}, {trainer.accelerator.num_processes} process(es) "
         f"on {trainer.accelerator.device.type}: {args.groups_per_rollout} groups of {args.num_generations} per rollout "
         f"batch, {args.updates_per_rollout} update(s) on each."
     )
@@ -455,11 +491,25 @@ def _conclusion(trainer: DAPOTrainer, folder: Path, before: Evaluation | None, a
             lines.append(f"gain, problem by problem: {gain(before, after)}")
         for level, value in after.by_level().items():
             earlier = f"{before.by_level().get(level, float('nan')):.3f} -> " if before is not None else ""
-            lines.append(f"  level {level}: {earlier}{value:.3f}")
+            lines.append(f"  {level if trainer.sampling.mixes else f'level {level}'}: {earlier}{value:.3f}")
+    if trainer.sampling.mixes:
+        lines += [_share(source, trainer.sampling) for source in trainer.sampling.sources]
     lines.append(trainer.sampling.counts.summary(filtered=trainer.args.filters_groups))
     lines.append(trainer.sampling.ledger.summary())
     lines.append(f"model: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}")
     return "\n".join(lines)
+
+
+def _share(source: Source, sampling: SamplingState) -> str:
+    """One line on what an environment of a mixture had of the run."""
+    everything = max(sum(other.trained for other in sampling.sources), 1)
+    exact = source.weight / sum(other.weight for other in sampling.sources)
+    rests = f"; rests since it has nothing to teach ({source.counts.all_right} groups all correct)"
+    return (
+        f"{source.name}: {source.trained:,} groups trained on, {source.trained / everything:.1%} of all (weight "
+        f"{exact:.1%}), {source.ledger.generated:,} tokens generated"
+        f"{'' if source.rest.is_over(sampling.rollout_batches) else rests}."
+    )
 
 
 def _print_last_checkpoint(console: Console, folder: Path) -> None:

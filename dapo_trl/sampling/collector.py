@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +28,8 @@ from ..prompts.selector import Choice
 from ..rollout.environments import question_of
 from ..rollout.rewards import Scorer, Scores
 from ..rollout.types import Group, Rollout, Sampled
-from .group_filter import DynamicSampler
+from .group_filter import DynamicSampler, GroupCounts, explain, reason
+from .sources import Source
 from .state import SamplingState
 from .statistics import MAX_LEVELS, RoundStatistics, verdict_number
 
@@ -76,6 +77,38 @@ class Observers:
 
 
 @dataclass
+class Part:
+    """One source's part of a rollout batch."""
+
+    source: Source
+    sampler: DynamicSampler
+    kept: list[Group]
+    """Surplus of earlier batches."""
+    groups: list[Group] = field(default_factory=list)
+    """Informative groups sampled for this batch, in order; surplus included."""
+    rounds: list[RoundStatistics] = field(default_factory=list)
+
+    @property
+    def needed(self) -> int:
+        """Number of the `groups` that the batch has room for."""
+        return self.sampler.used - self.sampler.banked
+
+    @property
+    def fresh(self) -> list[Group]:
+        return self.groups[: self.needed]
+
+    @property
+    def surplus(self) -> list[Group]:
+        """Informative groups beyond the batch, for the surplus buffer."""
+        return self.groups[self.needed : self.needed + self.source.surplus.room]
+
+    @property
+    def excess(self) -> list[Group]:
+        """Informative groups that neither the batch nor the surplus buffer has room for."""
+        return self.groups[self.needed + self.source.surplus.room :]
+
+
+@dataclass
 class RolloutBatch:
     """The groups of one rollout batch; the same on every process."""
 
@@ -85,14 +118,16 @@ class RolloutBatch:
     """Informative groups sampled for this batch, in order."""
     surplus: list[Group]
     """Informative groups beyond it, for the surplus buffer."""
-    sampler: DynamicSampler
+    samplers: list[DynamicSampler]
+    """Those of its sources."""
 
 
 @dataclass
 class Draw:
-    """The prompts of one round."""
+    """The prompts of one round: those of each source side by side."""
 
-    choice: Choice
+    choices: list[tuple[Part, Choice, range]]
+    """For each source its choice, and the places of its groups in the round."""
     prompts: list[dict[str, Any]]
     """One row for each group, the same on every process."""
     rows: list[dict[str, Any]]
@@ -147,112 +182,149 @@ class RolloutCollector:
         self._sample, self._session, self._decode = sample, session, decode
         self._example: tuple[dict[str, Any], list[int]] = ({"prompt": ""}, [])
         self._last_reason = ""
-        self._levels: set[str] = set()
-        self._unscored = 0
-        """Rollout batches without a score, since the last one with a score."""
+        self._unscored: dict[str, int] = {}
+        """Rollout batches without a score, since the last one with a score, by source."""
 
     def fill(self) -> RolloutBatch:
-        """Take the surplus of earlier batches, then sample rounds until the sampler accepts. The batch may be empty.
+        """Take the surplus of earlier batches, then sample rounds until every source has filled its places, or reached
+        its limit. The batch may be empty.
 
         Raises:
             RefillLimitError: Too few informative groups at the limit and ``on_refill_limit`` is ``"raise"``.
             RewardError: Not one completion could be scored, in `MAX_UNSCORED_BATCHES` rollout batches in a row.
         """
         started = time.perf_counter()
-        kept = self._from_surplus()
-        sampler = DynamicSampler(
-            target=self.args.groups_per_rollout,
-            rule=self.args.group_filter,
-            min_valid_fraction=self.args.min_valid_fraction,
-            max_refill_rounds=self.args.max_refill_rounds,
-            banked=len(kept),
-        )
-        rounds: list[RoundStatistics] = []
-        groups: list[Group] = []
-        with self._session() if sampler.missing else contextlib.nullcontext():
-            while missing := sampler.missing:
-                found, statistics = self._round(missing, sampler)
-                groups += found
-                rounds.append(statistics)
-                still = f", {sampler.missing} still to sample for" if sampler.missing else ""
+        parts = self._open()
+        with self._session() if any(part.sampler.missing for part in parts) else contextlib.nullcontext():
+            while wanting := [part for part in parts if part.sampler.missing]:
+                statistics = self._round(wanting)
+                still = sum(part.sampler.missing for part in parts)
                 self.observers.on_round(
-                    f"round {sampler.rounds} of at most {self.args.max_refill_rounds + 1}: {len(found)} of "
-                    f"{len(statistics.levels)} groups informative{still}"
+                    f"round {max(part.sampler.rounds for part in parts)} of at most {self.args.max_refill_rounds + 1}: "
+                    f"{int(statistics.kept[:: statistics.group_size].sum())} of {len(statistics.levels)} groups "
+                    f"informative{f', {still} still to sample for' if still else ''}"
                 )
         self.observers.on_activity("updating")
-        self.state.selector.tick()
-        needed = sampler.used - sampler.banked
-        room = needed + self.state.surplus.room
-        batch = RolloutBatch(kept, groups[:needed], groups[needed:room], sampler)
-        self._enter_informative(batch, groups[room:])
-        if rounds:
-            statistics = RoundStatistics.of(rounds)
-            self._log_rounds(statistics, time.perf_counter() - started)
-            self._check(sampler, statistics)
-        self._log(batch)
-        if not sampler.used:
-            self._explain(sampler)
+        batch = RolloutBatch(
+            kept=[group for part in parts for group in part.kept],
+            fresh=[group for part in parts for group in part.fresh],
+            surplus=[group for part in parts for group in part.surplus],
+            samplers=[part.sampler for part in parts],
+        )
+        self._enter_informative(parts)
+        self._log_rounds(parts, time.perf_counter() - started)
+        for part in parts:
+            self._check(part)
+        self._close(parts)
+        self._log(parts)
+        if not batch.kept and not batch.fresh:
+            self._explain(batch.samplers)
         return batch
+
+    def _open(self) -> list[Part]:
+        """Deal the places of the batch to the sources; each takes what surplus it has."""
+        state, args = self.state, self.args
+        active = state.taking_part()
+        parts = []
+        for source, places in zip(state.sources, state.quotas.deal(args.groups_per_rollout, active), strict=True):
+            kept = self._from_surplus(source, places)
+            sampler = DynamicSampler(
+                target=places,
+                rule=source.rule,
+                min_valid_fraction=args.min_valid_fraction,
+                max_refill_rounds=0 if source.rest.on_trial else args.max_refill_rounds,
+                banked=len(kept),
+            )
+            parts.append(Part(source, sampler, kept))
+        return parts
+
+    def _close(self, parts: list[Part]) -> None:
+        """The sources take in what came of the batch; one that has nothing to teach rests, if another has."""
+        number = self.state.rollout_batches
+        teaching = [part for part in parts if part.sampler.have]
+        for part in parts:
+            source, sampler = part.source, part.sampler
+            source.selector.tick()
+            source.counts += sampler.counts
+            source.trained += sampler.used
+            if sampler.target:
+                source.solved.see(sampler)
+                if source.rest.see(sampler, number, others_teach=any(other is not part for other in teaching)):
+                    c = sampler.counts
+                    self.run.warn(
+                        f"step {self.run.step}: {source.name} has nothing to teach for now (of its last {c.sampled} "
+                        f"groups {c.all_right} are all correct, {c.all_wrong} all wrong). The others take its share, "
+                        f"and it is looked at again after {source.rest.length} rollout batches."
+                    )
 
     # One round
 
-    def _round(self, missing: int, sampler: DynamicSampler) -> tuple[list[Group], RoundStatistics]:
-        """One round of sampling in eight steps: the informative groups of all processes, and the round in numbers.
-
-        Args:
-            missing: Informative groups that the round should yield.
-        """
+    def _round(self, parts: list[Part]) -> RoundStatistics:
+        """One round of sampling in eight steps, for the sources that have too few groups; the round in numbers."""
         started = time.perf_counter()
-        draw = self._draw(missing, sampler)
-        sampled = self._generate(draw, sampler)
+        draw = self._draw(parts)
+        sampled = self._generate(draw)
         outcomes = self.scorer.judge(draw.rows, sampled)
         scores = self.scorer.score(draw.rows, sampled, outcomes, draw.first)
-        decisions = self._filter(draw, sampled, scores, sampler)
+        decisions = self._filter(draw, sampled, scores)
         rollouts = self._keep(draw, sampled, scores, decisions)
         self._record(draw, sampled, scores, decisions)
-        groups = self._count(rollouts, decisions, time.perf_counter() - started)
-        return groups, decisions.statistics
+        self._count(draw, rollouts, decisions, time.perf_counter() - started)
+        return decisions.statistics
 
-    def _draw(self, missing: int, sampler: DynamicSampler) -> Draw:
-        most = sampler.target if sampler.rule == "none" else self.args.groups_per_round
-        return self.draw(missing, sampler.least, most)
-
-    def draw(self, missing: int, least: int, most: int) -> Draw:
-        """Take the prompts of one round from the stream: the main process chooses, all read the same rows.
-
-        Args:
-            missing: Informative groups that the round should yield.
-            least, most: Bounds on its prompts.
-        """
-        selector, size, processes = self.state.selector, self.args.num_generations, self.accelerator.num_processes
-        choice = None
-        if self.accelerator.is_main_process:
-            choice = selector.choose(
-                missing, at_least=least, at_most=most, multiple=self._multiple(), sigmas=self.args.refill_sigmas
-            )
+    def _draw(self, parts: list[Part]) -> Draw:
+        """Take the prompts of one round from the streams: the main process chooses, all read the same rows."""
+        size, processes = self.args.num_generations, self.accelerator.num_processes
+        choices: list[Choice] = self._choose(parts) if self.accelerator.is_main_process else []
         if processes > 1:
-            [choice] = broadcast_object_list([choice])
-        assert choice is not None
-        before = selector.drawn * size
-        prompts = selector.take(choice)
+            [choices] = broadcast_object_list([choices])
+        before = self.state.drawn * size
+        prompts: list[dict[str, Any]] = []
+        chosen = []
+        for part, choice in zip(parts, choices, strict=True):
+            taken = part.source.selector.take(choice)
+            chosen.append((part, choice, range(len(prompts), len(prompts) + len(taken))))
+            prompts += taken
         rows = [dict(prompt) for prompt in prompts for _ in range(size)]
         share = len(rows) // processes
         first = self.accelerator.process_index * share
-        return Draw(choice, prompts, rows[first : first + share], first, range(before + first, before + first + share))
+        return Draw(chosen, prompts, rows[first : first + share], first, range(before + first, before + first + share))
+
+    def _choose(self, parts: list[Part]) -> list[Choice]:
+        """The prompts of each source for one round, in which there is room for so many; what is left beside the fewest
+        that each needs is shared out by the groups that are missing."""
+        room = self.args.groups_per_round - sum(part.sampler.least for part in parts)
+        missing = sum(part.sampler.missing for part in parts)
+        choices: list[Choice] = []
+        for part in parts:
+            sampler, is_last = part.sampler, part is parts[-1]
+            extra = 0 if sampler.rule == "none" else max(room, 0) * sampler.missing // missing
+            choices.append(
+                part.source.selector.choose(
+                    sampler.missing,
+                    at_least=sampler.least,
+                    at_most=sampler.least + extra,
+                    multiple=self._multiple() if is_last else 1,
+                    others=sum(len(choice.positions) for choice in choices),
+                    sigmas=self.args.refill_sigmas,
+                )
+            )
+        return choices
 
     def _multiple(self) -> int:
         """The smallest number of groups whose rows divide evenly among the processes."""
         sizes = itertools.count(1)
         return next(n for n in sizes if n * self.args.num_generations % self.accelerator.num_processes == 0)
 
-    def _generate(self, draw: Draw, sampler: DynamicSampler) -> Sampled:
-        self.observers.on_activity(f"sampling, round {sampler.rounds + 1}: {len(draw.prompts)} groups")
+    def _generate(self, draw: Draw) -> Sampled:
+        number = max(part.sampler.rounds for part, _, _ in draw.choices) + 1
+        self.observers.on_activity(f"sampling, round {number}: {len(draw.prompts)} groups")
         sampled = self._sample(draw.rows, draw.numbers)
-        self._example = draw.rows[0], sampled.completion_ids[0]
+        self._example = {**draw.rows[0], "prompt": sampled.prompts[0]}, sampled.completion_ids[0]
         return sampled
 
-    def _filter(self, draw: Draw, sampled: Sampled, scores: Scores, sampler: DynamicSampler) -> Decisions:
-        """Decide which groups are informative, from the numbers of all processes; the selector learns from it."""
+    def _filter(self, draw: Draw, sampled: Sampled, scores: Scores) -> Decisions:
+        """Decide which groups are informative, from the numbers of all processes; the selectors learn from it."""
         size, columns = self.args.num_generations, self.scorer.columns
         none = [-1] * len(draw.rows)
         verdicts = none if scores.outcomes is None else [verdict_number(one.verdict) for one in scores.outcomes]
@@ -260,9 +332,15 @@ class RolloutCollector:
         everyones = gather(torch.cat([local, scores.accuracy.unsqueeze(0)]).T.contiguous())
         totals = columns.total(scores.rewards)
         compared = columns.scores(scores.rewards, everyones[:, 3], self.args.filter_key).view(-1, size)
-        names = sampler.add(compared, truncated=int(everyones[:, 1].sum()))
+        truncated = everyones[:, 1].view(-1, size).sum(dim=1)
+        names: list[str] = []
+        for part, choice, groups in draw.choices:
+            of = slice(groups.start, groups.stop)
+            found = part.sampler.add(compared[of], truncated=int(truncated[of].sum()))
+            informative = np.array([name == "kept" for name in found])
+            part.source.selector.observe(choice, draw.prompts[of], compared[of].cpu().double().numpy(), informative)
+            names += found
         kept = torch.tensor([name == "kept" for name in names], device=totals.device)
-        self.state.selector.observe(draw.choice, draw.prompts, compared.cpu().double().numpy(), kept.cpu().numpy())
         statistics = RoundStatistics(
             lengths=everyones[:, 0],
             truncated=everyones[:, 1],
@@ -273,6 +351,8 @@ class RolloutCollector:
             shaped=(informative_groups(totals.view(-1, size)) & ~kept).repeat_interleave(size),
             levels=[prompt.get("level") for prompt in draw.prompts],
         )
+        for part, _, groups in draw.choices:
+            part.rounds.append(statistics.of_groups(groups))
         return Decisions(names, statistics, kept.tolist())
 
     def _keep(self, draw: Draw, sampled: Sampled, scores: Scores, decisions: Decisions) -> list[Rollout]:
@@ -296,25 +376,28 @@ class RolloutCollector:
             if 0 <= i < len(draw.rows):
                 recorder.add_dropped(self._rollout(i, draw, sampled, scores, decisions.names[group]))
 
-    def _count(self, rollouts: list[Rollout], decisions: Decisions, seconds: float) -> list[Group]:
-        """Enter the dropped groups in the ledger; the kept ones are entered once their place is known."""
+    def _count(self, draw: Draw, rollouts: list[Rollout], decisions: Decisions, seconds: float) -> None:
+        """Enter the dropped groups in the ledgers; the kept ones are entered once their place is known."""
         size, statistics = self.args.num_generations, decisions.statistics
         each = seconds / max(float(statistics.lengths.sum()), 1.0)
         tokens = statistics.lengths.view(-1, size).sum(dim=1).int().tolist()
-        for name, count, shaped in zip(decisions.names, tokens, statistics.shaped[::size].tolist(), strict=True):
-            if name != "kept":
-                self.state.ledger.enter("shaping_only" if shaped else name, count, count * each)
-        groups = [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
-        return [
-            Group.of(group, seconds=each * sum(rollout.tokens for rollout in group), step=self.run.step)
-            for group in groups
-        ]
+        shaped = statistics.shaped[::size].tolist()
+        members = (rollouts[i : i + size] for i in range(0, len(rollouts), size))
+        for part, _, groups in draw.choices:
+            for i in groups:
+                its_seconds = tokens[i] * each
+                if decisions.kept[i]:
+                    group = Group.of(next(members), seconds=its_seconds, step=self.run.step, source=part.source.name)
+                    part.groups.append(group)
+                else:
+                    account = "shaping_only" if shaped[i] else decisions.names[i]
+                    part.source.ledger.enter(account, tokens[i], its_seconds)
 
     def _rollout(self, i: int, draw: Draw, sampled: Sampled, scores: Scores, account: str) -> Rollout:
         """Completion ``i`` of this process."""
         return Rollout(
             row=draw.rows[i],
-            prompt=draw.rows[i]["prompt"],
+            prompt=sampled.prompts[i],
             completion=sampled.completions[i],
             prompt_ids=np.array(sampled.prompt_ids[i], dtype=np.int32),
             completion_ids=np.array(sampled.completion_ids[i], dtype=np.int32),
@@ -336,37 +419,42 @@ class RolloutCollector:
 
     # The surplus of earlier batches, and the ledger
 
-    def _from_surplus(self) -> list[Group]:
-        ledger, surplus = self.state.ledger, self.state.surplus
+    def _from_surplus(self, source: Source, count: int) -> list[Group]:
+        ledger, surplus = source.ledger, source.surplus
         for group in surplus.expire(self.run.step):
             ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
             ledger.enter("surplus_expired", sum(group.tokens), group.seconds)
-        taken = surplus.take(self.args.groups_per_rollout)
+        taken = surplus.take(count)
         for group in taken:
             ledger.enter("surplus_kept", -sum(group.tokens), -group.seconds)
             ledger.enter_rows(group.accounts, group.tokens, group.seconds)
         return taken
 
-    def _enter_informative(self, batch: RolloutBatch, excess: list[Group]) -> None:
-        ledger = self.state.ledger
-        for group in batch.fresh:
-            ledger.enter_rows(group.accounts, group.tokens, group.seconds)
-        for account, groups in (("surplus_kept", batch.surplus), ("surplus_expired", excess)):
-            for group in groups:
-                ledger.enter(account, sum(group.tokens), group.seconds)
+    def _enter_informative(self, parts: list[Part]) -> None:
+        for part in parts:
+            ledger = part.source.ledger
+            for group in part.fresh:
+                ledger.enter_rows(group.accounts, group.tokens, group.seconds)
+            for account, groups in (("surplus_kept", part.surplus), ("surplus_expired", part.excess)):
+                for group in groups:
+                    ledger.enter(account, sum(group.tokens), group.seconds)
 
     # Checks, metrics and words
 
-    def _check(self, sampler: DynamicSampler, statistics: RoundStatistics) -> None:
-        reason = self._why_unscored(sampler, statistics)
-        self._unscored = self._unscored + 1 if reason else 0
-        if self._unscored >= MAX_UNSCORED_BATCHES:
-            raise RewardError(f"{reason} So it was in {self._unscored} rollout batches in a row.")
-        if reason:
-            self.run.warn(f"step {self.run.step}: {reason}")
-        if not sampler.enough and self.args.on_refill_limit == "raise":
+    def _check(self, part: Part) -> None:
+        if not part.rounds:
+            return
+        source, sampler = part.source, part.sampler
+        of = f"{source.name}: " if self.state.mixes else ""
+        why = self._why_unscored(sampler, RoundStatistics.of(part.rounds))
+        unscored = self._unscored[source.name] = self._unscored.get(source.name, 0) + 1 if why else 0
+        if unscored >= MAX_UNSCORED_BATCHES:
+            raise RewardError(f"{of}{why} So it was in {unscored} rollout batches in a row.")
+        if why:
+            self.run.warn(f"step {self.run.step}: {of}{why}")
+        if not sampler.enough and self.args.on_refill_limit == "raise" and not source.rest.on_trial:
             raise RefillLimitError(
-                f"step {self.run.step}: {sampler.explain()} (on_refill_limit is 'raise'; 'train' goes on with the "
+                f"step {self.run.step}: {of}{explain([sampler])} (on_refill_limit is 'raise'; 'train' goes on with the "
                 "informative groups there are.)"
             )
 
@@ -386,49 +474,62 @@ class RolloutCollector:
             )
         return ""
 
-    def _log_rounds(self, statistics: RoundStatistics, seconds: float) -> None:
+    def _log_rounds(self, parts: list[Part], seconds: float) -> None:
         """Log the sampled completions in numbers: nothing of it in a batch that surplus filled alone."""
-        self.run.log(statistics.metrics(seconds))
-        by_level = statistics.by_level()
-        self._levels |= set(by_level)
-        if len(self._levels) <= MAX_LEVELS:
-            self.run.log(by_level)
+        sampled = [part for part in parts if part.rounds]
+        if not sampled:
+            return
+        everything = RoundStatistics.of([statistics for part in sampled for statistics in part.rounds])
+        speed = everything.lengths.sum() / seconds
+        self.run.log({**everything.metrics(), "throughput/tokens_per_second": speed, "time/rollout": seconds})
+        for part in sampled:
+            statistics, source = RoundStatistics.of(part.rounds), part.source
+            by_level = statistics.by_level()
+            source.levels |= set(by_level)
+            found: dict[str, Any] = {} if len(source.levels) > MAX_LEVELS else dict(by_level)
+            if self.state.mixes:
+                found = {
+                    f"env/{source.name}/{name}": value for name, value in {**statistics.metrics(), **found}.items()
+                }
+            self.run.log(found)
 
-    def _log(self, batch: RolloutBatch) -> None:
-        sampler, counts = batch.sampler, batch.sampler.counts
-        self.run.log(
-            {
-                "groups/sampled": counts.sampled,
-                "groups/kept": counts.kept,
-                "groups/all_wrong": counts.all_wrong,
-                "groups/all_right": counts.all_right,
-                "groups/constant": counts.constant,
-                "groups/unscorable": counts.unscorable,
-                "groups/banked": sampler.banked,
-                "groups/surplus": len(batch.surplus),
-                "groups/trained": sampler.used,
-                "sampling/refill_rounds": sampler.refill_rounds,
-            }
-        )
-        self.log_totals()
-
-    def log_totals(self) -> None:
-        """A rollout batch is complete: log the running totals."""
+    def _log(self, parts: list[Part]) -> None:
+        self.run.log(_group_metrics(parts))
+        if self.state.mixes:
+            for part in parts:
+                self.run.log(part.source.named({**_group_metrics([part]), "groups/places": part.sampler.target}))
         self.state.rollout_batches += 1
         self.run.log_last(self.state.running_totals())
 
-    def _explain(self, sampler: DynamicSampler) -> None:
+    def _explain(self, samplers: list[DynamicSampler]) -> None:
         """Print in full why there is no update; the same reason once more in short."""
-        line = f"step {self.run.step}: no update, nothing to learn from"
-        if sampler.reason == self._last_reason:
-            counts = sampler.counts
+        line, why = f"step {self.run.step}: no update, nothing to learn from", reason(samplers)
+        if why == self._last_reason:
+            counts = sum((sampler.counts for sampler in samplers), GroupCounts())
             line += f" ({counts.all_wrong} all wrong, {counts.all_right} all correct of {counts.sampled})."
         else:
-            line += f". {sampler.explain()} A completion: {self._glimpse()}"
+            line += f". {explain(samplers)} A completion: {self._glimpse()}"
         self.run.warn(line)
-        self._last_reason = sampler.reason
+        self._last_reason = why
 
     def _glimpse(self) -> str:
         """A question and a completion of the last round, shortened, to show a person."""
         row, completion = self._example
         return f"{shortened(question_of(row), 100)!r} -> {shortened(self._decode(completion), 160)!r}"
+
+
+def _group_metrics(parts: Sequence[Part]) -> dict[str, int]:
+    """The groups of some sources in a rollout batch, by what became of them."""
+    counts = sum((part.sampler.counts for part in parts), GroupCounts())
+    return {
+        "groups/sampled": counts.sampled,
+        "groups/kept": counts.kept,
+        "groups/all_wrong": counts.all_wrong,
+        "groups/all_right": counts.all_right,
+        "groups/constant": counts.constant,
+        "groups/unscorable": counts.unscorable,
+        "groups/banked": sum(len(part.kept) for part in parts),
+        "groups/surplus": sum(len(part.surplus) for part in parts),
+        "groups/trained": sum(part.sampler.used for part in parts),
+        "sampling/refill_rounds": max(part.sampler.refill_rounds for part in parts),
+    }

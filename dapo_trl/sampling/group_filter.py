@@ -7,6 +7,7 @@ decisions, so processes cannot disagree.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from torch import Tensor
@@ -126,26 +127,30 @@ class DynamicSampler:
             self.counts += GroupCounts(**{name: 1})
         return found
 
-    @property
-    def advice(self) -> str:
-        """What to do about the commonest reason why groups were dropped."""
-        return _ADVICE[self.reason].format(truncated=self.truncated / max(self.completions, 1))
 
-    @property
-    def reason(self) -> str:
-        """The commonest reason why groups were dropped; "truncated" where completions were mostly cut off and wrong."""
-        found = max(_DROPPED, key=lambda name: getattr(self.counts, name))
-        cut_off = self.truncated >= MOSTLY_TRUNCATED * max(self.completions, 1)
-        return "truncated" if found == "all_wrong" and cut_off else found
+def reason(samplers: Sequence[DynamicSampler]) -> str:
+    """The commonest reason why groups of a rollout batch were dropped; "truncated" where completions were mostly cut
+    off and wrong. The samplers are those of its sources."""
+    counts = sum((sampler.counts for sampler in samplers), GroupCounts())
+    found = max(_DROPPED, key=lambda name: getattr(counts, name))
+    cut_off = _truncated(samplers) >= MOSTLY_TRUNCATED
+    return "truncated" if found == "all_wrong" and cut_off else found
 
-    def explain(self) -> str:
-        """One sentence on why too few groups are informative, and what to do about it."""
-        c = self.counts
-        return (
-            f"{self.used} of {self.target} groups are informative after {self.rounds} round(s): of {c.sampled} groups "
-            f"sampled {c.all_wrong} were all wrong, {c.all_right} all correct, {c.constant} constant in between and "
-            f"{c.unscorable} unscorable. {self.advice}"
-        )
+
+def explain(samplers: Sequence[DynamicSampler]) -> str:
+    """One sentence on why too few groups of a rollout batch are informative, and what to do about it."""
+    c = sum((sampler.counts for sampler in samplers), GroupCounts())
+    used, target = (sum(getattr(sampler, name) for sampler in samplers) for name in ("used", "target"))
+    return (
+        f"{used} of {target} groups are informative after {max(sampler.rounds for sampler in samplers)} round(s): of "
+        f"{c.sampled} groups sampled {c.all_wrong} were all wrong, {c.all_right} all correct, {c.constant} constant in "
+        f"between and {c.unscorable} unscorable. {_ADVICE[reason(samplers)].format(truncated=_truncated(samplers))}"
+    )
+
+
+def _truncated(samplers: Sequence[DynamicSampler]) -> float:
+    """Share of the completions that were cut off."""
+    return sum(sampler.truncated for sampler in samplers) / max(sum(sampler.completions for sampler in samplers), 1)
 
 
 @dataclass
@@ -157,14 +162,18 @@ class SolvedWatch:
     batches: int = 0
     seen: int = 0
 
-    def see(self, sampler: DynamicSampler) -> bool:
-        """Take in a rollout batch; whether the data are solved now."""
+    def see(self, sampler: DynamicSampler) -> None:
+        """Take in a rollout batch in which prompts of the source were sampled."""
         counts = sampler.counts
         if sampler.used or counts.all_right < counts.sampled:
             self.batches = self.seen = 0
         else:
             self.batches += 1
             self.seen += counts.all_right
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether nothing is left to learn."""
         return self.batches >= SOLVED_BATCHES and self.seen >= self.prompts
 
     def explain(self) -> str:

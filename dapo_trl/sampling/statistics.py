@@ -49,8 +49,15 @@ class RoundStatistics:
     def group_size(self) -> int:
         return len(self.lengths) // len(self.levels)
 
-    def metrics(self, seconds: float) -> dict[str, Tensor | float]:
-        """The metrics of a rollout batch, sampled and scored in ``seconds``; NaN where there is nothing to average."""
+    def of_groups(self, groups: range) -> RoundStatistics:
+        """Those of some neighbouring groups."""
+        rows = slice(groups.start * self.group_size, groups.stop * self.group_size)
+        columns = [f.name for f in dataclasses.fields(self) if f.name != "levels"]
+        parts = {name: getattr(self, name)[rows] for name in columns}
+        return RoundStatistics(**parts, levels=self.levels[groups.start : groups.stop])
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """The metrics of a rollout batch, its speed left aside; NaN where there is nothing to average."""
         ended = self.lengths[self.truncated == 0]
         ended = ended if ended.numel() else torch.zeros(1)
         return {
@@ -66,8 +73,6 @@ class RoundStatistics:
             "reward/sampled": self.totals.nanmean(),
             "groups/shaping_only": self.shaped[:: self.group_size].sum(),
             "sampling/unscorable": self.totals.isnan().float().mean(),
-            "throughput/tokens_per_second": self.lengths.sum() / seconds,
-            "time/rollout": seconds,
             **self._difficulties(),
             **self._verdicts(),
         }

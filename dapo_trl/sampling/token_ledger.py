@@ -48,9 +48,23 @@ class Ledger:
         for account, count in zip(accounts, tokens, strict=True):
             self.enter(account, count, seconds * count / total)
 
+    def __add__(self, other: Ledger) -> Ledger:
+        return Ledger(
+            {account: count + other.tokens[account] for account, count in self.tokens.items()},
+            {account: spent + other.seconds[account] for account, spent in self.seconds.items()},
+        )
+
     @property
     def generated(self) -> int:
         return sum(self.tokens.values())
+
+    def metrics(self) -> dict[str, float]:
+        """The accounts under the names of metrics."""
+        return {
+            "ledger/tokens": self.generated,
+            **{f"ledger/{account}_tokens": count for account, count in self.tokens.items()},
+            **{f"ledger/{account}_seconds": spent for account, spent in self.seconds.items()},
+        }
 
     def shares(self) -> dict[str, float]:
         """Share of the generated tokens by account, the largest first; empty accounts are left out."""

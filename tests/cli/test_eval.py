@@ -156,7 +156,7 @@ def test_a_number_of_examples_draws_from_the_rows_of_training(tmp_path, settings
     config = load_eval_settings([tmp_path / "config.yaml"], [*flags, "--few_shot", "2"], training=OWNERS)
     ((name, arguments),) = config.environments()
     assert config.few_shot == 2 and arguments["split"] == "test"
-    assert config.source_of_examples(name, arguments) == ("math/Arithmetic-v0", source)
+    assert config.source_of_examples(0, name, arguments) == ("math/Arithmetic-v0", source)
 
 
 def test_overwrite_starts_anew_and_touches_nothing_else(copied):
@@ -257,6 +257,20 @@ class TestSettings:
         flags = ["--model", "m", "--env", "a/B-v0", "--env", "c/D-v0: {x: 1}", "--env_kwargs", "{y: 2}"]
         config = load_eval_settings([ROOT / "configs/task/dapo17k.yaml"], flags, training=OWNERS)
         assert config.environments() == [("a/B-v0", {"y": 2}), ("c/D-v0", {"y": 2, "x": 1})]
+
+    def test_the_mixture_of_a_training_run_is_measured_environment_by_environment(self, tmp_path):
+        own = "{id: math/MATH-v0, weight: 2, kwargs: {x: 1, split: train}, eval_kwargs: {split: test}, wrappers: []}"
+        text = f"model: m\nenv_wrappers: [RepetitionPenalty]\nenv: [{own}, {{id: math/Chain-v0, name: chain}}]\n"
+        (tmp_path / "run.yaml").write_text(text + "env_kwargs: {y: 2}\neval_env_kwargs: {z: 3}\n")
+        config = load_eval_settings([tmp_path / "run.yaml"], training=OWNERS)
+        expected = [("math/MATH-v0", {"y": 2, "x": 1, "split": "test", "z": 3}), ("math/Chain-v0", {"y": 2, "z": 3})]
+        assert config.environments() == expected
+        assert [config.wrappers(place) for place in (0, 1)] == [[], ["RepetitionPenalty"]]
+        trained = {"y": 2, "x": 1, "split": "train"}
+        assert config.source_of_examples(0, *expected[0]) == ("math/MATH-v0", trained), "as in training"
+        flags = ["--model", "m", "--env", f"[{own}, a/B-v0]", "--env", "c/D-v0"]
+        config = load_eval_settings([], flags, training=OWNERS)
+        assert [name for name, _ in config.environments()] == ["math/MATH-v0", "a/B-v0", "c/D-v0"]
 
     @pytest.mark.parametrize(
         ("flags", "folder"),

@@ -22,7 +22,7 @@ KINDS = ("mixed", "wrong", "mixed", "right")
 
 
 def recorder(folder, tokenizer=None, **changes) -> RolloutRecorder:
-    settings = {"count": 8, "names": ["correctness", "overlong"], "env": None, "max_bytes": 10**9, **changes}
+    settings = {"count": 8, "names": ["correctness", "overlong"], "envs": {}, "max_bytes": 10**9, **changes}
     return RolloutRecorder(folder / "rollouts-0.jsonl", tokenizer or byte_tokenizer(), **settings)
 
 

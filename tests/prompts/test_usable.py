@@ -52,15 +52,15 @@ class TestFiniteData:
             "2 of 4 prompts are left out (on_long_prompt is 'skip'): the prompt of row 1 has 600 tokens: with "
             "max_completion_length 8 that is 608, and the model's context holds 512; " in caplog.text
         )
-        assert made.prompts.size == 2
-        assert {made.prompts.row(i)["prompt"] for i in range(4)} == {"a", "b"}
+        assert made.sampling.sources[0].stream.size == 2
+        assert {made.sampling.sources[0].stream.row(i)["prompt"] for i in range(4)} == {"a", "b"}
 
     def test_a_run_goes_on_to_its_end_and_is_resumed(self, tiny_model, tmp_path):
         data = {"prompt": ["a", LONG, "b"]}
         run(tiny_model, tmp_path, data, save_strategy="steps", save_steps=1, max_steps=2)
         again = run(tiny_model, tmp_path, data, train=False)
         again.train(resume_from_checkpoint=True)
-        assert again.state.global_step == 3 and again.prompts.position == 3
+        assert again.state.global_step == 3 and again.sampling.sources[0].stream.position == 3
 
     def test_or_refused(self, tiny_model, tmp_path):
         with pytest.raises(ConfigError, match="the prompt of row 1 has 600 tokens"):
@@ -79,7 +79,9 @@ class TestFiniteData:
                 return completion == "b"
 
         made = DAPOTrainer(tiny_chat_model, args=config(tmp_path, **FEW), env=Repeat())
-        assert made.prompts.size == 2 and {made.prompts.row(i)["index"] for i in range(2)} == {0, 2}
+        assert made.sampling.sources[0].stream.size == 2 and {
+            made.sampling.sources[0].stream.row(i)["index"] for i in range(2)
+        } == {0, 2}
 
     def test_large_data_are_checked_as_they_are_drawn(self, monkeypatch):
         monkeypatch.setattr(usable, "MAX_LOOKED_THROUGH", 3)
@@ -112,7 +114,7 @@ class TestEndlessData:
         data = IterableDataset.from_generator(lambda: iter(rows))
         with caplog.at_level(logging.WARNING):
             made = run(tiny_model, tmp_path, data, max_steps=4, shuffle_dataset=False)
-        assert made.state.global_step == 4 and made.prompts.position == 2 * 4 - 1
+        assert made.state.global_step == 4 and made.sampling.sources[0].stream.position == 2 * 4 - 1
         assert caplog.text.count("has 600 tokens") == 1 and "prompt 1 of the stream has 600 tokens" in caplog.text
 
     def test_where_none_fits_the_run_ends(self):

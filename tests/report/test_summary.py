@@ -44,6 +44,40 @@ def test_held_out_accuracy_comes_from_logs_and_files(tmp_path):
     ]
 
 
+def test_the_environments_of_a_mixture_stand_side_by_side(tmp_path):
+    rows = [
+        {
+            **row(step, 10),
+            **{f"env/{name}/accuracy/sampled": 0.1 * step + place for place, name in enumerate(("sums", "words"))},
+            **{
+                f"env/{name}/sampling/groups_trained": float(3 * step - place)
+                for place, name in enumerate(("sums", "words"))
+            },
+            "env/sums/ledger/tokens": 100.0 * step,
+            "env/sums/ledger/trained_tokens": 25.0 * step,
+        }
+        for step in (1, 2)
+    ]
+    rows.append({"step": 2.0, "env/words/eval_accuracy": 0.7})
+    measured = {"before": {"by_level": {"sums": 0.2}}, "after": {"by_level": {"sums": 0.6}}}
+    sums, words = summary.environments(Run(Path(), rows=rows, evaluations=measured))
+    assert sums == {
+        "name": "sums",
+        "trained": 6.0,
+        "share": 6 / 11,
+        "tokens": 200.0,
+        "trained_tokens": 0.25,
+        "accuracy": (pytest.approx(0.1), pytest.approx(0.2)),
+        "held_out": (0.2, 0.6),
+    }
+    assert words["held_out"] == (0.7, 0.7) and words["tokens"] is words["trained_tokens"] is None
+    assert summary.environments(Run(Path(), rows=[row(1, 10)])) == []
+    assert summary.curves(rows[:2], most=1)["values"]["env/sums/ledger/tokens"] == [200], "running totals count up"
+    described = {"environments": {"sums": {"train": {"id": "a", "spec": None}}, "words": {"train": {"id": "b"}}}}
+    names = [line["name"] for line in summary.environment_table([Run(Path(), environment=described)])]
+    assert "sums: train.id" in names and "words: train.id" in names
+
+
 def test_settings_are_compared_as_they_were_in_force():
     asked = [{"a": 1, "b": {"c": [1], "d": 2}}, {"a": 1, "b": {"c": [2]}, "beta": 0.01, "scale": "group"}]
     first, second = (Run(Path(), config=config) for config in asked)

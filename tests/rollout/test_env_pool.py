@@ -151,11 +151,11 @@ def test_as_many_are_judged_at_once_as_the_environment_allows():
 def test_completions_that_somebody_else_generated_are_judged_at_once_too():
     env, together = Sums(3), threading.Barrier(3, timeout=WAIT)
     env.verify = lambda row, completion: bool(together.wait() >= 0) and completion == row["answer"]
-    reward, tokenizer = EnvironmentReward(env), byte_tokenizer()
+    reward, tokenizer = EnvironmentReward({"sums": env}), byte_tokenizer()
     reward.chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
     ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in ("0", "x", "2")]
     questions = ["0? ", "1? ", "2? "]
-    assert reward(questions, ids, questions, [0, 1, 2]) == [1.0, 0.0, 1.0]
+    assert reward(questions, ids, questions, [0, 1, 2], ["sums"] * 3) == [1.0, 0.0, 1.0]
 
 
 def test_one_after_another_in_this_thread_where_the_environment_says_nothing():

@@ -38,6 +38,6 @@ def test_one_that_ignores_options_has_the_rows_of_its_seeds(tiny_chat_model, tmp
     run = DAPOTrainer(tiny_chat_model, args=config(tmp_path, group_filter="none", max_steps=2), env=ForeignBySeed())
     run.train()
     assert run.state.global_step == 2
-    texts = [run.prompts.row(i)["prompt"][0]["content"] for i in range(8)]
+    texts = [run.sampling.sources[0].stream.row(i)["prompt"][0]["content"] for i in range(8)]
     assert len(set(texts)) == 8
     assert texts[3] == ForeignBySeed().reset(seed=3)[0]

@@ -13,7 +13,7 @@ from dapo_trl.evaluation.split import measured_elsewhere, split_off
 from dapo_trl.rollout.chat_format import ChatFormat
 from dapo_trl.rollout.dataset_prompts import as_asked, example_tokens, prompt_form, prompted_rows, refuse_examples
 from dapo_trl.rollout.environments import EnvironmentRows, make_env, question_of
-from dapo_trl.rollout.prompting import measured_rows, prompted, prompted_alike
+from dapo_trl.rollout.prompting import measured_rows, prompted, prompted_alike, prompting_of
 from dapo_trl.settings import read_flags
 from envs import TaskEnv
 
@@ -243,7 +243,7 @@ class TestInTheTrainer:
 
     def test_an_environment_whose_rows_are_chats(self, tiny_chat_model, tmp_path):
         run = DAPOTrainer(tiny_chat_model, args=self.settings(tmp_path, few_shot=1, max_steps=3), env=Chats())
-        turns = run._form.few_shot
+        turns = prompting_of(run.envs["Chats"]).format.few_shot
         assert len(turns) == 4 and turns[-1]["content"] == f"Answer: {int(turns[2]['content'].split()[0]) + 1}"
         shown = [f"{turn['content']} Go." if turn["role"] == "user" else turn["content"] for turn in turns]
         left = [f"{index} + 1?" for index in range(5) if f"{index} + 1?" != turns[2]["content"]]

@@ -88,18 +88,19 @@ class TestMakeEnv:
 
 def test_rows_are_text_or_chat_as_the_tokenizer_wants():
     plain, chat = byte_tokenizer(), byte_tokenizer(chat=True)
-    assert EnvironmentRows(Echo(), plain)[1] == {"prompt": "say b", "question": "say b", "index": 1, "level": None}
+    row = {"question": "say b", "index": 1, "level": None}
+    assert EnvironmentRows(Echo(), plain, "echo")[1] == {"prompt": "say b", "env": "echo", **row}
     asked = [{"role": "user", "content": "say b"}]
-    assert EnvironmentRows(Echo(), chat)[1] == {"prompt": asked, "question": "say b", "index": 1, "level": None}
+    assert EnvironmentRows(Echo(), chat)[1] == {"prompt": asked, "env": "", **row}
 
 
 def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
     tokenizer = byte_tokenizer()
-    reward = EnvironmentReward(OverlongPenalty(Echo(), max_length=3))
+    reward = EnvironmentReward({"echo": OverlongPenalty(Echo(), max_length=3)})
     reward.chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
     stopped = [*tokenizer("a")["input_ids"], tokenizer.eos_token_id]
     cut = tokenizer("bbbbb")["input_ids"]
-    batch = {"question": ["say a", "say b"], "completion_ids": [stopped, cut], "index": [0, 1]}
+    batch = {"question": ["say a", "say b"], "completion_ids": [stopped, cut], "index": [0, 1], "env": ["echo"] * 2}
     assert reward(**batch, prompts=["-", "-"]) == [1.0, pytest.approx(1 - 0.02)]
     outcomes = reward.judge(*batch.values())
     assert [outcome.verdict for outcome in outcomes] == ["correct", "correct"]
@@ -218,4 +219,4 @@ class TestInTheTrainer:
         env = ProblemEnv(rows=[{"prompt": f"{i} + 1?", "answer": str(i + 1)} for i in range(4)])
         run = self.trainer(tiny_chat_model, tmp_path, env, group_filter="none", max_steps=-1, num_train_epochs=2)
         run.train()
-        assert run.state.global_step == 4 and run.prompts.epochs == 2.0
+        assert run.state.global_step == 4 and run.sampling.sources[0].stream.epochs == 2.0

@@ -117,6 +117,19 @@ def test_what_must_be_given_is_named(flags, missing):
 CONFIGS = ROOT / "configs"
 
 
+def test_env_takes_a_list():
+    mixture = "[{id: math/Chain-v0, weight: 3, kwargs: {levels: 2}}, math/Countdown-v0]"
+    common = ["--use_cpu", "--bf16", "false", "--model", "m", "--env_kwargs", "{split: train}"]
+    run, _, _ = load_settings([], [*common, "--env", mixture, "--steps_per_generation", "2"])
+    chain, countdown = run.entries()
+    assert (chain.weight, chain.kwargs, countdown.kwargs) == (3, {"split": "train", "levels": 2}, {"split": "train"})
+    assert run.env_text == "Chain (math/Chain-v0, 75%), Countdown (math/Countdown-v0, 25%)"
+    with pytest.raises(ConfigError, match="eval_env is 'math/Chain-v0' and env names 2 environments"):
+        load_settings([], [*common, "--env", mixture, "--eval_env", "math/Chain-v0"])
+    with pytest.raises(ConfigError, match=r"env names 2 environments, and a rollout batch has 1 group\(s\)"):
+        load_settings([], [*common, "--env", mixture])
+
+
 def test_the_textbook_file_states_the_defaults():
     from dapo_trl import DAPOConfig
 

@@ -18,7 +18,8 @@ from dapo_trl.prompts.stream import PromptStream
 from dapo_trl.rollout.rewards import RewardColumns, Scorer
 from dapo_trl.rollout.types import Sampled
 from dapo_trl.sampling.collector import Observers, RolloutCollector
-from dapo_trl.sampling.group_filter import DynamicSampler, GroupCounts, SolvedWatch
+from dapo_trl.sampling.group_filter import DynamicSampler, GroupCounts, SolvedWatch, explain
+from dapo_trl.sampling.sources import Source
 from dapo_trl.sampling.state import SamplingState
 
 NAN = float("nan")
@@ -77,8 +78,8 @@ def test_the_limit_keeps_what_there_is_and_says_why():
     assert sampler.missing == 1
     sampler.add(torch.tensor([WRONG]))
     assert sampler.missing == 0 and not sampler.enough
-    assert "1 of 2 groups are informative after 2 round(s)" in sampler.explain()
-    assert "2 were all wrong" in sampler.explain() and "too hard" in sampler.explain()
+    assert "1 of 2 groups are informative after 2 round(s)" in explain([sampler])
+    assert "2 were all wrong" in explain([sampler]) and "too hard" in explain([sampler])
 
 
 @pytest.mark.parametrize(
@@ -88,17 +89,17 @@ def test_the_limit_keeps_what_there_is_and_says_why():
 def test_the_advice_fits_the_cause(scores, advice):
     sampler = DynamicSampler(target=1)
     sampler.add(torch.tensor([scores]))
-    assert advice in sampler.explain()
+    assert advice in explain([sampler])
 
 
 def test_truncation_is_the_reason_where_most_completions_are_cut_off():
     sampler = DynamicSampler(target=2)
     sampler.add(torch.zeros(2, 8), truncated=15)
-    assert "94% of the completions were cut off at the length limit" in sampler.explain()
-    assert "too hard" not in sampler.explain()
+    assert "94% of the completions were cut off at the length limit" in explain([sampler])
+    assert "too hard" not in explain([sampler])
     solved = DynamicSampler(target=2)
     solved.add(torch.ones(2, 8), truncated=15)
-    assert "solved at this difficulty" in solved.explain(), "answers that are there before the end"
+    assert "solved at this difficulty" in explain([solved]), "answers that are there before the end"
 
 
 def test_no_filter_takes_everything_in_one_round():
@@ -169,7 +170,7 @@ class Table:
         a completion of even length is cut off."""
         self.args = SimpleNamespace(**SETTINGS | changes)
         rows = [{"prompt": f"p{i}", "level": i % 2} for i in range(23)]
-        self.sampling = SamplingState(PromptStream(rows, size=23, seed=1), self.args)
+        self.sampling = SamplingState([Source(PromptStream(rows, size=23, seed=1), self.args)], self.args)
         self.step = 0
         self._outcomes, self._lengths = itertools.cycle(outcomes), itertools.cycle(lengths)
         self.groups = []
@@ -201,7 +202,7 @@ class Table:
             ids += [[7] * length for length in lengths]
             names += [len(self.groups)] * size
             self.groups.append((next(self._outcomes), lengths))
-        return Sampled([[5]] * len(prompts), ids, names, [len(tokens) % 2 == 0 for tokens in ids])
+        return Sampled(prompts, [[5]] * len(prompts), ids, names, [len(tokens) % 2 == 0 for tokens in ids])
 
     def _rewards(self, rows, sampled):
         size = self.args.num_generations
@@ -215,7 +216,7 @@ def name_of(group):
 
 def keep(table, surplus):
     """What scheduling does with the surplus, its tensors left aside."""
-    table.sampling.surplus.put([group.kept([name_of(group)] * len(group.tokens)) for group in surplus])
+    table.sampling.put_surplus([group.kept([name_of(group)] * len(group.tokens)) for group in surplus])
 
 
 INFORMATIVE = ((0.0, 1.0, 1.0), (0.5, 0.0, 0.0), (0.0, 1.0, NAN))
@@ -231,7 +232,7 @@ DROPPED = {
 def expected_accounts(trainer, trained):
     """Tokens by account, worked out anew from what was generated and which groups were trained on."""
     tokens = defaultdict(int)
-    kept = {name_of(group) for group in trainer.sampling.surplus.groups}
+    kept = {name_of(group) for group in trainer.sampling.sources[0].surplus.groups}
     for name, (outcome, lengths) in enumerate(trainer.groups):
         if outcome in DROPPED:
             tokens[DROPPED[outcome]] += sum(lengths)
@@ -278,7 +279,7 @@ def test_no_group_is_lost_or_used_twice_and_the_ledger_is_right(
     )
     sampling, collector, trained = trainer.sampling, trainer.collector, []
     for _ in range(5):
-        waiting = [name_of(group) for group in sampling.surplus.groups]
+        waiting = [name_of(group) for group in sampling.sources[0].surplus.groups]
         before = len(trainer.groups)
         try:
             batch = collector.fill()
@@ -287,7 +288,7 @@ def test_no_group_is_lost_or_used_twice_and_the_ledger_is_right(
             return
         names = [name_of(group) for group in batch.kept + batch.fresh]
         # the batch is exact
-        sampler = batch.sampler
+        [sampler] = batch.samplers
         assert len(names) == sampler.used <= target
         assert sampler.used >= fraction * target or sampler.rounds == limit + 1
         assert fraction < 1 or sampler.used == target or sampler.rounds == limit + 1
@@ -301,7 +302,7 @@ def test_no_group_is_lost_or_used_twice_and_the_ledger_is_right(
         assert len(set(trained)) == len(trained)
         assert all(trainer.groups[name][0] in INFORMATIVE for name in names)
         keep(trainer, batch.surplus)
-        assert len(sampling.surplus.groups) <= (target if max_age else 0)
+        assert len(sampling.sources[0].surplus.groups) <= (target if max_age else 0)
         # nothing is lost, and every token is in one account
         expected = expected_accounts(trainer, set(trained))
         assert {account: count for account, count in sampling.ledger.tokens.items() if count} == dict(expected)
@@ -309,7 +310,7 @@ def test_no_group_is_lost_or_used_twice_and_the_ledger_is_right(
         assert min(sampling.ledger.seconds.values()) > -1e-9
         trainer.step += steps
     assert sampling.rollout_batches == 5
-    assert sampling.selector.drawn == len(trainer.groups)
+    assert sampling.sources[0].selector.drawn == len(trainer.groups)
 
 
 @pytest.mark.parametrize(("max_age", "kept", "expired"), [(4, 4, 4), (0, 0, 8)])
@@ -332,7 +333,7 @@ def test_a_full_batch_is_found_whenever_there_is_one_to_find(sigmas):
     for _ in range(20):
         batch = collector.fill()
         keep(trainer, batch.surplus)
-        rounds.append(batch.sampler.rounds)
+        rounds.append(batch.samplers[0].rounds)
         assert len(batch.kept) + len(batch.fresh) == 16
         trainer.step += 4
     assert len(trainer.groups) <= 1.1 * 4 * 16 * 20
@@ -346,7 +347,8 @@ def test_the_data_are_solved_after_five_batches_of_nothing_but_correct_groups_in
         sampler = DynamicSampler(target=3, banked=banked)
         if rows:
             sampler.add(torch.tensor(rows))
-        return watch.see(sampler)
+        watch.see(sampler)
+        return watch.is_solved
 
     correct = [[1.0, 1.0]] * 3
     assert [after(correct) for _ in range(5)] == [False] * 4 + [True]

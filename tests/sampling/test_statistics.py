@@ -27,17 +27,17 @@ def numbers(accuracy, *, verdicts=None, levels=None, size=2) -> RoundStatistics:
 
 
 def test_difficulty_is_the_share_of_a_group_that_is_right():
-    found = numbers([0, 0, 0, 1 / 3, 1, 0, 1, 0.9, 1, 1, math.nan, math.nan]).metrics(1.0)
+    found = numbers([0, 0, 0, 1 / 3, 1, 0, 1, 0.9, 1, 1, math.nan, math.nan]).metrics()
     shares = {name[11:]: float(value) for name, value in found.items() if name.startswith("difficulty/")}
     assert shares == pytest.approx({"unsolved": 0.2, "hard": 0.2, "medium": 0.2, "easy": 0.2, "solved": 0.2})
 
 
 def test_verdicts_are_shares_and_invented_ones_are_other():
-    found = numbers([1.0, 0.0, 0.0, 0.0], verdicts=["correct", "wrong", "timeout", "late"]).metrics(1.0)
+    found = numbers([1.0, 0.0, 0.0, 0.0], verdicts=["correct", "wrong", "timeout", "late"]).metrics()
     shares = {name[9:]: float(value) for name, value in found.items() if name.startswith("verdicts/")}
     assert shares.keys() == set(VERDICTS) and sum(shares.values()) == 1
     assert all(shares[name] == 0.25 for name in ("correct", "wrong", "timeout", "other"))
-    assert not [name for name in numbers([1.0, 0.0]).metrics(1.0) if name.startswith("verdicts/")]
+    assert not [name for name in numbers([1.0, 0.0]).metrics() if name.startswith("verdicts/")]
 
 
 def test_accuracy_by_level():
@@ -52,5 +52,5 @@ def test_several_rounds_are_one():
 
 
 def test_every_figure_is_documented():
-    assert set(numbers([1.0, 0.0], verdicts=["correct", "wrong"]).metrics(1.0)) <= set(METRICS)
+    assert set(numbers([1.0, 0.0], verdicts=["correct", "wrong"]).metrics()) <= set(METRICS)
     assert "accuracy/level_*" in METRICS

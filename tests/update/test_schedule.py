@@ -140,7 +140,7 @@ class TestSurplus:
             assert sum(accounts) == row["ledger/tokens"] == pytest.approx(generated, abs=0.01)
         last = logs[-1]
         assert last["ledger/trained_tokens"] > 0 and last["ledger/all_wrong_tokens"] > 0
-        banked = sum(sum(group.tokens) for group in run.sampling.surplus.groups)
+        banked = sum(sum(group.tokens) for group in run.sampling.sources[0].surplus.groups)
         assert run.sampling.ledger.tokens["surplus_kept"] == banked
 
     def test_without_a_buffer_the_surplus_is_accounted_for(self, tiny_model, tmp_path):

@@ -24,7 +24,8 @@ function showCurves() {
   const axis = choices.axis, label = X_AXES[axis];
   const { charts, missing } = lineCharts(state, runs, axis);
   const kinds = runs.map((run) => runCharts(state, run, axis));
-  const all = [...charts, ...[0, 1, 2, 3].flatMap((kind) => kinds.map((found) => found[kind])).filter(Boolean)];
+  const mixed = runs.flatMap((run) => environmentCharts(state, run, axis));
+  const all = [...charts, ...mixed, ...[0, 1, 2, 3].flatMap((kind) => kinds.map((found) => found[kind])).filter(Boolean)];
   showCharts(byId("curve-grid"), all, label);
   byId("curve-missing").textContent = all.length ? (missing.length ? `Not logged: ${missing.join("; ")}.` : "") : "Nothing has been logged, so there are no curves.";
   const ledger = ledgerCharts(state, runs, axis, choices.shares);
