@@ -96,8 +96,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     quieten(console)
     share_cores(args.device, args.world_size)
     load_on_every_process(run.eval_problems > 0)  # measured before the model is sharded
-    env = _environment(run)
-    split, skips = _splits(run, env, begun)
+    env = training_environment(run)
+    split, skips = held_out_rows(run, env, begun)
     trainer = _prepare(run, args, env)
     if found is not None and (written := BatchShape.written(found)) is not None:  # an early error, as above
         written.check(BatchShape.of(args), found, rows=args.per_device_train_batch_size)
@@ -334,7 +334,8 @@ def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def _environment(run: RunConfig) -> gymnasium.Env:
+def training_environment(run: RunConfig) -> gymnasium.Env:
+    """The environment of a run, in its wrappers."""
     assert run.env is not None
     return wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers)
 
@@ -355,14 +356,14 @@ def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
     return measured_elsewhere(env, held_out, run.eval_problems)
 
 
-def _splits(
-    run: RunConfig, env: gymnasium.Env, begun: Path | None
+def held_out_rows(
+    run: RunConfig, env: gymnasium.Env, begun: Path | None = None
 ) -> tuple[Split | None, Callable[[Mapping[str, Any]], bool]]:
     """The held-out problems, and whether a row is never trained on: those that a resumed run began with stay apart,
     whatever it measures now.
 
     Args:
-        begun: The folder of the run that is resumed.
+        begun: The folder of the run that is resumed; None: a new one.
     """
     split = _split(run, env)
     apart = [] if split is None else [split]
@@ -382,10 +383,21 @@ def _prepare(run: RunConfig, args: DAPOConfig, env: gymnasium.Env) -> DAPOTraine
     if run.record_verdicts:
         env = RecordVerdicts(env, Path(args.output_dir) / f"verdicts-{args.process_index}.jsonl")
     check_targets(run)
-    try:
+    with explain_model_errors(run, args):
         trainer = DAPOTrainer(args=args, env=env, **start_model(run, args))
         trainer.get_optimizer_cls_and_kwargs(args, trainer.model)  # some need a package, and say so
-        return trainer
+    return trainer
+
+
+@contextlib.contextmanager
+def explain_model_errors(run: RunConfig, args: DAPOConfig) -> Iterator[None]:
+    """Turn what libraries raise while a model is loaded and its trainer made into one line.
+
+    Raises:
+        ConfigError: In place of the library's exception.
+    """
+    try:
+        yield
     except ConfigError:
         raise
     except (ConnectionError, HfHubHTTPError) as error:
