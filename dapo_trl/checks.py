@@ -134,31 +134,35 @@ def context_length(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def context_overflow(config: Any, *, prompt: int, completion: int, what: str = "a prompt") -> str | None:
+def context_overflow(
+    config: Any, *, prompt: int, completion: int, what: str = "a prompt", examples: int = 0
+) -> str | None:
     """How a prompt and a completion exceed a model's context, in one sentence; None if they fit.
 
     Args:
         prompt: Tokens.
         completion: Tokens.
         what: whose prompt it is, for the sentence.
+        examples: Tokens of the prompt that are few-shot examples.
     """
     limit = context_length(config)
     if limit is None or prompt + completion <= limit:
         return None
+    shown = f" ({examples} of them few_shot examples: show fewer)" if examples else ""
     return (
-        f"{what} of {prompt} tokens + max_completion_length {completion} = {prompt + completion}, but the model's "
-        f"context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model with a "
-        "longer context."
+        f"{what} of {prompt} tokens{shown} + max_completion_length {completion} = {prompt + completion}, but the "
+        f"model's context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model with "
+        "a longer context."
     )
 
 
-def check_context(config: Any, *, prompt: int, completion: int, what: str = "a prompt") -> None:
+def check_context(config: Any, *, prompt: int, completion: int, what: str = "a prompt", examples: int = 0) -> None:
     """Refuse what `context_overflow` finds.
 
     Raises:
         ConfigError: with the sum.
     """
-    if sentence := context_overflow(config, prompt=prompt, completion=completion, what=what):
+    if sentence := context_overflow(config, prompt=prompt, completion=completion, what=what, examples=examples):
         raise ConfigError(sentence)
 
 

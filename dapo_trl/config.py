@@ -13,6 +13,8 @@ from transformers.utils import is_torch_bf16_gpu_available
 from transformers.utils.logging import log_levels
 from trl import GRPOConfig
 
+from envs.prompt_format import PromptFormat
+
 from .errors import ConfigError, one_line
 from .settings import Rule, check, check_value, setting
 
@@ -75,6 +77,7 @@ GROUPS = {
         "delta reward_weights multi_objective_aggregation mask_truncated_completions top_entropy_quantile entropy_coef "
         "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
     ),
+    "task": ("", "system_prompt few_shot prompt_template"),
     "overlong": (
         "The penalty of long completions.",
         "overlong_shape overlong_max_length overlong_cache_length overlong_coefficient",
@@ -126,6 +129,36 @@ GROUPS = {
 A group without a sentence is begun in run/settings.py."""
 
 
+SYSTEM_PROMPT = (
+    "Text of a system message before every prompt. A chat template that takes none refuses it: the text then belongs "
+    "into `prompt_template`."
+)
+FEW_SHOT = (
+    "Worked examples before every question, as earlier turns of the chat: a list of "
+    "``{prompt: ..., completion: ...}`` or of messages, a jsonl or parquet file of such rows, or a number of the "
+    "environment's own rows with their ``solution()``. Rows that are examples are never trained or measured on "
+    "(docs/environments.md)."
+)
+PROMPT_TEMPLATE = (
+    'Text around each question, the examples\' too, with ``{question}`` in its place: ``"{question}\\nBe brief."``.'
+)
+
+
+def check_prompt(settings: Any) -> None:
+    """Refuse a prompt that cannot be put together, before anything is loaded.
+
+    Args:
+        settings: Has `system_prompt`, `few_shot` and `prompt_template`.
+
+    Raises:
+        ConfigError: The template has no placeholder, or the examples are none.
+    """
+    try:
+        PromptFormat.of(settings.system_prompt, settings.few_shot, settings.prompt_template)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{one_line(error)}.") from error
+
+
 @dataclass
 class DAPOConfig(GRPOConfig):
     """Settings of a `DAPOTrainer`. Without arguments: the textbook variant of DAPO.
@@ -173,6 +206,11 @@ class DAPOConfig(GRPOConfig):
         "'sequence': TRL's geometric mean (GSPO), computed by TRL.",
         choices=("token", "sequence_product", "sequence"),
     )
+
+    # The prompt.
+    system_prompt: str | None = setting(None, SYSTEM_PROMPT)
+    few_shot: int | str | list[Any] | None = setting(None, FEW_SHOT, least=0)
+    prompt_template: str | None = setting(None, PROMPT_TEMPLATE)
 
     # Dynamic sampling.
     group_filter: str = setting(
@@ -294,6 +332,7 @@ class DAPOConfig(GRPOConfig):
         if isinstance(self.scale_rewards, bool):  # as TRL reads it
             self.scale_rewards = "group" if self.scale_rewards else "none"
         check(self, INHERITED)
+        check_prompt(self)
         given = self.generation_kwargs if isinstance(self.generation_kwargs, dict) else {}
         for name in INHERITED.keys() & given.keys():
             check_value(type(self), name, given[name], INHERITED[name], label="generation_kwargs: {}".format)

@@ -60,9 +60,11 @@ from .monitor.callbacks import NothingLearnt, SoundAlarms
 from .monitor.trackers import grouped_names
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
 from .prompts.usable import PromptCheck, check_columns, usable_prompts
-from .rollout.chat_format import ChatFormat
+from .rollout.chat_format import ChatFormat, template_errors
+from .rollout.dataset_prompts import as_asked, example_tokens, prompt_form, prompted_rows, refuse_examples
 from .rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
 from .rollout.episode_runner import EnvironmentSource
+from .rollout.prompting import prompted
 from .rollout.rewards import OverlongReward, RewardColumns, Scorer, checked
 from .rollout.trl_bridge import EnvironmentReward, clock_rows
 from .rollout.types import Rollout, TrainingRow
@@ -153,7 +155,8 @@ class DAPOTrainer(ResumableTrainer):
         check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         load_on_every_process(args.beta > 0)  # for the reference model
-        self.env = None if env is None else make_env(env)
+        self.env = None if env is None else prompted(make_env(env), args)
+        self._form = prompt_form(self.env, args)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         if environment_factory is None:  # TRL's environments bring prompts of their own
             check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})
@@ -201,6 +204,7 @@ class DAPOTrainer(ResumableTrainer):
         stop_ids = frozenset([*self.eos_token_ids, self._tokenizer.pad_token_id])
         template = {"chat_template": self.chat_template} if self.chat_template else {}
         self.chat_format = ChatFormat(self._tokenizer, stop_ids, template | dict(self.chat_template_kwargs))  # type: ignore[arg-type]
+        self._example_tokens = 0 if self._form is None else example_tokens(self._form, self.chat_format)
         self.backend = self._make_backend()
         self.columns = self._reward_columns()
         self.prompts = self._prompt_stream()
@@ -269,11 +273,13 @@ class DAPOTrainer(ResumableTrainer):
     def _prompt_stream(self) -> PromptStream | StreamedPrompts:
         stream: PromptStream | StreamedPrompts
         if self.env is None:
-            stream = prompt_stream(self.train_dataset, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+            rows = prompted_rows(self.train_dataset, self._form, self._tokenizer)
+            stream = prompt_stream(rows, seed=self.args.seed, shuffle=self.args.shuffle_dataset)
+            refuse_examples(self.eval_dataset, self._form)
         else:
-            rows = EnvironmentRows(self.env, self._tokenizer)
-            shuffle = self.args.shuffle_dataset and rows.size is not None
-            stream = PromptStream(rows, size=rows.size, seed=self.args.seed, shuffle=shuffle)
+            source = EnvironmentRows(self.env, self._tokenizer)
+            shuffle = self.args.shuffle_dataset and source.size is not None
+            stream = PromptStream(source, size=source.size, seed=self.args.seed, shuffle=shuffle)
         if self.rollout_func is None and not self.tools and self.environment_factories is None:
             check = PromptCheck(
                 lambda prompt: GRPOTrainer._tokenize_prompts(self, [prompt])[0][0],
@@ -281,6 +287,7 @@ class DAPOTrainer(ResumableTrainer):
                 context=context_length(self.model.config),
                 vocabulary=len(self._tokenizer),
                 embeddings=self._embeddings,
+                examples=self._example_tokens,
             )
             quick = self.env is None or isinstance(self.env.unwrapped, TaskEnv)  # a foreign reset may take its time
             usable_prompts(stream, check, skip=self.args.on_long_prompt == "skip", finite=quick, warn=self.warn)
@@ -384,12 +391,18 @@ class DAPOTrainer(ResumableTrainer):
         return self._ask(prompt_ids, self.max_completion_length, num_generations, streams)
 
     def _tokenize_prompts(self, prompts):
-        found = super()._tokenize_prompts(prompts)
+        with template_errors():
+            found = super()._tokenize_prompts(prompts)
         if self.tools:  # TRL looks itself, turn by turn
             return found
         mine = torch.tensor([max(len(ids) for ids in found[0])], device=self.accelerator.device)
         longest = int(self.accelerator.gather(mine).max())  # so that all processes stop together
-        check_context(self.model.config, prompt=longest, completion=self.max_completion_length)
+        check_context(
+            self.model.config,
+            prompt=longest,
+            completion=self.max_completion_length,
+            examples=self._example_tokens,
+        )
         return found
 
     def generate_turn(self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]]) -> Turns:
@@ -544,7 +557,9 @@ class DAPOTrainer(ResumableTrainer):
         return super(GRPOTrainer, self).training_step(model, batch)  # type: ignore[arg-type]
 
     def _prepare_inputs(self, generation_batch):
-        return generation_batch if self.model.training else super()._prepare_inputs(generation_batch)
+        if self.model.training:
+            return generation_batch
+        return super()._prepare_inputs(as_asked(generation_batch, self._form, self._tokenizer))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in TRL, without filter or refill; the random state stays as it was, so training goes on as without."""

@@ -2,6 +2,8 @@
 
 base.py                 TaskEnv, of which a task writes two methods; Completion, Verdict, Judgement
 observations.py         replies made fit for a model: no special tokens, no surrogates
+chat.py                 prompts as chat messages, and their plain text
+prompt_format.py        system prompt, worked examples and template, put together
 spaces.py               UnicodeText, the space of observations and actions
 contract.py             the one check of what reset, step and info must be
 rows.py                 where rows come from (directly, a file, the Hub), and how their columns are read
@@ -9,7 +11,7 @@ math/, code/            the tasks, generated ones and those over rows
 reasoning_gym_tasks.py  the tasks of the package reasoning-gym
 verifiers/              finding the answer or the program in a text, and judging it
 sandbox/                running programs that are not trusted
-wrappers/               shaping the reward, and recording it
+wrappers/               shaping the reward, recording it, and text around the question
 reward_check/           whether a reward is paid for right answers and for nothing else
 attack/                 a reward attacked by training a small policy on it
 description.py          an environment as data, and made again from it
@@ -31,6 +33,7 @@ from .spaces import UnicodeText
 from .wrappers import (
     FormatReward,
     OverlongPenalty,
+    Prompting,
     RecordVerdicts,
     RepetitionPenalty,
     RewardShaping,
@@ -43,6 +46,7 @@ __all__ = [
     "FormatReward",
     "Judgement",
     "OverlongPenalty",
+    "Prompting",
     "RecordVerdicts",
     "RepetitionPenalty",
     "RewardShaping",

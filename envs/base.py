@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from .chat import checked_messages, plain_text
 from .observations import clean
 from .spaces import UnicodeText
 
@@ -185,9 +186,10 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     def row(self, index: int) -> Mapping[str, Any]:
         """Return row `index`, always the same one for the same index.
 
-        Its "prompt" (str) becomes the observation; its optional "info" (a dict, such as {"level": 2}) is
-        added to the info of `reset` and `step`; all its other keys, such as the gold answer, are seen by
-        `verify` alone.
+        Its "prompt" (str) becomes the observation. In its place it may have "messages", a chat that ends with the
+        user's turn: these are then `info["messages"]` of `reset`, and the observation is their plain text. Its
+        optional "info" (a dict, such as {"level": 2}) is added to the info of `reset` and `step`; all its other keys,
+        such as the gold answer, are seen by `verify` alone.
         """
 
     @abstractmethod
@@ -229,7 +231,11 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         index = self._choose_index(options or {})
         row = _checked(self.row(index), f"{type(self).__name__}.row({index})")
         self._current, self._turns = (index, row), ()
-        return row["prompt"], {**deepcopy(row.get("info", {})), "index": index}
+        info = {**deepcopy(row.get("info", {})), "index": index}
+        if "messages" not in row:
+            return row["prompt"], info
+        messages = checked_messages(row["messages"], f"{type(self).__name__}.row({index})['messages']")
+        return plain_text(messages), {**info, "messages": messages}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take the model's turn: judge it and end the episode, or reply to it and go on.
@@ -312,7 +318,9 @@ def _checked(row: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(row, Mapping):
         raise TypeError(f"{place} returned {row!r} ({type(row).__name__}): it must be a dict with a 'prompt'")
     prompt, info = row.get("prompt"), row.get("info", {})
-    if not isinstance(prompt, str):
+    if "prompt" in row and "messages" in row:
+        raise TypeError(f"{place} has a prompt and messages: give one of the two")
+    if "messages" not in row and not isinstance(prompt, str):
         raise TypeError(f"{place} has the prompt {prompt!r} ({type(prompt).__name__}): row['prompt'] must be a str")
     if not isinstance(info, Mapping):
         raise TypeError(f"{place} has the info {info!r} ({type(info).__name__}): row['info'] must be a dict")

@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 
 from .base import TaskEnv, Verdict
+from .chat import own_messages
 from .numeric import is_number
 from .text import brief
 
@@ -76,6 +77,10 @@ def read_reset(returned: Any) -> tuple[str, dict[str, Any]]:
         raise ContractError(f"reset() returned {_typed(prompt)} as the observation: return the prompt as a str")
     if not isinstance(info, dict):
         raise ContractError(f"reset() returned the info {_typed(info)}: return a dict")
+    try:
+        own_messages(prompt, info)
+    except ValueError as error:
+        raise ContractError(f"reset() returned a prompt that cannot be used: {error}") from error
     return prompt, info
 
 

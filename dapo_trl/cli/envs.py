@@ -35,6 +35,7 @@ from envs.text import brief
 
 from ..errors import ConfigError, RewardError, one_line
 from ..rollout.environments import make_env, row_count
+from ..rollout.prompting import prompted
 from ..settings import read_yaml
 
 _MAX_ALIKE = 12  # environments of one namespace and class that are listed apart
@@ -53,6 +54,11 @@ def add_parser(commands: Any) -> None:
     show = own.add_parser("show", help="one row: the prompt, the solution, and what they earn")
     _add_env(show)
     show.add_argument("--index", type=int, default=0, help="which row (default: 0)")
+    show.add_argument("--system_prompt", metavar="TEXT", help="a system message before the prompt, as in training")
+    show.add_argument(
+        "--few_shot", type=_plain, metavar="N|FILE|LIST", help="worked examples before the question, as in training"
+    )
+    show.add_argument("--prompt_template", metavar="TEXT", help="text around {question}, as in training")
     show.set_defaults(run=_show)
 
     check = own.add_parser("check", help="whether the reward is paid for right answers and for nothing else")
@@ -97,11 +103,15 @@ def _add_env(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _plain(text: str) -> Any:
     try:
-        value = read_yaml(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         raise argparse.ArgumentTypeError(f"{brief(text)} cannot be read: {one_line(error)}") from error
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    value = _plain(text)
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise argparse.ArgumentTypeError(f"{brief(text)} must be a mapping, such as '{{levels: [1, 2]}}'")
     return value
@@ -197,7 +207,7 @@ def _show(args: argparse.Namespace) -> int:
     finally:  # also of one that cannot be made without them
         if spec := gymnasium.registry.get(args.env.rpartition(":")[2]):
             _show_arguments(spec)
-    size = row_count(env)
+    env, size = prompted(env, args), row_count(env)
     if args.index < 0 or (size is not None and args.index >= size):
         last = "0 or more" if size is None else f"from 0 to {size - 1}"
         raise ConfigError(f"index is {args.index}: {args.env} has rows {last}.")
@@ -209,7 +219,12 @@ def _show(args: argparse.Namespace) -> int:
     try:
         prompt = present(env, index=args.index)
         heading(f"prompt of row {args.index}" + (f" of {size:,}" if size else ""))
-        console.print(Text(prompt.text), soft_wrap=True)
+        messages = prompt.info.pop("messages", None)
+        for message in messages or ():
+            console.print(Text(f"[{message['role']}]"), style="dim")
+            console.print(Text(message["content"]), soft_wrap=True)
+        if messages is None:
+            console.print(Text(prompt.text), soft_wrap=True)
         if isinstance(style := getattr(env.unwrapped, "style", None), AnswerStyle):
             heading("how it asks")
             console.print(Text(style.template), soft_wrap=True)

@@ -18,6 +18,7 @@ from envs.description import describe
 from ..errors import ConfigError
 from ..monitor.console import counted
 from ..rollout.environments import make_env, row_count, wrap_env
+from ..rollout.prompting import measured_rows, prompted
 from .evaluator import EvalProblem, Evaluator, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
@@ -77,9 +78,15 @@ def run_evaluation(config: EvalConfig, accelerator: Accelerator, console: Consol
 
 
 def _held_out(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
-    env = wrap_env(make_env(name, **arguments), config.env_wrappers, training=False)
+    env = _unshaped(config, name, arguments)
     _count(config, env)
-    return env
+    drawn = isinstance(config.few_shot, int)
+    source = _unshaped(config, *config.source_of_examples(name, arguments)) if drawn else None
+    return prompted(env, config, source=source)
+
+
+def _unshaped(config: EvalConfig, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
+    return wrap_env(make_env(name, **arguments), config.env_wrappers, training=False)
 
 
 def _count(config: EvalConfig, env: gymnasium.Env) -> int:
@@ -94,7 +101,7 @@ def _measured(config: EvalConfig, env: gymnasium.Env) -> Sequence[int]:
     """The rows of an environment that are measured."""
     count = _count(config, env)
     if config.kept_apart is None:
-        return range(count)
+        return measured_rows(env, config.eval_problems or (ENDLESS_PROBLEMS if row_count(env) is None else None))
     if count > config.kept_apart and row_count(env) is not None:
         raise ConfigError(
             f"problems is {count}, but the run kept {config.kept_apart} problems apart and has trained on the others: "

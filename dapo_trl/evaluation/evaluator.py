@@ -19,9 +19,11 @@ from ..errors import ConfigError
 from ..generation.seeded import RandomNumbers
 from ..generation.transformers import sample_turns, stop_ids
 from ..rollout.chat_format import ChatFormat
-from ..rollout.environments import EnvironmentRows, env_name, shown_text
+from ..rollout.dataset_prompts import example_tokens
+from ..rollout.environments import EnvironmentRows, env_name
 from ..rollout.episode import Episode
 from ..rollout.episode_runner import EnvPool, SyncFn, Transcript, continued, run_episodes
+from ..rollout.prompting import prompting_of
 from .estimators import MAX_SAMPLES
 from .results import Evaluation
 
@@ -92,6 +94,7 @@ class EvalProblem:
 
     index: int
     prompt: str
+    """Its own question, without system prompt and examples."""
     ids: list[int]
     """The prompt's tokens, with the chat template's."""
     level: Any
@@ -160,14 +163,16 @@ class Evaluator:
             ConfigError: one leaves no room for a completion in the model's context.
         """
         rows, found = EnvironmentRows(self.env, self.chat_format.tokenizer), []
+        layer = prompting_of(self.env)
         for index in indices:
-            prompt, info = rows.show(index)
-            found.append(EvalProblem(index, shown_text(prompt), self.chat_format.prompt_ids(prompt), info.get("level")))
+            prompt, question, info = rows.show(index)
+            found.append(EvalProblem(index, question, self.chat_format.prompt_ids(prompt), info.get("level")))
         check_context(
             self.model.config,
             prompt=max((len(problem.ids) for problem in found), default=0),
             completion=self.sampling.max_completion_length,
             what=f"a {env_name(self.env)} prompt",
+            examples=0 if layer is None else example_tokens(layer.format, self.chat_format),
         )
         return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config import FEW_SHOT, PROMPT_TEMPLATE, SYSTEM_PROMPT, check_prompt
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
 from ..settings import check, find_model, long_flags, names_of, read_files, read_flags, setting
@@ -32,7 +33,7 @@ GROUPS = {
     "model": ("The model that is measured.", "model adapter dtype chat_template_kwargs use_cpu"),
     "task": (
         "The environments that set the problems and judge the answers.",
-        "env env_kwargs env_wrappers eval_env eval_env_kwargs",
+        "env env_kwargs env_wrappers eval_env eval_env_kwargs system_prompt few_shot prompt_template",
     ),
     "measurement": (
         "Problems, completions of each, and how they are drawn.",
@@ -64,6 +65,14 @@ class EvalConfig:
     env_wrappers: list[Any] = setting(
         factory=list, doc="As in training; wrappers that only shape the reward are left out."
     )
+    system_prompt: str | None = setting(None, SYSTEM_PROMPT)
+    few_shot: int | str | list[Any] | None = setting(
+        None,
+        f"{FEW_SHOT} A number draws from the environment of training (`env` with `env_kwargs`) where `eval_env` or "
+        "`eval_env_kwargs` names another one to measure, else from the default split of the one that is measured.",
+        least=0,
+    )
+    prompt_template: str | None = setting(None, PROMPT_TEMPLATE)
     eval_problems: int = setting(
         0,
         "Problems of each environment, from its first row on; 0: all of them, or 200 of an endless one.",
@@ -106,6 +115,7 @@ class EvalConfig:
         if self.env is None and self.eval_env is None:
             raise ConfigError("env is not set: give it as --env (see dapo-trl envs list), or --config with a task.")
         check(self, label=_short)
+        check_prompt(self)
         self.sampling.check(self.eval_samples)
         wrapper_settings(self.env_wrappers)
         self.environments()
@@ -141,6 +151,16 @@ class EvalConfig:
             if one in found[:place]:
                 raise ConfigError(f"env names {one[0]} twice with the same arguments: name it once.")
         return found
+
+    def source_of_examples(self, name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The environment whose rows are the examples that `few_shot` asks for by their number, as in training.
+
+        Args:
+            name, arguments: The environment that is measured.
+        """
+        if isinstance(self.env, str) and (self.eval_env is not None or self.eval_env_kwargs):
+            return self.env, self.env_kwargs
+        return name, {key: value for key, value in arguments.items() if key != "split"}
 
 
 def load_eval_settings(

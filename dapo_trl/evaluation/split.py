@@ -18,7 +18,8 @@ from envs import TaskEnv
 from envs.description import describe
 
 from ..errors import ConfigError
-from ..rollout.environments import EnvironmentRows, env_name, row_count, shown_text
+from ..rollout.environments import EnvironmentRows, env_name, row_count
+from ..rollout.prompting import is_example, measured_rows
 
 SHARE = 8
 """Of endless data one problem in this many is kept apart from training."""
@@ -90,7 +91,7 @@ def split_off(env: gymnasium.Env, count: int) -> Split:
 
     Of finite data they are the problems with the smallest hashes; of endless data the first ones among those whose
     hash is a multiple of `SHARE`. So they stay the same when rows change places, and nearly the same when rows are
-    added.
+    added. Examples among them are not measured either.
 
     Raises:
         ConfigError: there are too few different problems.
@@ -99,7 +100,7 @@ def split_off(env: gymnasium.Env, count: int) -> Split:
     found: dict[int, int] = {}
     if size is None:
         for index in range(MAX_SEARCHED * count):
-            if (key := content(index)) % SHARE == 0:
+            if (key := content(index)) % SHARE == 0 and not is_example(env, index):
                 found.setdefault(key, index)
             if len(found) == count:
                 break
@@ -117,10 +118,15 @@ def split_off(env: gymnasium.Env, count: int) -> Split:
     if len(found) <= count:
         raise _too_few(env, count, f"it has {len(found)} different problems in {size:,} rows")
     chosen = dict(sorted(found.items())[:count])
-    apart = sum(key in chosen for key in keys)
+    indices = tuple(index for index in sorted(chosen.values()) if not is_example(env, index))
+    skips = _Skips(content, chosen.__contains__)
+    _check_left(env, skips)
+    apart, measured = sum(key in chosen for key in keys), len(indices)
     some = f"{apart} of the {size:,} rows, chosen by a hash of their text, are kept apart from training"
-    note = f"{some} and measured." if apart == count else f"{some}; the {count} different ones among them are measured."
-    return Split(env, tuple(sorted(chosen.values())), _Skips(content, chosen.__contains__), count, note)
+    note = f"{some}; the {measured} different ones among them are measured."
+    if measured < count:
+        note = f"{some}; {measured} of them are measured, without the few_shot examples."
+    return Split(env, indices, skips, count, f"{some} and measured." if apart == measured else note)
 
 
 def measured_elsewhere(env: gymnasium.Env, held_out: gymnasium.Env, count: int) -> Split:
@@ -132,11 +138,11 @@ def measured_elsewhere(env: gymnasium.Env, held_out: gymnasium.Env, count: int) 
     size = row_count(held_out)
     if size is not None and size < count:
         raise ConfigError(f"eval_problems is {count}, but the held-out environment has {size} rows.")
-    content = _content_of(held_out)
-    measured = {content(index) for index in range(count)}
+    content, indices = _content_of(held_out), measured_rows(held_out, count)
+    measured = {content(index) for index in indices}
     skips = _Skips(_content_of(env), measured.__contains__)
     _check_left(env, skips)
-    return Split(held_out, tuple(range(count)), skips)
+    return Split(held_out, tuple(indices), skips)
 
 
 @dataclass(frozen=True)
@@ -147,20 +153,20 @@ class _Skips:
     held_out: Callable[[int], bool]
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
-        return self.held_out(self.content(row["index"], row.get("prompt")))
+        return self.held_out(self.content(row["index"], row.get("question")))
 
 
 def _content_of(env: gymnasium.Env) -> Callable[..., int]:
     """A function that hashes the problem at an index: the same for the same problem.
 
-    A problem is its prompt. In episodes of many turns the first prompt need not tell problems apart, so that the
+    A problem is its question. In episodes of many turns the first question need not tell problems apart, so that the
     solution, or else the index, belongs to it.
     """
     rows, task = EnvironmentRows(env, None), env.unwrapped
     many_turns = isinstance(task, TaskEnv) and task.max_turns > 1
 
-    def content(index: int, prompt: Any = None) -> int:
-        parts = [shown_text(rows.show(index)[0] if prompt is None else prompt)]
+    def content(index: int, question: Any = None) -> int:
+        parts = [rows.look(index)[0] if question is None else question]
         if many_turns:
             solution = task.solution(index)  # type: ignore[attr-defined]
             parts.append(str(index) if solution is None else solution)
@@ -172,11 +178,11 @@ def _content_of(env: gymnasium.Env) -> Callable[..., int]:
 def _check_left(env: gymnasium.Env, skips: _Skips) -> None:
     size = row_count(env)
     looked_at = MIN_LEFT if size is None else size
-    if all(skips({"index": index}) for index in range(looked_at)):
+    if all(skips({"index": index}) or is_example(env, index) for index in range(looked_at)):
         raise ConfigError(
             f"every one of the {'first ' if size is None else ''}{looked_at:,} rows of {env_name(env)} is a held-out "
-            "problem, and those are never trained on: lower eval_problems, or measure on other rows (eval_env, "
-            "eval_env_kwargs)."
+            "problem or an example, and those are never trained on: lower eval_problems, or measure on other rows "
+            "(eval_env, eval_env_kwargs)."
         )
 
 

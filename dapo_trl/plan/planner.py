@@ -14,6 +14,7 @@ from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
 from ..rollout.environments import EnvironmentRows, make_env, row_count
+from ..rollout.prompting import prompted
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
@@ -174,7 +175,7 @@ def look_at_task(
     """
     assert run.env is not None and run.model is not None
     try:
-        env = make_env(run.env, **run.env_kwargs)
+        env = prompted(make_env(run.env, **run.env_kwargs), args)
     except ConfigError as error:
         if not _out_of_reach(error):
             raise

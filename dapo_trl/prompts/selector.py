@@ -55,7 +55,7 @@ class PromptSelector:
         self.drawn = 0
         """Prompts drawn so far."""
         self.skips: Callable[[Mapping[str, Any]], bool] = lambda row: False
-        """Whether a row is never drawn: the held-out problems of a run are not."""
+        """Whether a row is never drawn: the held-out problems of a run are not. Nor is an example of the prompts."""
         self._found = self._predicted = _CALIBRATION_START
 
     def draw_probability(self, chances: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ class PromptSelector:
         levels = [row.get("level") for row in rows]
         chances = self.difficulty.chances([self.stream.key(position) for position in block], levels)
         draws = self.draw_probability(chances)
-        skipped = np.array([self.skips(row) for row in rows])
+        skipped = np.array([bool(row.get("is_example")) or self.skips(row) for row in rows])
         return chances.tolist(), draws.tolist(), ((_dice(self.seed, block) < draws) & ~skipped).tolist()
 
 

@@ -79,6 +79,8 @@ class PromptCheck:
     """Tokens of the tokenizer."""
     embeddings: int
     """Tokens that the model has embeddings for."""
+    examples: int = 0
+    """Tokens of each prompt that are few-shot examples."""
 
     def fault(self, prompt: Any) -> Fault | None:
         """The fault of a prompt, text or chat messages; None if it can be used."""
@@ -97,8 +99,9 @@ class PromptCheck:
                 "model.resize_token_embeddings(len(tokenizer)), or use the model's own tokenizer"
             )
         if self.context is not None and len(ids) + self.completion > self.context:
+            examples = f", {self.examples} of them few_shot examples" if self.examples else ""
             return Fault(
-                f"has {len(ids)} tokens: with max_completion_length {self.completion} that is "
+                f"has {len(ids)} tokens{examples}: with max_completion_length {self.completion} that is "
                 f"{len(ids) + self.completion}, and the model's context holds {self.context}",
                 too_long=True,
             )

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
 from trl.chat_template_utils import parse_response
 
 from envs import Completion
 from envs.observations import clean
 
-from ..errors import ConfigError
+from ..errors import ConfigError, one_line
 
 _THINKING_TAGS = ("<think>", "</think>")
 _TAIL = 16  # tokens of a prompt that are decoded to see whether it opens the thinking
 _MARK = "a7Xq2"  # stands for the model's turn, to find the text that a chat template writes after it
+
+
+@contextmanager
+def template_errors() -> Iterator[None]:
+    """Turn a chat template's refusal of messages into one line."""
+    try:
+        yield
+    except TemplateError as error:
+        raise ConfigError(
+            f"the model's chat template refuses the prompt: {one_line(error).rstrip('.')}. If it takes no system "
+            "message, put the text of system_prompt into prompt_template, before {question}, and leave system_prompt "
+            "out."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -30,12 +45,17 @@ class ChatFormat:
     """Further arguments of ``apply_chat_template``."""
 
     def prompt_ids(self, prompt: str | list[dict[str, str]]) -> list[int]:
-        """The tokens of a prompt, chat messages or text."""
+        """The tokens of a prompt, chat messages or text.
+
+        Raises:
+            ConfigError: The chat template refuses the messages.
+        """
         if isinstance(prompt, str):
             return self.tokenizer(prompt)["input_ids"]
-        return self.tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **self.template
-        )["input_ids"]
+        with template_errors():
+            return self.tokenizer.apply_chat_template(
+                prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **self.template
+            )["input_ids"]
 
     def reply_ids(self, reply: str) -> list[int]:
         """The tokens between the end of the model's turn and the beginning of its next: the text alone, or the

@@ -6,7 +6,7 @@ Imports nothing heavy.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 import envs
 from envs import TaskEnv
+from envs.chat import Message, own_messages, plain_text
 from envs.contract import reset_to_row
 from envs.description import misfit
 from envs.math.answers import bare_question
@@ -102,15 +103,17 @@ def author_errors(env: gymnasium.Env, index: int, method: str) -> Iterator[None]
         ) from error
 
 
-def as_prompt(text: str, tokenizer: Any) -> str | list[dict[str, str]]:
-    """The prompt in the form the model expects: one user message if the tokenizer has a chat template, else text."""
-    return [{"role": "user", "content": text}] if getattr(tokenizer, "chat_template", None) else text
+def as_prompt(messages: list[Message], tokenizer: Any) -> str | list[Message]:
+    """The prompt in the form that the model expects: chat messages if the tokenizer has a chat template, else text."""
+    return messages if getattr(tokenizer, "chat_template", None) else plain_text(messages)
 
 
 class EnvironmentRows:
-    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "index": i, "level": ...}``.
+    """The rows of an environment as a prompt source: ``rows[i]`` is ``{"prompt": ..., "question": ..., "index": i,
+    "level": ...}``, and has ``is_example`` if its question is among the examples of the prompts (`envs.Prompting`).
 
-    The level of difficulty is None where the environment names none: TRL asks for the same columns in all rows.
+    The question is the row's own, in text. The level of difficulty is None where the environment names none: TRL asks
+    for the same columns in all rows.
     """
 
     def __init__(self, env: gymnasium.Env, tokenizer: Any):
@@ -119,11 +122,19 @@ class EnvironmentRows:
         self.size = row_count(env)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        prompt, info = self.show(index)
-        return {"prompt": prompt, "index": index, "level": info.get("level")}
+        prompt, question, info = self.show(index)
+        row = {"prompt": prompt, "question": question, "index": index, "level": info.get("level")}
+        return {**row, "is_example": True} if info.get("is_example") else row
 
-    def show(self, index: int) -> tuple[str | list[dict[str, str]], dict[str, Any]]:
-        """The prompt of a row, and the ``info`` that ``reset`` gave with it."""
+    def show(self, index: int) -> tuple[str | list[Message], str, dict[str, Any]]:
+        """The prompt of a row, its own question, and the ``info`` that ``reset`` gave with it."""
+        question, info = self.look(index)
+        with author_errors(self.env, index, "reset"):
+            messages = own_messages(question, info)
+        return as_prompt(messages, self.tokenizer), question, info
+
+    def look(self, index: int) -> tuple[str, dict[str, Any]]:
+        """A row's own question, and the ``info`` that ``reset`` gave with it."""
         with author_errors(self.env, index, "reset"):
             text, info = reset_to_row(self.env, index)
         if not isinstance(text, str):
@@ -131,17 +142,13 @@ class EnvironmentRows:
                 f"env {env_name(self.env)} is not a task for a language model: reset() returned {brief(text)} "
                 f"({type(text).__name__}), and a prompt is text (str). See docs/environments.md."
             )
-        return as_prompt(text, self.tokenizer), info
+        return text, info
 
 
-def shown_text(prompt: str | list[dict[str, str]]) -> str:
-    """The environment's own text of a prompt made by `as_prompt`."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
-
-
-def question_of(prompt: str | list[dict[str, Any]]) -> str:
-    """What a prompt asks: its last message, without the instructions of a known answer style, for a line of a list."""
-    text = shown_text(prompt)
+def question_of(row: Mapping[str, Any]) -> str:
+    """What a row asks, without the instructions of a known answer style, for a line of a list."""
+    text = row.get("question", row["prompt"])
+    text = text[-1]["content"] if isinstance(text, list) else text
     return bare_question(text if isinstance(text, str) else str(text))
 
 

@@ -33,13 +33,13 @@ class Episode:
     Args:
         env: The environment.
         index: Its row.
-        prompt: The prompt that the model answered, or None for whatever the environment shows.
+        question: The row's question that the model answered, or None for whatever the environment shows.
     """
 
-    def __init__(self, env: gymnasium.Env, index: int, prompt: str | None = None):
+    def __init__(self, env: gymnasium.Env, index: int, question: str | None = None):
         self.env = env
         self.index = index
-        self.prompt = prompt
+        self.question = question
         self.over = False
         self._started = False
         self._last = Step()
@@ -99,11 +99,11 @@ class Episode:
     def _reset(self) -> None:
         with author_errors(self.env, self.index, "reset"):
             returned = reset_to_row(self.env, self.index)
-        prompt, _ = self._checked(read_reset, returned)
-        if self.prompt is not None and prompt != self.prompt:
+        question, _ = self._checked(read_reset, returned)
+        if self.question is not None and question != self.question:
             raise RewardError(
-                f"env {env_name(self.env)} gave two different prompts for index {self.index} ({brief(prompt)}, then "
-                f'{brief(self.prompt)}): reset(seed=i, options={{"index": i}}) must always give the same row, or '
+                f"env {env_name(self.env)} gave two different prompts for index {self.index} ({brief(question)}, then "
+                f'{brief(self.question)}): reset(seed=i, options={{"index": i}}) must always give the same row, or '
                 "completions of one group cannot be compared."
             )
 

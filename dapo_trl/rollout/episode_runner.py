@@ -21,7 +21,6 @@ from envs import Completion, TaskEnv
 
 from ..distributed import SyncFn
 from .chat_format import ChatFormat
-from .environments import shown_text
 from .episode import Episode, duplicate
 from .types import Sampled
 
@@ -228,14 +227,14 @@ class EnvironmentSource:
             chat_format.reply_ids("-")  # an unfit chat template is an error before anything is generated
 
     def sample(self, rows: list[dict[str, Any]], numbers: range) -> Sampled:
-        """The episodes of rows with a ``prompt`` and an ``index``, with their outcomes.
+        """The episodes of rows of `EnvironmentRows`, with their outcomes.
 
         Args:
             numbers: Which completion of the run each row is.
         """
         prompts = [row["prompt"] for row in rows]
         prompt_ids = self._tokenize(prompts)
-        episodes = [Episode(self.env, row["index"], shown_text(row["prompt"])) for row in rows]
+        episodes = [Episode(self.env, row["index"], row["question"]) for row in rows]
 
         def generate(contexts: list[list[int]], room: int) -> Any:
             places, starts = continued(episodes, prompt_ids, contexts)

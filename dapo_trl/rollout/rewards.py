@@ -91,15 +91,15 @@ class Scorer:
     columns: RewardColumns
     rewards: Callable[[list[dict[str, Any]], Sampled], tuple[Tensor, dict[str, list[Any]]]]
     """Calls the reward functions: ``[N, F]`` of all processes, and the columns they log."""
-    judge_completions: Callable[[list[Any], list[list[int]], list[int]], list[Outcome]] | None = None
+    judge_completions: Callable[[list[str], list[list[int]], list[int]], list[Outcome]] | None = None
     """The environment's judgement of completions that were not sampled in episodes of it; None without one."""
 
     def judge(self, rows: list[dict[str, Any]], sampled: Sampled) -> list[Outcome] | None:
         """``[n]`` judgements of the environment, made now or while the episodes ran; None without an environment."""
         if sampled.outcomes is not None or self.judge_completions is None:
             return sampled.outcomes
-        prompts, index = ([row[name] for row in rows] for name in ("prompt", "index"))
-        return self.judge_completions(prompts, sampled.completion_ids, index)
+        questions, index = ([row[name] for row in rows] for name in ("question", "index"))
+        return self.judge_completions(questions, sampled.completion_ids, index)
 
     def score(self, rows: list[dict[str, Any]], sampled: Sampled, outcomes: list[Outcome] | None, first: int) -> Scores:
         """Call the reward functions.

@@ -10,7 +10,7 @@ from datasets import Dataset
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from .chat_format import ChatFormat
-from .environments import env_name, row_count, shown_text
+from .environments import env_name, row_count
 from .episode import Episode
 from .types import Outcome
 
@@ -33,6 +33,7 @@ class EnvironmentReward:
         self,
         prompts: list[Any],
         completion_ids: list[list[int]],
+        question: list[str],
         index: list[int],
         outcome: list[Outcome] | None = None,
         **_: Any,
@@ -40,18 +41,19 @@ class EnvironmentReward:
         """``[n]`` rewards.
 
         Args:
-            prompts: ``[n]``, made by `as_prompt`.
+            prompts: ``[n]``, as the model was asked.
             completion_ids: ``[n]`` lists of tokens.
+            question: ``[n]``, the rows' own.
             index: ``[n]`` rows of the environment.
             outcome: ``[n]`` judgements, where the environment has made them.
         """
-        outcomes = self.judge(prompts, completion_ids, index) if outcome is None else outcome
+        outcomes = self.judge(question, completion_ids, index) if outcome is None else outcome
         return [one.reward for one in outcomes]
 
-    def judge(self, prompts: list[Any], completion_ids: list[list[int]], index: list[int]) -> list[Outcome]:
+    def judge(self, questions: list[str], completion_ids: list[list[int]], index: list[int]) -> list[Outcome]:
         """The outcomes of completions that somebody else generated: each is the model's only turn."""
         assert self.chat_format is not None
-        episodes = [Episode(self.env, *row) for row in zip(index, map(shown_text, prompts), strict=True)]
+        episodes = [Episode(self.env, *row) for row in zip(index, questions, strict=True)]
         for episode, ids in zip(episodes, completion_ids, strict=True):
             episode.step(self.chat_format.completion(ids))
             episode.truncate()

@@ -41,6 +41,7 @@ from ..monitor.status import FILE as STATUS
 from ..monitor.status import FINISHED, INTERRUPTED, STOPPED, StatusFile
 from ..report.page import write_report
 from ..rollout.environments import make_env, wrap_env
+from ..rollout.prompting import prompted, prompted_alike
 from ..trainer import DAPOTrainer
 from .changes import SETTINGS, changes_since, plain, resumed, write_settings
 from .lora import as_new_adapter, check_targets, idle_adapter_settings, start_model
@@ -96,7 +97,7 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     quieten(console)
     share_cores(args.device, args.world_size)
     load_on_every_process(run.eval_problems > 0)  # measured before the model is sharded
-    env = training_environment(run)
+    env = training_environment(run, args)
     split, skips = held_out_rows(run, env, begun)
     trainer = _prepare(run, args, env)
     if found is not None and (written := BatchShape.written(found)) is not None:  # an early error, as above
@@ -334,10 +335,10 @@ def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def training_environment(run: RunConfig) -> gymnasium.Env:
+def training_environment(run: RunConfig, args: DAPOConfig) -> gymnasium.Env:
     """The environment of a run, in its wrappers."""
     assert run.env is not None
-    return wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers)
+    return prompted(wrap_env(make_env(run.env, **run.env_kwargs), run.env_wrappers), args)
 
 
 def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
@@ -346,7 +347,7 @@ def _split(run: RunConfig, env: gymnasium.Env) -> Split | None:
         return None
     name, arguments = run.eval_env or str(run.env), {**run.env_kwargs, **run.eval_env_kwargs}
     try:
-        held_out = wrap_env(make_env(name, **arguments), run.env_wrappers, training=False)
+        held_out = prompted_alike(wrap_env(make_env(name, **arguments), run.env_wrappers, training=False), env)
     except ConfigError as error:
         if not run.eval_env_kwargs:
             raise

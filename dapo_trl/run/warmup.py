@@ -80,7 +80,7 @@ def warm_up(run: RunConfig, args: DAPOConfig, *, rows: int, epochs: float, learn
     console = Console(soft_wrap=True, highlight=False, quiet=int(os.environ.get("RANK", 0)) != 0)
     quieten(console)
     share_cores(args.device, args.world_size)
-    env = training_environment(run)
+    env = training_environment(run, args)
     split, skips = held_out_rows(run, env)
     if split is not None and split.note:
         console.print(split.note)
@@ -155,7 +155,7 @@ def _examples(
         EnvironmentRows(env, tokenizer), size=row_count(env), seed=int(args.seed), shuffle=bool(args.shuffle_dataset)
     )
     searched = min(MAX_SEARCHED * rows, stream.size or MAX_SEARCHED * rows)
-    candidates = (row for row in map(stream.row, range(searched)) if not skips(row))
+    candidates = (row for row in map(stream.row, range(searched)) if not (row.get("is_example") or skips(row)))
     examples: list[dict[str, list[int]]] = []
     refused: list[str] = []
     for prompt, completion, fault in _solved(env, chat_format, candidates, int(args.max_completion_length)):

@@ -145,7 +145,7 @@ class RolloutCollector:
         self.args, self.accelerator = args, accelerator
         self.scorer, self.state, self.run, self.observers = scorer, state, run, observers
         self._sample, self._session, self._decode = sample, session, decode
-        self._example: tuple[Any, list[int]] = ("", [])
+        self._example: tuple[dict[str, Any], list[int]] = ({"prompt": ""}, [])
         self._last_reason = ""
         self._levels: set[str] = set()
         self._unscored = 0
@@ -248,7 +248,7 @@ class RolloutCollector:
     def _generate(self, draw: Draw, sampler: DynamicSampler) -> Sampled:
         self.observers.on_activity(f"sampling, round {sampler.rounds + 1}: {len(draw.prompts)} groups")
         sampled = self._sample(draw.rows, draw.numbers)
-        self._example = draw.rows[0]["prompt"], sampled.completion_ids[0]
+        self._example = draw.rows[0], sampled.completion_ids[0]
         return sampled
 
     def _filter(self, draw: Draw, sampled: Sampled, scores: Scores, sampler: DynamicSampler) -> Decisions:
@@ -430,5 +430,5 @@ class RolloutCollector:
 
     def _glimpse(self) -> str:
         """A question and a completion of the last round, shortened, to show a person."""
-        prompt, completion = self._example
-        return f"{shortened(question_of(prompt), 100)!r} -> {shortened(self._decode(completion), 160)!r}"
+        row, completion = self._example
+        return f"{shortened(question_of(row), 100)!r} -> {shortened(self._decode(completion), 160)!r}"
