@@ -151,8 +151,8 @@ def context_overflow(
     shown = f" ({examples} of them few_shot examples: show fewer)" if examples else ""
     return (
         f"{what} of {prompt} tokens{shown} + max_completion_length {completion} = {prompt + completion}, but the "
-        f"model's context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model with "
-        "a longer context."
+        f"model's context holds {limit} tokens. Lower max_completion_length, drop the long prompts, or use a model "
+        "with a longer context."
     )
 
 

@@ -106,6 +106,11 @@ def read_turns(given: Sequence[Any] | str | os.PathLike[str]) -> tuple[Message, 
     items: Iterable[Any]
     if isinstance(given, (str, os.PathLike)):
         path = Path(os.fspath(given)).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"few_shot is {os.fspath(given)!r}: there is no such file (looked from {Path.cwd()}); it must be a "
+                "number of examples, a list of them, or a file"
+            )
         items, place_of = read_file(path), f"few_shot: row {{}} of {path.name}"
     elif not isinstance(given, (list, tuple)):
         raise ValueError(f"few_shot is {brief(given)}: it must be a number of examples, a list of them, or a file")

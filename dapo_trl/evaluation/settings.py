@@ -158,7 +158,7 @@ class EvalConfig:
         Args:
             name, arguments: The environment that is measured.
         """
-        if isinstance(self.env, str) and (self.eval_env is not None or self.eval_env_kwargs):
+        if isinstance(self.env, str) and (self.kept_apart or self.eval_env is not None or self.eval_env_kwargs):
             return self.env, self.env_kwargs
         return name, {key: value for key, value in arguments.items() if key != "split"}
 

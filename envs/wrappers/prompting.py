@@ -24,7 +24,7 @@ class Prompting(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     """Ask the questions of an environment with a system prompt, worked examples and a template.
 
     The observation stays the row's own question, by which it is judged; the prompt as chat messages is
-    `info["messages"]`. A row whose question is among the examples has `info["is_example"]`: it is never trained or
+    `info["messages"]`. A row that is among the examples has `info["is_example"]`: it is never trained or
     measured on. The spec holds the examples themselves, so that the environment is made again with the same ones.
 
     Args:
@@ -69,8 +69,15 @@ class Prompting(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
         """Reset the environment; the prompt is in info."""
         question, info = read_reset(self.env.reset(seed=seed, options=options))
         own = own_messages(question, info)
-        found = {"is_example": True} if self.format.is_example(own) else {}
+        found = {"is_example": True} if self._is_example(own, info.get("index")) else {}
         return question, {**info, **found, "messages": self.format.messages(own)}
+
+    def _is_example(self, own: list[Message], index: int | None) -> bool:
+        """Whether the examples hold a row: in a task of many turns, where rows may begin alike, with its solution."""
+        if not self.format.is_example(own):
+            return False
+        answers = [turn["content"] for turn in self.format.few_shot if turn["role"] == "assistant"]
+        return not _has_many_turns(self) or self.unwrapped.solution(index) in answers  # type: ignore[attr-defined]
 
 
 def _drawn(env: gymnasium.Env[str, str], count: int) -> tuple[Message, ...]:
@@ -84,15 +91,15 @@ def _drawn(env: gymnasium.Env[str, str], count: int) -> tuple[Message, ...]:
         )
     solution = getattr(task, "solution", lambda index: None)
     turns: list[Message] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for index in itertools.islice(_indices(size), _MAX_LOOKED_AT * count):
         if len(seen) == count:
             break
         answer = solution(index)
         prompt, info = read_reset(reset_to_row(env, index))
-        if answer is None or prompt in seen:
+        if answer is None or (row := (prompt, answer if _has_many_turns(env) else "")) in seen:
             continue
-        seen.add(prompt)
+        seen.add(row)
         asked = [turn for turn in own_messages(prompt, info) if turn["role"] != "system"]
         turns += [*asked, {"role": "assistant", "content": answer}]
     if len(seen) < count:
@@ -101,6 +108,10 @@ def _drawn(env: gymnasium.Env[str, str], count: int) -> tuple[Message, ...]:
             "solution(index), which returns a worked answer, or give the examples themselves, as a list or a file"
         )
     return tuple(turns)
+
+
+def _has_many_turns(env: gymnasium.Env[str, str]) -> bool:
+    return getattr(env.unwrapped, "max_turns", 1) > 1
 
 
 def _indices(size: int | None) -> Iterator[int]:

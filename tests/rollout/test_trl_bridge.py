@@ -88,9 +88,9 @@ class TestMakeEnv:
 
 def test_rows_are_text_or_chat_as_the_tokenizer_wants():
     plain, chat = byte_tokenizer(), byte_tokenizer(chat=True)
-    assert EnvironmentRows(Echo(), plain)[1] == {"prompt": "say b", "index": 1, "level": None}
+    assert EnvironmentRows(Echo(), plain)[1] == {"prompt": "say b", "question": "say b", "index": 1, "level": None}
     asked = [{"role": "user", "content": "say b"}]
-    assert EnvironmentRows(Echo(), chat)[1] == {"prompt": asked, "index": 1, "level": None}
+    assert EnvironmentRows(Echo(), chat)[1] == {"prompt": asked, "question": "say b", "index": 1, "level": None}
 
 
 def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
@@ -99,13 +99,16 @@ def test_the_reward_function_decodes_tokens_and_tells_stop_from_length():
     reward.chat_format = ChatFormat(tokenizer, [tokenizer.eos_token_id])
     stopped = [*tokenizer("a")["input_ids"], tokenizer.eos_token_id]
     cut = tokenizer("bbbbb")["input_ids"]
-    batch = {"prompts": ["say a", "say b"], "completion_ids": [stopped, cut], "index": [0, 1]}
-    assert reward(**batch, completions=["-", "-"]) == [1.0, pytest.approx(1 - 0.02)]
+    batch = {"question": ["say a", "say b"], "completion_ids": [stopped, cut], "index": [0, 1]}
+    assert reward(**batch, prompts=["-", "-"]) == [1.0, pytest.approx(1 - 0.02)]
     outcomes = reward.judge(*batch.values())
     assert [outcome.verdict for outcome in outcomes] == ["correct", "correct"]
     assert outcomes[1].accuracy == 1.0
     assert outcomes[1].components == {"correctness": 1.0, "overlong": pytest.approx(-0.02)}
-    assert reward(**batch, outcome=outcomes[::-1]) == [pytest.approx(1 - 0.02), 1.0]  # known ones are not judged again
+    assert reward(**batch, prompts=["-", "-"], outcome=outcomes[::-1]) == [
+        pytest.approx(1 - 0.02),
+        1.0,
+    ]  # known ones are not judged again
 
 
 def test_a_group_must_see_one_prompt():
