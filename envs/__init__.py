@@ -7,7 +7,7 @@ prompt_format.py        system prompt, worked examples and template, put togethe
 spaces.py               UnicodeText, the space of observations and actions
 contract.py             the one check of what reset, step and info must be
 rows.py                 where rows come from (directly, a file, the Hub), and how their columns are read
-math/, code/            the tasks, generated ones and those over rows
+math/, code/, writing/  the tasks, generated ones and those over rows; ids of writing/ begin with `text/`
 reasoning_gym_tasks.py  the tasks of the package reasoning-gym
 verifiers/              finding the answer or the program in a text, and judging it
 sandbox/                running programs that are not trusted
@@ -64,6 +64,7 @@ register("math/Arithmetic-v0", f"{__name__}.math.arithmetic:ArithmeticEnv", disa
 register("math/Chain-v0", f"{__name__}.math.chain:ChainEnv", disable_env_checker=True)
 register("math/Countdown-v0", f"{__name__}.math.countdown:CountdownEnv", disable_env_checker=True)
 register("math/Problem-v0", f"{__name__}.math.problem:ProblemEnv", disable_env_checker=True)
+register("math/WordProblems-v0", f"{__name__}.math.word_problems:WordProblemsEnv", disable_env_checker=True)
 for _id, _kwargs in DATASETS.items():
     register(_id, f"{__name__}.math.problem:ProblemEnv", disable_env_checker=True, kwargs=_kwargs)
 register("code/Program-v0", f"{__name__}.code.program:ProgramEnv", disable_env_checker=True)
@@ -71,5 +72,6 @@ register("code/Repair-v0", f"{__name__}.code.repair:RepairEnv", disable_env_chec
 for _id, _kwargs in _CODE_DATASETS.items():
     register(_id, f"{__name__}.code.program:ProgramEnv", disable_env_checker=True, kwargs=_kwargs)
 register("math/Calculator-v0", f"{__name__}.math.calculator:CalculatorEnv", disable_env_checker=True)
+register("text/Instructions-v0", f"{__name__}.writing.instructions:InstructionsEnv", disable_env_checker=True)
 register_tasks()
 load_plugins()  # last, because plug-ins import this package

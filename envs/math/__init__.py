@@ -10,5 +10,7 @@ worked.py      the worked solution of a sum, with or without slips
 chain.py       `math/Chain-v0`: a running total
 calculator.py  `math/Calculator-v0`: long calculations in many turns
 countdown.py   `math/Countdown-v0`: a target from given numbers
+word_problems.py   `math/WordProblems-v0`: word problems
+word_templates.py  their templates, with the texts in word_problems.txt
 expression.py  arithmetic expressions, worked out exactly
 """

@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"(?P<name>[a-z])(?::(?P<form>word|times|part))?")
 _NOUN = re.compile(r"(?P<article>[Aa] )?(?P<list>[a-z]+?)(?P<plural>s?)(?P<other>2?)")
 _VARIABLE = re.compile(r"[a-z]")
 _LEAST = 2
-_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
 _PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "his", "him")}
 
