@@ -44,11 +44,13 @@ quickstart: setup
 	@echo "    more digits than the model has ever seen"
 	@echo "  an environment of your own in ten lines: README.md"
 
-# A shorter run shows a rise too: make real ARGS="--max_steps 32 --eval_problems 24" takes ten minutes.
+# A shorter run shows a rise too: make real ARGS="--max_steps 40 --eval_problems 24" takes ten minutes.
 SMOLLM2 := runs/smollm2-135m-instruct
 real: setup
 	HF_HUB_OFFLINE=0 $(BIN)/python scripts/get_smollm2.py $(SMOLLM2)
-	$(BIN)/dapo-trl train --config configs/real/smollm2.yaml --model $(SMOLLM2) $(ARGS)
+	rm -rf $(SMOLLM2)-warm
+	$(BIN)/dapo-trl warmup --config configs/real/smollm2.yaml --model $(SMOLLM2) --rows 96 --learning_rate 2e-5 --output_dir $(SMOLLM2)-warm
+	$(BIN)/dapo-trl train --config configs/real/smollm2.yaml --model $(SMOLLM2)-warm $(ARGS)
 
 # One thread a worker: tiny models run ten times slower when workers share cores. A worker more than cores, because many
 # tests wait for processes.

