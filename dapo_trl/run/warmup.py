@@ -149,7 +149,7 @@ def _examples(
     Raises:
         ConfigError: The environment has none.
     """
-    template = args.chat_template_kwargs or {}
+    template: Any = args.chat_template_kwargs or {}
     chat_format = ChatFormat(tokenizer, (turn_end(tokenizer, template),), template)
     stream = PromptStream(
         EnvironmentRows(env, tokenizer), size=row_count(env), seed=int(args.seed), shuffle=bool(args.shuffle_dataset)
