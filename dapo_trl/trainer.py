@@ -61,10 +61,9 @@ from .monitor.trackers import grouped_names
 from .prompts.stream import PromptStream, StreamedPrompts, prompt_stream
 from .prompts.usable import PromptCheck, check_columns, usable_prompts
 from .rollout.chat_format import ChatFormat, template_errors
-from .rollout.dataset_prompts import as_asked, example_tokens, prompt_form, prompted_rows, refuse_examples
-from .rollout.environments import EnvironmentRows, has_overlong_penalty, make_env
+from .rollout.dataset_prompts import as_asked, env_and_form, example_tokens, prompted_rows, refuse_examples
+from .rollout.environments import EnvironmentRows, has_overlong_penalty
 from .rollout.episode_runner import EnvironmentSource
-from .rollout.prompting import prompted
 from .rollout.rewards import OverlongReward, RewardColumns, Scorer, checked
 from .rollout.trl_bridge import EnvironmentReward, clock_rows
 from .rollout.types import Rollout, TrainingRow
@@ -155,8 +154,7 @@ class DAPOTrainer(ResumableTrainer):
         check_request(args, has_tools=bool(tools or environment_factory), has_rewards=rewarded)
         check_trainable(model, optimizers[0], new_adapter=peft_config is not None)
         load_on_every_process(args.beta > 0)  # for the reference model
-        self.env = None if env is None else prompted(make_env(env), args)
-        self._form = prompt_form(self.env, args)
+        self.env, self._form = env_and_form(env, args)
         self._environment_reward = None if self.env is None else EnvironmentReward(self.env)
         if environment_factory is None:  # TRL's environments bring prompts of their own
             check_columns({"train_dataset": train_dataset, "eval_dataset": eval_dataset})

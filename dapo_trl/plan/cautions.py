@@ -37,7 +37,8 @@ def cautions(plan: Plan) -> list[str]:
 def _lengths(plan: Plan) -> list[str]:
     args, found = plan.args, []
     limit = args.max_completion_length
-    if sentence := context_overflow(plan.config, prompt=plan.task.prompt_longest, completion=limit):
+    task = plan.task
+    if sentence := context_overflow(plan.config, prompt=task.prompt_longest, completion=limit, examples=task.examples):
         found.append(f"the run will stop at once: {sentence}")
     shape, longest = args.overlong_shape, args.overlong_max_length
     if shape != "none" and longest is not None and longest > limit:

@@ -13,8 +13,9 @@ from ..checks import context_length
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..rollout.chat_format import ChatFormat
+from ..rollout.dataset_prompts import example_tokens
 from ..rollout.environments import EnvironmentRows, make_env, row_count
-from ..rollout.prompting import prompted
+from ..rollout.prompting import prompted, prompting_of
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
@@ -159,6 +160,8 @@ class TaskFacts:
     """Prompts that were measured."""
     endless: bool = False
     """Whether the environment makes prompts without end."""
+    examples: int = 0
+    """Tokens of each prompt that are few-shot examples."""
 
 
 def look_at_task(
@@ -186,7 +189,7 @@ def look_at_task(
     if prompt_tokens is not None:
         note = f"prompts are taken to be {prompt_tokens} tokens"
         return TaskFacts(rows, prompt_tokens, prompt_tokens, note, endless=endless)
-    tokenizer = _tokenizer(run.model)
+    tokenizer, examples = _tokenizer(run.model), 0
     source = EnvironmentRows(env, tokenizer)
     prompts = [source[index]["prompt"] for index in range(min(size or LOOKED_AT, LOOKED_AT))]
     if tokenizer is None:
@@ -196,7 +199,9 @@ def look_at_task(
         template = args.chat_template_kwargs if isinstance(args.chat_template_kwargs, dict) else {}
         chat_format = ChatFormat(tokenizer, (), template)
         lengths, note = [len(chat_format.prompt_ids(prompt)) for prompt in prompts], ""
-    return TaskFacts(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless)
+        if (layer := prompting_of(env)) is not None:
+            examples = example_tokens(layer.format, chat_format)
+    return TaskFacts(rows, sum(lengths) / len(lengths), max(lengths), note, len(lengths), endless, examples)
 
 
 def _tokenizer(model: str) -> Any:

@@ -15,8 +15,15 @@ from envs.text import brief
 
 from ..errors import ConfigError, one_line
 from .chat_format import ChatFormat
-from .environments import as_prompt
-from .prompting import NAMES, overlap, prompting_of
+from .environments import as_prompt, make_env
+from .prompting import NAMES, overlap, prompted, prompting_of
+
+
+def env_and_form(env: str | gymnasium.Env | None, settings: Any) -> tuple[gymnasium.Env | None, PromptFormat | None]:
+    """The environment of an id or instance, asking as the settings say, and how its prompts are put together; without
+    an environment None, and how those of the data set are."""
+    made = None if env is None else prompted(make_env(env), settings)
+    return made, prompt_form(made, settings)
 
 
 def prompt_form(env: gymnasium.Env | None, settings: Any) -> PromptFormat | None:

@@ -97,15 +97,17 @@ def _drawn(env: gymnasium.Env[str, str], count: int) -> tuple[Message, ...]:
             break
         answer = solution(index)
         prompt, info = read_reset(reset_to_row(env, index))
-        if answer is None or (row := (prompt, answer if _has_many_turns(env) else "")) in seen:
+        row = (prompt, str(answer) if _has_many_turns(env) else "")
+        if not isinstance(answer, str) or not answer.strip() or row in seen:
             continue
         seen.add(row)
         asked = [turn for turn in own_messages(prompt, info) if turn["role"] != "system"]
         turns += [*asked, {"role": "assistant", "content": answer}]
     if len(seen) < count:
+        known = f"{len(seen)} different rows with a solution" if seen else "no row with a solution"
         raise ValueError(
-            f"few_shot is {count}, and {name} has {len(seen) or 'no'} different rows with a solution: write "
-            "solution(index), which returns a worked answer, or give the examples themselves, as a list or a file"
+            f"few_shot is {count}, and {name} has {known}: write solution(index), which returns a worked answer, or "
+            "give the examples themselves, as a list or a file"
         )
     return tuple(turns)
 

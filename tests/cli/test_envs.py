@@ -116,6 +116,21 @@ class TestShow:
             "an empty answer: -1 (wrong)",
         ]
 
+    def test_the_prompt_as_the_settings_put_it_together(self, envs):
+        asked = ["--system_prompt", "Multiply.", "--few_shot", "1", "--prompt_template", "{question} Go."]
+        done = envs("show", "my_doubling:mine/Doubling-v0", "--index", "3", *asked)
+        assert done.returncode == 0 and done.stderr == ""
+        lines = done.stdout.split("prompt of row 3 of 1,400\n")[1].splitlines()
+        assert lines[:3] == ["[system]", "Multiply.", "[user]"] and lines[4] == "[assistant]"
+        number = int(lines[3].split()[2])
+        assert lines[3] == f"2 * {number} = ? Answer: <number> Go." and lines[5] == f"Answer: {2 * number}"
+        assert lines[6:8] == ["[user]", "2 * 103 = ? Answer: <number> Go."]
+        assert "messages" not in done.stdout
+        refused = envs("show", "my_doubling:mine/Doubling-v0", "--few_shot", "1400")
+        assert refused.returncode == 2 and refused.stderr.startswith(
+            "error: few_shot is 1400, and mine/Doubling-v0 has"
+        )
+
     def test_markup_in_a_prompt_is_text(self, envs):
         rows = '{rows: [{prompt: "[bold]1[/bold] + 1 = [red]?", answer: 2}], answer_style: boxed}'
         assert "[bold]1[/bold] + 1 = [red]?" in envs("show", "math/Problem-v0", "--env_kwargs", rows).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,45 @@ def test_another_request_does_not_go_into_the_same_folder(copied, capsys, more, 
     assert main(arguments(copied, *more)) == 2
     error = capsys.readouterr().err
     assert message in error and "--overwrite true" in error and error.count("\n") == 1
+
+
+def test_another_prompt_is_another_evaluation(measured, copied, tmp_path, capsys):
+    asked = ["--prompt_template", "{question} "]
+    assert main(arguments(copied, *asked)) == 2 and "additional_wrappers" in capsys.readouterr().err
+    other = tmp_path / "other"
+    assert main(arguments(other, *asked, k=1)) == 0
+    (found,) = json.loads((other / "results.json").read_text())["environments"]
+    assert found["spec"]["additional_wrappers"][0]["kwargs"]["prompt_template"] == "{question} "
+    assert {row["prompt"] for row in rows(other)} == {row["prompt"] for row in rows(measured)}, "the question alone"
+    capsys.readouterr()
+    assert main(["eval", "--compare", str(measured), str(other)]) == 2
+    assert "math/Arithmetic-v0 is not the same environment in both: additional_wrappers" in capsys.readouterr().err
+
+
+def test_examples_that_leave_no_room_are_named_with_their_tokens(tmp_path, capsys):
+    assert main(arguments(tmp_path / "run", "--few_shot", "14")) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"prompt of \d{4} tokens \(\d{4} of them few_shot examples: show fewer\) \+ max_compl", error)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "source"),
+    [
+        ({"eval_env_kwargs": {"split": "test"}}, [], {"levels": [2], "split": "train"}),
+        ({}, ["--env", "math/Arithmetic-v0: {levels: [3], split: test}"], {"levels": [3]}),
+    ],
+)
+def test_a_number_of_examples_draws_from_the_rows_of_training(tmp_path, settings, flags, source):
+    trained = {
+        "model": str(SHIPPED_MODEL),
+        "env": "math/Arithmetic-v0",
+        "env_kwargs": {"levels": [2], "split": "train"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**trained, **settings}))
+    config = load_eval_settings([tmp_path / "config.yaml"], [*flags, "--few_shot", "2"], training=OWNERS)
+    ((name, arguments),) = config.environments()
+    assert config.few_shot == 2 and arguments["split"] == "test"
+    assert config.source_of_examples(name, arguments) == ("math/Arithmetic-v0", source)
 
 
 def test_overwrite_starts_anew_and_touches_nothing_else(copied):

@@ -86,6 +86,23 @@ def test_a_run_leaves_everything_behind(warm_start, tmp_path, capsys):
     assert code == 2 and "holds a run already" in output and "--overwrite true" in output
 
 
+def test_a_run_asks_with_the_same_examples_in_training_and_measurement(tmp_path, capsys):
+    asked = {"env": "math/Problem-v0", "few_shot": 2, "prompt_template": "{question}\n"}
+    rows = {"rows": [{"prompt": f"{number}+1", "answer": str(number + 1)} for number in range(8)]}
+    changes = {"eval_problems": 2, "eval_samples": 1, "max_steps": 1, "record_verdicts": True, "max_refill_rounds": 0}
+    path = config_file(tmp_path, **asked, **changes, env_kwargs={**rows, "answer_style": "last_number"})
+    code, output = here(capsys, "train", "--config", path)
+    assert code == 0, output
+    described = json.loads((tmp_path / "run" / "environment.json").read_text())
+    shown = [described[name]["spec"]["additional_wrappers"][0]["kwargs"] for name in ("train", "held_out")]
+    assert shown[0] == shown[1] and len(shown[0]["few_shot"]) == 4
+    examples = {turn["content"] for turn in shown[0]["few_shot"]}
+    lines = rollouts(tmp_path / "run")
+    assert lines and all(line["question"] not in {text.split("\n")[0] for text in examples} for line in lines)
+    code, output = here(capsys, "envs", "replay", str(tmp_path / "run"))
+    assert code == 0 and "0 differ" in output
+
+
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     path = config_file(tmp_path, eval_problems=5, eval_samples=2, eval_every=2, record_verdicts=True)

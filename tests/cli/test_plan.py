@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shlex
 import shutil
 
@@ -47,6 +48,12 @@ def plan(capsys, *arguments: str) -> tuple[int, str]:
 def as_json(capsys, *arguments: str) -> tuple[int, dict]:
     code, text = plan(capsys, *arguments, "--json")
     return code, json.loads(text)
+
+
+def test_prompts_are_planned_with_their_examples(capsys):
+    asked = (["--config", QUICKSTART], ["--config", QUICKSTART, "--few_shot", "2", "--system_prompt", "x" * 100])
+    plain, longer = (int(re.search(r"prompts: (\d+) tokens", plan(capsys, *flags)[1])[1]) for flags in asked)
+    assert longer > plain + 200
 
 
 def test_the_quick_start_fits_here(capsys):

@@ -18,7 +18,7 @@ class Counting(TaskEnv):
         self.num_rows, self.solved = num_rows, solved
 
     def row(self, index):
-        return {"prompt": f"Count to {index}.", "answer": " ".join(map(str, range(1, index + 1)))}
+        return {"prompt": f"Count to {index}.", "answer": " ".join(map(str, range(index + 1)))}
 
     def verify(self, row, completion):
         return completion == row["answer"]
@@ -39,13 +39,14 @@ def test_the_question_stays_the_observation_and_the_prompt_is_in_info():
     assert question == present(env, index=3).text == "Count to 3."
     assert [turn["content"] for turn in info["messages"]] == ["Count.", "Count to 2.!", "1 2", "Count to 3.!"]
     assert examples_of(env, 10) == {2}
-    assert env.reset(options={"index": 3})[0] and env.step("1 2 3")[1] == 1.0
+    assert env.reset(options={"index": 3})[0] and env.step("0 1 2 3")[1] == 1.0
 
 
 @pytest.mark.parametrize("env", [Counting(), gymnasium.make("math/Arithmetic-v0", levels=[1, 2])])
 def test_a_number_draws_rows_with_their_solutions_the_same_ones_each_time(env):
     one, other = Prompting(env, few_shot=3), Prompting(env, few_shot=3)
-    *turns, question = one.reset(options={"index": 4})[1]["messages"]
+    index = next(index for index in range(10) if index not in examples_of(one, 10))
+    *turns, question = one.reset(options={"index": index})[1]["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 3
     assert one.format == other.format and len({turn["content"] for turn in turns[::2]}) == 3
     for asked, answered in zip(turns[::2], turns[1::2], strict=True):
@@ -80,7 +81,7 @@ def test_rows_of_many_turns_that_begin_alike_are_told_apart_by_their_solutions()
     [
         (Counting(5), 5, "few_shot is 5, and Counting has 5 rows: .*at least one must be left"),
         (Counting(solved=2), 3, r"few_shot is 3, and Counting has 2 different rows with a solution: write solution"),
-        (Counting(solved=0), 1, r"Counting has no different rows with a solution"),
+        (Counting(solved=0), 1, r"Counting has no row with a solution"),
         (gymnasium.make("math/Problem-v0", rows=[{"prompt": "1", "answer": "1"}] * 9), 2, "has 1 different rows"),
         (Counting(), -1, "few_shot is -1: it must be 0 or more examples"),
     ],
