@@ -26,6 +26,8 @@ OWN: list[tuple[str, dict[str, Any]]] = [
     *[("math/Countdown-v0", {"levels": [level]}) for level in (3, 4, 5)],
     *[("math/Calculator-v0", {"levels": [level]}) for level in (2, 3)],
     *[("math/Problem-v0", {"rows": _ROWS, "answer_style": style}) for style in ("auto", "boxed", "hash", "dapo")],
+    *[("math/WordProblems-v0", {"levels": [level]}) for level in (1, 3, 6)],
+    *[("text/Instructions-v0", {"levels": [level]}) for level in (1, 3)],
     ("math/Arithmetic-v0", {"split": "test"}),
     ("math/Countdown-v0", {"split": "test"}),
 ]

@@ -36,7 +36,7 @@ def test_the_environment_of_many_turns():
     assert env.step(str(answer))[1:3] == (1.0, True)
 
 
-@pytest.mark.parametrize("name", re.findall(r"`(math/\w+-v0)`", (ROOT / "docs/environments.md").read_text()))
+@pytest.mark.parametrize("name", re.findall(r"`((?:math|text)/\w+-v0)`", (ROOT / "docs/environments.md").read_text()))
 def test_every_id_is_registered(name):
     assert name in gymnasium.registry
 

@@ -16,14 +16,18 @@ from .word_templates import templates
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A problem in words, as it is asked, with its worked solution."""
+    """A problem in words, as it is asked, with the numbers in it and its worked solution, a sentence for each line."""
 
     prompt: str
+    numbers: tuple[int, ...]
     solution: tuple[str, ...]
-    """A sentence for each line."""
     answer: int
     level: int
-    split: Split
+
+    @property
+    def split(self) -> Split:
+        """The split this problem belongs to, whatever the settings and the order of its numbers."""
+        return split_of("words", *sorted(self.numbers))
 
 
 class WordProblemsEnv(ProceduralEnv[WordProblem]):
@@ -98,11 +102,9 @@ class WordProblemsEnv(ProceduralEnv[WordProblem]):
         numbers = template.draw(bits)
         if numbers is None:
             return None
-        split = split_of("words", *sorted(numbers[name] for name in template.given))
-        if split != self.split:
-            return None
         text, solution = template.write(numbers, bits)
-        return WordProblem(self.style.prompt(text), solution, numbers[template.steps[-1].name], level, split)
+        given = tuple(numbers[name] for name in template.given)
+        return WordProblem(self.style.prompt(text), given, solution, numbers[template.steps[-1].name], level)
 
     def solution(self, index: int) -> str:
         """Return the worked solution of the problem at `index`: a sentence a line, then the answer."""

@@ -31,15 +31,10 @@ _PRONOUNS = {"girl": ("she", "her", "her"), "boy": ("he", "his", "him")}
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a solution: `name = expression`, in dollars or not."""
+    """One step of a solution: `name = expression`."""
 
     name: str
     expression: str
-    dollars: bool
-
-    def filled(self, numbers: Mapping[str, int]) -> str:
-        """Return the expression with numbers for its variables."""
-        return _VARIABLE.sub(lambda variable: str(numbers[variable[0]]), self.expression)
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Template:
     def steps(self) -> list[Step]:
         """The steps of the solution; the result of the last one is the answer."""
         found = (_STEP.fullmatch(slot) for line in self.solution for slot in _SLOT.findall(line))
-        return [Step(step["name"], step["expression"], bool(step["dollar"])) for step in found if step]
+        return [Step(step["name"], step["expression"]) for step in found if step]
 
     @property
     def given(self) -> list[str]:
@@ -79,7 +74,7 @@ class Template:
         numbers = {name: values[next(bits) % len(values)] for name, values in self.ranges.items()}
         expressions = {**self.derived, **{step.name: step.expression for step in self.steps}}
         for name, expression in expressions.items():
-            value = parse_expression(Step(name, expression, False).filled(numbers)).value
+            value = parse_expression(_filled(expression, numbers)).value
             if value.denominator != 1 or value < _LEAST:
                 return None
             numbers[name] = int(value)
@@ -98,35 +93,37 @@ class _Writer:
 
     def __init__(self, numbers: Mapping[str, int], bits: Iterator[int]) -> None:
         self._numbers, self._bits = numbers, bits
-        self._nouns: dict[str, str] = {}
-        gender = ("girl", "boy")[next(bits) % 2]
+        self._words: dict[str, str] = {}
+        genders = ["girl", "boy"]
+        gender = genders[next(bits) % 2]
         he, his, him = _PRONOUNS[gender]
-        self._people = {"N": self._pick(gender), "he": he, "his": his, "him": him, "He": he.title(), "His": his.title()}
+        self._words["N"] = self._pick(gender)
+        self._words |= {"he": he, "his": his, "him": him, "He": he.title(), "His": his.title()}
         for name in ("M", "L"):
-            self._people[name] = self._pick(("girl", "boy")[next(bits) % 2])
+            self._words[name] = self._pick(genders[next(bits) % 2])
 
     def fill(self, text: str) -> str:
         """Return `text` without slots."""
-        return _SLOT.sub(lambda slot: self._word(slot[1]), text)
+        return _SLOT.sub(lambda slot: self._written(slot[1]), text)
 
-    def _word(self, slot: str) -> str:
-        if slot in self._people:
-            return self._people[slot]
+    def _written(self, slot: str) -> str:
+        if slot in self._words:
+            return self._words[slot]
         if step := _STEP.fullmatch(slot):
-            done = Step(step["name"], step["expression"], bool(step["dollar"]))
-            return f"{done.filled(self._numbers)} = {step['dollar']}{self._numbers[done.name]}"
+            left = _filled(step["expression"], self._numbers)
+            return f"{left} = {step['dollar']}{self._numbers[step['name']]}"
         if number := _NUMBER.fullmatch(slot):
-            return _written(self._numbers[number["name"]], number["form"])
+            return _number(self._numbers[number["name"]], number["form"])
         return self._noun(slot)
 
     def _noun(self, slot: str) -> str:
         noun = _NOUN.fullmatch(slot)
-        if noun is None or noun["list"] not in _templates_and_words()[1]:
+        if noun is None or noun["list"] not in _words():
             raise KeyError(f"word_problems.txt: {{{slot}}} is no number, person or word of a list")
-        key = noun["list"] + noun["other"]
-        if key not in self._nouns:
-            self._nouns[key] = self._pick(noun["list"])
-        one, _, many = self._nouns[key].partition("/")
+        key = f"@{noun['list']}{noun['other']}"
+        if key not in self._words:
+            self._words[key] = self._pick(noun["list"])
+        one, _, many = self._words[key].partition("/")
         if noun["plural"]:
             return many or f"{one}s"
         article = "an" if one[0] in "aeiou" else "a"
@@ -134,26 +131,30 @@ class _Writer:
 
     def _pick(self, name: str) -> str:
         """Draw a word of a list that is not in use yet."""
-        used = {*self._nouns.values(), *getattr(self, "_people", {}).values()}
-        words = [word for word in _templates_and_words()[1][name] if word not in used]
+        words = [word for word in _words()[name] if word not in self._words.values()]
         return words[next(self._bits) % len(words)]
 
 
 def templates(level: int, split: Split) -> list[Template]:
     """Return the templates of a level that are used in `split`."""
-    return [one for one in _templates_and_words()[0] if (one.level, one.split) == (level, split)]
+    return [template for template in _templates() if (template.level, template.split) == (level, split)]
 
 
 @cache
-def _templates_and_words() -> tuple[tuple[Template, ...], dict[str, tuple[str, ...]]]:
-    lines = [line for line in _FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    words = {}
-    for line in lines:
-        if line.startswith("@"):
-            name, _, listed = line[1:].partition(": ")
-            words[name] = tuple(listed.split(", "))
-    blocks = "\n".join(line for line in lines if not line.startswith("@")).strip().split("\n\n")
-    return tuple(map(_template, blocks)), words
+def _templates() -> tuple[Template, ...]:
+    blocks = "\n".join(line for line in _lines() if not line.startswith("@")).strip().split("\n\n")
+    return tuple(map(_template, blocks))
+
+
+@cache
+def _words() -> Mapping[str, Sequence[str]]:
+    """Return the lists of words by name."""
+    lists = (line[1:].partition(": ") for line in _lines() if line.startswith("@"))
+    return {name: words.split(", ") for name, _, words in lists}
+
+
+def _lines() -> list[str]:
+    return [line for line in _FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
 
 
 def _template(block: str) -> Template:
@@ -192,13 +193,15 @@ def _chosen(text: str, bits: Iterator[int]) -> str:
     return _CHOICE.sub(one, text)
 
 
-def _written(number: int, form: str | None) -> str:
+def _filled(expression: str, numbers: Mapping[str, int]) -> str:
+    """Return an expression with numbers for its variables."""
+    return _VARIABLE.sub(lambda variable: str(numbers[variable[0]]), expression)
+
+
+def _number(number: int, form: str | None) -> str:
+    word = _WORDS[number] if number < len(_WORDS) else str(number)
     if form == "part":
         return _PARTS[number]
     if form == "times":
-        return "twice" if number == 2 else f"{_words_of(number)} times"
-    return _words_of(number) if form == "word" else str(number)
-
-
-def _words_of(number: int) -> str:
-    return _WORDS[number] if number < len(_WORDS) else str(number)
+        return "twice" if number == 2 else f"{word} times"
+    return word if form == "word" else str(number)

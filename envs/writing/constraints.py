@@ -16,8 +16,8 @@ from .reading import Reading
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 _PLAIN = re.compile(r"[A-Za-z' .!?\n]*")
 _AVOIDED = ("very", "nice", "good", "many", "people", "always", "never", "really", "because", "but", "like", "day")
-_LETTERS = "bcdfghjkmpquvwy"
-_OFTEN = "aeinorst"
+_LETTERS = "bcdfghjkmpquvwy"  # that a text may have to do without
+_OFTEN = "aeinorst"  # that are counted
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ KINDS: Mapping[str, Kind] = {
     "without letters": Kind(
         "letters",
         'Use neither the letter "{0}" nor the letter "{1}".',
-        lambda text, pick: _two(_absent(text, "bfgjkpquvwxyz"), pick),
+        lambda text, pick: _two(_absent(text, _LETTERS), pick),
         lambda text, *letters: not any(text.letters[letter] for letter in letters),
         level=3,
     ),

@@ -15,8 +15,8 @@ from .layouts import Layout, LayoutError
 from .reading import Reading, normal
 
 RewardKind = Literal["all", "fraction"]
-MAX_WORDS = 80
-"""The most words of any text."""
+WORDS = range(5, 81)
+"""How many words any text may have."""
 _MAX_CHARACTERS = 4_000
 _CASES: tuple[Case, ...] = ("as usual",) * 5 + ("lower", "upper", "shout")
 
@@ -35,8 +35,8 @@ class Instruction:
     @property
     def prompt(self) -> str:
         ask = (
-            f"Write a short text about {self.topic.about}, in plain English and whole sentences, with at most "
-            f'{MAX_WORDS} words. Use the word "{self.topic.word}".'
+            f"Write a short text about {self.topic.about}, in plain English and whole sentences, with "
+            f'{WORDS[0]} to {WORDS[-1]} words. Use the word "{self.topic.word}".'
         )
         rules = [rule for rule in (self.layout.ask, *(one.ask for one in self.constraints)) if rule]
         return f"{ask} {rules[0]}" if len(rules) == 1 else "\n- ".join([ask, *rules])
@@ -54,7 +54,7 @@ class Instruction:
             body, unmet = text, [str(error)]
         reading = Reading(body)
         small = any(one.kind == "lower case" for one in self.constraints)
-        fault = reading.fault(prompt=self.prompt, most_words=MAX_WORDS, capitals=not small)
+        fault = reading.fault(prompt=self.prompt, words=WORDS, capitals=not small)
         if not fault and not reading.count(self.topic.word):
             fault = f'the word "{self.topic.word}" is not in it'
         if fault:
@@ -80,9 +80,9 @@ class InstructionsEnv(ProceduralEnv[Instruction]):
     are not counted.
 
     So that nothing is paid for being short or empty, every text must also be plain English prose: whole sentences with
-    a capital letter (unless small letters are asked for) and an end, at most 80 words, at least half of them different,
-    a fifth to nine tenths of them from the commonest words of English, no sentence twice, no letters of other
-    alphabets, and no six words in a row copied from the prompt. Grammar and sense are not judged.
+    a capital letter (unless small letters are asked for) and an end, 5 to 80 words, at least half of them different,
+    none twice in a row, a fifth to nine tenths of them from the commonest of English, no sentence twice,
+    no letters of other alphabets, and no six words in a row copied from the prompt. Grammar and sense are not judged.
 
     Every index is an instruction, the same in every process and on every machine. The test split has topics of its own.
 

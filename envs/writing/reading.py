@@ -18,6 +18,8 @@ import re
 import unicodedata
 from collections import Counter
 from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|[^\W_]+(?:['\-][^\W_]+)*")
 _END = re.compile(r"[.!?]+[\"')\]»]*(?=\s|$)|[。！？]+[\"')\]」』]*")
@@ -29,18 +31,8 @@ _STRAIGHT = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "“": '"', "”":
 _VOWELS = frozenset("aeiouy")
 _MAX_LETTERS = 20  # of a word of plain English
 _COPIED = 6  # words in a row that are no accident
-_COMMON = frozenset(
-    re.findall(
-        r"\S+",
-        """a about after again all also always am an and any are around as at away back be because been before being both
-    but by can come could day did do does each even every few first for from get go good had has have he her here him
-    his how i if in into is it its just know like little long look made make many may me more most much must my need
-    never new no not now of off often on one only or other our out over own people place really see she should since
-    so some something sometimes still such than that the their them then there these they thing things this those
-    time to too under until up us used very want was way we well were what when where which while who why will with
-    without world would year you your it's don't i'm that's can't isn't i've""",
-    )
-)
+_DOUBLED = ("had", "that", "very", "so", "really")  # words that may follow themselves
+_COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
 
 
 def normal(text: str) -> str:
@@ -89,8 +81,8 @@ class Reading:
         """Return how often a word stands in the text, whatever its case."""
         return self.folded.count(word.casefold())
 
-    def fault(self, *, prompt: str, most_words: int, capitals: bool) -> str:
-        """Say why this is no plain English text of one's own; "" if it is one.
+    def fault(self, *, prompt: str, words: range, capitals: bool) -> str:
+        """Return why this is no plain English text of one's own; "" if it is one.
 
         Grammar and sense are not judged. What is: the number of words; letters of another alphabet; words that no one
         writes; too few of the commonest words of English, or nothing else; words or sentences over and over; sentences
@@ -98,28 +90,28 @@ class Reading:
 
         Args:
             prompt: What was asked; six words of it in a row are a copy.
-            most_words: The most words that it may have.
+            words: How many words it may have, from 1 on.
             capitals: Whether a sentence must begin with a capital letter.
         """
-        words = self.folded
-        if not words:
-            return "there is no text"
-        if len(words) > most_words:
-            return f"it has {len(words)} words, more than {most_words}"
+        found = self.folded
+        if len(found) not in words:
+            return f"it has {len(found)} words, where {words[0]} to {words[-1]} are asked for"
         if not all("LATIN" in unicodedata.name(letter, "") for letter in self.letters):
             return "it has letters that are not those of English"
-        if any(len(word) > _MAX_LETTERS or (len(word) > 3 and _unspoken(word)) for word in words):
+        if any(len(word) > _MAX_LETTERS or (len(word) > 3 and _unspoken(word)) for word in found):
             return "a word in it is none"
-        common = sum(word in _COMMON for word in words) / len(words)
+        common = sum(word in _COMMON for word in found) / len(found)
         if not 0.2 <= common <= 0.9:
             return f"{common:.0%} of its words are among the commonest of English, where text has 20% to 90%"
-        if len(set(words)) < len(words) / 2 or len({s.casefold() for s in self.sentences}) < len(self.sentences):
-            return "it says the same over and over"
+        twice = any(one == next_one and one not in _DOUBLED for one, next_one in pairwise(found))
+        sentences = {sentence.casefold() for sentence in self.sentences}
+        if twice or len(set(found)) < len(found) / 2 or len(sentences) < len(self.sentences):
+            return "it repeats itself"
         if any(not _END.search(sentence[-4:]) for sentence in self.sentences):
             return "a sentence has no end"
         if capitals and any(_first_letter(sentence).islower() for sentence in self.sentences):
             return "a sentence begins with a small letter"
-        return "it is copied from the prompt" if _shares(words, Reading(normal(prompt)).folded) else ""
+        return "it is copied from the prompt" if _shares(found, Reading(normal(prompt)).folded) else ""
 
 
 def _sentences(paragraph: str) -> list[str]:

@@ -31,6 +31,8 @@ ENVIRONMENTS = [
     ("math/Calculator-v0", {}),
     ("math/Chain-v0", {}),
     ("math/Countdown-v0", {}),
+    ("math/WordProblems-v0", {}),
+    ("text/Instructions-v0", {}),
     ("math/Problem-v0", {"rows": ROWS}),
     ("math/GSM8K-v0", {"path": str(DATA / "gsm8k.jsonl")}),
     ("math/MATH-v0", {"path": str(DATA / "math.jsonl")}),
