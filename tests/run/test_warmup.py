@@ -16,7 +16,7 @@ from dapo_trl.rollout.chat_format import ChatFormat, turn_end
 from dapo_trl.rollout.environments import make_env
 from dapo_trl.run import warmup
 from dapo_trl.run.settings import RunConfig
-from dapo_trl.run.train import held_out_rows
+from dapo_trl.run.train import held_out_rows, training_environment
 
 from ..support.tiny import byte_tokenizer, save_tiny_model
 
@@ -52,6 +52,17 @@ def test_a_row_is_the_prompt_of_training_and_the_solution_with_the_end_of_the_tu
     text = env.unwrapped.row(3)["prompt"]
     prompt = f"<|user|>{text}<|end|><|assistant|>" if chat else text
     assert found[prompt] == "3 + 3 = 6\n#### 6<|end|>"
+
+
+def test_system_prompt_and_examples_are_those_of_training_and_no_example_is_learnt():
+    args = DAPOConfig(system_prompt="Be brief.", few_shot=2, report_to=[], use_cpu=True, bf16=False)
+    run = RunConfig(env="math/Problem-v0", env_kwargs={"rows": ROWS, "answer_style": "hash"})
+    env = training_environment(run, args)
+    found = texts(examples(env))
+    assert len(found) == len(ROWS) - 2
+    for prompt, completion in found:
+        assert prompt.startswith("<|system|>Be brief.<|end|><|user|>What is ") and prompt.count("<|assistant|>") == 3
+        assert completion not in prompt
 
 
 def test_held_out_problems_are_never_learnt():
