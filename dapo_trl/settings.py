@@ -234,6 +234,8 @@ def long_flags(flags: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
     ]
 
 
+PROSE = frozenset({"system_prompt", "prompt_template"})
+"""Settings that are text for the model: a template that begins with ``{question}`` would be a mapping in YAML."""
 MAX_DEPTH = 50
 """Levels of lists and mappings in one another that a YAML text may have."""
 MAX_NODES = 100_000
@@ -393,9 +395,11 @@ def _parse_flags(flags: Sequence[str]) -> list[tuple[str, str | None]]:
 
 
 def _read_flag(name: str, text: str | None) -> Any:
-    """A flag's value is YAML; one without a value is switched on."""
+    """A flag's value is YAML, or prose as it stands unless it is quoted; one without a value is switched on."""
     if text is None:
         return True
+    if name in PROSE and text[:1] not in ('"', "'"):
+        return None if text == "null" else text
     try:
         return read_yaml(text)
     except yaml.YAMLError as error:

@@ -14,6 +14,7 @@ from dapo_trl.rollout.chat_format import ChatFormat
 from dapo_trl.rollout.dataset_prompts import as_asked, example_tokens, prompt_form, prompted_rows, refuse_examples
 from dapo_trl.rollout.environments import EnvironmentRows, make_env, question_of
 from dapo_trl.rollout.prompting import measured_rows, prompted, prompted_alike
+from dapo_trl.settings import read_flags
 from envs import TaskEnv
 
 from ..support.chat_templates import CHATML, GEMMA, LLAMA3, tokenizer_with
@@ -176,6 +177,18 @@ class TestMistakes:
     def test_settings_are_refused_at_construction(self, settings, message, tmp_path):
         with pytest.raises(ConfigError, match=message):
             DAPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **settings)
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("{question} Go.", "{question} Go."),
+            ("3: yes", "3: yes"),
+            ('"a\\n{question}"', "a\n{question}"),
+            ("null", None),
+        ],
+    )
+    def test_a_flag_is_the_text_itself(self, text, value):
+        assert read_flags(["--prompt_template", text], (DAPOConfig,)) == [("prompt_template", value)]
 
     def test_an_environment_has_one_set_of_prompts(self):
         env = prompted(problems("1?", "2?"), asked("Add."))
