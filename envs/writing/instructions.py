@@ -55,7 +55,7 @@ class Instruction:
         reading = Reading(body)
         small = any(one.kind == "lower case" for one in self.constraints)
         fault = reading.fault(prompt=self.prompt, words=WORDS, capitals=not small)
-        if not fault and not reading.count(self.topic.word):
+        if not fault and not reading.count(self.topic.word) + reading.count(f"{self.topic.word}'s"):
             fault = f'the word "{self.topic.word}" is not in it'
         if fault:
             return Judgement.of(False, fault)

@@ -189,6 +189,16 @@ def test_the_reward_is_made_of_its_parts():
     assert (reward, info["accuracy"], sum(info["rewards"].values())) == (1.0, 1.0, 1.0)
 
 
+def test_the_word_may_be_a_possessive():
+    problem = next(
+        problem
+        for index in range(99)
+        if (problem := InstructionsEnv(levels=1).problem(index)).prompt.endswith("at most 20 words.")
+    )
+    assert problem.judge(f"I like {problem.topic.word}'s many sides.", partial=False).accuracy == 1.0
+    assert problem.judge(f"I like {problem.topic.word}y and its many sides.", partial=False).accuracy == 0.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
