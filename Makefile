@@ -44,7 +44,7 @@ quickstart: setup
 	@echo "    more digits than the model has ever seen"
 	@echo "  an environment of your own in ten lines: README.md"
 
-# A shorter run shows a rise too: make real ARGS="--max_steps 40 --eval_problems 24" takes ten minutes.
+# A shorter run, of about ten minutes: make real ARGS="--max_steps 40 --eval_problems 24".
 SMOLLM2 := runs/smollm2-135m-instruct
 real: setup
 	HF_HUB_OFFLINE=0 $(BIN)/python scripts/get_smollm2.py $(SMOLLM2)
