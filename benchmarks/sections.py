@@ -1,4 +1,4 @@
-"""Where a training run's seconds go: generation, verification, passes, optimizer, and everything else."""
+"""Where the processor time of a training run goes: generation, verification, updates, optimizer, everything else."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Timers(TrainerCallback):
         if self._inside:
             yield
             return
-        self._inside, since = True, time.perf_counter()
+        self._inside, since = True, time.process_time()
         try:
             yield
         finally:
             self._inside = False
-            self.seconds[name] += time.perf_counter() - since
+            self.seconds[name] += time.process_time() - since
 
     def wrap(self, owner: Any, attribute: str, name: str, counts=lambda: True) -> None:
         inner = getattr(owner, attribute)
@@ -51,10 +51,10 @@ class Timers(TrainerCallback):
 
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
         self.wrap(optimizer, "step", "optimizer")
-        self._since = time.perf_counter()
+        self._since = time.process_time()
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.total = time.perf_counter() - self._since
+        self.total = time.process_time() - self._since
 
     def by_section(self, total: float) -> dict[str, float]:
         """Seconds of each section, and of everything else in `total` seconds."""

@@ -106,7 +106,7 @@ def plot(runs: Sequence[Run], path: Path) -> None:
             style = {"color": f"C{number}", "alpha": 0.7, "label": side if nth == 0 else None}
             by_seconds.plot([row["seconds"] for row in means], accuracy, **style)
             by_tokens.plot([row["tokens"] / 1000 for row in means], accuracy, **style)
-    by_seconds.set(xlabel="seconds of training on one core", ylabel="held-out accuracy")
+    by_seconds.set(xlabel="seconds of processor time in training", ylabel="held-out accuracy")
     by_tokens.set(xlabel="tokens generated, thousands")
     by_seconds.legend()
     for axes in (by_seconds, by_tokens):

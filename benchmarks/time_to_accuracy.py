@@ -5,10 +5,11 @@
 
 Both train models/rambling-0.8m on math/Arithmetic-v0 with the same batch, learning rate, clip, token-level loss and
 soft overlong penalty: configs/ladder/base.yaml and all the techniques above it, of which TRL gets everything that
-GRPOConfig knows and its own penalty. Dynamic sampling is ours alone, and so is the way the batch is cut. The runs of a
-seed go side by side, a core each; measuring does not count. Accuracy and cost are running means over four measurements;
-where they first come to a goal is found on the line between two of them. A run that does not get there counts with all
-that it took. Finished runs are kept in a folder, one file each: what is there is not run again.
+GRPOConfig knows and its own penalty. Dynamic sampling is ours alone, with prompts chosen by predicted difficulty, and
+so is the way the batch is cut. Seconds are of processor time, each run on one thread; measuring does not count.
+Accuracy and cost are running means over four measurements; where they first come to a goal is found on the line between
+two of them. A run that does not get there counts with all that it took. Finished runs are kept in a folder, one file
+each: what is there is not run again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PROMPTS = 20_000
 def train(side: str, seed: int) -> dict[str, Any]:
     """One run to the goal."""
     quieten()
-    with settings(RUNGS, seed=seed, max_steps=PATIENCE) as (run, args, given):
+    with settings(RUNGS, seed=seed, max_steps=PATIENCE, prompt_selection="predicted") as (run, args, given):
         trainer, generated = ours(run, args) if side == "ours" else _theirs(run, args, given)
         measured = measure(
             trainer,

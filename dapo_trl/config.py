@@ -288,7 +288,7 @@ class DAPOConfig(GRPOConfig):
         None,
         "Limit on the tokens that one forward and backward pass computes, padding and prompts included; a prompt that "
         "is shared counts once. 'auto' measures the GPU's memory. None: per_device_train_batch_size times the longest "
-        "row of the batch.",
+        "row of the batch, less what shared prompts save.",
         least=1,
         choices=("auto",),
     )

@@ -16,7 +16,7 @@ from ..run.settings import RunConfig
 from ..update.attention import head_size
 from . import memory
 from .devices import PlannedConfig
-from .memory import Memory
+from .memory import FullestPass, Memory
 from .trace import Traced, Weights, count_weights, generation, shares_prompts, training_pass, weight_dtype
 
 
@@ -28,18 +28,6 @@ def init_kwargs(args: PlannedConfig) -> dict[str, Any]:
 def loaded_dtype(config: PreTrainedConfig, args: PlannedConfig) -> torch.dtype:
     """Type of the weights as they are loaded."""
     return weight_dtype(config, init_kwargs(args))
-
-
-def pass_shape(args: PlannedConfig, longest: int) -> tuple[int, int]:
-    """Rows of the fullest microbatch, and its token budget; ``auto`` counts as unset, because it fits by itself.
-
-    Args:
-        longest: tokens of the longest row, prompt and completion.
-    """
-    asked = args.microbatch_tokens
-    budget = asked if isinstance(asked, int) else args.per_device_train_batch_size * longest
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    return min(max(budget // longest, 1), rows), budget
 
 
 @dataclass(frozen=True)
@@ -163,14 +151,8 @@ class Estimate:
         Gradients of an earlier pass of the optimizer step are there throughout. In a single pass they come as the
         activations go, so that it is the beginning or the end of the backward pass that needs the most.
         """
-        fullest = memory.fullest_pass(
-            self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps,
-            self._sharing,
-            prompt=self.prompt,
-            completion=self.args.max_completion_length,
-            budget=pass_shape(self.args, self._longest)[1],
-        )
-        single, tokens = fullest.single, fullest.lines * fullest.length
+        fullest = self.fullest
+        single, tokens = fullest.passes == 1, fullest.tokens
         traced = training_pass(
             self._traced, rows=fullest.lines, length=fullest.length, checkpointing=self.args.gradient_checkpointing
         )
@@ -193,6 +175,20 @@ class Estimate:
             "the logits' pass": before | logits,
             "the backward pass": ({"gradients": gradients} if at_the_end else before) | layers,
         }
+
+    @cached_property
+    def fullest(self) -> FullestPass:
+        """The microbatch of the most tokens; ``auto`` counts as unset, because it fits by itself."""
+        args = self.args
+        unset = not isinstance(args.microbatch_tokens, int)
+        return memory.fullest_pass(
+            args.per_device_train_batch_size * args.gradient_accumulation_steps,
+            self._sharing,
+            prompt=self.prompt,
+            completion=args.max_completion_length,
+            budget=args.per_device_train_batch_size * self._longest if unset else cast(int, args.microbatch_tokens),
+            shrinks=unset,
+        )
 
     @property
     def _sharing(self) -> int:

@@ -154,22 +154,31 @@ class FullestPass:
     """Tokens of a line."""
     scored: int
     """Tokens of the completions."""
-    single: bool
-    """It is the whole optimizer step."""
+    passes: int
+    """Microbatches of an optimizer step like this one."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that it computes."""
+        return self.lines * self.length
 
 
-def fullest_pass(rows: int, group: int, *, prompt: int, completion: int, budget: int) -> FullestPass:
+def fullest_pass(
+    rows: int, group: int, *, prompt: int, completion: int, budget: int, shrinks: bool = False
+) -> FullestPass:
     """The fullest microbatch of an optimizer step of rows that are all as long as can be.
 
     Args:
         rows: of the step on this device.
         group: rows that share a prompt; 1: each has its own.
         budget: tokens of a microbatch; a longer row is by itself.
+        shrinks: the budget is one for separate prompts, and sharing takes its share off it.
     """
     members = max(min(group, (budget - prompt) // completion), 1)
     length = prompt + members * completion
-    lines = max(min(budget // length, -(-rows // members)), 1)
-    return FullestPass(lines, length, lines * members * completion, single=lines * members >= rows)
+    counted = members * (prompt + completion) if shrinks else length
+    lines = max(min(budget // counted, -(-rows // members)), 1)
+    return FullestPass(lines, length, lines * members * completion, passes=-(-rows // (lines * members)))
 
 
 def head_bytes(

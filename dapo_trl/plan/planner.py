@@ -19,10 +19,10 @@ from ..rollout.prompting import prompted, prompting_of
 from ..run.settings import RunConfig
 from ..update.memory_probe import SAFETY
 from .devices import PlannedConfig
-from .estimate import Estimate, loaded_dtype, pass_shape
-from .memory import Memory
+from .estimate import Estimate, loaded_dtype
+from .memory import FullestPass, Memory
 from .refill import expected_refill, most_groups
-from .schedule import Schedule, Speed, optimizer_steps, passes_per_update
+from .schedule import Schedule, Speed, optimizer_steps
 from .trace import Weights
 
 CPU_SHARE = 0.95
@@ -95,11 +95,11 @@ def make_plan(run: RunConfig, args: PlannedConfig, config: PreTrainedConfig, tas
         ConfigError: it has no end, or the model or its adapter cannot be built.
     """
     found = Estimate(run, args, config, task.prompt_longest)
-    schedule = _schedule(args, task, assumed)
+    schedule = _schedule(args, task, assumed, found.fullest)
     return Plan(run, args, config, task, assumed, found.weights, found.memory, found.vllm_shortage, schedule)
 
 
-def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedule:
+def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed, fullest: FullestPass) -> Schedule:
     steps, epochs = optimizer_steps(
         max_steps=args.max_steps,
         epochs=args.num_train_epochs,
@@ -112,9 +112,7 @@ def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedul
             f"max_steps is {args.max_steps} and the data are endless: set max_steps to the number of optimizer steps."
         )
     share = steps is None and 0 < args.warmup_steps < 1
-    longest = task.prompt_longest + args.max_completion_length
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    _, budget = pass_shape(args, longest)
     refill = expected_refill(args, assumed.pass_rates, rows=task.rows)
     return Schedule(
         steps=steps,
@@ -123,8 +121,8 @@ def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed) -> Schedul
         group_size=args.num_generations,
         updates=args.updates_per_rollout,
         completions_per_update=rows * args.world_size,
-        passes=passes_per_update(rows, longest=longest, budget=budget),
-        pass_tokens=budget,
+        passes=fullest.passes,
+        pass_tokens=fullest.tokens,
         warmup_steps=None if share else args.get_warmup_steps(steps or 0),
         epochs=epochs,
         sampled=refill.sampled,

@@ -13,7 +13,7 @@ import yaml
 
 from ..errors import ConfigError
 from .devices import Placement
-from .estimate import init_kwargs, pass_shape
+from .estimate import init_kwargs
 from .planner import Plan
 
 RANK = 32
@@ -188,9 +188,9 @@ def _of_training(plan: Plan) -> Iterator[Change]:
 
 def _of_the_batch(plan: Plan) -> Iterator[Change]:
     args = plan.args
-    rows, _ = pass_shape(args, plan.longest)
-    if rows > 1:
-        yield Change("passes of half the tokens", {"microbatch_tokens": plan.longest * (rows // 2)})
+    tokens = plan.schedule.pass_tokens
+    if tokens >= 2 * plan.longest:
+        yield Change("passes of half the tokens", {"microbatch_tokens": tokens // 2})
     if args.max_completion_length > 256:
         yield Change("completions of half the length", _shorter(plan, args.max_completion_length // 2))
     steps, accumulation = args.micro_batches_per_rollout, args.gradient_accumulation_steps
@@ -201,12 +201,10 @@ def _of_the_batch(plan: Plan) -> Iterator[Change]:
 
 def _of_memory_left(plan: Plan) -> Iterator[Change]:
     args = plan.args
-    rows, _ = pass_shape(args, plan.longest)
     if args.gradient_checkpointing:
         yield Change("no gradient checkpointing, a quarter less computing", {"gradient_checkpointing": False})
-    most = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    if rows < most:
-        yield Change("passes of twice the tokens", {"microbatch_tokens": plan.longest * min(2 * rows, most)})
+    if plan.schedule.passes > 1:
+        yield Change("passes of twice the tokens", {"microbatch_tokens": 2 * plan.schedule.pass_tokens})
     steps = args.micro_batches_per_rollout
     twice = {"steps_per_generation": 2 * steps}
     yield Change("groups of twice the size", {"num_generations": 2 * args.num_generations, **twice})

@@ -46,7 +46,7 @@ class Schedule:
     passes: int
     """Microbatches of each device in an optimizer step, when all completions have the longest length."""
     pass_tokens: int
-    """Token budget of a microbatch, prompts included."""
+    """Tokens of a microbatch then, prompts included."""
     warmup_steps: int | None
     """Optimizer steps of the warm-up; None: a share of an unknown number of steps."""
     epochs: float | None
@@ -112,16 +112,6 @@ def optimizer_steps(
     if rows is None:
         return None, epochs
     return math.ceil(epochs * max(rows // groups, 1) * updates), epochs
-
-
-def passes_per_update(rows: int, *, longest: int, budget: int) -> int:
-    """Microbatches of one device in an optimizer step of ``rows`` completions that all have the longest length.
-
-    Args:
-        longest: tokens of a row, prompt included.
-        budget: tokens of a microbatch; a longer row is a microbatch of its own.
-    """
-    return math.ceil(rows / max(budget // longest, 1))
 
 
 def seconds_per_step(schedule: Schedule, speed: Speed, *, devices: int, iterations: int) -> float:

@@ -125,9 +125,9 @@ class MicrobatchRunner:
             filler: Any row, for a process without one.
             model, optimizer: The wrapped model and its optimizer, to measure ``microbatch_tokens: auto`` with.
         """
-        lengths = [row.length for rows in steps for row in rows] or [filler.length]
-        self._measure(lengths, model, optimizer)
-        budget, device = self.budget(lengths), self.accelerator.device
+        self._measure([row.length for rows in steps for row in rows] or [filler.length], model, optimizer)
+        parts = [_sequences(rows) for rows in steps if rows] or [_sequences([filler])]
+        budget, device = self._budget(parts), self.accelerator.device
         none = torch.zeros((), dtype=torch.long, device=device)
         active = torch.stack([sum((row.loss_mask.sum() for row in rows), none) for rows in steps])
         plan = []
@@ -145,10 +145,18 @@ class MicrobatchRunner:
             for rows, (tokens, completions, *_), most_of in zip(steps, totals.tolist(), most, strict=True)
         ]
 
-    def budget(self, lengths: list[int]) -> int:
-        """Tokens of a microbatch over rows of these lengths."""
+    def _budget(self, parts: Sequence[tuple[Sequence[np.ndarray], Sequence[int]]]) -> int:
+        """Tokens of a microbatch: as many as asked for, or those of TRL's microbatch less what sharing prompts saves.
+
+        Args:
+            parts: Sequences and tokens of their prompts, of what is cut by itself.
+        """
         asked = self.measured or self.args.microbatch_tokens
-        tokens = asked if isinstance(asked, int) else self.args.per_device_train_batch_size * max(lengths)
+        if isinstance(asked, int):
+            tokens = asked
+        else:
+            longest = max(len(sequence) for sequences, _ in parts for sequence in sequences)
+            tokens = self.packer.shared_budget(parts, self.args.per_device_train_batch_size * longest)
         return tokens if self.limit is None else min(tokens, self.limit)
 
     def _measure(self, lengths: list[int], model: Any, optimizer: Any) -> None:
@@ -248,7 +256,7 @@ class MicrobatchRunner:
             found = packer.split(sequences, prompts, len(lengths) * max(lengths))
             found = [[line for lines in found for line in lines]]
         else:
-            found = packer.split(sequences, prompts, self.budget(lengths))
+            found = packer.split(sequences, prompts, self._budget([(sequences, prompts)]))
             count = int(gather(torch.tensor([len(found)], device=device)).max())
             found += [found[-1][:1]] * (count - len(found))  # again, only to keep step with the other processes
         scored = []
@@ -286,7 +294,7 @@ class MicrobatchRunner:
         return replace(batch, layout=lying, rows=count, step_tokens=step.tokens, step_rows=step.completions)
 
     def _split(self, rows: list[TrainingRow], budget: int) -> list[list[Line]]:
-        return self.packer.split(_on_host(rows), [len(row.prompt_ids) for row in rows], budget)
+        return self.packer.split(*_sequences(rows), budget)
 
     def _attempt(self, model: Any, step: OptimizerStep) -> Tensor:
         accelerator = self.accelerator
@@ -301,6 +309,11 @@ class MicrobatchRunner:
                 finally:
                     accelerator.gradient_state._set_sync_gradients(True)
         return total
+
+
+def _sequences(rows: Sequence[TrainingRow]) -> tuple[list[np.ndarray], list[int]]:
+    """The tokens of each row, prompt and completion side by side, and how many of them are the prompt."""
+    return _on_host(rows), [len(row.prompt_ids) for row in rows]
 
 
 def _on_host(rows: Sequence[TrainingRow]) -> list[np.ndarray]:

@@ -94,14 +94,28 @@ class Packer:
             sequences: Token ids ``[L_i]``, prompt and completion side by side.
             prompts: Tokens of each that are the prompt.
         """
-        if self._attention is None:
-            lines = [Line.alone(row, sequence) for row, sequence in enumerate(sequences)]
-        else:
-            attention = self._attention
-            lines = shared_lines(sequences, prompts, budget, copy_load=attention.copy_load, pays=attention.pays)
+        lines = self._lines(sequences, prompts, budget)
         packed = self.packed or self._attention is not None
         found = split_tokens([line.load for line in lines], budget, packed=packed)
         return [[lines[number] for number in numbers] for numbers in found]
+
+    def shared_budget(self, parts: Sequence[tuple[Sequence[np.ndarray], Sequence[int]]], budget: int) -> int:
+        """A budget for separate prompts, less the share of tokens that sharing saves: as many microbatches of less
+        memory. No line that fits ``budget`` is cut for it.
+
+        Args:
+            parts: Sequences and prompts, as in `split`, of what is cut by itself.
+        """
+        lines = [line for sequences, prompts in parts for line in self._lines(sequences, prompts, budget)]
+        separate = sum(len(sequence) - 1 for sequences, _ in parts for sequence in sequences)
+        loads = [line.load for line in lines]
+        return max(-(-budget * sum(loads) // max(separate, 1)), min(max(loads, default=budget), budget))
+
+    def _lines(self, sequences: Sequence[np.ndarray], prompts: Sequence[int], budget: int) -> list[Line]:
+        if self._attention is None:
+            return [Line.alone(row, sequence) for row, sequence in enumerate(sequences)]
+        attention = self._attention
+        return shared_lines(sequences, prompts, budget, copy_load=attention.copy_load, pays=attention.pays)
 
     def layout(self, sequences: Any, completions: Any, lines: Sequence[Line], width: int | None = None) -> Layout:
         """One forward pass over the rows of these lines, in their order.

@@ -9,6 +9,7 @@ from dapo_trl.plan import memory
 from dapo_trl.plan.devices import CARDS, GIB, Placement, find_card, placement, this_cpu
 from dapo_trl.plan.memory import Memory
 from dapo_trl.plan.trace import Weights
+from dapo_trl.update.batching import split_tokens
 
 from ..conftest import ROOT
 
@@ -253,16 +254,25 @@ def test_offloading_is_read_from_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "group", "budget", "expected"),
+    ("rows", "group", "budget", "shrinks", "expected"),
     [
-        (16, 1, 4 * 150, (4, 150, 80, False)),  # four rows at once, each with its prompt
-        (4, 1, 4 * 150, (4, 150, 80, True)),
-        (3, 1, 100, (1, 150, 20, False)),  # a row that is longer than the budget is by itself
-        (16, 8, 16 * 150, (2, 290, 320, True)),  # both groups: 2 x (130 + 8 x 20)
-        (16, 8, 500, (1, 290, 160, False)),
-        (16, 8, 250, (1, 250, 120, False)),  # six of a group
+        (16, 1, 4 * 150, False, (4, 150, 80, 4)),  # four rows at once, each with its prompt
+        (16, 1, 4 * 150, True, (4, 150, 80, 4)),
+        (4, 1, 4 * 150, False, (4, 150, 80, 1)),
+        (3, 1, 100, False, (1, 150, 20, 3)),  # a row that is longer than the budget is by itself
+        (16, 8, 16 * 150, False, (2, 290, 320, 1)),  # both groups: 2 x (130 + 8 x 20)
+        (32, 8, 16 * 150, True, (2, 290, 320, 2)),  # no more groups than with separate prompts
+        (32, 8, 16 * 150, False, (4, 290, 640, 1)),
+        (16, 8, 500, False, (1, 290, 160, 2)),
+        (16, 8, 250, False, (1, 250, 120, 3)),  # six of a group
     ],
 )
-def test_the_fullest_microbatch_computes_a_prompt_once_for_its_group(rows, group, budget, expected):
-    found = memory.fullest_pass(rows, group, prompt=130, completion=20, budget=budget)
-    assert (found.lines, found.length, found.scored, found.single) == expected
+def test_the_fullest_microbatch_computes_a_prompt_once_for_its_group(rows, group, budget, shrinks, expected):
+    found = memory.fullest_pass(rows, group, prompt=130, completion=20, budget=budget, shrinks=shrinks)
+    assert (found.lines, found.length, found.scored, found.passes) == expected
+
+
+@pytest.mark.parametrize(("rows", "longest", "budget"), [(16, 100, 1600), (16, 100, 850), (7, 64, 200), (5, 300, 128)])
+def test_passes_are_those_that_the_trainer_makes(rows, longest, budget):
+    found = memory.fullest_pass(rows, 1, prompt=longest - 10, completion=10, budget=budget)
+    assert found.passes == len(split_tokens([longest] * rows, budget))

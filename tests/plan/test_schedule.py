@@ -16,7 +16,6 @@ from dapo_trl.plan.schedule import (
     Schedule,
     Speed,
     optimizer_steps,
-    passes_per_update,
     read_run,
     seconds_per_step,
     unlike,
@@ -82,21 +81,6 @@ def test_a_run_of_unknown_length_has_no_totals():
 )
 def test_optimizer_steps(arguments, steps, epochs):
     assert optimizer_steps(**arguments) == (steps, epochs)
-
-
-@pytest.mark.parametrize(
-    ("rows", "longest", "budget", "passes"),
-    [(16, 100, 1600, 1), (16, 100, 800, 2), (16, 100, 850, 2), (16, 900, 800, 16)],
-)
-def test_passes(rows, longest, budget, passes):
-    assert passes_per_update(rows, longest=longest, budget=budget) == passes
-
-
-def test_passes_are_those_that_the_trainer_makes():
-    from dapo_trl.update.batching import split_tokens
-
-    for rows, longest, budget in ((16, 100, 1600), (16, 100, 850), (7, 64, 200), (5, 300, 128)):
-        assert passes_per_update(rows, longest=longest, budget=budget) == len(split_tokens([longest] * rows, budget))
 
 
 def test_seconds_of_a_step():

@@ -339,6 +339,25 @@ def test_a_model_that_only_seems_fit_is_found_by_a_trial(kind, changes, reason):
     assert not model.training and ALL_ATTENTION_FUNCTIONS.get("sdpa").__module__.startswith("transformers")
 
 
+def test_a_budget_for_separate_prompts_shrinks_by_what_sharing_saves():
+    """As many microbatches as with separate prompts, each of less memory; no group is cut for it."""
+    packer = Packer(tiny("qwen2"), pad_token_id=0, device=torch.device("cpu"))
+    assert not packer.refused
+    tokens = np.arange(1, 200) % VOCABULARY
+    rows = [
+        np.concatenate([tokens[: 100 + group], tokens[::-1][: 9 + member]]) for group in (0, 1) for member in range(4)
+    ]
+    prompts = [100 + group for group in (0, 1) for _ in range(4)]
+    separate = 4 * max(map(len, rows))
+    shared = packer.shared_budget([(rows, prompts)], separate)
+    found = packer.split(rows, prompts, shared)
+    assert sorted(sorted(line.rows) for lines in found for line in lines) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert len(found) == 2 and shared < separate / 2
+    assert shared >= max(sum(line.load for line in lines) for lines in found)
+    packer = Packer(tiny("qwen2"), refused="off", pad_token_id=0, device=torch.device("cpu"))
+    assert packer.shared_budget([(rows, prompts)], separate) == separate
+
+
 def test_layers_with_heads_of_different_sizes_have_a_cost_too():
     model = tiny("gemma4_text", head_dim=8, global_head_dim=16, vocab_size_per_layer_input=VOCABULARY)
     assert SharedAttention(model).copy_load > 0
