@@ -15,6 +15,7 @@ from transformers.integrations import integration_utils
 from transformers.utils import is_liger_kernel_available
 
 from .config import DAPOConfig
+from .distributed import weight_count
 from .errors import ConfigError
 from .update import mismatch
 
@@ -180,6 +181,12 @@ def inert_settings(args: DAPOConfig) -> list[str]:
             f"the clip is wider below than above (epsilon {args.epsilon}, epsilon_high {args.epsilon_high}), the "
             "reverse of Clip-Higher. Raise epsilon_high above epsilon."
         )
+    upper = args.epsilon if args.epsilon_high is None else args.epsilon_high
+    if zero := [name for name, value in (("epsilon", args.epsilon), ("epsilon_high", upper)) if value == 0]:
+        found.append(
+            f"{' and '.join(zero)} 0: from the second update on a rollout batch, a token has no gradient as soon as "
+            "its ratio has moved at all. The usual values are epsilon 0.2 and epsilon_high 0.28."
+        )
     if args.microbatch_tokens == "auto" and args.device.type != "cuda":
         found.append(
             "microbatch_tokens is 'auto' and there is no GPU to measure: a microbatch holds "
@@ -251,6 +258,8 @@ def learning_rate_cautions(rate: float, *, parameters: int, adapter: bool, half:
         adapter: Whether an adapter is trained, and not the model's weights.
         half: Whether the trained weights are in half precision.
     """
+    if rate == 0:
+        return ["learning_rate is 0: no weight will change. Set it to 1e-6 (full training) or 1e-5 (an adapter)."]
     if adapter:
         if rate >= LORA_RATE_LEAST:
             return []
@@ -279,7 +288,7 @@ def cautions_at_start(model: Any, args: DAPOConfig) -> list[str]:
     sharded = args.distributed_state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     halves = any(p.element_size() < 4 for p in model.parameters() if p.requires_grad)
     adapter, half = isinstance(model, PeftModel), halves and not sharded  # shards are kept in float32
-    rate, size = args.learning_rate, model.num_parameters()
+    rate, size = args.learning_rate, weight_count(model)
     return [
         *inert_settings(args),
         *vllm_cautions(args, model.config),

@@ -11,12 +11,15 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, disable_fsdp_ram_efficient_loading
+from torch import nn
 from torch.distributed.distributed_c10d import _set_pg_timeout
+from trl import GRPOConfig
+from trl.models.utils import unwrap_model_for_generation
 
 from .errors import ConfigError, DapoError, LostProcessError
 
@@ -66,6 +69,34 @@ def mark_sharded(model: Any, accelerator: Accelerator) -> None:
         )
     if accelerator.distributed_type == DistributedType.FSDP:
         getattr(model, "get_base_model", lambda: model)()._is_fsdp_managed_module = True
+
+
+def weight_count(model: nn.Module) -> int:
+    """Number of a model's weights, also where DeepSpeed has shared them out between processes."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+
+
+@contextlib.contextmanager
+def able_to_generate(model: Any, accelerator: Accelerator, args: GRPOConfig) -> Iterator[Any]:
+    """The unwrapped model, which can generate within the block, also before DeepSpeed's engine holds it.
+
+    ZeRO-3's weights are gathered on each process, or, without ``ds3_gather_for_generation``, layer after layer as they
+    are needed. The latter takes the engine, which is made as training begins.
+
+    Args:
+        model: Wrapped, or not yet.
+    """
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        yield accelerator.unwrap_model(model)
+        return
+    has_engine = hasattr(model, "optimizer")
+    with unwrap_model_for_generation(
+        model,
+        accelerator,
+        gather_deepspeed3_params=args.ds3_gather_for_generation or not has_engine,
+        gradient_checkpointing_kwargs=cast(dict[str, Any] | None, args.gradient_checkpointing_kwargs),
+    ) as found:
+        yield found
 
 
 def in_step(accelerator: Accelerator) -> dict[str, SyncFn]:

@@ -52,7 +52,7 @@ from .checks import (
 from .config import DAPOConfig
 from .distributed import load_on_every_process, mark_sharded, set_timeout
 from .errors import ConfigError
-from .generation.params import GenerationBackend, SamplingParams, Turns, own_backend
+from .generation.params import FinishedFn, GenerationBackend, SamplingParams, Turns, own_backend
 from .generation.seeded import TRAINING, RandomNumbers
 from .generation.transformers import TransformersBackend, own_loop
 from .generation.vllm import VLLMBackend
@@ -403,18 +403,26 @@ class DAPOTrainer(ResumableTrainer):
         )
         return found
 
-    def generate_turn(self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]]) -> Turns:
+    def generate_turn(
+        self, contexts: list[list[int]], room: int, streams: list[tuple[int, int]], on_finished: FinishedFn
+    ) -> Turns:
         """The model's next turn after each context; see `episode_runner.GenerateFn`.
 
         Args:
             streams: For each context, the number of its completion in the run and the tokens that it has so far.
+            on_finished: Called with turns that end before others do, where the backend can tell.
         """
         first = room == self.max_completion_length  # of whole groups; later turns have a history each
         with self.trl.explain_damage():
-            return self._ask(contexts, room, self.num_generations if first else 1, streams)
+            return self._ask(contexts, room, self.num_generations if first else 1, streams, on_finished)
 
     def _ask(
-        self, contexts: list[list[int]], limit: int, group_size: int, streams: list[tuple[int, int]] | None
+        self,
+        contexts: list[list[int]],
+        limit: int,
+        group_size: int,
+        streams: list[tuple[int, int]] | None,
+        on_finished: FinishedFn = lambda place, ids: None,
     ) -> Turns:
         """Have the backend sample.
 
@@ -426,8 +434,9 @@ class DAPOTrainer(ResumableTrainer):
             numbers = RandomNumbers(
                 [(self.args.seed, number, TRAINING) for number, _ in streams], [start for _, start in streams]
             )
-        takes_numbers = "numbers" in inspect.signature(self.backend.generate).parameters
-        more = {"numbers": numbers} if takes_numbers else {}
+        takes = inspect.signature(self.backend.generate).parameters
+        offered = {"numbers": numbers, "on_finished": on_finished}
+        more = {name: value for name, value in offered.items() if name in takes}
         return self.backend.generate(contexts, limit=limit, group_size=group_size, **more)
 
     # A rollout batch
@@ -438,7 +447,7 @@ class DAPOTrainer(ResumableTrainer):
             self.recorder.begin(self.sampling.rollout_batches + 1, self.state.global_step)
         tools = self.tools or self.environment_factories is not None
         steps = self._prepared(self._unfiltered() if tools else self._filtered())
-        if any(steps):
+        if any(step and step.tokens for step in steps):
             self.trl.log({"update/shared_tokens": self.microbatches.shared_tokens})
         return steps
 
@@ -448,7 +457,7 @@ class DAPOTrainer(ResumableTrainer):
         steps = self.microbatches.prepare(
             schedule.steps, schedule.filler, model=self.model_wrapped, optimizer=self.optimizer
         )
-        return [step if step.tokens else None for step in steps]
+        return list(steps)
 
     def _filtered(self) -> LocalSteps:
         """Groups with a signal, from as many rounds as it takes."""
@@ -536,11 +545,17 @@ class DAPOTrainer(ResumableTrainer):
         loss = torch.zeros((), device=self.accelerator.device)
         if self.accelerator.sync_gradients:
             before = time.perf_counter()
-            if step is not None:
+            trains = step is not None and step.tokens > 0
+            if step is not None and trains:
                 loss = self.microbatches.run(model, step, number=self.state.global_step)
                 self._log_means(self._token_means, "train")
-                self.trl.log(self._gradient.drain(self.accelerator))
-            elif self.args.fp16:  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
+            elif step is not None:  # all of it masked
+                rows = step.rows or [step.filler.without_loss()]
+                self._gradient.add(Microbatch.of(rows, pad_token_id=self._tokenizer.pad_token_id), {})
+            self.trl.log(self._gradient.drain(self.accelerator))
+            if (
+                not trains and self.args.fp16
+            ):  # no gradient, so the optimizer leaves the weights alone; a scaler must see one
                 self.accelerator.backward(sum(p.sum() for p in model.parameters() if p.requires_grad) * 0.0)
             self._last_step, self._last_loss = step, loss
             self._metrics["train"]["time/update"].append(time.perf_counter() - before)

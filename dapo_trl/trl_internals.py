@@ -11,8 +11,9 @@ Patches, each a context manager that puts back what it found:
 
 Elsewhere, on public names: `generation.params.limited_to` (the length limit of generation settings, for one turn),
 `generation.transformers.own_loop` (a model's `generate`), `generation.decoding.grouped_queries` (transformers'
-``sdpa``), `monitor.trackers.grouped_names` (transformers' names for trackers), `checkpoint.resumable_trainer` (the
-limit of checkpoints, while one is saved).
+``sdpa``), `generation.vllm.VLLMBackend.generate` (the engine's ``add_request`` and ``step``),
+`monitor.trackers.grouped_names` (transformers' names for trackers), `checkpoint.resumable_trainer` (the limit of
+checkpoints, while one is saved).
 """
 
 from __future__ import annotations

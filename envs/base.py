@@ -164,8 +164,11 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     """Number of rows, or None for an endless task."""
     max_turns: int = 1
     """Maximum of actions in one episode; beyond 1 `reply` decides whether it goes on."""
-    concurrent: bool = False
-    """Whether `reply` and `verify` may run in several threads at once, as they do in training where this is true."""
+    max_concurrency: int | Literal["cores"] = 1
+    """Judgements in flight at a time, in threads, shared by the processes of a machine. 1: one after another, when all
+    completions are there. Beyond 1, `reply` and `verify` run in several threads, beside the generation of other
+    completions: a number for a judge that waits, as for a server, or "cores", as many as there are, for one that
+    computes."""
     judging_seconds: float = 5.0
     """Seconds within which any one action is judged, however hostile; `check_reward_env` tests it."""
 

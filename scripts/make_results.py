@@ -95,6 +95,39 @@ def machines() -> str:
     return markdown(["benchmark", "commit", "machine", "versions"], rows)
 
 
+def measured(name: str) -> list[dict[str, Any]]:
+    """A list of benchmarks/results/mismatch.json."""
+    return json.loads((RESULTS / "mismatch.json").read_text(encoding="utf-8"))["measured"][name]
+
+
+def planted_mismatch() -> str:
+    """The largest distance of measurement and prediction over all modes, by length and spread."""
+    found, rows = measured("planted"), []
+    for tokens, spread in dict.fromkeys((one["tokens"], one["planted"]) for one in found):
+        group = [one for one in found if (one["tokens"], one["planted"]) == (tokens, spread)]
+        lowest = min(group, key=lambda one: one["predicted"])
+        off = max(abs(one["measured"] / one["predicted"] - 1) for one in group)
+        ledger = max(abs(one["acting"] - one["predicted"]) for one in group)
+        figures = [f"{lowest['predicted']:.3f}", f"{lowest['measured']:.3f}", f"{off:.1%}", f"{ledger:.4f}"]
+        rows.append([f"{tokens:,}", f"{spread}", *figures])
+    headings = ["tokens", "s", "lowest weight, predicted", "measured", "weights, off by", "ledger, off by"]
+    return markdown(headings, rows)
+
+
+def bfloat16_mismatch() -> str:
+    """Predicted and measured weights of the modes that lose with length."""
+    modes = ("token_truncate", "sequence_truncate", "sequence_mask")
+    rows = []
+    for model, tokens in dict.fromkeys((one["model"], one["tokens"]) for one in measured("bfloat16")):
+        group = {one["mode"]: one for one in measured("bfloat16") if (one["model"], one["tokens"]) == (model, tokens)}
+        first = group[modes[0]]
+        cells = [f"{group[mode]['predicted']:.3f}, {group[mode]['measured']:.3f}" for mode in modes]
+        rows.append([f"`{model}`", f"{tokens:,}", f"{first['spread']:.4f}", f"{first['of_sums']:.4f}", *cells])
+    return markdown(
+        ["model", "tokens", "s", "s of the sums", *(f"`{mode}`: predicted, measured" for mode in modes)], rows
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "rungs": rungs,
     "left out": lambda: arms(list(ARMS)[len(RUNGS) :], ladder_table.RESULTS),
@@ -102,6 +135,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "techniques": steps_of_the_ladder,
     "time to accuracy": lambda: markdown(time_table.HEADINGS, time_table.rows(runs("time_to_accuracy"))),
     "sections": lambda: markdown(["", *time_table.SIDES], time_table.sections(runs("time_to_accuracy"))),
+    "planted mismatch": planted_mismatch,
+    "bfloat16 mismatch": bfloat16_mismatch,
     "claims": claims,
     "machines": machines,
 }

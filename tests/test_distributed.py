@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -29,13 +32,35 @@ TIMEOUT_SECONDS = 240
 IDS = torch.arange(6)[None]
 
 
+def deepspeed_launch(folder, kind):
+    """Runs commands by a file of configs/accelerate, on two CPU processes and in float32."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    shipped = yaml.safe_load((ROOT / "configs" / "accelerate" / f"{kind}.yaml").read_text(encoding="utf-8"))
+    path = folder / f"{kind}-cpu-2.yaml"
+    here = {"num_processes": 2, "use_cpu": True, "mixed_precision": "no", "main_process_port": 0}
+    path.write_text(yaml.safe_dump(shipped | here), encoding="utf-8")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), "-m", "dapo_trl"]
+    env = os.environ | {"DS_ACCELERATOR": "cpu", "LOCAL_SIZE": "2"}
+
+    def run(*arguments):
+        return subprocess.run([*launch, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
+
+    return run
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 8], ids=["full", "lora"])
-def test_a_sharded_model_from_training_to_plain_transformers(warm_start, tmp_path, rank):
-    """FSDP2: refill rounds, completions and problems to measure that are not equally many on both; resumed, saved."""
+@pytest.mark.parametrize(
+    ("kind", "rank"), [("fsdp2", 0), ("fsdp2", 8), ("zero2", 0), ("zero3", 0), ("zero3", 8)],
+)  # fmt: skip
+def test_a_sharded_model_from_training_to_plain_transformers(warm_start, tmp_path, kind, rank):
+    """Refill rounds, completions and problems to measure that are not equally many on both; resumed, saved."""
+    if kind == "fsdp2":
+        launch = functools.partial(warm_start.run, "tests.support.sharded_run", accelerate=FSDP2_CPU_2)
+    else:
+        launch = deepspeed_launch(tmp_path, kind)
 
     def train(*arguments):
-        done = warm_start.run("tests.support.sharded_run", "train", *arguments, accelerate=FSDP2_CPU_2)
+        done = launch("train", *arguments)
         assert done.returncode == 0, done.stderr[-3000:]
 
     path = config_file(

@@ -16,6 +16,7 @@ import torch
 from ..checks import check_context
 from ..config import DAPOConfig
 from ..errors import ConfigError
+from ..generation.params import FinishedFn
 from ..generation.seeded import RandomNumbers
 from ..generation.transformers import sample_turns, stop_ids
 from ..rollout.chat_format import ChatFormat
@@ -227,23 +228,28 @@ class Evaluator:
         keys = [(sampling.seed, problems[place].index, number) for place, number in batch]
         shape = {"temperature": sampling.temperature, "top_p": sampling.top_p}
 
-        def generate_turn(contexts: list[list[int]], room: int) -> tuple[list[list[int]], None]:
+        def generate_turn(
+            contexts: list[list[int]], room: int, on_finished: FinishedFn
+        ) -> tuple[list[list[int]], None]:
             rows, starts = continued(episodes, prompts, contexts)
             numbers = RandomNumbers([keys[row] if keys else (0,) for row in rows], starts, **shape)
-            return sample_turns(self.model, self.chat_format, contexts, numbers, room=room), None
+            return sample_turns(
+                self.model, self.chat_format, contexts, numbers, room=room, on_finished=on_finished
+            ), None
 
         was_training = self.model.training
         self.model.eval()
         try:
-            transcripts = run_episodes(
-                episodes,
-                prompts or [[self.chat_format.tokenizer.eos_token_id]],
-                generate_turn,
-                chat_format=self.chat_format,
-                limit=limit,
-                step=self._judges.step,
-                sync=self._sync or _alone,
-            )
+            with self._judges.open() as submit:
+                transcripts = run_episodes(
+                    episodes,
+                    prompts or [[self.chat_format.tokenizer.eos_token_id]],
+                    generate_turn,
+                    chat_format=self.chat_format,
+                    limit=limit,
+                    submit=submit,
+                    sync=self._sync or _alone,
+                )
         finally:
             self.model.train(was_training)
         return [self._judged(*row) for row in zip(batch, episodes, transcripts, strict=True)]

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..distributed import in_step
+from ..distributed import able_to_generate, in_step
 from ..monitor.console import counted, tenths
 from ..trainer import DAPOTrainer
 from .estimators import avg_at_k, difference
@@ -134,10 +134,12 @@ class HeldOut(TrainerCallback):
 
     def _evaluate(self, on_batch: Callable[[int, int], None], *, adapter: bool = True) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
-        model = accelerator.unwrap_model(trainer.model)
         mine = self.problems[accelerator.process_index :: accelerator.num_processes]
-        # precision as in training, also before the model is prepared for it
-        with accelerator.autocast(), nullcontext() if adapter else model.disable_adapter():
+        with (
+            able_to_generate(trainer.model_wrapped, accelerator, trainer.args) as model,
+            accelerator.autocast(),  # as in training, also before the model is prepared for it
+            nullcontext() if adapter else model.disable_adapter(),
+        ):
             found = evaluate(
                 model,
                 trainer.processing_class,

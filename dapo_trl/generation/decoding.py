@@ -19,6 +19,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerationMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .params import FinishedFn
+
 DrawFn = Callable[[Tensor, Tensor, int], Tensor]
 """``draw(scores, rows, step)``: a token for each of ``M`` rows, ``[M]``. ``scores`` are their logits after all
 processors, ``[M, V]``; ``rows`` their places in the batch, ``[M]``; ``step`` counts the tokens drawn before."""
@@ -140,6 +142,8 @@ class Decoding:
     """All processes take equally many steps, because each holds a part of the weights."""
     divided: bool = True
     """Read each prompt once and let rows leave, where the cache allows it."""
+    on_finished: FinishedFn | None = None
+    """Called for each row at the step in which it ends."""
 
     @grouped_queries()
     def __call__(
@@ -164,14 +168,18 @@ class Decoding:
         logits, state = self._read(model, input_ids, given, divided)
         ids, rows = input_ids, torch.arange(len(input_ids), device=input_ids.device)
         found = ids.new_full((len(ids), generation_config.max_length), pad)
-        ended = torch.zeros_like(rows, dtype=torch.bool)
+        ended, unfinished = torch.zeros_like(rows, dtype=torch.bool), len(rows)
         faster = getattr(model, "_optimize_model_for_decode", contextlib.nullcontext)  # experts, on a GPU
         with faster():
             while True:
                 tokens = self.draw(logits_processor(ids, logits), rows, ids.shape[1] - prompt)
                 ids = torch.cat([ids, tokens.masked_fill(ended, pad).unsqueeze(1)], dim=1)
-                ended |= stopping_criteria(ids, None)
+                before, ended = ended, ended | stopping_criteria(ids, None)
                 left = int((~ended).sum())
+                if left < unfinished and self.on_finished is not None:
+                    for place in (ended & ~before).nonzero().squeeze(1).tolist():
+                        self.on_finished(int(rows[place]), ids[place, prompt:].tolist())
+                unfinished = left
                 if not self._any_left(left, ids.device):
                     break
                 if divided and len(rows) > 1 and left <= SHARE * len(rows):

@@ -5,7 +5,7 @@ A backend of your own is one class in one file, named in the settings as ``gener
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, Protocol
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from ..settings import load_object
+
+FinishedFn = Callable[[int, list[int]], None]
+"""``on_finished(place, ids)``: the turn sampled for a context, end token included, as soon as it is known."""
 
 
 class Turns(NamedTuple):
@@ -63,7 +66,8 @@ class GenerationBackend(Protocol):
             group_size: Neighbours that have the same context: the group size in a first turn, 1 later.
 
         A backend that draws the tokens itself may name a further argument, ``numbers``: a `seeded.RandomNumbers` for
-        the contexts, or None. By these a run goes on alike on another number of processes.
+        the contexts, or None. By these a run goes on alike on another number of processes. One that names
+        ``on_finished``, a `FinishedFn`, calls it with turns that end before others do: they are judged meanwhile.
         """
 
     def session(self) -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 
 from ..rollout.chat_format import ChatFormat
 from .decoding import Decoding, DrawFn, OtherLoopError, UndividedError, one_token_after_another
-from .params import Turns, limited_to
+from .params import FinishedFn, Turns, limited_to
 from .seeded import RandomNumbers
 
 _PLAIN: dict[str, Any] = {
@@ -45,6 +45,7 @@ def generate(
     generation_config: GenerationConfig,
     *,
     draw: DrawFn | None = None,
+    on_finished: FinishedFn | None = None,
     plain: Callable[..., Any] | None = None,
     **others: Any,
 ) -> Tensor:
@@ -57,6 +58,7 @@ def generate(
         generation_config: Settings that need a loop of their own (beams, say) make it one plain call, and so does
             anything in `others`.
         draw: Chooses the tokens; None: as the settings say, with torch's own random state.
+        on_finished: Called with each completion as it ends; not where it is one plain call.
         plain: The model's own `generate`, if it does not stand there now.
 
     Returns:
@@ -67,7 +69,8 @@ def generate(
     virtual = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)  # tokens of the adapter
     if others or virtual or not one_token_after_another(generation_config):
         return plain(**given)
-    decoding = Decoding(draw or (torch_draw if generation_config.do_sample else likeliest), in_step=_in_step(model))
+    draw = draw or (torch_draw if generation_config.do_sample else likeliest)
+    decoding = Decoding(draw, in_step=_in_step(model), on_finished=on_finished)
     try:
         return plain(**given, custom_generate=decoding)
     except UndividedError:
@@ -77,7 +80,7 @@ def generate(
 
 
 @contextlib.contextmanager
-def own_loop(model: Any, draw: DrawFn | None = None) -> Iterator[None]:
+def own_loop(model: Any, draw: DrawFn | None = None, on_finished: FinishedFn | None = None) -> Iterator[None]:
     """Within the block the model's `generate` is the one above, for callers that are not ours.
 
     One that somebody has put in its place is left there.
@@ -88,7 +91,8 @@ def own_loop(model: Any, draw: DrawFn | None = None) -> Iterator[None]:
     plain = model.generate
 
     def ours(input_ids: Tensor, attention_mask: Tensor, generation_config: GenerationConfig, **others: Any) -> Tensor:
-        return generate(model, input_ids, attention_mask, generation_config, draw=draw, plain=plain, **others)
+        ways = {"draw": draw, "on_finished": on_finished, "plain": plain}
+        return generate(model, input_ids, attention_mask, generation_config, **ways, **others)
 
     model.generate = ours
     try:
@@ -98,7 +102,13 @@ def own_loop(model: Any, draw: DrawFn | None = None) -> Iterator[None]:
 
 
 def sample_turns(
-    model: Any, chat_format: ChatFormat, contexts: Sequence[list[int]], numbers: RandomNumbers, *, room: int
+    model: Any,
+    chat_format: ChatFormat,
+    contexts: Sequence[list[int]],
+    numbers: RandomNumbers,
+    *,
+    room: int,
+    on_finished: FinishedFn | None = None,
 ) -> list[list[int]]:
     """Continue each context up to the end of the model's turn, by the numbers alone.
 
@@ -106,13 +116,14 @@ def sample_turns(
         contexts: ``N`` lists of tokens.
         numbers: Of each of them.
         room: The most tokens that a continuation may have.
+        on_finished: Called with each continuation as it ends.
     """
     tokenizer, stops, width = chat_format.tokenizer, list(chat_format.stop_ids), max(map(len, contexts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (width - len(tokens)) + tokens for tokens in contexts], device=model.device)
     mask = torch.tensor([[0] * (width - len(tokens)) + [1] * len(tokens) for tokens in contexts], device=model.device)
     settings = GenerationConfig(max_new_tokens=room, eos_token_id=stops, pad_token_id=pad, **_PLAIN)
-    sampled = generate(model, ids, mask, settings, draw=numbers.draw)
+    sampled = generate(model, ids, mask, settings, draw=numbers.draw, on_finished=on_finished)
     return [_up_to_stop(row, stops) for row in sampled[:, width:].tolist()]
 
 
@@ -147,10 +158,16 @@ class TransformersBackend:
         self.session = contextlib.nullcontext
 
     def generate(
-        self, contexts: list[list[int]], *, limit: int, group_size: int, numbers: RandomNumbers | None = None
+        self,
+        contexts: list[list[int]],
+        *,
+        limit: int,
+        group_size: int,
+        numbers: RandomNumbers | None = None,
+        on_finished: FinishedFn | None = None,
     ) -> Turns:
         draw = None if numbers is None or not self._settings.do_sample else numbers.draw
-        with own_loop(self._model(), draw), limited_to(self._settings, "max_new_tokens", limit):
+        with own_loop(self._model(), draw, on_finished), limited_to(self._settings, "max_new_tokens", limit):
             return self._sample(contexts, group_size)
 
 

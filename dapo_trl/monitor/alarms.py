@@ -37,6 +37,7 @@ EARLIER = 10
 """Distance, in values, to the earlier ones that the newest are compared with."""
 KEPT = 21
 """Values of each metric that are kept."""
+DIFFERENCE = "sampling/sampling_logp_difference/mean"
 WATCHED = (
     "accuracy/sampled",
     "completions/clipped_ratio",
@@ -46,6 +47,7 @@ WATCHED = (
     *LOST_GRADIENT,
     "importance_ratio/deviation",
     "sampling/importance_sampling_ratio/mean",
+    DIFFERENCE,
 )
 CLEARED_AFTER = 5
 SOLVED = 0.9
@@ -64,6 +66,8 @@ FAR_RATIO = 0.3
 """Mean distance of the importance ratio from 1 that is alarming."""
 MISMATCH = 2.0
 """Factor between the probabilities of sampler and trainer that is alarming."""
+DRIFT, DRIFTED = 4.0, 0.05
+"""Growth of the difference of sampler and trainer, and its size in nats a token, that are alarming together."""
 SPIKE = 10.0
 """Multiple of the usual gradient norm that is alarming."""
 MAX_GRAD_NORM = 1.0
@@ -264,7 +268,16 @@ def nothing_informative(known: _Known) -> str | None:
 
 
 def ratios_far_from_one(known: _Known) -> str | None:
-    """`importance_ratio/deviation` is above 0.3, or sampler and trainer disagree by more than a factor of 2."""
+    """`importance_ratio/deviation` is above 0.3, sampler and trainer disagree by more than a factor of 2, or
+    `sampling/sampling_logp_difference/mean` is above 0.05 and 4 times its first values.
+    """
+    now, first = known.newest(DIFFERENCE), _mean(known.first.get(DIFFERENCE, []))
+    if now > max(DRIFT * first, DRIFTED):
+        return (
+            f"vLLM's log-probabilities differ from the trainer's by {now:.2g} a token, where they differed by "
+            f"{first:.2g} at first: it samples with older weights or an older adapter, or rounding changes more of the "
+            "policy than it did. Look at its pushes (a server's log), and give both the same dtype."
+        )
     sampling = known.newest("sampling/importance_sampling_ratio/mean")
     if sampling > MISMATCH or sampling < 1 / MISMATCH:
         return (

@@ -28,6 +28,8 @@ EXPLODED = 3.0
 """Multiple of its first value above which the entropy has exploded."""
 MORE_NATS = 0.5
 """Least rise of an entropy that has exploded."""
+STANDS_STILL = 1e-6
+"""Mean distance of the importance ratio from 1 below which the weights do not change."""
 MISMATCH_LOSS = 0.1
 """Share of the gradient of long completions that the correction for vLLM may take before it is reported."""
 GRADIENT_LOSS = 0.5
@@ -107,6 +109,12 @@ def _cause(rows: Sequence[Row], updates_per_rollout: int) -> str:
                 f"the entropy exploded from {first:.3g} to {last:.3g} nats, so completions turn into noise; lower "
                 "learning_rate or epsilon_high, raise beta"
             )
+    moves = series(rows, "importance_ratio/deviation")
+    if updates_per_rollout >= 2 and len(moves) and moves.max() < STANDS_STILL:
+        return (
+            "the policy does not change from one update to the next; raise learning_rate if it is 0, and load the "
+            "trained weights in float32 if they are in half precision, where updates are rounded away"
+        )
     shares = {name: series(rows, name) for name in LOST_GRADIENT}
     if lost := lost_gradient({name: float(values.mean()) for name, values in shares.items() if len(values)}):
         return lost
@@ -133,11 +141,13 @@ def lost_gradient(shares: Mapping[str, float], settings: Mapping[str, Any] | Non
         which = f"over {limit // 2:,} tokens" if limit else "longer than half of max_completion_length"
         which = f"completions {which}" if long >= all_of else "all completions"
         mode = (settings or {}).get("mismatch_correction")
+        change = "" if mode == "token_truncate" else f"set mismatch_correction (now {mode}) to token_truncate, or "
+        if mode is None:
+            change = "set mismatch_correction to token_truncate or, if it is that already, "
         return (
             f"{max(long, all_of):.0%} of the gradient of {which} is masked by the mismatch correction: vLLM's "
-            "probabilities and the trainer's differ by too much for it; set mismatch_correction"
-            f"{f' (now {mode})' if mode else ''} to token_truncate, or, if it is that already, give both the same "
-            "dtype and sample from the whole distribution (top_p 1, top_k 0)"
+            f"probabilities and the trainer's differ by too much for it; {change}give both the same weights and dtype "
+            "and sample from the whole distribution (top_p 1, top_k 0)"
         )
     clipped = shares.get("gradient/clipped_low", 0.0) + shares.get("gradient/clipped_high", 0.0)
     causes = {

@@ -181,7 +181,7 @@ class RolloutRecorder:
             "index": index,
             "level": rollout.row.get("level"),
             "prompt": shortened(self.tokenizer.decode(rollout.prompt_ids), MAX_CHARACTERS),
-            "question": question_of(rollout.row)[:MAX_QUESTION],
+            "question": question_of({"prompt": rollout.prompt, **rollout.row})[:MAX_QUESTION],
             "pieces": pieces(self.tokenizer, part(rollout.completion_ids.tolist())),
             "tokens": rollout.tokens,
             "left_out": [gap[0], gap[1] - gap[0]],

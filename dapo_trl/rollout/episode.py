@@ -133,5 +133,5 @@ def duplicate(env: gymnasium.Env) -> gymnasium.Env:
     except Exception as error:  # whatever an author's objects raise
         raise RewardError(
             f"env {env_name(env)} cannot be copied ({type(error).__name__}: {one_line(error)}), which several episodes "
-            "at once need: give what cannot be copied a __deepcopy__, or set concurrent = False in a task of one turn."
+            "at once need: give what cannot be copied a __deepcopy__, or set max_concurrency = 1 in a task of one turn."
         ) from error

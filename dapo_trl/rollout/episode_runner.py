@@ -1,35 +1,49 @@
 """From prompts to whole episodes, in tokens: the model takes a turn, the environment replies, until it is over.
 
 A reply is appended to the context as the chat template would write it, and is foreign to the loss. The tokens that the
-model sampled stay as they are: nothing is decoded and encoded again.
+model sampled stay as they are: nothing is decoded and encoded again. A turn is judged as soon as its last token is
+sampled, while others are still generated.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 import gymnasium
 import torch
 from accelerate import Accelerator
 
-from envs import Completion, TaskEnv
+from envs import TaskEnv
+from envs.numeric import is_count
 
 from ..distributed import SyncFn
+from ..errors import ConfigError
+from ..generation.params import FinishedFn
 from .chat_format import ChatFormat
+from .environments import env_name
 from .episode import Episode, duplicate
 from .types import Sampled
 
-GenerateFn = Callable[[list[list[int]], int], tuple[list[list[int]], list[list[float]] | None]]
-"""``generate(contexts, room)``: tokens sampled for each context, and their log-probabilities where they are known;
-``room`` is the most tokens that any of them may still have."""
+T = TypeVar("T")
 
-StepFn = Callable[[list[Episode], list[Completion]], list[str | None]]
-"""``step(episodes, actions)``: every episode takes its action; the replies, None where it is over."""
+GenerateFn = Callable[[list[list[int]], int, FinishedFn], tuple[list[list[int]], list[list[float]] | None]]
+"""``generate(contexts, room, on_finished)``: tokens sampled for each context, and their log-probabilities where they
+are known; ``room`` is the most tokens that any of them may still have. ``on_finished`` may be called with the place of
+a context and its tokens, before all are returned."""
+
+
+class SubmitFn(Protocol):
+    """``submit(episode, work)``: begin some work on an episode; returns a function that waits for its result."""
+
+    def __call__(self, episode: Episode, work: Callable[[], T], /) -> Callable[[], T]: ...
 
 
 @dataclass
@@ -54,6 +68,13 @@ class Transcript:
         self.mask += [mask] * len(ids)
         self.logprobs += logprobs or []
 
+    def goes_on(self, reply: list[int], limit: int) -> bool:
+        """Append the reply, if that leaves the model room for a turn; else the transcript is truncated here."""
+        self.truncated = len(self.ids) + len(reply) >= limit
+        if not self.truncated:
+            self.extend(reply, 0, [0.0] * len(reply) if self.logprobs else None)
+        return not self.truncated
+
 
 def run_episodes(
     episodes: Sequence[Episode],
@@ -62,10 +83,14 @@ def run_episodes(
     *,
     chat_format: ChatFormat,
     limit: int,
+    submit: SubmitFn,
     sync: SyncFn = lambda active, room: (active, room),
-    step: StepFn | None = None,
+    on_judged: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Transcript]:
     """Run every episode to its end; their outcomes are then in them.
+
+    Which turns are judged at once, and when, changes nothing but the time: replies are awaited in the order of the
+    episodes, and every turn is generated for all episodes that go on.
 
     Args:
         episodes: New ones, ``n``.
@@ -73,32 +98,93 @@ def run_episodes(
         generate: Samples the model's turns.
         chat_format: Turns text into tokens and back.
         limit: Tokens of an episode after its prompt at most, replies included.
+        submit: Begins the environment's turns; see `EnvPool.open`.
         sync: Agrees with other processes before each turn. One with fewer contexts than agreed generates along with a
             prompt of its own and drops the result: a sharded model only generates on all processes at once.
-        step: Takes the environment's turns; None: one after another. See `EnvPool`.
+        on_judged: Called while judgements are awaited, with those of this turn that are there and with their total.
+
+    Raises:
+        RewardError: As `Episode.step`; of several, that of the first episode.
     """
     transcripts = [Transcript() for _ in episodes]
     active = list(range(len(episodes)))
     while True:
-        count, room = sync(len(active), max((limit - len(transcripts[i].ids) for i in active), default=0))
+        rooms = [limit - len(transcripts[i].ids) for i in active]
+        count, room = sync(len(active), max(rooms, default=0))
         if count == 0:
             return transcripts
         contexts = [prompts[i] + transcripts[i].ids for i in active]
-        sampled, logprobs = generate(contexts + [prompts[0]] * (count - len(contexts)), room)
-        actions = []
+        turn = _Turn([episodes[i] for i in active], contexts, rooms, chat_format, submit)
+        sampled, logprobs = generate(contexts + [prompts[0]] * (count - len(contexts)), room, turn.finished)
+        turn.finish(sampled)
         for place, i in enumerate(active):
-            left = limit - len(transcripts[i].ids)
-            ids = sampled[place][:left]
-            transcripts[i].extend(ids, 1, None if logprobs is None else logprobs[place][:left])
-            actions.append(chat_format.completion(ids, contexts[place]))
-        taking = [episodes[i] for i in active]
-        replies = step(taking, actions) if step else [one.step(a) for one, a in zip(taking, actions, strict=True)]
-        going_on = []
-        for i, action, reply in zip(active, actions, replies, strict=True):
-            transcripts[i].truncated = action.finish_reason == "length"
-            if reply is not None and _goes_on(episodes[i], transcripts[i], chat_format.reply_ids(reply), limit):
+            left = rooms[place]
+            transcripts[i].extend(sampled[place][:left], 1, None if logprobs is None else logprobs[place][:left])
+        going_on, endings = [], []
+        for place, i in enumerate(active):
+            transcripts[i].truncated, reply = turn.replied(place)
+            on_judged(place + 1, len(active))
+            if reply is None:
+                continue
+            if transcripts[i].goes_on(reply, limit):
                 going_on.append(i)
+            else:
+                endings.append(submit(episodes[i], episodes[i].truncate))
+        for ended in endings:
+            ended()
         active = going_on
+
+
+class _Turn:
+    """One turn of several episodes: each is judged from the moment its tokens are known."""
+
+    def __init__(
+        self,
+        episodes: list[Episode],
+        contexts: list[list[int]],
+        rooms: list[int],
+        chat_format: ChatFormat,
+        submit: SubmitFn,
+    ):
+        self._episodes, self._contexts, self._rooms = episodes, contexts, rooms
+        self._chat_format, self._submit = chat_format, submit
+        self._tokenizer = threading.Lock()  # a fast one may refuse to be used by two threads at once
+        self._found: dict[int, tuple[list[int], Callable[[], tuple[bool, list[int] | None]]]] = {}
+
+    def finished(self, place: int, ids: list[int]) -> None:
+        """Have a turn judged; what is generated beyond the episodes only keeps a process in step."""
+        if place < len(self._episodes):
+            self._found[place] = ids, self._submit(self._episodes[place], partial(self._judge, place, ids))
+
+    def finish(self, sampled: list[list[int]]) -> None:
+        """Have all turns judged that were not yet.
+
+        Raises:
+            ConfigError: The backend returned other tokens than it reported.
+        """
+        for place, ids in enumerate(sampled):
+            if place not in self._found:
+                self.finished(place, ids)
+            elif list(self._found[place][0]) != list(ids):
+                raise ConfigError(
+                    f"the generation backend called on_finished with {len(self._found[place][0])} tokens for context "
+                    f"{place} and returned {len(ids)} tokens that are not the same: a finished turn must not change."
+                )
+
+    def replied(self, place: int) -> tuple[bool, list[int] | None]:
+        """Wait for a turn's judgement.
+
+        Returns:
+            Whether the turn was cut off, and the tokens of the environment's reply; None when the episode is over.
+        """
+        return self._found[place][1]()
+
+    def _judge(self, place: int, ids: list[int]) -> tuple[bool, list[int] | None]:
+        with self._tokenizer:
+            action = self._chat_format.completion(ids[: self._rooms[place]], self._contexts[place])
+        reply = self._episodes[place].step(action)
+        with self._tokenizer:
+            return action.finish_reason == "length", None if reply is None else self._chat_format.reply_ids(reply)
 
 
 def continued(
@@ -115,72 +201,57 @@ def continued(
     return rows + extra, starts + extra
 
 
-def _goes_on(episode: Episode, transcript: Transcript, reply: list[int], limit: int) -> bool:
-    """Append the reply, if that leaves the model room for a turn; else the episode ends here."""
-    if len(transcript.ids) + len(reply) >= limit:
-        transcript.truncated = True
-        episode.truncate()
-        return False
-    transcript.extend(reply, 0, [0.0] * len(reply) if transcript.logprobs else None)
-    return True
-
-
 class EnvPool:
-    """Threads with a copy of the environment each; a single one, the caller's own, for a task that is not `concurrent`.
+    """Threads that step copies of an environment, as many as its `max_concurrency` says.
 
     Args:
         env: The environment of the episodes.
-        processes: Processes of this machine that judge at the same time.
+        processes: Processes of this machine that judge at the same time; they share what the environment allows.
 
     Raises:
+        ConfigError: `max_concurrency` is neither a number from 1 on nor "cores".
         RewardError: The environment cannot be copied.
     """
 
     def __init__(self, env: gymnasium.Env, *, processes: int = 1):
-        task = env.unwrapped
-        concurrent = isinstance(task, TaskEnv) and task.concurrent
-        self.threads = max((os.cpu_count() or 1) // processes, 2) if concurrent else 1
+        allowed = env.get_wrapper_attr("max_concurrency") if env.has_wrapper_attr("max_concurrency") else 1
+        if allowed != "cores" and not is_count(allowed):
+            raise ConfigError(
+                f"env {env_name(env)} has max_concurrency {allowed!r}: it must be 1 or more, or 'cores' for as many as "
+                "the machine has."
+            )
+        self._in_threads = allowed != 1
+        """Otherwise the caller's own thread steps the environment itself."""
+        self.threads = (
+            max((os.cpu_count() or 1) // processes, 2) if allowed == "cores" else max(allowed // processes, 1)
+        )
         self._copies: SimpleQueue[gymnasium.Env] = SimpleQueue()
-        for _ in range(self.threads if self.threads > 1 else 0):
-            self._copies.put(duplicate(env))
+        if self._in_threads:
+            self._original = duplicate(env)
 
-    def step(
-        self,
-        episodes: Sequence[Episode],
-        actions: Sequence[Completion],
-        on_done: Callable[[int, int], None] = lambda done, total: None,
-    ) -> list[str | None]:
-        """Let every episode take its action; returns the replies, None where an episode is over.
+    @contextmanager
+    def open(self) -> Iterator[SubmitFn]:
+        """Within the block, work on episodes is begun; without threads, when its result is asked for.
 
-        Args:
-            on_done: Called after each with the number done and the total.
-
-        Raises:
-            RewardError: As `Episode.step`; the first that occurs, and nothing is begun after it.
+        On leaving, work that has not begun is dropped and the rest awaited.
         """
-        total = len(episodes)
-        replies: list[str | None] = [None] * total
-        if self.threads == 1 or total < 2:
-            for place, (episode, action) in enumerate(zip(episodes, actions, strict=True)):
-                replies[place] = episode.step(action)
-                on_done(place + 1, total)
-            return replies
-        pool = ThreadPoolExecutor(min(self.threads, total))
+        if not self._in_threads:
+            yield lambda episode, work: work
+            return
+        executor = ThreadPoolExecutor(self.threads, thread_name_prefix="judge")
         try:
-            pairs = zip(episodes, actions, strict=True)
-            places = {pool.submit(self._step, *pair): place for place, pair in enumerate(pairs)}
-            for done, future in enumerate(as_completed(places), 1):
-                replies[places[future]] = future.result()
-                on_done(done, total)
+            yield lambda episode, work: executor.submit(self._work, episode, work).result
         finally:
-            pool.shutdown(cancel_futures=True)
-        return replies
+            executor.shutdown(cancel_futures=True)
 
-    def _step(self, episode: Episode, action: Completion) -> str | None:
-        env = self._copies.get()
+    def _work(self, episode: Episode, work: Callable[[], T]) -> T:
+        try:
+            env = self._copies.get_nowait()
+        except Empty:
+            env = duplicate(self._original)
         try:
             episode.use_env(env)
-            return episode.step(action)
+            return work()
         finally:
             self._copies.put(env)
 
@@ -193,7 +264,7 @@ class EnvironmentSource:
         chat_format: Turns text into tokens and back.
         tokenize: Token ids of prompts.
         generate: Samples the model's turns, as a `GenerateFn`; its third argument is for each context the number of its
-            completion in the run and its tokens so far.
+            completion in the run and its tokens so far, `on_finished` the fourth.
         limit: Tokens of an episode after its prompt at most.
         accelerator: The processes of the run.
         equal_counts: The sampler needs equally many contexts on every process (vLLM).
@@ -210,7 +281,7 @@ class EnvironmentSource:
         chat_format: ChatFormat,
         *,
         tokenize: Callable[[list[Any]], list[list[int]]],
-        generate: Callable[[list[list[int]], int, list[tuple[int, int]]], Any],
+        generate: Callable[[list[list[int]], int, list[tuple[int, int]], FinishedFn], Any],
         limit: int,
         accelerator: Accelerator,
         equal_counts: bool,
@@ -236,21 +307,22 @@ class EnvironmentSource:
         prompt_ids = self._tokenize(prompts)
         episodes = [Episode(self.env, row["index"], row["question"]) for row in rows]
 
-        def generate(contexts: list[list[int]], room: int) -> Any:
+        def generate(contexts: list[list[int]], room: int, on_finished: FinishedFn) -> Any:
             places, starts = continued(episodes, prompt_ids, contexts)
-            return self._generate(
-                contexts, room, [(numbers[i], start) for i, start in zip(places, starts, strict=True)]
-            )
+            streams = [(numbers[i], start) for i, start in zip(places, starts, strict=True)]
+            return self._generate(contexts, room, streams, on_finished)
 
-        transcripts = run_episodes(
-            episodes,
-            prompt_ids,
-            generate,
-            chat_format=self.chat_format,
-            limit=self.limit,
-            sync=self._sync,
-            step=self._step,
-        )
+        with self._pool.open() as submit:
+            transcripts = run_episodes(
+                episodes,
+                prompt_ids,
+                generate,
+                chat_format=self.chat_format,
+                limit=self.limit,
+                submit=submit,
+                sync=self._sync,
+                on_judged=lambda done, total: self._on_activity(f"judging {done} of {total}"),
+            )
         own = [transcript.own for transcript in transcripts]
         self._count_tokens(sum(map(len, prompt_ids)) + sum(own))
         completion_ids = [transcript.ids for transcript in transcripts]
@@ -265,9 +337,6 @@ class EnvironmentSource:
             outcomes=[episode.outcome for episode in episodes],
             columns={"own_tokens": own} if self._may_reply else {},
         )
-
-    def _step(self, episodes: list[Episode], actions: list[Completion]) -> list[str | None]:
-        return self._pool.step(episodes, actions, lambda done, total: self._on_activity(f"judging {done} of {total}"))
 
     def _sync(self, active: int, room: int) -> tuple[int, int]:
         """As many contexts as the busiest process has where the sampler needs equal numbers, else one or more."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Any
 
 import gymnasium
 from datasets import Dataset
+
+from envs import Completion
 
 from ..config import DAPOConfig
 from ..errors import ConfigError
 from .chat_format import ChatFormat
 from .environments import env_name, row_count
 from .episode import Episode
+from .episode_runner import EnvPool
 from .types import Outcome
 
 
@@ -54,10 +59,17 @@ class EnvironmentReward:
         """The outcomes of completions that somebody else generated: each is the model's only turn."""
         assert self.chat_format is not None
         episodes = [Episode(self.env, *row) for row in zip(index, questions, strict=True)]
-        for episode, ids in zip(episodes, completion_ids, strict=True):
-            episode.step(self.chat_format.completion(ids))
-            episode.truncate()
-        return [episode.outcome for episode in episodes]
+        actions = map(self.chat_format.completion, completion_ids)
+        with EnvPool(self.env, processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1))).open() as submit:
+            pairs = zip(episodes, actions, strict=True)
+            judged = [submit(episode, partial(_only_turn, episode, action)) for episode, action in pairs]
+            return [outcome() for outcome in judged]
+
+
+def _only_turn(episode: Episode, action: Completion) -> Outcome:
+    episode.step(action)
+    episode.truncate()
+    return episode.outcome
 
 
 def clock_rows(env: gymnasium.Env, args: DAPOConfig, train_dataset: Any, eval_dataset: Any) -> Dataset:

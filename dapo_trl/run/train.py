@@ -28,7 +28,7 @@ from envs.text import brief
 from ..checkpoint.batch_shape import BatchShape
 from ..checkpoint.files import choose, last_complete
 from ..config import DAPOConfig
-from ..distributed import explain_lost_process, load_on_every_process
+from ..distributed import explain_lost_process, load_on_every_process, weight_count
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, figure, gain
@@ -438,7 +438,7 @@ def _begin_folder(folder: Path, asked: dict[str, Any], described: dict[str, Any]
 
 def _headline(run: RunConfig, trainer: DAPOTrainer) -> str:
     model, args = trainer.model, trainer.args
-    size = f"{sum(p.numel() for p in model.parameters()) / 1e6:,.1f} M weights"
+    size = f"{weight_count(model) / 1e6:,.1f} M weights"
     if isinstance(model, PeftModel):
         trained, weights = model.get_nb_trainable_parameters()
         size = f"{(weights - trained) / 1e6:,.1f} M weights, an adapter of {trained / 1e6:,.2f} M trained"

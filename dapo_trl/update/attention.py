@@ -31,6 +31,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, chunked_overlay, sliding_window_overlay
 
+from ..distributed import weight_count
+
 ATTENTION_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 SIMILAR, CLOSE = 0.75, 16
@@ -106,7 +108,7 @@ class SharedAttention:
         heads = getattr(self._config, "num_attention_heads", 1)
         width = head_size(self._config)
         self._pair_cost = 2 * self._config.num_hidden_layers * heads * width
-        self._token_cost = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+        self._token_cost = weight_count(model)
         keys = getattr(self._config, "num_key_value_heads", None) or heads
         self.copy_load = 2 * keys * width / (KEPT * self._config.hidden_size)
         """Memory of a copy of a token's keys and values, as a share of all that is kept of a token."""

@@ -84,7 +84,7 @@ class ProgramEnv(TaskEnv):
     - v0: first version.
     """
 
-    concurrent = True
+    max_concurrency = "cores"
 
     def __init__(
         self,

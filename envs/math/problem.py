@@ -69,7 +69,7 @@ class ProblemEnv(TaskEnv):
     - v0: first version.
     """
 
-    concurrent = True
+    max_concurrency = "cores"
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ class WordProblemsEnv(ProceduralEnv[WordProblem]):
     - v0: first version.
     """
 
-    concurrent = True
+    max_concurrency = "cores"
     level_range = range(1, 7)
     level_unit = "difficulty"
 

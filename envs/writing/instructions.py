@@ -113,7 +113,7 @@ class InstructionsEnv(ProceduralEnv[Instruction]):
     - v0: first version.
     """
 
-    concurrent = True
+    max_concurrency = "cores"
     level_range = range(1, 6)
     level_unit = "constraints"
 

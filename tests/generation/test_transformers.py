@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -332,3 +334,29 @@ def test_a_generate_that_somebody_wrapped_lets_rows_leave_all_the_same(monkeypat
     expected, plain = work.of(lambda: model.generate(input_ids=ids, attention_mask=mask, generation_config=settings()))
     found, compacted = work.of(lambda: generate(model, ids, mask, settings()))
     assert torch.equal(found, expected) and compacted < 0.8 * plain
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_each_completion_is_reported_once_at_its_end(tiny_model, divided):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    contexts = [tokenizer(text)["input_ids"] for text in ("a", "a", "longer", "b", "b", "c")]
+    ends, end, steps = [4, 2, 6, 1, 9, 2], tokenizer.eos_token_id, []
+    found: dict[int, list[int]] = {}
+
+    class Planned(RandomNumbers):
+        def draw(self, scores, rows, step):
+            steps.append(step)
+            scores[:, end] = -torch.inf
+            done = torch.tensor([ends[row] == step + 1 for row in rows.tolist()])
+            return super().draw(scores, rows, step).masked_fill(done, end)
+
+    def reported(row, ids):
+        assert row not in found and steps[-1] == min(ends[row], 8) - 1
+        found[row] = ids
+
+    numbers = Planned([(0, row) for row in range(6)])
+    chat_format = ChatFormat(tokenizer, [end])
+    with mock.patch.object(decoding, "may_be_divided", lambda cache: divided):
+        turns = sample_turns(model, chat_format, contexts, numbers, room=8, on_finished=reported)
+    assert [len(ids) for ids in turns] == [4, 2, 6, 1, 8, 2]  # the fifth is cut off
+    assert list(found) == [3, 1, 5, 0, 2, 4] and [found[row] for row in range(6)] == turns

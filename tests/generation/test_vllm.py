@@ -3,8 +3,10 @@ from it, with TRL's own code around them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -13,6 +15,8 @@ from datasets import Dataset
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.cli.main import main
+from dapo_trl.generation.params import Turns
+from dapo_trl.generation.vllm import VLLMBackend
 from dapo_trl.update.gradient_ledger import ACCOUNTS
 
 from ..cli.test_main import config_file
@@ -102,3 +106,47 @@ def test_a_server_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys,
     monkeypatch.setattr("trl.generation.vllm_generation.VLLMClient", client)
     assert main(["train", "--config", config_file(tmp_path, use_vllm=True, vllm_mode="server")]) == 2
     assert capsys.readouterr().err == f"error: vLLM cannot be used: {error}\n"
+
+
+class Requests:
+    """The part of vLLM's engine that a call goes through: requests are added, steps return those that have ended."""
+
+    def __init__(self):
+        self.waiting: list[tuple[str, list[int]]] = []
+
+    def add_request(self, request_id, prompt, params):
+        self.waiting.append((request_id, [*prompt, 0]))
+
+    def step(self):
+        """The shortest that is left, between others that have not ended."""
+        self.waiting.sort(key=lambda request: -len(request[1]))
+        request_id, ids = self.waiting.pop()
+        going = [SimpleNamespace(request_id=name, finished=False) for name, _ in self.waiting]
+        return [*going, SimpleNamespace(request_id=request_id, finished=True, outputs=[SimpleNamespace(token_ids=ids)])]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_vllm_reports_requests_as_they_end(alone):
+    requests, turns = Requests(), [[5] * n + [0] for n in (3, 1, 4, 2)]
+    engine = SimpleNamespace(
+        llm=SimpleNamespace(llm_engine=requests), tensor_parallel_size=1 if alone else 2, max_completion_length=9
+    )
+    reported = []
+
+    def sample(contexts, group_size):
+        for number, ids in enumerate(contexts):
+            requests.add_request(str(7 + number), ids, None)
+        seen = []
+        while requests.waiting:
+            requests.step()
+            seen.append(len(reported))
+        assert seen == ([1, 2, 3, 4] if alone else [0] * 4)
+        return Turns(turns)
+
+    backend = VLLMBackend(sample, engine, contextlib.nullcontext)
+    for _ in range(2):
+        reported.clear()
+        contexts = [ids[:-1] for ids in turns]
+        backend.generate(contexts, limit=4, group_size=1, on_finished=lambda *turn: reported.append(turn))
+        assert reported == ([(place, turns[place]) for place in (1, 3, 0, 2)] if alone else [])
+    assert not {"step", "add_request"} & set(vars(requests))

@@ -73,6 +73,11 @@ CASES = [
         ["0.30 times those of the sampler", "dtype"],
     ),
     (
+        "ratios_far_from_one",
+        {"sampling__sampling_logp_difference__mean": late(0.01, 0.2)},
+        ["a token, where they differed by 0.01 at first", "an older adapter", "pushes"],
+    ),
+    (
         "gradient_lost",
         {"gradient__mismatch": late(0.0, 0.2), "gradient__mismatch_long": late(0.01, 0.38)},
         ["of the gradient of completions over 2,000 tokens is masked by the mismatch correction", "token_truncate"],

@@ -57,6 +57,7 @@ def wobble(level, rise=0.0):
             "almost every group is all correct",
         ),
         ({"entropy": lambda done: 0.3 + 2.0 * done}, "the entropy exploded from"),
+        ({"importance_ratio__deviation": 0.0}, "the policy does not change from one update to the next"),
         ({"gradient__mismatch": 0.3, "gradient__mismatch_long": 0.6}, "60% of the gradient of completions longer than"),
         ({"gradient__clipped_low": 0.3, "gradient__clipped_high": 0.4}, "70% of the gradient weight is clipped"),
         ({"reward__sampled": wobble(-0.2, 0.4)}, "the reward rose from -0.1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from dapo_trl.errors import ConfigError
 from dapo_trl.plan import memory
@@ -220,8 +221,10 @@ def test_a_cpu_is_shared_by_its_processes():
     ],
 )
 def test_accelerates_files_say_how_the_model_is_spread(file, count, sharding):
-    found = placement(str(ROOT / "configs" / "accelerate" / f"{file}.yaml"), None)
+    path = ROOT / "configs" / "accelerate" / f"{file}.yaml"
+    found = placement(str(path), None)
     assert (found.count, found.sharding) == (count, sharding)
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["num_machines"] * 8 == count  # cards of a machine
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dapo_trl.errors import ConfigError, RewardError
 from dapo_trl.evaluation import Sampling, evaluate
 from dapo_trl.rollout.chat_format import ChatFormat
 from dapo_trl.rollout.episode import Episode, duplicate
-from dapo_trl.rollout.episode_runner import run_episodes
+from dapo_trl.rollout.episode_runner import EnvPool, run_episodes
 from envs import Completion, OverlongPenalty
 from envs.wrappers import overlong_penalty
 
@@ -46,7 +46,7 @@ class Speaker:
         self.tokenizer, self.lines, self.shown, self.rooms = tokenizer, list(lines), [], []
         self.logprobs = logprobs
 
-    def __call__(self, contexts, room):
+    def __call__(self, contexts, room, on_finished):
         self.shown.append([self.tokenizer.decode(ids) for ids in contexts])
         self.rooms.append(room)
         line = self.lines.pop(0)
@@ -62,7 +62,8 @@ def played(env, speaker, *indices, limit=100, tokenizer=None):
     tokenizer = tokenizer or speaker.tokenizer
     episodes = [Episode(env, index) for index in indices]
     prompts = [tokenizer(f"row {index}: ")["input_ids"] for index in indices]
-    found = run_episodes(episodes, prompts, speaker, chat_format=chat_format(tokenizer), limit=limit)
+    with EnvPool(env).open() as submit:
+        found = run_episodes(episodes, prompts, speaker, chat_format=chat_format(tokenizer), limit=limit, submit=submit)
     return episodes, found
 
 
@@ -146,6 +147,7 @@ class TestPlay:
             speaker,
             chat_format=chat_format(tokenizer),
             limit=20,
+            submit=lambda episode, work: work,
             sync=lambda active, room: (next(votes), 7),
         )
         assert [len(shown) for shown in speaker.shown] == [2, 2, 1] and speaker.rooms == [7] * 3
@@ -266,7 +268,7 @@ def test_every_turn_of_an_evaluation_has_random_numbers_of_its_own(tiny_model, m
         def reply(self, row, turns):
             return REPLY
 
-    def watched(model, chat_format, contexts, numbers, room):
+    def watched(model, chat_format, contexts, numbers, room, on_finished):
         drawn.append([numbers.at(step)[0] for step in range(room)])
         turns = sample_turns(model, chat_format, contexts, numbers, room=room)
         return [[*ids[:2], tokenizer.eos_token_id] for ids in turns]

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -37,6 +39,16 @@ class Haggle(TaskEnv):
         return completion.endswith("R")
 
 
+class Dawdling(Haggle):
+    """Judges three turns at once, in times that nobody knows."""
+
+    max_concurrency = 3
+
+    def reply(self, row, turns):
+        time.sleep(random.SystemRandom().random() * 0.01)
+        return super().reply(row, turns)
+
+
 def said(context: str, member: int) -> str:
     """The next turn: a few questions, then the answer. The first turn names the member of its group."""
     prompt, _, rest = context.partition(": ")
@@ -54,13 +66,15 @@ class Scripted(DAPOTrainer):
         super().__init__(*args, **kwargs)
         self.backend = self
 
-    def generate(self, contexts, *, limit, group_size):
+    def generate(self, contexts, *, limit, group_size, on_finished):
         self.calls += 1
         tokenizer, first = self.processing_class, self.accelerator.process_index * len(contexts)
         texts = [
             said(tokenizer.decode(ids, skip_special_tokens=True), (first + i) % 4) for i, ids in enumerate(contexts)
         ]
         ids = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
+        for place in random.SystemRandom().sample(range(len(ids)), len(ids) // 2):
+            on_finished(place, ids[place])
         return Turns(ids, [[-1.0] * len(row) for row in ids])
 
     def _compute_loss(self, model, inputs):
@@ -83,7 +97,7 @@ def main(model: str, folder: str, rows: int, steps: int) -> None:
         max_completion_length=48,
         overlong_max_length=4,
     )
-    run = Scripted(model, args=args, env=Haggle())
+    run = Scripted(model, args=args, env=Dawdling())
     run.train()
     gathered = gather_object([{"calls": run.calls, "foreign": run.foreign}])
     if run.accelerator.is_main_process:

@@ -20,7 +20,7 @@ class Engine:
     """Samples one token after another and says with what probability."""
 
     def __init__(self, model: str):
-        self.model = AutoModelForCausalLM.from_pretrained(model).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         self.end = self.model.generation_config.eos_token_id
         self.received: list[str] = []
         self.pushes: list[list[str]] = []
@@ -64,7 +64,7 @@ class Engine:
         return found
 
 
-def noisy(spread: float, *, missing: bool = False) -> Any:
+def noisy(spread: float, *, missing: bool = False, known: dict[tuple[int, int], Any] | None = None) -> Any:
     """An `Engine.sample` whose log-probabilities differ from the engine's by noise of a known standard deviation.
 
     Completions are random letters of full length. The differences are normal with mean -spread^2/2, and their sums over
@@ -72,12 +72,24 @@ def noisy(spread: float, *, missing: bool = False) -> Any:
 
     Args:
         missing: Give NaN for the first token of every completion, as vLLM may.
+        known: Holds completions, their log-probabilities and their noise of spread 1 from one call to the next, for
+            samplers of the same weights.
     """
     generator = torch.Generator().manual_seed(7)
 
     @torch.no_grad()
     def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
         assert self.pushes and not self.asleep and len({len(prompt) for prompt in prompts}) == 1
+        found = None if known is None else known.get((len(prompts) * n, tokens))
+        letters, logps, noise = found or drawn(self, prompts, n, tokens)
+        if known is not None:
+            known[len(prompts) * n, tokens] = letters, logps, noise
+        logps = logps - (noise * spread - spread**2 / 2)
+        if missing:
+            logps[:, 0] = torch.nan
+        return list(zip(letters.tolist(), logps.tolist(), strict=True))
+
+    def drawn(self, prompts: list[list[int]], n: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rows = torch.tensor([prompt for prompt in prompts for _ in range(n)])
         letters = torch.randint(64, 90, (len(rows), tokens), generator=generator)
         noise = torch.randn(len(rows), tokens, generator=generator)
@@ -85,11 +97,33 @@ def noisy(spread: float, *, missing: bool = False) -> Any:
         quantiles = quantiles[torch.randperm(len(rows), generator=generator)].unsqueeze(1)
         noise += quantiles / tokens**0.5 - noise.mean(dim=1, keepdim=True)
         logits = [self.model(part).logits[:, -tokens - 1 : -1] for part in torch.cat([rows, letters], dim=1).split(8)]
-        logps = torch.cat(logits).log_softmax(-1).gather(2, letters.unsqueeze(2)).squeeze(2)
-        logps = logps - (noise * spread - spread**2 / 2)
-        if missing:
-            logps[:, 0] = torch.nan
-        return list(zip(letters.tolist(), logps.tolist(), strict=True))
+        return letters, torch.cat(logits).log_softmax(-1).gather(2, letters.unsqueeze(2)).squeeze(2), noise
+
+    return sample
+
+
+def sampled(*, temperature: float = 1.0, top_p: float = 1.0, report: Any = lambda logps: logps) -> Any:
+    """An `Engine.sample` that draws with transformers' `generate` and gives the log-probabilities that it draws by.
+
+    Args:
+        report: What becomes of a completion's log-probabilities on their way to the trainer.
+    """
+
+    @torch.no_grad()
+    def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
+        width = max(map(len, prompts))
+        rows = torch.tensor([[self.end] * (width - len(p)) + p for p in prompts for _ in range(n)])
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts for _ in range(n)])
+        settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "max_new_tokens": tokens}
+        found = self.model.generate(
+            rows, attention_mask=mask, **settings, return_dict_in_generate=True, output_scores=True
+        )
+        drawn, completions = found.sequences[:, width:], []
+        logps = torch.stack(found.scores, dim=1).log_softmax(-1).gather(2, drawn.unsqueeze(2)).squeeze(2)
+        for ids, values in zip(drawn.tolist(), logps.tolist(), strict=True):
+            end = ids.index(self.end) + 1 if self.end in ids else len(ids)
+            completions.append((ids[:end], report(values[:end])))
+        return completions
 
     return sample
 

@@ -13,7 +13,7 @@ from peft import LoraConfig
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.errors import ConfigError
-from dapo_trl.update.mismatch_check import MismatchCheck
+from dapo_trl.update.mismatch_check import MismatchCheck, reason_of
 
 from ..support import vllm_stand_in
 from ..support.recorded import config
@@ -104,7 +104,7 @@ def make_check(lines, score=None):
 def test_a_difference_that_is_not_rounding(spread, named):
     lines: list[str] = []
     make_check(lines).see(batches(spread, torch.Generator().manual_seed(0)), 0)
-    assert (" So much is not rounding: compare temperature, dtype" in lines[0]) == named
+    assert (" So much is not rounding: compare weights and dtype." in lines[0]) == named
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,38 @@ def test_what_is_concluded_from_noise_and_update(update, after, outcome):
     else:
         check.see(batches(after, generator), 1)
         assert (outcome is None) == (not check.done) and (outcome is None or outcome in lines[1])
+
+
+def sampled(logits, *, temperature=1.0, top_p=1.0, reported=None, weights=0.0, rotated=False, tokens=3000):
+    """Log-probabilities of a trainer with these logits, and those that a sampler gives of what it drew."""
+    generator = torch.Generator().manual_seed(3)
+    own = (logits + weights * torch.randn(logits.shape, generator=generator)) / temperature
+    ranked = own.softmax(-1).sort(descending=True)
+    beyond = ranked.values.cumsum(-1) - ranked.values > top_p
+    own = own.masked_fill(beyond.gather(1, ranked.indices.argsort(-1)), -torch.inf)
+    drawn = torch.multinomial(own.softmax(-1), 1, generator=generator)
+    given = own if reported is None else logits / reported
+    trainer, sampler = (x.log_softmax(-1).gather(1, drawn)[:, 0].double() for x in (logits, given))
+    return trainer, sampler.roll(1) if rotated else sampler
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ({}, ""),
+        ({"weights": 0.02}, ""),
+        ({"weights": 0.3}, "So much is not rounding: compare weights and dtype."),
+        ({"temperature": 0.7}, "they are of another temperature"),
+        ({"temperature": 1.4}, "they are of another temperature"),
+        ({"reported": 0.7}, "they are of another temperature"),
+        ({"top_p": 0.9}, "it samples from a truncated distribution"),
+        ({"rotated": True}, "out of place"),
+    ],
+    ids=str,
+)
+def test_the_reason_of_a_difference(fault, sentence):
+    spreads = torch.rand(3000, 1, generator=torch.Generator().manual_seed(1)) * 6  # from certain to uncertain tokens
+    logits = spreads * torch.randn(3000, 50, generator=torch.Generator().manual_seed(2))
+    trainer, sampler = sampled(logits, **fault)
+    found = reason_of(trainer, sampler, float((trainer - sampler).std()))
+    assert sentence in found and bool(found) == bool(sentence), found

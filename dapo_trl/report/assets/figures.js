@@ -2,7 +2,7 @@
 // What is shown of the runs beside their rollouts: figures, alarms, which curves there are, ledger, settings.
 
 const RUN_COLOURS = ["blue", "orange", "green", "purple", "red", "teal", "brown", "slate"];
-const GRADIENT = { acting: "green", zero: "slate", truncated: "brown", clipped_low: "amber", clipped_high: "purple", mismatch: "red" };
+const GRADIENT = { acting: ["acts", "green"], zero: ["no advantage", "slate"], truncated: ["masked as truncated", "brown"], clipped_low: ["clipped low", "amber"], clipped_high: ["clipped high", "purple"], mismatch: ["vLLM mismatch", "red"] };
 const ACCOUNTS = { trained: "green", surplus_kept: "teal", surplus_expired: "slate", truncated: "brown", shaping_only: "purple", constant: "amber", unscorable: "ink", all_right: "blue", all_wrong: "red" };
 const GROUPS = { "groups/kept": ["informative", "green"], "groups/constant": ["constant", "amber"], "groups/unscorable": ["unscorable", "ink"], "groups/all_right": ["all correct", "blue"], "groups/all_wrong": ["all wrong", "red"] };
 const DIFFICULTIES = { "difficulty/unsolved": ["none", "red"], "difficulty/hard": ["to ⅓", "orange"], "difficulty/medium": ["to ⅔", "amber"], "difficulty/easy": ["over ⅔", "green"], "difficulty/solved": ["all", "blue"] };
@@ -152,8 +152,12 @@ function ledgerCharts(state, runs, axis, asShares) {
 }
 
 function gradientChart(state, run, axis) {
-  const table = Object.fromEntries(Object.entries(GRADIENT).map(([account, colour]) => [`gradient/${account}`, [words(account), colour]]));
-  return stackChart(state, run, axis, { id: "gradient", title: "Gradient weight of the tokens trained on", table, show: percent, healthy: "healthy: most of it acts" });
+  const table = Object.fromEntries(Object.entries(GRADIENT).map(([account, drawn]) => [`gradient/${account}`, drawn]));
+  const chart = stackChart(state, run, axis, { id: "gradient", title: "Gradient weight", table, show: percent, healthy: "healthy: most of it acts" });
+  if (!chart) return null;
+  // a correction that adds more than it takes away is a negative share, which has no place in a stack
+  const drawn = chart.parts.map((part) => ({ ...part, y: part.y.map((value) => (value === null ? null : Math.max(value, 0))) }));
+  return Object.assign(chart, { parts: shares(drawn), top: 1 });
 }
 
 function otherCharts(state, runs, axis) {
