@@ -32,7 +32,7 @@ class Judged(TaskEnv):
         seconds: That a reply may take.
     """
 
-    concurrent = True  # several answers are judged at once
+    max_concurrency = 16  # answers that are judged at once
 
     def __init__(self, *, path, url=None, model="judge", seconds=30.0, correct_reward=1.0, wrong_reward=0.0):
         super().__init__(correct_reward=correct_reward, wrong_reward=wrong_reward)
