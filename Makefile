@@ -10,11 +10,12 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help quickstart test test-quick test-newest lint docs ladder setup base-model clean
+.PHONY: help quickstart real test test-quick test-newest lint docs ladder setup base-model clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   train the shipped model on arithmetic (a minute on 2 cores, once installed)"
+	@echo "make real         train a pretrained model of 135 M weights on word problems (half an hour on 2 cores)"
 	@echo "make test         run the tests (about ten minutes on 2 cores)"
 	@echo "make test-quick   run those that take no more than a few seconds each (two minutes)"
 	@echo "make test-newest  the contract tests and the quick start with the newest libraries, in .venv-newest"
@@ -42,6 +43,14 @@ quickstart: setup
 	@echo "  dapo-trl train --config configs/quickstart.yaml --env_kwargs '{levels: [4, 5], operations: \"+\"}' --output_dir runs/hard"
 	@echo "    more digits than the model has ever seen"
 	@echo "  an environment of your own in ten lines: README.md"
+
+# A shorter run, of about ten minutes: make real ARGS="--max_steps 40 --eval_problems 24".
+SMOLLM2 := runs/smollm2-135m-instruct
+real: setup
+	HF_HUB_OFFLINE=0 $(BIN)/python scripts/get_smollm2.py $(SMOLLM2)
+	rm -rf $(SMOLLM2)-warm
+	$(BIN)/dapo-trl warmup --config configs/real/smollm2.yaml --model $(SMOLLM2) --rows 96 --learning_rate 2e-5 --output_dir $(SMOLLM2)-warm
+	$(BIN)/dapo-trl train --config configs/real/smollm2.yaml --model $(SMOLLM2)-warm $(ARGS)
 
 # One thread a worker: tiny models run ten times slower when workers share cores. A worker more than cores, because many
 # tests wait for processes.

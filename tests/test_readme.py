@@ -34,6 +34,7 @@ PAGES = [
 ]
 ELSEWHERE = {
     "docs/hardware.md": "tests/test_hardware_docs.py reads its commands: they need GPUs",
+    "docs/real.md": "tests/test_real.py: a pretrained model, and GPUs",
     "docs/results.md": "tests/test_results.py: its commands take an hour",
 }
 FRAGMENTS = {"task = TRLTask(": "it needs a model that calls tools: tests/rollout/test_trl_tools.py"}

@@ -5,6 +5,7 @@ outline.py the settings of a command, read from source before torch is imported
 help.py    --help by groups of settings
 train.py   train a model
 eval.py    measure a model, or compare two measurements
+warmup.py  a cold start on written solutions
 launch.py  train or evaluate on several processes
 plan.py    what a run will do and whether it fits
 envs.py    list, show and check environments; judge recorded verdicts again

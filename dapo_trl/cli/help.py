@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -20,6 +20,7 @@ class SettingsHelp(argparse.Action):
     Args:
         owners: File and name of the classes that declare the settings, as in `outline.TRAINER`.
         aliases: Gives the short names of settings as flags, and the settings.
+        without: Settings that are options of the command itself.
     """
 
     def __init__(
@@ -29,11 +30,12 @@ class SettingsHelp(argparse.Action):
         *,
         owners: tuple[tuple[str, str], ...],
         aliases: Callable[[], Mapping[str, str]] = dict,
+        without: Collection[str] = (),
         **_: Any,
     ):
         words = "show this, or a group of settings in full, or a single one"
         super().__init__(option_strings, argparse.SUPPRESS, nargs="?", metavar="NAME", help=words)
-        self.owners, self.aliases = owners, aliases
+        self.owners, self.aliases, self.without = owners, aliases, without
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: Any = None) -> None:
         found = groups(*self.owners)
@@ -53,7 +55,7 @@ class SettingsHelp(argparse.Action):
 
     def _add(self, group: Any, settings: Sequence[Declared], *, in_full: bool) -> None:
         short = {long: name for name, long in self.aliases().items()}
-        for one in settings:
+        for one in (one for one in settings if one.name not in self.without):
             doc = " ".join(one.doc.replace("`", "").split())
             text = (
                 f"{one.kind.replace(' | None', ' or null')}; {doc}"

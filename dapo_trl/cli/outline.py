@@ -184,7 +184,8 @@ def _declared(path: str, field: ast.AnnAssign) -> Declared:
     factory, metadata = given.get("factory") or given.get("default_factory"), given.get("metadata")
     default = factory or given.get("default")
     value = UNKNOWN if default is None else _evaluated(path, default)
-    doc = _literal(given["doc"]) if "doc" in given else ((_literal(metadata) if metadata else None) or {}).get("help")
+    help_text = ((_literal(metadata) if metadata else None) or {}).get("help")
+    doc = _evaluated(path, given["doc"]) if "doc" in given else help_text
     kind = field.annotation.value if isinstance(field.annotation, ast.Constant) else ast.unparse(field.annotation)
     return Declared(
         field.target.id,

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -51,6 +52,7 @@ def add_parser(commands: Any) -> None:
         add("--prompt_tokens", type=int, metavar="N", help="length of the prompts; default: measured"),
         add("--rows", type=int, metavar="N", help="prompts of the data; default: the environment's"),
         add("--calibration", metavar="RUN_DIR", help="an earlier run of this model, for tokens per second"),
+        add("--calibrate", metavar="DIR", help="train for a minute on the device here, into DIR, for its calibration"),
         add("--json", action="store_true", help="print the plan as JSON"),
     ]
     plan.set_defaults(run=_plan, takes_settings=True, own=[action.dest for action in own])
@@ -62,6 +64,11 @@ def _plan(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value:g}: it must be above 0.")
+    elsewhere = [
+        name for name in ("card", "devices", "accelerate", "calibration") if getattr(options, name) is not None
+    ]
+    if options.calibrate and elsewhere:
+        raise ConfigError(f"--calibrate measures the one device that is here: leave --{elsewhere[0]} out.")
     require(check_words(options.config, options.settings, RUN, *TRAINER, options=options.own), "model", "env")
     # Torch is imported here, after the arguments are known to be well-formed.
     from ..plan.cautions import cautions
@@ -94,6 +101,11 @@ def _plan(options: argparse.Namespace) -> int:
             f"max_completion_length {args.max_completion_length}: lower the first or raise the second."
         )
     config = read_config(run.model)
+    if options.calibrate:
+        from ..run.calibration import calibrate
+
+        calibrate(options.config, options.settings, Path(options.calibrate))
+        options.calibration = options.calibrate
     if options.calibration:
         assumed = _calibrated(assumed, options, config, args.card)
     task = look_at_task(run, args, prompt_tokens=options.prompt_tokens, rows=options.rows)

@@ -42,7 +42,8 @@ LOST_GRADIENT = tuple(
 ADVICE = {
     "all_wrong": (
         "almost every group is all wrong: the task is too hard for this model, or its answers are not recognised; look "
-        "at some completions, use easier problems or a warm-started model, raise num_generations"
+        "at some completions, use easier problems, teach the form of the answers first (dapo-trl warmup) or raise "
+        "num_generations"
     ),
     "all_right": "almost every group is all correct: the task is solved at this difficulty; use harder problems",
     "constant": "the scores within a group do not vary: filter on a finer score with filter_key, or raise temperature",

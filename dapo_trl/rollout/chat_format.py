@@ -142,3 +142,19 @@ class ChatFormat:
     def is_ended(self, ids: list[int]) -> bool:
         """Whether the model ended its turn by itself."""
         return bool(ids) and ids[-1] in self.stop_ids
+
+
+def turn_end(tokenizer: Any, template: Mapping[str, Any]) -> int:
+    """The token with which a model ends its turn: a special one that the chat template writes right after it, else the
+    tokenizer's end token.
+
+    Args:
+        template: Further arguments of ``apply_chat_template``.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return tokenizer.eos_token_id
+    turns = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _MARK}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, **template)
+    after = tokenizer(text.partition(_MARK)[2], add_special_tokens=False)["input_ids"]
+    special = {token for token, text in tokenizer.added_tokens_decoder.items() if text.special}
+    return after[0] if after and after[0] in special else tokenizer.eos_token_id

@@ -100,8 +100,8 @@ def train(run: RunConfig, args: DAPOConfig, asked: dict[str, Any]) -> int:
     quieten(console)
     share_cores(args.device, args.world_size)
     load_on_every_process(run.eval_problems > 0)  # measured before the model is sharded
-    entries = [replace(entry, env=prompted(entry.make(), args), kwargs={}, wrappers=()) for entry in run.entries()]
-    splits, skips = _splits(run, entries, begun)
+    entries = training_environments(run, args)
+    splits, skips = held_out_rows(run, entries, begun)
     trainer = _prepare(run, args, entries)
     if found is not None and (written := BatchShape.written(found)) is not None:  # an early error, as above
         written.check(BatchShape.of(args), found, rows=args.per_device_train_batch_size)
@@ -352,6 +352,11 @@ def _held(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
+def training_environments(run: RunConfig, args: DAPOConfig) -> list[EnvEntry]:
+    """The environments of a run, made, in their wrappers and asking as the settings say."""
+    return [replace(entry, env=prompted(entry.make(), args), kwargs={}, wrappers=()) for entry in run.entries()]
+
+
 def _split(run: RunConfig, entry: EnvEntry, env: gymnasium.Env) -> Split | None:
     """The held-out problems of an environment, whose reward is not shaped; None: nothing is measured.
 
@@ -373,15 +378,15 @@ def _split(run: RunConfig, entry: EnvEntry, env: gymnasium.Env) -> Split | None:
     return measured_elsewhere(env, held_out, run.eval_problems)
 
 
-def _splits(
-    run: RunConfig, made: Sequence[EnvEntry], begun: Path | None
+def held_out_rows(
+    run: RunConfig, made: Sequence[EnvEntry], begun: Path | None = None
 ) -> tuple[dict[str, Split], dict[str, Callable[[Mapping[str, Any]], bool]]]:
     """By the name of each environment its held-out problems, if any are measured, and whether a row is never trained
     on: those that a resumed run began with stay apart, whatever it measures now.
 
     Args:
         made: The environments that are trained on.
-        begun: The folder of the run that is resumed.
+        begun: The folder of the run that is resumed; None: a new one.
     """
     before = {} if begun is None else measured_in(begun)
     changed = any(getattr(run, name) != value for name, value in before.items())
@@ -414,10 +419,21 @@ def _prepare(run: RunConfig, args: DAPOConfig, entries: Sequence[EnvEntry]) -> D
             for entry in entries
         ]
     check_targets(run)
-    try:
+    with explain_model_errors(run, args):
         trainer = DAPOTrainer(args=args, env=entries, **start_model(run, args))
         trainer.get_optimizer_cls_and_kwargs(args, trainer.model)  # some need a package, and say so
-        return trainer
+    return trainer
+
+
+@contextlib.contextmanager
+def explain_model_errors(run: RunConfig, args: DAPOConfig) -> Iterator[None]:
+    """Turn what libraries raise while a model is loaded and its trainer made into one line.
+
+    Raises:
+        ConfigError: In place of the library's exception.
+    """
+    try:
+        yield
     except ConfigError:
         raise
     except (ConnectionError, HfHubHTTPError) as error:

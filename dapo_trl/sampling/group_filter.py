@@ -200,7 +200,8 @@ _ADVICE = {
     ),
     "all_wrong": (
         "The task is too hard for this model, or its answers are not recognised: look at some completions, use easier "
-        "problems or a stronger (warm-started) model, raise num_generations or max_completion_length."
+        "problems or a stronger model, teach the form of the answers first (dapo-trl warmup), raise num_generations or "
+        "max_completion_length."
     ),
     "all_right": "The task is solved at this difficulty: use harder problems, or stop here.",
     "constant": "Scores do not vary within a prompt: filter on a finer score with filter_key, or raise temperature.",

@@ -13,6 +13,8 @@ _QUESTION = "{question}"
 _MAX_ANSWER = 1_000  # characters that are kept of it
 
 
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")  # as in GSM8K: 3 * 4 = <<3*4=12>>12
+_HASH_LINE = re.compile(r"\n####[^\n]*\s*\Z")
 _STATED = re.compile(r"(?:\banswer(?: is:? +| ?= ?)|^\W*(?:final )?answer\W*\n)(\S[^\n]*?)\.?$", re.IGNORECASE)
 
 
@@ -160,6 +162,13 @@ def gold_answer(value: str) -> str:
             value = answer
             break
     return " ".join(value.split())
+
+
+def worked_solution(value: str, gold: str) -> str | None:
+    """Return the text of a worked solution without GSM8K's marks (calculations in `<<>>`, a last line "#### 72"); None
+    if `value` is the bare answer `gold`."""
+    text = _HASH_LINE.sub("", _CALCULATOR.sub("", value)).strip()
+    return None if " ".join(text.split()) in (gold, f"#### {gold}") else text
 
 
 def _stated_answer(value: str) -> str | None:

@@ -51,8 +51,8 @@ class ProblemEnv(TaskEnv):
     - `path="data.jsonl"`: a local jsonl or parquet file, read once per process and again when it changes.
     - `dataset="..."`: a data set on the Hub or a local folder of one, read once per process, with `name=None` (its
       configuration) and `split="train"`. A file has no splits: there `split` has no effect.
-    - `prompt_column="prompt"`, `answer_column="answer"`: where the question and the gold answer are; a nested column
-      has a dotted path, such as `reward_model.ground_truth`.
+    - `prompt_column="prompt"`, `answer_column="answer"`: where the question and the gold answer, or a worked solution
+      that ends in it, are; a nested column has a dotted path, such as `reward_model.ground_truth`.
     - `level_column=None`: where the difficulty is, for info["level"]; "Level 3" becomes 3.
     - `answer_style="auto"`: how the answer is asked for and found: "answer_line" (`Answer: 34`), "dapo" (the same, in
       the DAPO paper's words), "boxed" (`\boxed{34}`), "hash" (`#### 34`), "auto", which asks for an answer line and
@@ -104,18 +104,26 @@ class ProblemEnv(TaskEnv):
         return len(self._questions)
 
     def row(self, index: int) -> dict[str, Any]:
-        question, gold, level = self._questions[index]
+        question, gold, level, _ = self._questions[index]
         info = {} if level is None else {"info": {"level": level}}
         return {"prompt": self.style.prompt(question), "answer": gold, **info}
 
     def verify(self, row: Mapping[str, Any], completion: str) -> Judgement:
-        question = self.style.question(row["prompt"]) or ""
-        return self.style.judge(completion, row["answer"], partial(judge, question=question))
+        return self._judge(completion, row["answer"], self.style.question(row["prompt"]) or "")
 
     def solution(self, index: int) -> str:
-        """Return the gold answer at `index` in the form that is asked for."""
-        return self.style.solution(self._questions[index].gold)
+        """Return the worked solution at `index`, if the rows have one, with the gold answer in the form that is asked
+        for."""
+        question = self._questions[index]
+        answer = self.style.solution(question.gold)
+        if question.worked is None:
+            return answer
+        worked = f"{question.worked}\n{answer}"
+        return question.worked if self._judge(question.worked, question.gold, question.text).accuracy == 1 else worked
 
     def messages(self, index: int, *, system: bool = False) -> list[dict[str, str]]:
         """Return the prompt at `index` as chat messages; see `AnswerStyle.messages`."""
         return self.style.messages(self._questions[index].text, system=system)
+
+    def _judge(self, completion: str, gold: str, question: str) -> Judgement:
+        return self.style.judge(completion, gold, partial(judge, question=question))

@@ -13,18 +13,20 @@ from typing import Any, NamedTuple
 from ..rows import BadRows, column, text_of, user_text, warn_of_bad_rows
 from ..verifiers.math.judge import check_gold
 from ..verifiers.math.sympy_pool import SymbolicTimeout
-from .answers import bare_question, gold_answer
+from .answers import bare_question, gold_answer, worked_solution
 
 _LEVEL = re.compile(r"(?:level\s*)?(\d+)", re.IGNORECASE)
 _NO_LEVEL = re.compile(r"(?:level)?[\s?]*", re.IGNORECASE)
 
 
 class Question(NamedTuple):
-    """A question without instructions on how to answer, its gold answer, and its level of difficulty if known."""
+    """A question without instructions on how to answer, its gold answer, its level of difficulty if known, and the
+    worked solution that the gold answer is from, if it is from one."""
 
     text: str
     gold: str
     level: int | float | str | None = None
+    worked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,13 @@ class Reading:
         """
         prompt = column(row, place, self.prompt_column, "prompt_column", "a prompt")
         prompt = text_of(user_text(prompt, place, self.prompt_column), place, self.prompt_column, "a prompt")
-        solution = column(row, place, self.answer_column, "answer_column", "a gold answer")
-        gold = gold_answer(text_of(solution, place, self.answer_column, "a gold answer"))
+        answer = column(row, place, self.answer_column, "answer_column", "a gold answer")
+        answer = text_of(answer, place, self.answer_column, "a gold answer")
+        gold = gold_answer(answer)
         level = None
         if self.level_column is not None:
             level = read_level(column(row, place, self.level_column, "level_column", "a level", may_be_none=True))
-        return Question(bare_question(prompt), gold, level)
+        return Question(bare_question(prompt), gold, level, worked_solution(answer, gold))
 
 
 def read_questions(rows: Iterable[Mapping[str, Any]], source: str, how: Reading) -> tuple[Question, ...]:

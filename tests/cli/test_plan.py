@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dapo_trl.cli.main import main
+from dapo_trl.run import calibration
 
 from ..conftest import ROOT, SHIPPED_MODEL
 
@@ -281,6 +282,8 @@ def test_rows_longer_than_the_context_do_not_fit(capsys):
         (["--devices", "3", "--num_generations", "5"], "is not a multiple of num_generations 5"),
         (["--accelerate", "missing.yaml"], "missing.yaml cannot be read"),
         (["--calibration", "nowhere"], "there is no metrics.jsonl"),
+        (["--calibrate", "runs/x", "--card", "RTX 4090"], "leave --card out"),
+        (["--calibrate", "configs"], "calibrate is configs: it exists already"),
         (["--max_steps", "-1"], "set max_steps"),
         (["--completion_tokens", "9999"], "no completion is longer than max_completion_length 96"),
         (["--learnin_rate", "1"], "Did you mean learning_rate?"),
@@ -365,3 +368,18 @@ def test_a_run_calibrates_the_plan_of_the_next(warm_start, capsys, tmp_path):
     _, found = as_json(capsys, "--config", QUICKSTART, *T4, *short, "--calibration", run)
     assert found["schedule"]["seconds_per_step"] is None
     assert any("nothing of that run is used" in sentence for sentence in found["warnings"])
+
+
+@pytest.mark.usefixtures("without_remedies")
+def test_a_minute_here_calibrates_the_plan(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(calibration, "SECONDS", 0)
+    folder = tmp_path / "speed"
+    flags = ["--config", QUICKSTART, "--max_completion_length", "32", "--overlong_shape", "none"]
+    code, found = as_json(capsys, *flags, "--calibrate", str(folder))
+    measured = found["schedule"]["seconds_per_step"]
+    assert code == 0 and measured > 0 and 0 < found["schedule"]["trained_tokens"] / 64 <= 32
+    assert {path.name for path in folder.iterdir()} == {"metrics.jsonl", "config.yaml"}
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 8  # one rollout batch, however fast
+    _, again = as_json(capsys, *flags, "--calibration", str(folder))
+    assert again["schedule"]["seconds_per_step"] == measured

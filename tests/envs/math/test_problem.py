@@ -92,6 +92,20 @@ def test_columns_and_worked_solutions():
     assert [env.unwrapped.row(index)["answer"] for index in range(2)] == ["42", "42"]
 
 
+@pytest.mark.parametrize(
+    ("style", "solutions"),
+    [
+        ("hash", ["6 * 7 = 42\n#### 42", "First \\boxed{1}. So $\\boxed{42}$.\n#### 42", "#### 42", "#### 42"]),
+        ("auto", ["6 * 7 = 42\nAnswer: 42", "First \\boxed{1}. So $\\boxed{42}$.", "Answer: 42", "Answer: 42"]),
+    ],
+)
+def test_the_solution_is_the_worked_one_in_the_form_asked_for(style, solutions):
+    answers = ["6 * 7 = <<6*7=42>>42\n#### 42", "First \\boxed{1}. So $\\boxed{42}$.", "#### 42", 42]
+    env = make(rows=[{"prompt": "?", "answer": answer} for answer in answers], answer_style=style)
+    assert [env.unwrapped.solution(index) for index in range(4)] == solutions
+    assert all(score(env, index, text) == (1.0, "correct") for index, text in enumerate(solutions))
+
+
 def test_parquet_is_read_like_jsonl(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     arrow = pytest.importorskip("pyarrow")
