@@ -134,7 +134,7 @@ def test_another_prompt_is_another_evaluation(measured, copied, tmp_path, capsys
 
 
 def test_examples_that_leave_no_room_are_named_with_their_tokens(tmp_path, capsys):
-    assert main(arguments(tmp_path / "run", "--few_shot", "14")) == 2
+    assert main(arguments(tmp_path / "run", "--few_shot", "20")) == 2
     error = capsys.readouterr().err
     assert re.search(r"prompt of \d{4} tokens \(\d{4} of them few_shot examples: show fewer\) \+ max_compl", error)
 
