@@ -33,6 +33,7 @@ PAGES = [
     *(ROOT / f"docs/{name}.md" for name in ("environments", "evaluation", "extending", "math-verdicts")),
 ]
 ELSEWHERE = {
+    "docs/generation.md": "tests/generation/test_vllm.py has a stand-in: its commands need vLLM",
     "docs/hardware.md": "tests/test_hardware_docs.py reads its commands: they need GPUs",
     "docs/real.md": "tests/test_real.py: a pretrained model, and GPUs",
     "docs/results.md": "tests/test_results.py: its commands take an hour",
@@ -85,7 +86,7 @@ class Person:
         if "eval" in words and {"Qwen/Qwen2.5-1.5B", "runs/mine/model"} & set(words):
             first = words.index("eval") + 1
             return self.reads_evaluation(words[first:])
-        if words[0] in ("git", "cd"):  # done: this is a checkout
+        if words[0] in ("git", "cd") or words == ["make", "real"]:  # this is a checkout; tests/test_real.py
             return 0, ""
         if words[0] == "make":
             if not (BIN.parent / ".installed").exists():
