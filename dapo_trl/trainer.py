@@ -305,14 +305,14 @@ class DAPOTrainer(ResumableTrainer):
             for part in parts_of(self.train_dataset, args.mix_column, args.mix_weights):
                 rows = prompted_rows(part.rows, self._form, self._tokenizer)
                 stream = prompt_stream(rows, seed=seed, shuffle=args.shuffle_dataset)
-                self._check_prompts(stream, part.name, self.max_completion_length)
+                self._check_prompts(stream, part.name)
                 sources.append(Source(stream, args, name=part.name, weight=part.weight))
         for entry in self._entries:
             rows = EnvironmentRows(self.envs[entry.name], self._tokenizer, entry.name)
             shuffle = args.shuffle_dataset and rows.size is not None
             stream = PromptStream(rows, size=rows.size, seed=seed, shuffle=shuffle)
             quick = isinstance(rows.env.unwrapped, TaskEnv)  # a foreign reset may take its time
-            self._check_prompts(stream, entry.name, self.limits[entry.name], finite=quick)
+            self._check_prompts(stream, entry.name, finite=quick)
             rule = entry.group_filter
             sources.append(Source(stream, args, name=entry.name, weight=entry.weight, group_filter=rule))
         return sources
@@ -322,15 +322,13 @@ class DAPOTrainer(ResumableTrainer):
         """Longest completion of each environment, in tokens."""
         return {entry.name: entry.max_completion_length or self.max_completion_length for entry in self._entries}
 
-    def _check_prompts(
-        self, stream: PromptStream | StreamedPrompts, name: str, limit: int, *, finite: bool = True
-    ) -> None:
+    def _check_prompts(self, stream: PromptStream | StreamedPrompts, name: str, *, finite: bool = True) -> None:
         """Let a stream pass over prompts that are too long, or refuse them; TRL looks itself where it has tools."""
         if self.rollout_func is not None or self.tools or self.environment_factories is not None:
             return
         check = PromptCheck(
             lambda prompt: GRPOTrainer._tokenize_prompts(self, [prompt])[0][0],
-            completion=limit,
+            completion=self.max_completion_length,
             context=context_length(self.model.config),
             vocabulary=len(self._tokenizer),
             embeddings=self._embeddings,

@@ -35,6 +35,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
 from trl.trainer import grpo_trainer
@@ -428,11 +429,13 @@ class Engine(vllm_generation.VLLMGeneration):
         self.llm.adapter = request
 
     def _iter_named_params(self) -> Iterator[tuple[str, Tensor]]:
-        """As in TRL, counting bytes."""
+        """As in TRL, counting bytes. What is measured before training is not sharded yet, and TRL takes it for that."""
         self._bytes = 0
-        for name, value in super()._iter_named_params():
-            self._bytes += value.nbytes
-            yield name, value
+        whole = self._dist.fsdp_version == 2 and not any(isinstance(p, DTensor) for p in self.model.parameters())
+        with _replaced(self._dist, "fsdp_version", None) if whole else contextlib.nullcontext():
+            for name, value in super()._iter_named_params():
+                self._bytes += value.nbytes
+                yield name, value
 
     def drain(self) -> dict[str, float]:
         """Metrics of the pushes since the last call; see `monitor.metrics.METRICS`."""

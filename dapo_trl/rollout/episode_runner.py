@@ -356,7 +356,8 @@ class EnvironmentSource:
 
     def _sync(self, active: int, room: int) -> tuple[int, int]:
         """As many contexts as the busiest process has where the sampler needs equal numbers, else one or more."""
-        if self._accelerator.num_processes == 1 or not self._may_reply:
+        alike = not self._may_reply and len(set(self.limits.values())) == 1
+        if self._accelerator.num_processes == 1 or alike:
             return active, room
         mine = torch.tensor([[active, room]], device=self._accelerator.device)
         most, room = self._accelerator.gather(mine).max(dim=0).values.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ _WITHOUT = {
     "eval_problems": 0,
     "eval_every": 0,
     "eval_without_adapter": False,
-    "group_filter": "none",  # every batch is trained on, whatever the model can do
     "max_steps": 10**6,
     "save_strategy": "no",
     "report_to": "none",
@@ -55,7 +55,7 @@ def calibrate(files: list[str], flags: list[str], folder: Path) -> None:
         )
     more = {**_WITHOUT, "output_dir": str(folder)}
     run, args, asked = load_settings(files, [*flags, *(f"--{name}={_written(more[name])}" for name in more)])
-    args.logging_steps = args.updates_per_rollout
+    args.logging_steps, args.group_filter = args.updates_per_rollout, "none"  # every batch is trained on
     quieten(Console(quiet=True))
     share_cores(args.device, args.world_size)
     trainer = _trainer(run, args)
@@ -72,7 +72,7 @@ def calibrate(files: list[str], flags: list[str], folder: Path) -> None:
 
 
 def _trainer(run: RunConfig, args: DAPOConfig) -> DAPOTrainer:
-    entries = training_environments(run, args)
+    entries = [replace(entry, group_filter=None) for entry in training_environments(run, args)]
     with explain_model_errors(run, args):
         return DAPOTrainer(args=args, env=entries, **start_model(run, args))
 

@@ -93,7 +93,8 @@ def warm_up(run: RunConfig, args: DAPOConfig, *, rows: int, epochs: float, learn
         examples = []
         for entry in entries:
             share = max(round(rows * share_of(entry, entries)), 1)
-            examples += _examples(entry.make(), tokenizer, args, skips[entry.name], share, console)
+            limit = entry.max_completion_length or int(args.max_completion_length)
+            examples += _examples(entry.make(), tokenizer, args, skips[entry.name], share, console, limit=limit)
         rate = learning_rate or (ADAPTER_RATE if run.lora_rank or is_adapter(run.model) else FULL_RATE)
         trainer = SFTTrainer(
             args=_settings(args, len(examples), epochs, rate),
@@ -148,8 +149,10 @@ def _examples(
     skips: Callable[[Mapping[str, Any]], bool],
     rows: int,
     console: Console,
+    *,
+    limit: int,
 ) -> list[dict[str, list[int]]]:
-    """The rows to learn, as ``input_ids`` and ``labels``.
+    """The rows to learn, as ``input_ids`` and ``labels``, of completions of at most ``limit`` tokens.
 
     Raises:
         ConfigError: The environment has none.
@@ -163,7 +166,7 @@ def _examples(
     candidates = (row for row in map(stream.row, range(searched)) if not (row.get("is_example") or skips(row)))
     examples: list[dict[str, list[int]]] = []
     refused: list[str] = []
-    for prompt, completion, fault in _solved(env, chat_format, candidates, int(args.max_completion_length)):
+    for prompt, completion, fault in _solved(env, chat_format, candidates, limit):
         if fault:
             refused.append(fault)
         else:

@@ -488,9 +488,7 @@ class RolloutCollector:
             source.levels |= set(by_level)
             found: dict[str, Any] = {} if len(source.levels) > MAX_LEVELS else dict(by_level)
             if self.state.mixes:
-                found = {
-                    f"env/{source.name}/{name}": value for name, value in {**statistics.metrics(), **found}.items()
-                }
+                found = source.named({**statistics.metrics(), **found})
             self.run.log(found)
 
     def _log(self, parts: list[Part]) -> None:

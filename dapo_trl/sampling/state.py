@@ -112,7 +112,16 @@ class SamplingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint. A source that it does not know begins anew, and the mixture with it."""
+        """Go on from a checkpoint. A source that it does not know begins anew, and the mixture with it.
+
+        Raises:
+            ConfigError: The checkpoint is of an earlier version, which kept the state in another form.
+        """
+        if "sources" not in state:
+            raise ConfigError(
+                "the checkpoint was written by an earlier version of dapo-trl, which kept the state of its sampler in "
+                "another form: go on with that version, or begin a new run with the checkpoint's folder as model."
+            )
         known = state["sources"]
         for source in self.sources:
             if source.name in known:

@@ -15,12 +15,14 @@ import torch
 from datasets import Dataset
 from peft import LoHaConfig, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from trl.distributed import DistributedBackend
 
 from dapo_trl import DAPOTrainer
 from dapo_trl.cli.main import main
 from dapo_trl.generation.params import Turns
 from dapo_trl.generation.vllm import VLLMBackend, why_merged
 from dapo_trl.monitor.metrics_file import read_metrics
+from dapo_trl.trl_internals import Engine
 from dapo_trl.update.gradient_ledger import ACCOUNTS
 
 from ..cli.test_main import config_file
@@ -260,3 +262,14 @@ def test_vllm_reports_requests_as_they_end(alone):
         backend.generate(contexts, limit=4, group_size=1, on_finished=lambda *turn: reported.append(turn))
         assert reported == ([(place, turns[place]) for place in (1, 3, 0, 2)] if alone else [])
     assert not {"step", "add_request"} & set(vars(requests))
+
+
+def test_weights_that_fsdp2_has_not_sharded_yet_are_pushed_as_they_are(tiny_model):
+    """The measurement before training comes before accelerate shards the model."""
+    engine = object.__new__(Engine)
+    engine.model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    plugin = SimpleNamespace(fsdp_version=2)
+    engine._dist = DistributedBackend(SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=None, fsdp_plugin=plugin)))
+    pushed = dict(engine._iter_named_params())
+    assert pushed.keys() == dict(engine.model.named_parameters()).keys() and engine._dist.is_fsdp
+    assert all(torch.equal(value, pushed[name]) for name, value in engine.model.named_parameters())

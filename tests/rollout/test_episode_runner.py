@@ -14,7 +14,7 @@ from dapo_trl.errors import ConfigError, RewardError
 from dapo_trl.evaluation import Sampling, evaluate
 from dapo_trl.rollout.chat_format import ChatFormat
 from dapo_trl.rollout.episode import Episode, duplicate
-from dapo_trl.rollout.episode_runner import EnvPool, run_episodes
+from dapo_trl.rollout.episode_runner import EnvironmentSource, EnvPool, run_episodes
 from envs import Completion, OverlongPenalty
 from envs.wrappers import overlong_penalty
 
@@ -296,3 +296,18 @@ def test_training_on_many_turns_is_the_same_on_two_processes(warm_start, tiny_mo
     assert one["log"]["reward"] == pytest.approx(two["log"]["reward"])
     for name, value in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], value, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("limits", "agreed"), [({"a": 512, "b": 256}, (4, 512)), ({"a": 512}, (4, 256))])
+def test_processes_with_other_limits_sample_to_the_same_one(limits, agreed):
+    """Tasks of one turn need no agreement, unless environments with other limits lie on other processes."""
+
+    class Two:
+        num_processes, device = 2, "cpu"
+
+        def gather(self, mine):
+            return torch.cat([mine, torch.tensor([[4, 512]])])
+
+    source = object.__new__(EnvironmentSource)
+    source.limits, source._may_reply, source._equal_counts, source._accelerator = limits, False, False, Two()
+    assert source._sync(4, 256) == agreed

@@ -25,7 +25,7 @@ ROWS = [{"prompt": f"What is {n} and {n}?", "answer": f"{n} + {n} = {2 * n}\n###
 
 def examples(env, *, rows=64, length=128, skips=lambda row: False, chat=True):
     args = DAPOConfig(max_completion_length=length, report_to=[], use_cpu=True, bf16=False)
-    return warmup._examples(env, byte_tokenizer(chat=chat), args, skips, rows, Console(quiet=True))
+    return warmup._examples(env, byte_tokenizer(chat=chat), args, skips, rows, Console(quiet=True), limit=length)
 
 
 def texts(found, chat=True):

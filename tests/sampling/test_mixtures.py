@@ -217,3 +217,16 @@ def test_levels_are_those_of_their_source():
     levels = {name for name in run.logged if "level" in name}
     assert levels == {f"env/{name}/accuracy/level_{level}" for name in "ab" for level in (0, 1)}
     assert torch.tensor([run.logged[f"env/{name}/accuracy/sampled"] for name in "ab"]).allclose(torch.tensor(2 / 3))
+
+
+def test_a_name_with_a_slash_is_one_name_in_all_metrics():
+    run = Mixture([[MIXED]] * 2, [1, 1])
+    run.sampling.sources[0].name = "open/a"
+    run.batch()
+    assert {name.split("/")[1] for name in run.logged if name.startswith("env/")} == {"open-a", "b"}
+
+
+def test_a_checkpoint_of_another_form_is_one_line():
+    run = Mixture([[MIXED]], [1])
+    with pytest.raises(ConfigError, match="written by an earlier version of dapo-trl"):
+        run.sampling.load_state_dict({"selector": {}, "ledger": {}, "rollout_batches": 3})
