@@ -67,6 +67,7 @@ def test_every_setting_and_option_that_is_named_exists():
         "accelerate",
         "devices",
         "pass_rate",
+        "calibrate",
         "calibration",
         "completion_tokens",
         "prompt_tokens",

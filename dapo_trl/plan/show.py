@@ -149,7 +149,7 @@ def _schedule(plan: Plan) -> list[str]:
     if speed is None:
         return [
             *lines,
-            "  time: unknown; --calibrate DIR measures it here for a minute, --calibration RUN_DIR takes that of a run",
+            "  time: unknown; --calibrate DIR measures it in a minute, --calibration RUN_DIR takes a run's",
         ]
     seconds = _seconds(plan)
     in_all = "" if s.steps is None else f", {_duration(seconds * s.steps)} in all"

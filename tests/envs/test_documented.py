@@ -29,7 +29,9 @@ def environments():
                 )
 
 
-SHOWN = list(environments())
+LENIENT = {"generation.md-Sums"}
+"""Its reward looks at the last number of an answer alone, for a model that has not learnt any form."""
+SHOWN = [shown for shown in environments() if shown.id not in LENIENT]
 
 
 def test_there_are_some():

@@ -55,7 +55,7 @@ def tracked(tmp_path_factory):
     return tracker, folder / "events"
 
 
-WITH_VLLM = ["gradient/mismatch_long", "gradient/sample_size"]
+WITH_VLLM = ["gradient/mismatch_long", "gradient/sample_size", "time/push", "vllm/pushed_mib"]
 
 
 def test_every_name_that_is_logged_is_documented_and_the_other_way_round(tracked):

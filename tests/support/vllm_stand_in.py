@@ -131,7 +131,9 @@ def sampled(*, temperature: float = 1.0, top_p: float = 1.0, report: Any = lambd
     """
 
     @torch.no_grad()
-    def sample(self, prompts: list[list[int]], n: int, tokens: int) -> list[tuple[list[int], list[float]]]:
+    def sample(
+        self, prompts: list[list[int]], n: int, tokens: int, seeds: list[int] | None = None
+    ) -> list[tuple[list[int], list[float]]]:
         width = max(map(len, prompts))
         rows = torch.tensor([[self.end] * (width - len(p)) + p for p in prompts for _ in range(n)])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts for _ in range(n)])
