@@ -176,7 +176,10 @@ def test_from_the_command_line_to_the_report(tmp_path, capsys):
     assert measured["eval_accuracy"] == pytest.approx(sum(accuracies) / 2)
     assert {path.name for path in run.folder.glob("verdicts-*")} == {"verdicts-short-0.jsonl", "verdicts-given-0.jsonl"}
     assert [row["name"] for row in summary.environments(run)] == ["short", "given"]
-    assert set(run.environment["environments"]) == {"short", "given"} and run.environment["kept_apart"] == 3
+    assert set(run.environment["environments"]) == {"short", "given"} and run.environment["kept_apart"] == {
+        "short": 0,
+        "given": 3,
+    }
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "Accuracy by environment" in page
     assert main(["train", *flags, "--resume_from_checkpoint", str(run.folder / "checkpoint-2")]) == 0

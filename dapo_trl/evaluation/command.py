@@ -21,7 +21,7 @@ from ..generation.transformers import stop_ids
 from ..generation.vllm import ROWS, MeasuringEngine, why_merged
 from ..monitor.console import counted
 from ..rollout.environments import make_env, row_count, wrap_env
-from ..rollout.prompting import measured_rows, prompted
+from ..rollout.prompting import measured_rows, prompted, prompted_alike, prompting_of
 from .evaluator import UNBOUNDED, EvalProblem, Evaluator, collect
 from .journal import PARQUET, RESULTS, Journal, Samples
 from .loading import base_and_adapter, fingerprint, load
@@ -91,11 +91,11 @@ def _evaluators(
     if engine is not None:
         options = {"batch_tokens": UNBOUNDED, "max_rows": ROWS, "sample": engine.sample_turns}
     found = []
-    for env in envs:
+    for place, env in enumerate(envs):
         evaluator = Evaluator(
             model, tokenizer, env, config.sampling, chat_template_kwargs=config.chat_template_kwargs, **options
         )
-        problems = evaluator.problems(_measured(config, env))
+        problems = evaluator.problems(_measured(config, place, env))
         if engine is not None:
             longest = max(len(problem.ids) for problem in problems) + config.max_completion_length
             engine.longest = max(engine.longest, longest)
@@ -131,9 +131,12 @@ def _engine(config: EvalConfig, accelerator: Accelerator, model: Any, tokenizer:
 def _held_out(config: EvalConfig, place: int, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
     env = _unshaped(config, place, name, arguments)
     _count(config, env)
-    drawn = isinstance(config.few_shot, int)
-    source = _unshaped(config, place, *config.source_of_examples(place, name, arguments)) if drawn else None
-    return prompted(env, config, source=source)
+    has_own = prompting_of(env) is not None
+    if not has_own and not isinstance(config.few_shot, int):
+        return prompted(env, config)
+    source = _unshaped(config, place, *config.source_of_examples(place, name, arguments))
+    env = prompted(env, config, source=source)
+    return prompted_alike(env, source) if has_own else env
 
 
 def _unshaped(config: EvalConfig, place: int, name: str, arguments: dict[str, Any]) -> gymnasium.Env:
@@ -148,15 +151,15 @@ def _count(config: EvalConfig, env: gymnasium.Env) -> int:
     return config.eval_problems or size or ENDLESS_PROBLEMS
 
 
-def _measured(config: EvalConfig, env: gymnasium.Env) -> Sequence[int]:
-    """The rows of an environment that are measured."""
-    count = _count(config, env)
-    if config.kept_apart is None:
+def _measured(config: EvalConfig, place: int, env: gymnasium.Env) -> Sequence[int]:
+    """The rows of an environment that are measured: in a run's settings those that the run measured."""
+    count, kept = _count(config, env), config.kept_apart_of(place)
+    if not kept:
         return measured_rows(env, config.eval_problems or (ENDLESS_PROBLEMS if row_count(env) is None else None))
-    if count > config.kept_apart and row_count(env) is not None:
+    if count > kept and row_count(env) is not None:
         raise ConfigError(
-            f"problems is {count}, but the run kept {config.kept_apart} problems apart and has trained on the others: "
-            f"lower it to {config.kept_apart}, or name other rows with --env."
+            f"problems is {count}, but the run kept {kept} problems apart and has trained on the others: "
+            f"lower it to {kept}, or name other rows with --env."
         )
     return split_off(env, count).indices
 

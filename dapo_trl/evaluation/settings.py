@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import FEW_SHOT, PROMPT_TEMPLATE, SYSTEM_PROMPT, check_prompt
 from ..errors import ConfigError
 from ..rollout.environments import wrapper_settings
-from ..rollout.mixture import read_entries
+from ..rollout.mixture import EnvEntry, read_entries
 from ..settings import Rule, check, find_model, long_flags, names_of, read_files, read_flags, setting
 from .evaluator import BATCH_TOKENS, Sampling
 from .loading import DTYPES
@@ -120,9 +120,9 @@ class EvalConfig:
         None, "Folder of the results; None: one in ``runs/eval`` named after model and environment."
     )
     overwrite: bool = setting(False, "Replace an evaluation that is already in `output_dir`.")
-    kept_apart: int | None = field(default=None, init=False)
-    """Problems that the run whose settings these are kept apart from training, so that they are measured; None: the
-    first rows are."""
+    kept_apart: dict[str, int] = field(default_factory=dict, init=False)
+    """Problems that the run whose settings these are kept apart from training, so that they are measured, by the name
+    of the environment; the first rows are measured of one that is not named."""
 
     def __post_init__(self):
         if self.model is None:
@@ -157,27 +157,50 @@ class EvalConfig:
         Raises:
             ConfigError: an item is neither a name nor one name with its arguments, or one comes twice.
         """
-        found = []
-        for item in self._asked():
-            if _is_entry(item):
-                [entry] = read_entries(item, kwargs=self.env_kwargs, eval_kwargs=self.eval_env_kwargs)
-                found.append((entry.id, {**entry.kwargs, **entry.eval_kwargs}))
-                continue
-            name, own = (item, {}) if isinstance(item, str) else _name_and_arguments(item)
-            found.append((name, {**self.env_kwargs, **self.eval_env_kwargs, **own}))
-        for place, one in enumerate(found):
-            if one in found[:place]:
+        entries = self._entries()
+        found = [(entry.id, {**entry.kwargs, **entry.eval_kwargs}) for entry in entries]
+        known = [(*one, entry.name, entry.wrappers) for one, entry in zip(found, entries, strict=True)]
+        for place, one in enumerate(known):
+            if one in known[:place]:
                 raise ConfigError(f"env names {one[0]} twice with the same arguments: name it once.")
         return found
 
-    def wrappers(self, place: int) -> list[Any]:
+    def wrappers(self, place: int) -> Sequence[Any]:
         """The wrappers of an environment of `environments`."""
-        item = self._asked()[place]
-        return item.get("wrappers", self.env_wrappers) if _is_entry(item) else self.env_wrappers
+        return self._entries()[place].wrappers
+
+    def kept_apart_of(self, place: int) -> int:
+        """Problems that the run kept apart of an environment of `environments`; 0: its first rows are measured."""
+        trained = self._trained(place)
+        if trained is None or (trained.id, trained.kwargs) != self.environments()[place]:
+            return 0
+        return self.kept_apart.get(trained.name, 0)
 
     def _asked(self) -> list[Any]:
-        asked = self.eval_env if self.eval_env is not None else self.env
-        return asked if isinstance(asked, list) else [asked]
+        return _as_list(self.eval_env if self.eval_env is not None else self.env)
+
+    def _entries(self) -> list[EnvEntry]:
+        """The environments to measure on; `eval_env` has all else of the one that a run trains on."""
+        if isinstance(self.eval_env, str) and (trained := self._trained(0)) is not None:
+            return [replace(trained, env=self.eval_env)]
+        return [self._entry(item) for item in self._asked()]
+
+    def _entry(self, item: Any) -> EnvEntry:
+        if not isinstance(item, str) and not _is_entry(item):
+            name, own = _name_and_arguments(item)
+            item = {"id": name, "eval_kwargs": own}
+        [entry] = read_entries(
+            item, kwargs=self.env_kwargs, eval_kwargs=self.eval_env_kwargs, wrappers=self.env_wrappers
+        )
+        return entry
+
+    def _trained(self, place: int) -> EnvEntry | None:
+        """The environment of the training run that one of `environments` measures; None: no run names it so."""
+        items, elsewhere = _as_list(self.env), self.env is not None and self.eval_env is not None
+        if elsewhere and len(items) > 1:
+            return None
+        item = items[0] if elsewhere else self._asked()[place]
+        return self._entry(item) if isinstance(item, str) or _is_entry(item) else None
 
     def source_of_examples(self, place: int, name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """The environment whose rows are the examples that `few_shot` asks for by their number, as in training.
@@ -185,11 +208,10 @@ class EvalConfig:
         Args:
             place, name, arguments: The environment that is measured, and its place among `environments`.
         """
-        if _is_entry(item := self._asked()[place]):
-            [entry] = read_entries(item, kwargs=self.env_kwargs)
-            return entry.id, entry.kwargs
-        if isinstance(self.env, str) and (self.kept_apart or self.eval_env is not None or self.eval_env_kwargs):
-            return self.env, self.env_kwargs
+        trained = self._trained(place)
+        elsewhere = (self.env is not None and self.eval_env is not None) or bool(self.eval_env_kwargs)
+        if trained is not None and (elsewhere or self.kept_apart or _is_entry(self._asked()[place])):
+            return trained.id, trained.kwargs
         return name, {key: value for key, value in arguments.items() if key != "split"}
 
 
@@ -222,8 +244,14 @@ def load_eval_settings(
     merged = {**values, **given}
     config = EvalConfig(**{**merged, "model": find_model(merged.get("model"))})
     if not given.keys() & set(_ENVIRONMENT):
-        config.kept_apart = max((kept_apart_in(Path(file).parent) for file in files), default=0) or None
+        names = [entry.name for place in range(len(config._asked())) if (entry := config._trained(place)) is not None]
+        kept = {name: max((kept_apart_in(Path(file).parent, name) for file in files), default=0) for name in names}
+        config.kept_apart = {name: count for name, count in kept.items() if count}
     return config
+
+
+def _as_list(asked: Any) -> list[Any]:
+    return asked if isinstance(asked, list) else [asked]
 
 
 def _is_entry(item: Any) -> bool:

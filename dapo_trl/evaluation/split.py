@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import gymnasium
 
 from envs import TaskEnv
-from envs.description import describe
 
 from ..errors import ConfigError
 from ..rollout.environments import EnvironmentRows, env_name, row_count
@@ -46,18 +45,19 @@ class Split:
     """Problems that must have been kept apart since the run began; 0: they come from another environment."""
     note: str = ""
     """One sentence for the console; empty where the settings name the held-out problems."""
+    questions: frozenset[int] = frozenset()
+    """Hashes of the questions that are measured; empty in a task of many turns, where a problem is more than that."""
 
-    def described(self) -> dict[str, Any]:
-        """The split as data, for the run's folder."""
-        return {"held_out": describe(self.env), "kept_apart": self.kept_apart}
-
-    def check_resumed(self, folder: Path) -> None:
+    def check_resumed(self, folder: Path, name: str) -> None:
         """Refuse to measure problems that the run in ``folder`` has trained on before it is resumed.
+
+        Args:
+            name: The environment's name in the run.
 
         Raises:
             ConfigError: the run kept fewer problems apart.
         """
-        before = kept_apart_in(folder)
+        before = kept_apart_in(folder, name)
         if self.kept_apart > before:
             advice = f"set it to {before}, or" if before else "set it to 0, or"
             raise ConfigError(
@@ -66,9 +66,11 @@ class Split:
             )
 
 
-def kept_apart_in(folder: Path) -> int:
-    """The `Split.kept_apart` that a run wrote into its folder; 0 where there is none."""
+def kept_apart_in(folder: Path, name: str) -> int:
+    """The `Split.kept_apart` that a run wrote into its folder for an environment; 0 where there is none."""
     found = _record(folder).get("kept_apart", 0)
+    if isinstance(found, dict):  # else a run of an earlier version: the largest of all
+        found = found.get(name, 0)
     return found if isinstance(found, int) else 0
 
 
@@ -111,7 +113,7 @@ def split_off(env: gymnasium.Env, count: int) -> Split:
         note = (
             f"One problem in {SHARE}, by a hash of its text, is kept apart from training; {count} of them are measured."
         )
-        return Split(env, tuple(found.values()), skips, 1, note)
+        return Split(env, tuple(found.values()), skips, 1, note, _questions(env, found))
     keys = [content(index) for index in range(size)]
     for index, key in enumerate(keys):
         found.setdefault(key, index)
@@ -126,7 +128,8 @@ def split_off(env: gymnasium.Env, count: int) -> Split:
     note = f"{some}; the {measured} different ones among them are measured."
     if measured < count:
         note = f"{some}; {measured} of them are measured, without the few_shot examples."
-    return Split(env, indices, skips, count, f"{some} and measured." if apart == measured else note)
+    note = f"{some} and measured." if apart == measured else note
+    return Split(env, indices, skips, count, note, _questions(env, chosen))
 
 
 def measured_elsewhere(env: gymnasium.Env, held_out: gymnasium.Env, count: int) -> Split:
@@ -142,7 +145,38 @@ def measured_elsewhere(env: gymnasium.Env, held_out: gymnasium.Env, count: int) 
     measured = {content(index) for index in indices}
     skips = _Skips(_content_of(env), measured.__contains__)
     _check_left(env, skips)
-    return Split(held_out, tuple(indices), skips)
+    return Split(held_out, tuple(indices), skips, questions=_questions(held_out, measured))
+
+
+def rows_apart(
+    env: gymnasium.Env, own: Sequence[Split], others: Sequence[Split]
+) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a row of an environment is never trained on: it is a held-out problem of its own or of another one.
+
+    Args:
+        own: The splits of this environment.
+        others: Those of the other environments of the run, whose questions are looked for among its rows.
+
+    Raises:
+        ConfigError: no row is left to train on.
+    """
+    rows = EnvironmentRows(env, None)
+    questions = frozenset[int]().union(*(split.questions for split in others))
+    a_share = row_count(env) is None and any(
+        split.questions and split.kept_apart and row_count(split.env) is None for split in others
+    )
+
+    def skips(row: Mapping[str, Any]) -> bool:
+        if any(split.skips(row) for split in own):
+            return True
+        if not questions:
+            return False
+        key = _hash([row["question"] if "question" in row else rows.look(row["index"])[0]])
+        return key in questions or (a_share and key % SHARE == 0)
+
+    if questions:
+        _check_left(env, skips)
+    return skips
 
 
 @dataclass(frozen=True)
@@ -162,20 +196,31 @@ def _content_of(env: gymnasium.Env) -> Callable[..., int]:
     A problem is its question. In episodes of many turns the first question need not tell problems apart, so that the
     solution, or else the index, belongs to it.
     """
-    rows, task = EnvironmentRows(env, None), env.unwrapped
-    many_turns = isinstance(task, TaskEnv) and task.max_turns > 1
+    rows, task, many_turns = EnvironmentRows(env, None), env.unwrapped, _has_many_turns(env)
 
     def content(index: int, question: Any = None) -> int:
         parts = [rows.look(index)[0] if question is None else question]
         if many_turns:
             solution = task.solution(index)  # type: ignore[attr-defined]
             parts.append(str(index) if solution is None else solution)
-        return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest())
+        return _hash(parts)
 
     return content
 
 
-def _check_left(env: gymnasium.Env, skips: _Skips) -> None:
+def _hash(parts: list[Any]) -> int:
+    return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest())
+
+
+def _has_many_turns(env: gymnasium.Env) -> bool:
+    return isinstance(env.unwrapped, TaskEnv) and env.unwrapped.max_turns > 1
+
+
+def _questions(env: gymnasium.Env, contents: Iterable[int]) -> frozenset[int]:
+    return frozenset() if _has_many_turns(env) else frozenset(contents)
+
+
+def _check_left(env: gymnasium.Env, skips: Callable[[Mapping[str, Any]], bool]) -> None:
     size = row_count(env)
     looked_at = MIN_LEFT if size is None else size
     if all(skips({"index": index}) or is_example(env, index) for index in range(looked_at)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -50,9 +51,23 @@ def prompted(env: gymnasium.Env, settings: Any, *, source: gymnasium.Env | None 
 
 
 def prompted_alike(env: gymnasium.Env, trained: gymnasium.Env) -> gymnasium.Env:
-    """A held-out environment that asks as the one that is trained on does, with the same examples."""
-    layer = prompting_of(trained)
+    """A held-out environment that asks as the one that is trained on does, with the same examples.
+
+    Its own `Prompting` wrappers, if it has any, are replaced where they stand by those of the other.
+    """
+    theirs = (layer for layer in layers(trained) if isinstance(layer, Prompting))
+    if prompting_of(env) is not None:
+        return _replaced(env, theirs)
+    layer = next(theirs, None)
     return env if layer is None else layer.around(env)
+
+
+def _replaced(env: gymnasium.Env, theirs: Iterator[Prompting]) -> gymnasium.Env:
+    if isinstance(env, Prompting):
+        return next(theirs, env).around(_replaced(env.env, theirs))
+    if isinstance(env, gymnasium.Wrapper):
+        env.env = _replaced(env.env, theirs)
+    return env
 
 
 def is_example(env: gymnasium.Env, index: int) -> bool:

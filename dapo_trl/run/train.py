@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -33,7 +32,7 @@ from ..distributed import explain_lost_process, load_on_every_process, weight_co
 from ..errors import ConfigError, LostProcessError, NonFiniteError, one_line
 from ..evaluation import Evaluation, Sampling
 from ..evaluation.held_out import BEST, HeldOut, HeldOutPart, figure, gain
-from ..evaluation.split import MEASURED, RECORD, Split, measured_elsewhere, measured_in, split_off
+from ..evaluation.split import MEASURED, RECORD, Split, measured_elsewhere, measured_in, rows_apart, split_off
 from ..monitor.callbacks import StopOnSignal, WriteMetrics
 from ..monitor.console import ConsoleCallback
 from ..monitor.metrics_file import MetricsFile
@@ -271,7 +270,7 @@ def _described(run: RunConfig, entries: Sequence[EnvEntry], splits: dict[str, Sp
     }
     environments = found[entries[0].name] if len(entries) == 1 else {"environments": found}
     measured = plain({name: getattr(run, name) for name in MEASURED})
-    apart = {"kept_apart": max(split.kept_apart for split in splits.values())} if splits else {}
+    apart = {"kept_apart": {name: split.kept_apart for name, split in splits.items()}} if splits else {}
     return {**environments, "measured": measured, **apart}
 
 
@@ -392,22 +391,21 @@ def held_out_rows(
     changed = any(getattr(run, name) != value for name, value in before.items())
     earlier = replace(run, **before, eval_every=0, eval_without_adapter=False) if changed else None
     splits: dict[str, Split] = {}
-    skips: dict[str, Callable[[Mapping[str, Any]], bool]] = {}
-    for place, (entry, one) in enumerate(zip(run.entries(), made, strict=True)):
-        env = one.make()
-        apart = [] if (split := _split(run, entry, env)) is None else [split]
+    apart: dict[str, list[Split]] = {}
+    trained = {entry.name: one.make() for entry, one in zip(run.entries(), made, strict=True)}
+    for place, (entry, env) in enumerate(zip(run.entries(), trained.values(), strict=True)):
+        apart[entry.name] = [] if (split := _split(run, entry, env)) is None else [split]
         if split is not None:
             splits[entry.name] = split
             if begun is not None:
-                split.check_resumed(begun)
+                split.check_resumed(begun, entry.name)
         if earlier is not None and (other := _split(earlier, earlier.entries()[place], env)) is not None:
-            apart.append(other)
-        skips[entry.name] = functools.partial(_is_held_out, apart)
+            apart[entry.name].append(other)
+    skips = {
+        name: rows_apart(env, apart[name], [split for other in apart if other != name for split in apart[other]])
+        for name, env in trained.items()
+    }
     return splits, skips
-
-
-def _is_held_out(splits: Sequence[Split], row: Mapping[str, Any]) -> bool:
-    return any(split.skips(row) for split in splits)
 
 
 def _prepare(run: RunConfig, args: DAPOConfig, entries: Sequence[EnvEntry]) -> DAPOTrainer:

@@ -17,6 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dapo_trl.cli.main import main
+from dapo_trl.errors import ConfigError
 from dapo_trl.evaluation import Sampling
 from dapo_trl.evaluation.journal import Journal
 from dapo_trl.evaluation.loading import fingerprint
@@ -144,6 +145,20 @@ def test_examples_that_leave_no_room_are_named_with_their_tokens(tmp_path, capsy
     [
         ({"eval_env_kwargs": {"split": "test"}}, [], {"levels": [2], "split": "train"}),
         ({}, ["--env", "math/Arithmetic-v0: {levels: [3], split: test}"], {"levels": [3]}),
+        (
+            {"env": ["math/Arithmetic-v0", "math/Countdown-v0"], "eval_env_kwargs": {"split": "test"}},
+            [],
+            {"levels": [2], "split": "train"},
+        ),
+        (
+            {
+                "env": [{"id": "math/Arithmetic-v0", "kwargs": {"levels": [4]}, "wrappers": ["FormatReward"]}],
+                "eval_env": "math/Chain-v0",
+                "eval_env_kwargs": {"split": "test"},
+            },
+            [],
+            {"levels": [4], "split": "train"},
+        ),
     ],
 )
 def test_a_number_of_examples_draws_from_the_rows_of_training(tmp_path, settings, flags, source):
@@ -154,7 +169,10 @@ def test_a_number_of_examples_draws_from_the_rows_of_training(tmp_path, settings
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**trained, **settings}))
     config = load_eval_settings([tmp_path / "config.yaml"], [*flags, "--few_shot", "2"], training=OWNERS)
-    ((name, arguments),) = config.environments()
+    (name, arguments), *_ = config.environments()
+    if "eval_env" in settings:
+        measured = {**source, "split": "test"}
+        assert (name, arguments, config.wrappers(0)) == ("math/Chain-v0", measured, ["FormatReward"])
     assert config.few_shot == 2 and arguments["split"] == "test"
     assert config.source_of_examples(0, name, arguments) == ("math/Arithmetic-v0", source)
 
@@ -268,6 +286,11 @@ class TestSettings:
         assert [config.wrappers(place) for place in (0, 1)] == [[], ["RepetitionPenalty"]]
         trained = {"y": 2, "x": 1, "split": "train"}
         assert config.source_of_examples(0, *expected[0]) == ("math/MATH-v0", trained), "as in training"
+        (tmp_path / "twice.yaml").write_text("model: m\nenv: [{id: a/B-v0, name: x}, {id: a/B-v0, name: y}]\n")
+        config = load_eval_settings([tmp_path / "twice.yaml"], training=OWNERS)
+        assert config.environments() == [("a/B-v0", {})] * 2, "one environment under two names, as in training"
+        with pytest.raises(ConfigError, match="env names a/B-v0 twice"):
+            load_eval_settings([], ["--model", "m", "--env", "[{id: a/B-v0}, a/B-v0]"], training=OWNERS)
         flags = ["--model", "m", "--env", f"[{own}, a/B-v0]", "--env", "c/D-v0"]
         config = load_eval_settings([], flags, training=OWNERS)
         assert [name for name, _ in config.environments()] == ["math/MATH-v0", "a/B-v0", "c/D-v0"]

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
+from dapo_trl.evaluation.command import _held_out, _measured
+from dapo_trl.evaluation.settings import load_eval_settings
 from dapo_trl.evaluation.split import SHARE, measured_elsewhere, split_off
 from dapo_trl.rollout.environments import make_env
+from dapo_trl.run.settings import OWNERS, RunConfig
+from dapo_trl.run.train import _described, held_out_rows
 from envs import TaskEnv
+from envs.description import describe
 
 
 def problems(rows):
@@ -154,17 +160,104 @@ def test_a_run_on_own_rows(tmp_path, capsys):
     assert "problems is 9, but the run kept 8 problems apart" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("record", ['{"kept_apart": 8}', '{"kept_apart": {"Arithmetic": 8}}'])
 @pytest.mark.parametrize(
-    ("flags", "kept"), [([], 8), (["--eval_env_kwargs", "{split: test}"], None), (["--env", "a/B-v0"], None)]
+    ("flags", "kept"), [([], 8), (["--eval_env_kwargs", "{split: test}"], 0), (["--env", "a/B-v0"], 0)]
 )
-def test_only_the_environment_of_the_run_has_rows_kept_apart(flags, kept, tmp_path):
-    from dapo_trl.evaluation.settings import load_eval_settings
-    from dapo_trl.run.settings import OWNERS
-
-    (tmp_path / "environment.json").write_text('{"kept_apart": 8}')
+def test_only_the_environment_of_the_run_has_rows_kept_apart(flags, kept, record, tmp_path):
+    (tmp_path / "environment.json").write_text(record)
     (tmp_path / "config.yaml").write_text("{env: math/Arithmetic-v0, eval_problems: 8}")
     config = load_eval_settings([tmp_path / "config.yaml"], ["--model", "m", *flags], training=OWNERS)
-    assert config.kept_apart == kept
+    assert config.kept_apart_of(0) == kept
+
+
+def rows_of(texts):
+    return [{"prompt": text, "answer": "1"} for text in texts]
+
+
+GIVEN = {"id": "math/Problem-v0", "name": "given", "kwargs": {"rows": rows_of(SUMS)}}
+ELSEWHERE = {**GIVEN, "name": "elsewhere", "eval_kwargs": {"rows": rows_of(["7 + 1", "7 + 2", "7 + 3"])}}
+ENDLESS = {"id": "math/Arithmetic-v0", "name": "endless", "kwargs": {"levels": [2, 3]}}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["by name", "one number"])
+def test_eval_measures_the_rows_of_a_mixture_that_the_run_measured(earlier, tmp_path):
+    settings = {"env": [GIVEN, ELSEWHERE, ENDLESS], "eval_problems": 2}
+    run = RunConfig(**settings)
+    splits, _ = held_out_rows(run, run.entries())
+    described = _described(run, run.entries(), splits)
+    assert described["kept_apart"] == {"given": 2, "elsewhere": 0, "endless": 1}
+    if earlier:
+        described["kept_apart"] = 2
+    (tmp_path / "environment.json").write_text(json.dumps(described))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": "m", **settings}))
+    config = load_eval_settings([tmp_path / "config.yaml"], training=OWNERS)
+    measured = [
+        tuple(_measured(config, place, _held_out(config, place, *one)))
+        for place, one in enumerate(config.environments())
+    ]
+    assert measured == [split.indices for split in splits.values()] and measured[1] == (0, 1) != measured[0]
+
+
+def test_a_resumed_mixture_kept_problems_apart_by_name(tmp_path):
+    (tmp_path / "environment.json").write_text('{"kept_apart": {"given": 8, "other": 0}}')
+    split = split_off(problems(SUMS), 8)
+    split.check_resumed(tmp_path, "given")
+    with pytest.raises(ConfigError, match="kept 0 problems apart"):
+        split.check_resumed(tmp_path, "other")
+
+
+def test_what_one_environment_of_a_mixture_measures_no_other_trains_on():
+    run = RunConfig(env=[GIVEN, ELSEWHERE, {"id": Secret(), "name": "secret"}], eval_problems=3)
+    splits, skips = held_out_rows(run, run.entries())
+    env = problems(SUMS)
+    shown = [{"question": env.reset(options={"index": index})[0], "index": index} for index in range(40)]
+    skipped = {name: tuple(row["index"] for row in shown if skips[name](row)) for name in ("given", "elsewhere")}
+    assert skipped == {"given": splits["given"].indices, "elsewhere": splits["given"].indices}
+    secret = [index for index in range(30) if skips["secret"]({"question": "Guess the number.", "index": index})]
+    assert secret == list(splits["secret"].indices), "what belongs to a problem besides its question is its own"
+
+
+def test_what_an_endless_environment_keeps_apart_no_other_endless_one_trains_on():
+    test = {**ENDLESS, "name": "test", "eval_kwargs": {"split": "test"}}
+    run = RunConfig(env=[ENDLESS, test, GIVEN], eval_problems=3)
+    _, skips = held_out_rows(run, run.entries())
+    kept = {name: {index for index in range(200) if skips[name]({"index": index})} for name in ("endless", "test")}
+    assert len(kept["endless"]) > 10 and kept["endless"] <= kept["test"]
+    assert sum(skips["given"]({"index": index}) for index in range(40)) == 3, "of finite rows no share is lost"
+
+
+def test_no_row_is_left_beside_another_environment():
+    few = {
+        **GIVEN,
+        "name": "few",
+        "kwargs": {"rows": rows_of(["7 + 1", "7 + 2"])},
+        "eval_kwargs": {"rows": rows_of("a")},
+    }
+    run = RunConfig(env=[{**ELSEWHERE, "eval_kwargs": {"rows": few["kwargs"]["rows"]}}, few], eval_problems=1)
+    held_out_rows(run, run.entries())
+    few["kwargs"] = {"rows": few["kwargs"]["rows"][:1]}
+    run = RunConfig(env=[run.env[0], few], eval_problems=1)
+    with pytest.raises(ConfigError, match="every one of the 1 rows of math/Problem-v0 is a held-out problem"):
+        held_out_rows(run, run.entries())
+
+
+@pytest.mark.parametrize("own", [{}, {"eval_kwargs": {"rows": rows_of(["7 + 1", "7 + 2", "7 + 3", "7 + 4"])}}])
+def test_prompting_as_a_wrapper_asks_held_out_problems_as_in_training_and_once(own, tmp_path):
+    """In a run, and in `eval` with its settings."""
+    wrappers = [{"envs:Prompting": {"few_shot": 3, "prompt_template": "Q: {question}"}}, "RepetitionPenalty"]
+    wrappers.append({"envs:Prompting": {"system_prompt": "Add."}})
+    settings = {"env": [{**GIVEN, **own, "wrappers": wrappers}], "eval_problems": 4}
+    run = RunConfig(**settings)
+    splits, _ = held_out_rows(run, run.entries())
+    split = splits["given"]
+    examples = run.entries()[0].make().reset(options={"index": 0})[1]["messages"][:-1]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": "m", **settings}))
+    config = load_eval_settings([tmp_path / "config.yaml"], training=OWNERS)
+    for env in (split.env, _held_out(config, 0, *config.environments()[0])):
+        question, info = env.reset(options={"index": split.indices[0]})
+        assert info["messages"] == [*examples, {"role": "user", "content": f"Q: {question}"}]
+        assert [layer["name"] for layer in describe(env)["spec"]["additional_wrappers"]] == ["Prompting"] * 2
 
 
 @pytest.mark.parametrize(
@@ -177,11 +270,8 @@ def test_only_the_environment_of_the_run_has_rows_kept_apart(flags, kept, tmp_pa
 )
 def test_the_sampling_is_that_of_training(flags, sampling, tmp_path):
     """In a run, and in `eval` with the same settings."""
-    import yaml
-
     from dapo_trl.evaluation import Sampling
-    from dapo_trl.evaluation.settings import load_eval_settings
-    from dapo_trl.run.settings import OWNERS, load_settings
+    from dapo_trl.run.settings import load_settings
 
     common = ["--model", "m", "--env", "math/Arithmetic-v0", "--max_steps", "1", "--use_cpu", "true", "--bf16", "false"]
     run, args, asked = load_settings([], [*common, *flags])
