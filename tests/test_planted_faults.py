@@ -82,7 +82,13 @@ FAULTS: dict[str, tuple[Callable[[Run], list[str]], str]] = {
     ),
     "an adapter that goes stale": (
         lambda run: run.vllm(
-            run.tiny, load_weights=until(4), peft_config=ADAPTER, max_steps=24, learning_rate=3e-2, max_grad_norm=1.0
+            run.tiny,
+            load_weights=until(4),
+            push_adapter=False,
+            peft_config=ADAPTER,
+            max_steps=24,
+            learning_rate=3e-2,
+            max_grad_norm=1.0,
         ),
         "it samples with older weights or an older adapter",
     ),
