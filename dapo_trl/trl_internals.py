@@ -12,7 +12,7 @@ Patches, each a context manager that puts back what it found:
 `TRL.engine_awake`      the sleep mode of vLLM's engine, for a whole rollout batch
 `Engine.make`           TRL's `VLLMGeneration`, while it makes a trainer, and vLLM's `LLM` within it
 
-Elsewhere, on public names: `generation.params.limited_to` (the length limit of generation settings, for one turn),
+Elsewhere, on public names: `generation.params.replaced` (the length limit of generation settings, for one turn),
 `generation.transformers.own_loop` (a model's `generate`), `generation.decoding.grouped_queries` (transformers'
 ``sdpa``), `generation.vllm.VLLMBackend.generate` (the engine's ``add_request`` and ``step``),
 `monitor.trackers.grouped_names` (transformers' names for trackers), `checkpoint.resumable_trainer` (the limit of
@@ -43,6 +43,7 @@ from trl.trainer import grpo_trainer
 from .config import DAPOConfig
 from .distributed import SHARDED
 from .errors import NonFiniteError
+from .generation.params import replaced
 from .generation.vllm import active_lora, device_options, lora_options, lora_request, save_adapter, why_merged
 from .rollout.types import Rollout, Sampled
 from .update.batching import Microbatch
@@ -380,7 +381,7 @@ class Engine(vllm_generation.VLLMGeneration):
     @classmethod
     def make(cls, settings: DAPOConfig) -> AbstractContextManager[None]:
         """A context in which TRL makes an engine of this class."""
-        return _replaced(grpo_trainer, "VLLMGeneration", partial(cls, settings=settings))
+        return replaced(grpo_trainer, "VLLMGeneration", partial(cls, settings=settings))
 
     def _init_vllm(self) -> None:
         """As in TRL, with arguments of vLLM's engine that TRL has no settings for."""
@@ -393,7 +394,7 @@ class Engine(vllm_generation.VLLMGeneration):
         options |= {} if self._computed is None else {"dtype": self._computed}
         if self.merged_because is None:
             engine, options = _serving(engine), options | lora_options(active_lora(cast(PeftModel, self.model)))
-        with _replaced(vllm_generation, "LLM", lambda **theirs: engine(**{**theirs, **options})):
+        with replaced(vllm_generation, "LLM", lambda **theirs: engine(**{**theirs, **options})):
             super()._init_vllm()
 
     def sync_weights(self) -> None:
@@ -432,7 +433,7 @@ class Engine(vllm_generation.VLLMGeneration):
         """As in TRL, counting bytes. What is measured before training is not sharded yet, and TRL takes it for that."""
         self._bytes = 0
         whole = self._dist.fsdp_version == 2 and not any(isinstance(p, DTensor) for p in self.model.parameters())
-        with _replaced(self._dist, "fsdp_version", None) if whole else contextlib.nullcontext():
+        with replaced(self._dist, "fsdp_version", None) if whole else contextlib.nullcontext():
             for name, value in super()._iter_named_params():
                 self._bytes += value.nbytes
                 yield name, value
@@ -443,17 +444,6 @@ class Engine(vllm_generation.VLLMGeneration):
         if not pushes:
             return {}
         return {"vllm/pushed_mib": sum(size for size, _ in pushes) / 2**20, "time/push": sum(s for _, s in pushes)}
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Put ``value`` in the place of a name of a module within the block."""
-    theirs = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, theirs)
 
 
 def _serving(engine: Any) -> Any:

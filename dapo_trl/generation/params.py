@@ -106,11 +106,12 @@ def own_backend(name: str, model: Any, tokenizer: Any, params: SamplingParams) -
 
 
 @contextmanager
-def limited_to(settings: Any, name: str, tokens: int) -> Iterator[None]:
-    """Set the length limit ``name`` of generation settings while a turn is sampled."""
-    before = getattr(settings, name)
-    setattr(settings, name, tokens)
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Put ``value`` in the place of an attribute of a module or an object within the block, such as a length limit
+    while a turn is sampled."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(settings, name, before)
+        setattr(owner, name, before)

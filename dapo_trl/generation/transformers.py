@@ -15,7 +15,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 
 from ..rollout.chat_format import ChatFormat
 from .decoding import Decoding, DrawFn, OtherLoopError, UndividedError, one_token_after_another
-from .params import FinishedFn, Turns, limited_to
+from .params import FinishedFn, Turns, replaced
 from .seeded import RandomNumbers
 
 _PLAIN: dict[str, Any] = {
@@ -167,7 +167,7 @@ class TransformersBackend:
         on_finished: FinishedFn | None = None,
     ) -> Turns:
         draw = None if numbers is None or not self._settings.do_sample else numbers.draw
-        with own_loop(self._model(), draw, on_finished), limited_to(self._settings, "max_new_tokens", limit):
+        with own_loop(self._model(), draw, on_finished), replaced(self._settings, "max_new_tokens", limit):
             return self._sample(contexts, group_size)
 
 

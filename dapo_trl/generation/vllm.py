@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import ConfigError, one_line
-from .params import FinishedFn, Turns, limited_to
+from .params import FinishedFn, Turns, replaced
 from .seeded import RandomNumbers
 
 ROWS = 1024
@@ -156,7 +156,7 @@ class VLLMBackend:
     def generate(
         self, contexts: list[list[int]], *, limit: int, group_size: int, on_finished: FinishedFn | None = None
     ) -> Turns:
-        with limited_to(self._engine, "max_completion_length", limit), _reported(self._engine, on_finished):
+        with replaced(self._engine, "max_completion_length", limit), _reported(self._engine, on_finished):
             return self._sample(contexts, group_size)
 
     @property
