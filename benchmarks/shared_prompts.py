@@ -15,6 +15,7 @@ Runs on the GPU if there is one, in bfloat16 there, otherwise on one CPU thread.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import json
@@ -155,7 +156,8 @@ class Seen(TrainerCallback):
 
 def new_model(case: Case) -> Any:
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(case.config, dtype=torch.float32, attn_implementation=case.attention)
+    config = copy.deepcopy(case.config)  # a trainer writes into it
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=case.attention)
 
 
 def recorded(case: Case):
