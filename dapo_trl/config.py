@@ -112,7 +112,7 @@ GROUPS = {
     ),
     "hardware": (
         "Precision, memory and devices (docs/hardware.md).",
-        "use_cpu bf16 fp16 tf32 gradient_checkpointing gradient_checkpointing_kwargs torch_compile "
+        "use_cpu bf16 fp16 tf32 cpu_precision gradient_checkpointing gradient_checkpointing_kwargs torch_compile "
         "ddp_find_unused_parameters ddp_timeout ds3_gather_for_generation deepspeed fsdp fsdp_config",
     ),
     "model": ("", "model_init_kwargs trust_remote_code disable_dropout cast_lm_head_to_fp32"),
@@ -310,8 +310,16 @@ class DAPOConfig(GRPOConfig):
     share_prompts: str = setting(
         "auto",
         "'auto': completions of a group are computed together and what they begin with once, where the model allows it "
-        "(docs/performance.md). 'off': every completion with its own prompt.",
+        "(docs/performance.md). 'off': every completion with its own prompt, as TRL computes it.",
         choices=("auto", "off"),
+    )
+
+    cpu_precision: str = setting(
+        "float32",
+        "On a CPU: 'auto' computes log-probabilities and updates in bfloat16 if the processor has instructions for it "
+        "and a trial before the first of them is at least a tenth faster (docs/performance.md). The weights stay as "
+        "they are, and generation too. Ignored on a GPU, and with bf16.",
+        choices=("float32", "auto"),
     )
 
     # Overlong reward shaping.

@@ -17,6 +17,7 @@ One rollout batch, and the optimizer steps on it::
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import shutil
@@ -72,8 +73,8 @@ from .rollout.types import Rollout, TrainingRow
 from .sampling.collector import Observers, RolloutCollector
 from .sampling.sources import Source
 from .sampling.state import SamplingState
-from .trl_internals import TRL, Engine, Generated, KnownRollouts, SamplingNow
-from .update import logprobs, mismatch
+from .trl_internals import TRL, Engine, Generated, KnownRollouts, SamplingNow, head_on_cpu
+from .update import mismatch
 from .update.batching import Microbatch, training_rows
 from .update.gradient_ledger import GradientLedger
 from .update.loss import make_loss
@@ -253,6 +254,7 @@ class DAPOTrainer(ResumableTrainer):
             backward=lambda model, batch: self.backward(model, batch),
             undo_metrics=self._undo_metrics,
             warn=self.warn,
+            head=contextlib.nullcontext if args.share_prompts == "off" else head_on_cpu,
         )
         self._scheduler = Scheduler(
             accelerator,
@@ -657,8 +659,7 @@ class DAPOTrainer(ResumableTrainer):
                 compute_entropy=True,
             )
         else:
-            with self.accelerator.autocast():
-                logps, entropies = logprobs.per_token(model, inputs.layout)
+            logps, entropies = self.microbatches.per_token(model, inputs)
             if self.recorder is not None:
                 self.recorder.see(inputs, logps, self.state.global_step)
         loss, logged = self.loss(inputs, logps, entropies, processes=self.accelerator.num_processes)

@@ -10,6 +10,7 @@ Patches, each a context manager that puts back what it found:
                         its tools and environments are put aside
 `TRL.scaled`            `current_gradient_accumulation_steps`, while TRL computes the loss of a microbatch
 `TRL.engine_awake`      the sleep mode of vLLM's engine, for a whole rollout batch
+`head_on_cpu`           the functions of TRL's language-model head, where there is no Triton
 `Engine.make`           TRL's `VLLMGeneration`, while it makes a trainer, and vLLM's `LLM` within it
 
 Elsewhere, on public names: `generation.params.replaced` (the length limit of generation settings, for one turn),
@@ -38,7 +39,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from trl import GRPOTrainer
 from trl.generation import vllm_generation
+from trl.kernels import chunked_logprob
 from trl.trainer import grpo_trainer
+from trl.trainer import utils as trainer_utils
 
 from .config import DAPOConfig
 from .distributed import SHARDED
@@ -47,6 +50,7 @@ from .generation.params import replaced
 from .generation.vllm import active_lora, device_options, lora_options, lora_request, save_adapter, why_merged
 from .rollout.types import Rollout, Sampled
 from .update.batching import Microbatch
+from .update.lm_head import backward_tile, forward_tile
 from .update.loss import TRL_TOKEN_LOSSES
 
 
@@ -72,6 +76,20 @@ class KnownRollouts:
             None,
             [],
         )
+
+
+@contextlib.contextmanager
+def head_on_cpu() -> Iterator[None]:
+    """TRL's language-model head scores labelled positions alone within, as it does with Triton, in fewer passes over
+    the scores (`update.lm_head`). Where there is Triton nothing changes: it has a kernel, and asks by device."""
+    kernels, asked = chunked_logprob, trainer_utils._use_triton
+    with contextlib.ExitStack() as stack:
+        for name, made in (("_forward_tile", forward_tile), ("_backward_tile", backward_tile)):
+            stack.enter_context(replaced(kernels, name, made(getattr(kernels, name))))
+        stack.enter_context(
+            replaced(trainer_utils, "_use_triton", lambda device: device.type == "cpu" or asked(device))
+        )
+        yield
 
 
 class Generated(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -23,9 +24,10 @@ from ..distributed import SHARDED
 from ..errors import ConfigError, NonFiniteError
 from ..rollout.types import TrainingRow
 from .batching import Microbatch
-from .logprobs import Line, per_token
+from .logprobs import Layout, Line, per_token
 from .memory_probe import measured_budget, optimizer_bytes
 from .packing import Packer
+from .precision import Precision
 
 
 @dataclass
@@ -60,6 +62,7 @@ class MicrobatchRunner:
         backward: Forward and backward of one microbatch on a model; returns its part of the loss.
         undo_metrics: Notes how far metrics are recorded, and returns a function that takes back all that follows.
         warn: Prints a line.
+        head: Forward and backward passes of the language-model head are within it.
     """
 
     def __init__(
@@ -72,9 +75,11 @@ class MicrobatchRunner:
         backward: Callable[[Any, Microbatch], Tensor],
         undo_metrics: Callable[[], Callable[[], None]],
         warn: Callable[[str], None],
+        head: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ):
         self.args, self.accelerator, self.model = args, accelerator, model
         self.pad_token_id = pad_token_id
+        self.precision = Precision(accelerator, tries=args.cpu_precision == "auto", say=warn)
         self.packer = self._packer(model, refused=self._sharing_refused())
         if args.share_prompts == "auto" and self.packer.refused:
             warn(f"every completion is computed with a prompt of its own, because {self.packer.refused}.")
@@ -84,7 +89,7 @@ class MicrobatchRunner:
         """Tokens of a microbatch at most, after memory ran out."""
         self.measured: int | None = None
         """Tokens that ``microbatch_tokens: auto`` found to fit."""
-        self._backward, self._undo_metrics, self._warn = backward, undo_metrics, warn
+        self._backward, self._undo_metrics, self._warn, self._head = backward, undo_metrics, warn, head
 
     def _sharing_refused(self) -> str:
         if self.args.neftune_noise_alpha:
@@ -94,14 +99,12 @@ class MicrobatchRunner:
         return "share_prompts is 'off'" if self.args.share_prompts == "off" else ""
 
     def _packer(self, model: Any, *, refused: str) -> Packer:
-        accelerator = self.accelerator
-        computed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(accelerator.mixed_precision))
         return Packer(
-            accelerator.unwrap_model(model),
+            self.accelerator.unwrap_model(model),
             refused=refused,
             pad_token_id=self.pad_token_id,
-            device=accelerator.device,
-            dtype=computed,
+            device=self.accelerator.device,
+            dtype=lambda: self.precision.dtype,
         )
 
     def _packer_of(self, model: Any) -> Packer:
@@ -110,10 +113,11 @@ class MicrobatchRunner:
         return self.packer if backend == self.packer.backend else self._packer(model, refused="it is another")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"limit": self.limit, "measured": self.measured}
+        return {"limit": self.limit, "measured": self.measured, "halved": self.precision.halved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.limit, self.measured = state["limit"], state["measured"]
+        self.precision.halved = state.get("halved")
 
     def prepare(
         self, steps: list[list[TrainingRow]], filler: TrainingRow, *, model: Any = None, optimizer: Any = None
@@ -259,11 +263,13 @@ class MicrobatchRunner:
             found = packer.split(sequences, prompts, self._budget([(sequences, prompts)]))
             count = int(gather(torch.tensor([len(found)], device=device)).max())
             found += [found[-1][:1]] * (count - len(found))  # again, only to keep step with the other processes
-        scored = []
-        for lines in found:
-            lying = packer.layout(sequences, completions, lines, keep)
-            with self.accelerator.autocast(), packer.answering():
-                scored.append(per_token(model, lying))
+
+        def scored_lines(lines: list[Line]) -> tuple[Tensor, Tensor | None]:
+            with self.precision.autocast(), packer.answering(), self._head():
+                return per_token(model, packer.layout(sequences, completions, lines, keep))
+
+        self.precision.settle(lambda: scored_lines(max(found, key=_load)))
+        scored = [scored_lines(lines) for lines in found]
         place = torch.tensor([row for lines in found for line in lines for row in line.rows], device=device)
 
         def ordered(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -293,6 +299,15 @@ class MicrobatchRunner:
         batch = Microbatch.of(shown, pad_token_id=self.pad_token_id)
         return replace(batch, layout=lying, rows=count, step_tokens=step.tokens, step_rows=step.completions)
 
+    def per_token(self, model: Any, batch: Microbatch) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities and entropies of one microbatch, ``[N, T]`` each."""
+        with self.precision.autocast():
+            return per_token(model, cast(Layout, batch.layout))
+
+    def _tried(self, model: Any, batch: Microbatch) -> None:
+        with self.packer.answering(), self._head():
+            self.per_token(model, batch)
+
     def _split(self, rows: list[TrainingRow], budget: int) -> list[list[Line]]:
         return self.packer.split(*_sequences(rows), budget)
 
@@ -300,15 +315,21 @@ class MicrobatchRunner:
         accelerator = self.accelerator
         total = torch.zeros((), device=accelerator.device)
         every = self.microbatches(step)
+        self.precision.settle(lambda: self._tried(model, self.microbatch(step, max(every, key=_load))))
         for i, lines in enumerate(every):
             last = i == len(every) - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(model), self.packer.answering():
+            in_step = contextlib.nullcontext() if last else accelerator.no_sync(model)
+            with in_step, self.packer.answering(), self._head():
                 accelerator.gradient_state._set_sync_gradients(last)
                 try:
                     total = total + self._backward(model, self.microbatch(step, lines))
                 finally:
                     accelerator.gradient_state._set_sync_gradients(True)
         return total
+
+
+def _load(lines: list[Line]) -> int:
+    return sum(line.load for line in lines)
 
 
 def _sequences(rows: Sequence[TrainingRow]) -> tuple[list[np.ndarray], list[int]]:

@@ -7,7 +7,7 @@ where the attention keeps them apart, and are padded where it does not.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ class Packer:
     Args:
         model: The model, with or without an adapter.
         refused: The reason why common beginnings are not to be computed once; "": they are, if the model can.
-        dtype: The type that attention is computed in; None: that of the weights.
+        dtype: Returns the type that attention is computed in; None: that of the weights.
     """
 
     def __init__(
@@ -41,14 +41,15 @@ class Packer:
         refused: str = "",
         pad_token_id: int,
         device: torch.device,
-        dtype: torch.dtype | None = None,
+        dtype: Callable[[], torch.dtype | None] = lambda: None,
     ):
         prompted = getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
         model = model.get_base_model() if isinstance(model, PeftModel) else model
         self.backend: str | None = model.config.get_text_config()._attn_implementation
         self.packed = can_pack(model.config)
         self._attention: SharedAttention | None = None
-        self._pad_token_id, self._device, self._dtype = pad_token_id, device, dtype or model.dtype
+        self._pad_token_id, self._device = pad_token_id, device
+        self._dtype = lambda: dtype() or model.dtype
         self.refused = refused or (VIRTUAL if prompted else obstacle(model))
         """The reason why common beginnings are computed for every row; "": they are computed once."""
         if not self.refused:
@@ -136,7 +137,7 @@ class Packer:
             packed=self.packed,
             attention=None if equal else self._attention,  # nothing shared and nothing padded
             lines=[replace(line, rows=[next(numbers) for _ in line.rows]) for line in lines],
-            dtype=self._dtype,
+            dtype=self._dtype(),
         )
 
     def answering(self) -> contextlib.AbstractContextManager[None]:
