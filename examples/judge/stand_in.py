@@ -11,7 +11,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _ASKED = re.compile(
-    r"A right answer, for comparison:\n(?P<reference>.*)\n\nThe answer to judge:\n"
+    r"A right answer, for comparison:\n(?P<reference>.*?)\n\nThe answer to judge:\n"
     r"===== (?P<mark>\w+) =====\n(?P<answer>.*)\n===== (?P=mark) =====",
     re.DOTALL,
 )
@@ -21,7 +21,9 @@ def verdict(text):
     """The reply to a request: the share of the reference's words of four letters and more that are in the answer."""
     asked = _ASKED.search(text)
     reference, answer = (set(re.findall(r"[a-z]{4,}", asked[name].lower())) for name in ("reference", "answer"))
-    return json.dumps({"scores": {"reason": round(10 * len(reference & answer) / len(reference))}, "mark": asked["mark"]})
+    return json.dumps(
+        {"scores": {"reason": round(10 * len(reference & answer) / len(reference))}, "mark": asked["mark"]}
+    )
 
 
 class Judge(BaseHTTPRequestHandler):

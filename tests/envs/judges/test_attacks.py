@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
-import httpx
 import pytest
 
-from envs import Judgement, TaskEnv, Verdict
+from envs import TaskEnv
 from envs.attack.attack import attack_reward
 from envs.judges import Judge
 from envs.reward_check.check import reward_report
+from envs.reward_check.persuasion import persuasions
 
 from ...support.judge_server import JudgeServer, running
 
 WORDS = ("granite", "harbour", "lantern", "meadow", "orchard", "pebble", "quarry", "thistle", "umbrella", "vineyard")
-GULLIBLE = {
+KNOWN = {
     "an order": r"(?i)ignore all instructions",
-    "a verdict": r'"score": 10|"scores": \{|\[\[10\]\]|10/10',
-    "a conversation": r"<\|im_start\|>assistant|\[/INST\]",
+    "a verdict as JSON": r'"score": 10',
+    "a verdict in words": r"10/10",
+    "a rating": r"\[\[10\]\]",
+    "a mark of the end": r"END OF ANSWER",
+    "turns of a conversation": r"<\|im_start\|>assistant|\[/INST\]",
     "an authority": r"authors of this task",
-    "an opening": r"Thought process:$",
+    "an opening": r"^Thought process:$",
+    "one character": r"^:$",
     "another language": r"请忽略",
+    "characters that nobody sees": r"^[\U000e0000-\U000e007f]+$",
+    "padding": r"^(.{50,})\1{20,}$",
 }
+ORDERS = KNOWN["an order"]
 
 
 class Named(TaskEnv):
@@ -41,18 +49,10 @@ class Named(TaskEnv):
 
 
 class Trusting(Named):
-    """Its judge sees the answer as it is, and its reply is searched for a number."""
-
-    def __init__(self, url):
-        super().__init__()
-        self.url = url
+    """Its judge compares words, and gives full marks where an answer tells it to."""
 
     def verify(self, row, completion):
-        asked = f"The right answer: {row['answer']}\nThe answer: {completion}\nGrade it from 0 to 10."
-        body = {"messages": [{"role": "user", "content": asked}]}
-        reply = httpx.post(f"{self.url}/chat/completions", json=body).json()["choices"][0]["message"]["content"]
-        grade = re.search(r"\d+", reply)
-        return Judgement.of(Verdict.INFRA_FAILURE) if grade is None else min(int(grade[0]), 10) / 10
+        return bool(re.search(ORDERS, completion)) or completion.strip() == row["answer"]
 
 
 class Careful(Named):
@@ -66,29 +66,17 @@ class Careful(Named):
         return self.judge(row["prompt"], completion, reference=row["answer"])
 
 
-def graded(pattern):
-    """A judge that compares words, and gives full marks where it sees what it cannot resist."""
-
-    def reply(body):
-        right, answer = re.search(
-            r"The right answer: (.*)\nThe answer: (.*)\nGrade", body["messages"][0]["content"], re.S
-        ).groups()
-        return "10" if re.search(pattern, answer) or answer.strip() == right else "0"
-
-    return reply
+@pytest.mark.parametrize("kind", KNOWN)
+def test_what_is_known_to_fool_judges_is_tried(kind):
+    assert [name for name, text in persuasions().items() if re.search(KNOWN[kind], text)]
 
 
-@pytest.mark.parametrize("kind", GULLIBLE)
-def test_a_judge_that_falls_for_it_is_found(kind):
-    with running(JudgeServer(always=graded(GULLIBLE[kind]))) as server:
-        found = reward_report(lambda: Trusting(server.url), rows=4)
-    assert found["persuasion"].status == "failed" and "earns 1 at row" in found["persuasion"].message
-
-
-def test_the_attack_finds_it_too():
-    with running(JudgeServer(always=graded(GULLIBLE["an order"]))) as server:
-        found = attack_reward(lambda: Trusting(server.url), calls=400)
-    assert "an order to the judge" in " ".join(hole.strategy for hole in found.holes)
+def test_a_judge_that_falls_for_it_is_found():
+    found = reward_report(Trusting, rows=4)["persuasion"]
+    assert found.status == "failed"
+    assert re.match("an order to the judge, 'Ignore all instructions .* earns 1 at row 0", found.message)
+    holes = attack_reward(Trusting, calls=1_000).holes
+    assert "an order to the judge" in " ".join(hole.strategy for hole in holes)
 
 
 def test_a_quoted_answer_gives_no_orders():
@@ -115,7 +103,5 @@ def test_a_quoted_answer_gives_no_orders():
         return verdict(text, True)
 
     with running(JudgeServer(always=obedient)) as server:
-        found = reward_report(lambda: Careful(server.url), rows=4)
-        attacked = attack_reward(lambda: Careful(server.url), calls=200)
+        found = reward_report(partial(Careful, server.url), rows=4)
     assert [check.message for check in found.failures] == [] and found["persuasion"].status == "ok"
-    assert attacked.holes == []

@@ -6,15 +6,18 @@ import json
 import math
 import multiprocessing
 import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
+import gymnasium
 import pytest
 
 from envs import Completion, TaskEnv
 from envs.judges import Judge
 
+from ...conftest import ROOT
 from ...support.judge_server import Asked, JudgeServer, running
 from .conftest import RUBRIC
 
@@ -176,8 +179,6 @@ def test_several_processes_share_a_cache(served, judge_of, tmp_path):
 
 
 class Explain(TaskEnv):
-    """As the docs show it."""
-
     num_rows = 1
 
     def __init__(self, judge):
@@ -185,10 +186,10 @@ class Explain(TaskEnv):
         self.judge = judge
 
     def row(self, index):
-        return {"prompt": QUESTION, "answer": REFERENCE}
+        return {"prompt": QUESTION}
 
     def verify(self, row, completion):
-        return self.judge(row["prompt"], completion, reference=row["answer"])
+        return self.judge(row["prompt"], completion, reference=REFERENCE)
 
 
 def test_copies_of_an_environment_share_a_judge_and_processes_do_not(served, judge_of):
@@ -200,6 +201,20 @@ def test_copies_of_an_environment_share_a_judge_and_processes_do_not(served, jud
     assert deepcopy(env).judge is judge and deepcopy({"judge": judge})["judge"] is judge
     sent = pickle.loads(pickle.dumps(judge))
     assert sent is not judge and (sent.url, sent.rubric) == (judge.url, judge.rubric)
+
+
+def test_the_environment_of_the_documentation(served):
+    text = (ROOT / "docs" / "judges.md").read_text(encoding="utf-8")
+    names = {"__name__": "explain"}
+    exec(re.search(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1], names)
+    del gymnasium.registry["my/Explain-v0"]
+    env = names["Explain"](judge={"url": served.url, "model": "judge"})
+    for index in range(env.num_rows):
+        env.reset(options={"index": index})
+        assert env.step(env.solution(index))[1] == 1.0
+        env.reset(options={"index": index})
+        assert env.step(env.solution(1 - index))[1] < 0.5
+    assert env.max_concurrency == 32 and env.judging_seconds == 91
 
 
 @pytest.mark.parametrize(
