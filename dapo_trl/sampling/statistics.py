@@ -45,9 +45,10 @@ class RoundStatistics:
     @classmethod
     def of(cls, rounds: Sequence[RoundStatistics]) -> RoundStatistics:
         """Those of several rounds together."""
-        lists = {name: [item for part in rounds for item in getattr(part, name)] for name in ("levels", "figures")}
-        columns = [f.name for f in dataclasses.fields(cls) if f.name not in lists]
-        return cls(**{name: torch.cat([getattr(part, name) for part in rounds]) for name in columns}, **lists)
+        columns = [f.name for f in dataclasses.fields(cls) if f.name not in ("levels", "figures")]
+        joined = {name: torch.cat([getattr(part, name) for part in rounds]) for name in columns}
+        levels = [level for part in rounds for level in part.levels]
+        return cls(**joined, levels=levels, figures=[figures for part in rounds for figures in part.figures])
 
     @property
     def group_size(self) -> int:

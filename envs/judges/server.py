@@ -32,6 +32,7 @@ _NO_SCHEMA = frozenset({400, 415, 422})  # statuses by which servers refuse a re
 _CHARACTERS_PER_TOKEN = 4  # where the server does not count tokens
 
 _now, _sleep = time.monotonic, asyncio.sleep
+_chance = random.SystemRandom()  # the global generator is training's
 
 
 class NoReply(Exception):
@@ -163,7 +164,7 @@ class Server:
         while True:
             pause = 0.0
             if tries:
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
+                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tries - 1)) * _chance.uniform(0.5, 1.0)
             if self._resume_at > _now():
                 pause += self._resume_at - _now()
             if _now() + pause >= deadline:
