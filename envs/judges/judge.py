@@ -33,6 +33,7 @@ URL_VARIABLE = "JUDGE_URL"
 _VERSION = 1  # of the wording: with another one verdicts on disk are asked for anew
 _REMEMBERED = 10_000  # verdicts in memory
 _MARK_BYTES = 4
+_ROUNDING = 1e-9  # by which a sum of weights may miss the pass mark
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -175,7 +176,7 @@ class Judge:
             return Judgement(Verdict.INFRA_FAILURE, math.nan, cause, {"figures": figures})
         scores = self._rubric.middle(votes.scores)
         total = self._rubric.total(scores)
-        accuracy = 1.0 if total >= self.pass_mark else total
+        accuracy = 1.0 if total >= self.pass_mark - _ROUNDING else total
         return Judgement(
             Verdict.CORRECT if accuracy == 1.0 else Verdict.WRONG,
             accuracy,

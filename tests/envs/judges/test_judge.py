@@ -15,7 +15,7 @@ import gymnasium
 import pytest
 
 from envs import Completion, TaskEnv
-from envs.judges import Judge
+from envs.judges import Judge, Rubric
 
 from ...conftest import ROOT
 from ...support.judge_server import Asked, JudgeServer, running
@@ -33,6 +33,14 @@ def test_scores_become_an_accuracy(served, judge_of):
     assert found.details["scores"] == {"reason": round(10 * found.accuracy)}
     passed = judge_of(served, pass_mark=0.2)(QUESTION, "It is dense, that ice.", reference=REFERENCE)
     assert (passed.verdict, passed.accuracy) == ("correct", 1.0)
+
+
+def test_the_pass_mark_is_met_in_spite_of_rounding(served, judge_of):
+    fifths = {name: {"ask": "Is it so?", "weight": 0.3} for name in "abcde"}
+    scores = {name: name != "e" for name in fifths}
+    served.always = lambda body: json.dumps({"scores": scores, "mark": Asked.of(body).mark})
+    found = judge_of(served, rubric=fifths, pass_mark=0.8)(QUESTION, "Because.")
+    assert found.accuracy == 1 and Rubric.of(fifths).total(scores) < 0.8
 
 
 def test_what_needs_no_judge_costs_no_request(served, judge_of):
