@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import pickle
 import re
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -275,6 +276,6 @@ def test_the_address_may_be_in_the_environment(monkeypatch, served):
 
 
 def test_without_httpx_it_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(ImportError, match="needs httpx: install it with pip install httpx"):
         Judge(url="http://127.0.0.1:9/v1", model="judge", rubric=RUBRIC)
