@@ -285,8 +285,11 @@ def _check(judge: Judge) -> None:
             raise ValueError(  # not with its value, which may be a key
                 "Judge: key_env must be the name of an environment variable, such as JUDGE_KEY, and never the key"
             )
-        if not os.environ.get(judge.key_env):
+        key = os.environ.get(judge.key_env, "").strip()
+        if not key:
             raise ValueError(f"Judge: key_env={judge.key_env!r}: this environment variable is not set: export the key")
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError(f"Judge: key_env={judge.key_env!r}: its value has characters that no key may have")
     for name, fits, rule in (
         ("model", _is_text(judge.model), "the name by which the server knows its model"),
         ("instructions", isinstance(judge.instructions, str), "text"),

@@ -185,9 +185,8 @@ class Server:
         import httpx
 
         headers = {"Accept-Encoding": "identity"}
-        key = os.environ.get(self._key_env, "") if self._key_env else ""
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         seconds = min(self._limits.request_seconds, left)
         answer = bytearray()
         try:
@@ -205,9 +204,7 @@ class Server:
             raise _Again(f"{type(error).__name__}: {one_line(error)}") from None
         if response.status_code == 200:
             return bytes(answer)
-        excerpt = answer[: 4 * _EXCERPT].decode("utf-8", "replace")
-        excerpt = brief(excerpt.replace(key, "***") if key else excerpt, _EXCERPT)
-        cause = f"status {response.status_code}: {excerpt}"
+        cause = f"status {response.status_code}: {self._excerpt(answer)}"
         if response.status_code in _TRY_AGAIN or response.status_code >= 500:
             raise _Again(cause, _retry_after(response.headers.get("Retry-After", "")))
         raise _Status(response.status_code, cause)
@@ -231,12 +228,20 @@ class Server:
             one.prompt_tokens += tokens[0]
             one.reply_tokens += tokens[1]
         if not isinstance(text, str):
-            excerpt = answer[: 4 * _EXCERPT].decode("utf-8", "replace")
-            raise NoReply(f"{self._url} sent no chat completion: {brief(excerpt, _EXCERPT)}")
+            raise NoReply(f"{self._url} sent no chat completion: {self._excerpt(answer)}")
         self._has_worked = True
         if ended == "length":
             raise NoReply(f"the reply was cut off at {body['max_tokens']} tokens: raise reply_tokens")
         return text
+
+    @property
+    def _key(self) -> str:
+        return os.environ.get(self._key_env, "").strip() if self._key_env else ""
+
+    def _excerpt(self, answer: bytes | bytearray) -> str:
+        """The beginning of an answer for a message, without the key, which some servers repeat."""
+        text = answer[: 4 * _EXCERPT].decode("utf-8", "replace")
+        return brief(text.replace(self._key, "***") if self._key else text, _EXCERPT)
 
     def _reserve(self, bill: Bill) -> None:
         """Enter a request, if the budget has room for it."""

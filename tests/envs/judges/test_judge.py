@@ -262,6 +262,13 @@ def test_a_wrong_setting_is_one_clear_line(settings, message):
     assert "\n" not in str(raised.value) and "secret" not in str(raised.value)
 
 
+def test_a_key_that_cannot_be_sent_is_refused_unseen(monkeypatch):
+    monkeypatch.setenv("MY_JUDGE_KEY", "one\ntwo")
+    with pytest.raises(ValueError, match="'MY_JUDGE_KEY': its value has characters that no key may have") as raised:
+        Judge(url="http://127.0.0.1:9/v1", model="judge", rubric=RUBRIC, key_env="MY_JUDGE_KEY")
+    assert "two" not in str(raised.value)
+
+
 def test_the_address_may_be_in_the_environment(monkeypatch, served):
     monkeypatch.delenv("JUDGE_URL", raising=False)
     with pytest.raises(ValueError, match="url is not set, and neither is JUDGE_URL"):

@@ -115,10 +115,12 @@ def test_settings_that_never_worked_are_an_error_and_later_an_outage(served, jud
 
 
 def test_the_key_is_sent_and_never_shown(served, judge_of, monkeypatch, caplog):
-    monkeypatch.setenv("MY_JUDGE_KEY", "sk-secret")
+    monkeypatch.setenv("MY_JUDGE_KEY", "sk-secret\n")  # as a file is often read
     judge = judge_of(served, key_env="MY_JUDGE_KEY")
     served.faults = [(400, {}, b"wrong key sk-secret"), (400, {}, b"wrong key sk-secret")]
     shown = failed(judge) + repr(judge) + caplog.text
+    served.faults = [(200, {}, b"hello sk-secret")]
+    shown += failed(judge)
     assert served.requests[0]["headers"]["Authorization"] == "Bearer sk-secret"
     assert "wrong key ***" in shown and "sk-secret" not in shown
 
