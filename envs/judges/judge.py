@@ -38,7 +38,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 @dataclass(frozen=True)
 class _Votes:
-    """The votes on one answer: those that can be read, and the reasons of the others."""
+    """The votes on one answer: the scores of each that can be read, and the reason of each that failed."""
 
     scores: Sequence[Scores]
     failed: Sequence[str] = ()
@@ -64,8 +64,8 @@ class Judge:
             def verify(self, row, completion):
                 return self.judge(row["prompt"], completion, reference=row["answer"])
 
-    A verdict that cannot be had, for whatever reason, is `infra_failure`. Copies of an environment share one judge; a
-    process that it is sent to makes one of its own.
+    A verdict that the server does not give, or gives in another form, is `infra_failure`. Copies of an environment
+    share one judge; a process that it is sent to makes one of its own.
 
     Attributes:
         rubric: The criteria, as `Rubric.of` takes them.
@@ -147,7 +147,7 @@ class Judge:
         """Judge an answer.
 
         Args:
-            question: What was asked.
+            question: The question that it answers.
             answer: The answer; only what follows its thinking is judged.
             reference: A right answer to compare with, if there is one.
 
@@ -239,7 +239,7 @@ class Judge:
         return wording.read_reply(reply, self._rubric, mark)
 
     def _figures(self, bill: Bill, votes: _Votes, seconds: float) -> dict[str, float]:
-        """What the verdict cost; one that was known cost nothing, and has no share in the means of the others."""
+        """The cost of the verdict. A known one costs nothing, and is left out of the means of the others."""
         if not bill.requests:
             return {"judge_known": 1.0}
         figures = {

@@ -1,4 +1,4 @@
-"""What a judge is asked about an answer: criteria with weights, and how several votes on them become one score."""
+"""The questions that a judge answers: criteria with weights, and how several votes on them become one score."""
 
 from __future__ import annotations
 

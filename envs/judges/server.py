@@ -61,7 +61,7 @@ class _Status(Exception):
 
 @dataclass
 class Bill:
-    """What something cost: requests sent, failed ones too, and tokens."""
+    """The cost of verdicts: requests sent, failed ones too, and tokens."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -75,7 +75,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be asked of a server.
+    """Limits on the requests to a server.
 
     Attributes:
         concurrency: Requests in flight at a time.
@@ -98,7 +98,7 @@ class Server:
     Args:
         url: Its address, such as http://localhost:8000/v1.
         key_env: Name of the environment variable that holds the key; None: none is sent.
-        limits: What may be asked of it.
+        limits: Limits on the requests to it.
     """
 
     def __init__(self, url: str, key_env: str | None, limits: Limits) -> None:
@@ -141,7 +141,7 @@ class Server:
     async def _asked(
         self, client: httpx.AsyncClient, body: Mapping[str, Any], schema: Mapping[str, Any], bill: Bill
     ) -> str:
-        """Ask with the schema, and without it where the server does not know such a thing."""
+        """Ask with the schema, and without it where the server does not know schemas."""
         deadline = _now() + self._limits.seconds
         if self._offers_schema is False:
             return await self._tried(client, body, bill, deadline)

@@ -6,8 +6,8 @@ The answer that is judged comes from a model that is paid for a good verdict, so
 - Special tokens of a chat template are broken, so that no answer can end the turn of the conversation; characters
   that nobody sees are left out.
 - The reply must be one JSON object with an integer or a bool for each criterion and with the mark: a verdict that
-  stands in the answer has another mark. Whatever else it is, it is no verdict.
-- What is asked stands before the answer, and once more behind it.
+  stands in the answer has another mark. A reply in any other form is no verdict.
+- The question to the judge stands before the answer, and once more behind it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def messages(
     Args:
         rubric: The criteria.
         instructions: More about the task, from the author of the environment.
-        question: What was asked.
+        question: The question that is answered.
         reference: A right answer, if there is one.
         answer: The answer, as `readable` returns it.
         mark: Drawn for this request, not to be guessed.
