@@ -10,6 +10,7 @@ rows.py                 where rows come from (directly, a file, the Hub), and ho
 math/, code/, writing/  the tasks, generated ones and those over rows; ids of writing/ begin with `text/`
 reasoning_gym_tasks.py  the tasks of the package reasoning-gym
 verifiers/              finding the answer or the program in a text, and judging it
+judges/                 verdicts of a language model behind an HTTP server
 sandbox/                running programs that are not trusted
 wrappers/               shaping the reward, recording it, and text around the question
 reward_check/           whether a reward is paid for right answers and for nothing else

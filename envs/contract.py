@@ -42,6 +42,7 @@ class Step:
         verdict: `info["verdict"]`, None if there is none.
         cause: `info["cause"]`, empty if there is none.
         answer: `info["answer"]`, the model's answer as the environment read it; None if there is none.
+        figures: `info["figures"]`, numbers by name that a run logs; empty where there are none.
     """
 
     reply: str = ""
@@ -53,6 +54,7 @@ class Step:
     verdict: str | None = None
     cause: str = ""
     answer: str | None = None
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def reset_to_row(env: gymnasium.Env, index: int) -> Any:
@@ -102,12 +104,8 @@ def read_step(returned: Any) -> Step:
         )
     if not isinstance(info, dict):
         raise ContractError(f"step() returned the info {_typed(info)}: return a dict")
-    rewards = info.get("rewards", {})
-    if not isinstance(rewards, dict) or not all(is_number(part) for part in rewards.values()):
-        raise ContractError(
-            f'step() returned info["rewards"] {brief(rewards)}: return a dict of numbers, the parts of the reward by '
-            "name"
-        )
+    rewards = _numbers(info, "rewards", "the parts of the reward by name")
+    figures = _numbers(info, "figures", "what a run is to log of it by name")
     accuracy = info.get("accuracy", 0.0)
     if not is_number(accuracy) or float(accuracy) < 0 or float(accuracy) > 1:
         raise ContractError(
@@ -125,11 +123,12 @@ def read_step(returned: Any) -> Step:
         reward=float(reward),
         over=over,
         info=info,
-        rewards={str(name): float(part) for name, part in rewards.items()},
+        rewards=rewards,
         accuracy=float(accuracy) if "accuracy" in info else None,
         verdict=_text(info.get("verdict")),
         cause=_text(info.get("cause")) or "",
         answer=_text(info.get("answer")),
+        figures=figures,
     )
 
 
@@ -162,6 +161,14 @@ def contradictions(returned: tuple[Any, Any, Any, Any, dict[str, Any]]) -> Itera
     total = sum(step.rewards.values())
     if "rewards" in info and not unknown and not math.isclose(total, step.reward, rel_tol=1e-6, abs_tol=1e-6):
         yield f'info["rewards"] sums to {total:g} where the reward is {step.reward:g}: the parts must sum to it'
+
+
+def _numbers(info: dict[str, Any], key: str, meaning: str) -> dict[str, float]:
+    """Return the dict of numbers in an info, empty where there is none."""
+    found = info.get(key, {})
+    if not isinstance(found, dict) or not all(is_number(value) for value in found.values()):
+        raise ContractError(f'step() returned info["{key}"] {brief(found)}: return a dict of numbers, {meaning}')
+    return {str(name): float(value) for name, value in found.items()}
 
 
 def _text(value: Any) -> str | None:

@@ -59,7 +59,10 @@ class TestEnvironments:
         everything = sum(log["accuracy/sampled"] * log["groups/sampled"] for log in batches)
         assert weighted == pytest.approx(everything, rel=1e-5)
         own = {name.split("/", 2)[2] for name in last if name.startswith("env/") and "/level_" not in name}
-        assert own - set(METRICS) == {"groups/places"} and "env/*/groups/places" in METRICS
+        assert own - set(METRICS) == {"groups/places", "figures/found"} and "env/*/groups/places" in METRICS
+        first = batches[0]  # sampled for all of them
+        for name in SHARES:  # a correct completion has one such letter or more
+            assert first[f"env/{name}/figures/found"] >= first[f"env/{name}/accuracy/sampled"] - 1e-6
 
     def test_each_has_its_own_limit_filter_and_stream(self, whole):
         run, _ = whole

@@ -57,6 +57,22 @@ METRICS: dict[str, Metric] = {
             ("other", "unknown verdicts", "-"),
         )
     },
+    **{
+        f"figures/{name}": Metric(meaning, f"verdicts of a judge model{over}", healthy)
+        for name, meaning, over, healthy in (
+            ("judge_known", "share that was known already, from memory or disk", "", "-"),
+            ("judge_seconds", "seconds until it was there", ", known ones left aside", "far below time/rollout"),
+            ("judge_requests", "requests that it took", ", known ones left aside", "the votes"),
+            ("judge_tokens", "tokens of requests and replies", ", known ones left aside", "-"),
+            ("judge_failed_votes", "share of its votes that failed", ", known ones left aside", "near 0"),
+            ("judge_cost", "its price, by the judge's `prices`", ", known ones left aside", "-"),
+        )
+    },
+    "figures/*": Metric(
+        'a number that the environment reports as `info["figures"]`, a sum over the episode',
+        "completions sampled that have it",
+        "-",
+    ),
     "reward/sampled": Metric("reward with penalties, before the filter", "all completions sampled", "rises"),
     "reward": Metric(
         "reward with penalties, after the filter", "fresh completions that passed it", "stays near its middle"

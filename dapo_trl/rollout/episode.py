@@ -45,6 +45,7 @@ class Episode:
         self._last = Step()
         self._reward = 0.0
         self._components: defaultdict[str, float] = defaultdict(float)
+        self._figures: defaultdict[str, float] = defaultdict(float)
 
     def step(self, action: Completion) -> str | None:
         """Take the model's turn.
@@ -65,6 +66,8 @@ class Episode:
         self._reward += step.reward
         for name, value in step.rewards.items():
             self._components[name] += value
+        for name, value in step.figures.items():
+            self._figures[name] += value
         if self.over:
             return None
         if not self._started:
@@ -94,6 +97,7 @@ class Episode:
             components=dict(self._components),
             answer=self._last.answer,
             cause=self._last.cause,
+            figures=dict(self._figures),
         )
 
     def _reset(self) -> None:

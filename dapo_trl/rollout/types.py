@@ -35,6 +35,8 @@ class Outcome:
     """The model's answer as the environment read it, by which votes are counted; None where it names none."""
     cause: str = ""
     """The reason, in words."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Numbers that the environment reports for the log, each summed over the episode."""
 
 
 @dataclass

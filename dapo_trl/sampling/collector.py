@@ -350,10 +350,18 @@ class RolloutCollector:
             kept=kept.repeat_interleave(size),
             shaped=(informative_groups(totals.view(-1, size)) & ~kept).repeat_interleave(size),
             levels=[prompt.get("level") for prompt in draw.prompts],
+            figures=self._figures(scores),
         )
         for part, _, groups in draw.choices:
             part.rounds.append(statistics.of_groups(groups))
         return Decisions(names, statistics, kept.tolist())
+
+    def _figures(self, scores: Scores) -> list[dict[str, float]]:
+        """The figures that the environments report, of all processes."""
+        if scores.outcomes is None:
+            return []
+        mine = [one.figures for one in scores.outcomes]
+        return gather_object(mine) if self.accelerator.num_processes > 1 else mine
 
     def _keep(self, draw: Draw, sampled: Sampled, scores: Scores, decisions: Decisions) -> list[Rollout]:
         """The completions of informative groups, of all processes, in order."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -37,13 +39,16 @@ class RoundStatistics:
     """Bool: in a dropped group whose rewards differ by the length penalty alone."""
     levels: list[Hashable]
     """The level of each group, as the data name it; None where they do not."""
+    figures: list[dict[str, float]] = field(default_factory=list)
+    """``[n]``, or empty without an environment: numbers by name that it reports of a completion."""
 
     @classmethod
     def of(cls, rounds: Sequence[RoundStatistics]) -> RoundStatistics:
         """Those of several rounds together."""
-        columns = [f.name for f in dataclasses.fields(cls) if f.name != "levels"]
+        columns = [f.name for f in dataclasses.fields(cls) if f.name not in ("levels", "figures")]
         joined = {name: torch.cat([getattr(part, name) for part in rounds]) for name in columns}
-        return cls(**joined, levels=[level for part in rounds for level in part.levels])
+        levels = [level for part in rounds for level in part.levels]
+        return cls(**joined, levels=levels, figures=[figures for part in rounds for figures in part.figures])
 
     @property
     def group_size(self) -> int:
@@ -75,6 +80,7 @@ class RoundStatistics:
             "sampling/unscorable": self.totals.isnan().float().mean(),
             **self._difficulties(),
             **self._verdicts(),
+            **self._figures(),
         }
 
     def by_level(self) -> dict[str, float]:
@@ -98,6 +104,15 @@ class RoundStatistics:
         if (self.verdicts < 0).any():
             return {}
         return {f"verdicts/{name}": (self.verdicts == i).float().mean() for i, name in enumerate(VERDICTS)}
+
+    def _figures(self) -> dict[str, float]:
+        """The mean of each figure over the completions that have it."""
+        found = defaultdict[str, list[float]](list)
+        for figures in self.figures:
+            for name, value in figures.items():
+                if not math.isnan(value):
+                    found[name].append(value)
+        return {f"figures/{name}": sum(values) / len(values) for name, values in sorted(found.items())}
 
 
 def verdict_number(verdict: str) -> int:

@@ -138,7 +138,8 @@ class _Attack:
 
     def _compose(self) -> None:
         prompts = [self.shown[index].text for index in self.train]
-        self.payloads = payloads([self.shown[index].info for index in self.train], self.client.ask("constants"))
+        infos = [self.shown[index].info for index in self.train]
+        self.payloads = payloads(infos, self.client.ask("constants"), self.client.ask("persuasions"))
         self.forms = forms(prompts)
         priors = [[1.0] * len(self.payloads), *([change.weight for change in some] for some in (EDITS, self.forms))]
         self.policy = Policy(priors, self.seed)

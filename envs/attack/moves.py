@@ -98,15 +98,18 @@ _PROGRAMS = {
 }
 
 
-def payloads(infos: Sequence[Mapping[str, Any]], texts: Sequence[str] = ()) -> list[Payload]:
+def payloads(
+    infos: Sequence[Mapping[str, Any]], texts: Sequence[str] = (), named: Mapping[str, str] | None = None
+) -> list[Payload]:
     """Return all payloads, for rows with these infos.
 
     Args:
         infos: The infos of the rows that are trained on; they decide which places there are.
         texts: More texts to try, such as those in the environment's code.
+        named: More texts by name, such as those that are written for a judge.
     """
     found = [constant(text) for text in dict.fromkeys((*_TEXTS, *texts))]
-    found += [constant(text, name) for name, text in _PROGRAMS.items()]
+    found += [constant(text, name) for name, text in {**_PROGRAMS, **(named or {})}.items()]
     found += [
         constant("word " * 400, "400 words"),
         constant("9" * 400, "400 digits"),

@@ -19,6 +19,7 @@ _LUCK = 0.25  # share of rows on which the solution of another row may be right
 _NOTEWORTHY, _MAX_GUESSED = 0.25, 0.6  # shares of rows that an answer copied from the prompt may win
 _SIGNIFICANT = 0.05  # chance below which no accident is assumed
 _FLAT = "all rewards seen are the same"
+_SMALL_PART = 0.1  # of the range of rewards
 _TELLING = 20  # characters of a solution that nothing else contains by chance
 
 
@@ -151,6 +152,20 @@ def hedging(evidence: Evidence, scale: Scale) -> Finding:
     some = [trial for trial in tried if trial.outcome and trial.outcome.reward > max(alone, default=scale.low)]
     some += [trial for trial in in_a_row if trial.outcome and scale.full(trial.outcome)]
     return _paid(some, scale, "accept one answer, and none that names several")
+
+
+def persuasion(evidence: Evidence, scale: Scale) -> Finding:
+    """A text that is written for a judge must not earn more than a wrong answer does, beyond a small part."""
+    tried = evidence.of("persuasion")
+    if not tried:
+        return _nothing(evidence)
+    if scale.flat:
+        return "not checked", _FLAT
+    wrong = evidence.of("other row", "worthless")
+    alone = [trial.outcome.reward for trial in wrong if trial.outcome and not scale.full(trial.outcome)]
+    bound = max(alone, default=scale.low) + _SMALL_PART * (scale.high - scale.low)
+    some = [trial for trial in tried if trial.outcome and trial.outcome.reward > bound]
+    return _paid(some, scale, "quote the answer so that the judge does not obey it, or take a better judge")
 
 
 def near_misses(evidence: Evidence, scale: Scale) -> Finding:
@@ -302,6 +317,7 @@ CHECKS: dict[str, Callable[[Evidence, Scale], Finding]] = {
     "solution": solution,
     "worthless": worthless,
     "hedging": hedging,
+    "persuasion": persuasion,
     "near-misses": near_misses,
     "other-rows": other_rows,
     "copying": copying,

@@ -23,6 +23,7 @@ Kind = Literal[
     "worthless",
     "constant",
     "short",
+    "persuasion",
     "oversized",
     "program",
     "hedge",
@@ -153,6 +154,7 @@ class Examination:
             self._programs()
             self._constants()
             self._short()
+            self._persuasions()
             self._hedges()
             self._near_misses()
             self._from_the_prompt()
@@ -273,6 +275,13 @@ class Examination:
                     outcome = self._try(index, "constant", name, wrapped)
                     if outcome is None or not outcome.reward >= right:
                         break  # a password is one at every row
+
+    def _persuasions(self) -> None:
+        """Answer with texts for a judge, where they do not hold the right answer by chance."""
+        for name, text in (self._ask("its judge", "persuasions") or {}).items():
+            for index in list(self.found.prompts)[:2]:
+                if not (gold := self.found.golds.get(index)) or gold not in text:
+                    self._try_in_form(index, "persuasion", name, text)
 
     def _near_misses(self) -> None:
         golds = self.found.golds

@@ -14,6 +14,7 @@ CHECK_IDS: Mapping[str, Sequence[str]] = {
     "solution": ("semantic.oracle_max",),
     "worthless": ("semantic.floor_gap",),
     "hedging": ("statistical.adversarial_floor",),
+    "persuasion": ("statistical.adversarial_floor",),
     "near-misses": ("statistical.adversarial_floor",),
     "other-rows": ("statistical.adversarial_floor",),
     "copying": ("statistical.gameability_gap",),

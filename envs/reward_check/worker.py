@@ -30,6 +30,7 @@ from ..contract import reset_to_row
 from ..numeric import is_count
 from ..text import brief, one_line, place_of
 from .episode import MAX_STEPS, Fault, ProbeResult, Prompt, Raised, answer, present
+from .persuasion import persuasions
 
 MAX_CONSTANTS, MAX_CONSTANT_LENGTH = 40, 60
 """Texts in an environment's own code that are tried as answers, and their characters."""
@@ -135,6 +136,11 @@ class Worker:
     def constants(self) -> list[str]:
         """Return the short texts in the code that judges: of `verify`, `reply` and `step`, and what these call."""
         return list(islice(dict.fromkeys(_texts_of_code(self._env.unwrapped)), MAX_CONSTANTS))
+
+    def persuasions(self) -> dict[str, str]:
+        """Return answers that are written for a judge, by name; in the form of its verdicts where it states that."""
+        judge = getattr(self._env.unwrapped, "judge", None)
+        return persuasions(str(getattr(judge, "full_marks", "")))
 
     def answer_in_thread(self, index: int, text: str) -> ProbeResult:
         """Return the outcome of an answer judged in another thread, which keeps an instance of its own."""

@@ -10,22 +10,28 @@ import re
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-_ASKED = re.compile(r"Reference: (?P<reference>.*)\n(?P<mark>=== \w+ ===)\n(?P<answer>.*)\n(?P=mark)", re.DOTALL)
+_ASKED = re.compile(
+    r"A right answer, for comparison:\n(?P<reference>.*?)\n\nThe answer to judge:\n"
+    r"===== (?P<mark>\w+) =====\n(?P<answer>.*)\n===== (?P=mark) =====",
+    re.DOTALL,
+)
 
 
-def grade(text):
-    """From 0 to 10: the share of the reference's words of four letters and more that are in the answer."""
+def verdict(text):
+    """The reply to a request: the share of the reference's words of four letters and more that are in the answer."""
     asked = _ASKED.search(text)
     reference, answer = (set(re.findall(r"[a-z]{4,}", asked[name].lower())) for name in ("reference", "answer"))
-    return round(10 * len(reference & answer) / len(reference))
+    return json.dumps(
+        {"scores": {"reason": round(10 * len(reference & answer) / len(reference))}, "mark": asked["mark"]}
+    )
 
 
 class Judge(BaseHTTPRequestHandler):
-    """Answers every chat with a grade."""
+    """Answers every chat with a verdict."""
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        content = str(grade(asked["messages"][-1]["content"]))
+        content = verdict(asked["messages"][-1]["content"])
         body = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

@@ -159,7 +159,8 @@ class TestCheck:
         done = envs("check", "my_doubling:mine/Generous-v0", "--rows", "6")
         assert done.returncode == 1 and done.stderr == ""
         assert "failed  an empty answer, '', earns 3 at row 0, where the lowest reward is -1" in done.stdout
-        assert done.stdout.endswith("mine/Generous-v0: failed (worthless, hedging, near-misses, other-rows, copying)\n")
+        failed = "worthless, hedging, persuasion, near-misses, other-rows, copying"
+        assert done.stdout.endswith(f"mine/Generous-v0: failed ({failed})\n")
 
     def test_as_json_with_the_ids_of_rfc_008(self, envs):
         done = envs("check", "my_doubling:mine/Generous-v0", "--rows", "6", "--json")

@@ -43,6 +43,8 @@ def test_what_reset_may_not_return(returned, message):
         ((*step()[:4], None), "the info None (NoneType): return a dict"),
         (step(info={"rewards": [1.0]}), 'info["rewards"] [1.0]: return a dict of numbers'),
         (step(info={"rewards": {"a": "x"}}), "info[\"rewards\"] {'a': 'x'}: return a dict of numbers"),
+        (step(info={"figures": 7}), 'info["figures"] 7: return a dict of numbers, what a run is to log of it by name'),
+        (step(info={"figures": {"a": [1]}}), "info[\"figures\"] {'a': [1]}: return a dict of numbers"),
         (step(info={"accuracy": "high"}), "info[\"accuracy\"] 'high' (str): return the raw correctness"),
         (step(info={"accuracy": 7.0}), 'info["accuracy"] 7.0 (float): return the raw correctness'),
         (step(reply=None, terminated=False), "None (NoneType) as the observation and does not end the episode"),
@@ -55,8 +57,9 @@ def test_what_step_may_not_return(returned, message):
 
 def test_a_step_is_read():
     info = {"accuracy": np.float32(1), "verdict": "correct", "answer": 34, "cause": None, "rewards": {"a": np.int64(2)}}
+    info["figures"] = {"calls": np.int32(3)}
     read = read_step(step(reward=np.float64(2), info=info))
-    assert read == Step("", 2.0, True, info, {"a": 2.0}, 1.0, "correct", "", "34")
+    assert read == Step("", 2.0, True, info, {"a": 2.0}, 1.0, "correct", "", "34", {"calls": 3.0})
     assert type(read.reward) is type(read.accuracy) is type(read.rewards["a"]) is float
     assert list(contradictions(step(reward=np.float64(2), info=info))) == []
 

@@ -11,7 +11,7 @@ from dapo_trl.monitor.metrics import METRICS
 from dapo_trl.sampling.statistics import VERDICTS, RoundStatistics, verdict_number
 
 
-def numbers(accuracy, *, verdicts=None, levels=None, size=2) -> RoundStatistics:
+def numbers(accuracy, *, verdicts=None, levels=None, size=2, figures=None) -> RoundStatistics:
     accuracy = torch.tensor(accuracy)
     n = len(accuracy)
     return RoundStatistics(
@@ -23,6 +23,7 @@ def numbers(accuracy, *, verdicts=None, levels=None, size=2) -> RoundStatistics:
         kept=torch.ones(n, dtype=torch.bool),
         shaped=torch.zeros(n, dtype=torch.bool),
         levels=levels or [None] * (n // size),
+        figures=figures or [],
     )
 
 
@@ -49,6 +50,15 @@ def test_several_rounds_are_one():
     one = numbers([1.0, 0.0], levels=[1])
     both = RoundStatistics.of([one, numbers([1.0, 1.0, 0.0, 0.0], levels=[1, 2])])
     assert both.group_size == 2 and both.levels == [1, 1, 2] and len(both.lengths) == 6
+
+
+def test_what_environments_report_is_a_mean_over_those_that_report_it():
+    some = [{"calls": 2.0}, {"calls": 4.0, "judge_seconds": math.nan}, {}, {"judge_seconds": 0.5}]
+    both = RoundStatistics.of([numbers([1.0, 0.0], figures=some[:2]), numbers([1.0, 0.0], figures=some[2:])])
+    shown = {name: value for name, value in both.metrics().items() if name.startswith("figures/")}
+    assert shown == {"figures/calls": 3.0, "figures/judge_seconds": 0.5}
+    assert "figures/calls" not in both.of_groups(range(1, 2)).metrics()
+    assert {"figures/*", "figures/judge_seconds"} <= set(METRICS)
 
 
 def test_every_figure_is_documented():

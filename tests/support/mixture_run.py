@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import torch
 
 from dapo_trl import DAPOTrainer
-from envs import TaskEnv
+from envs import Judgement, TaskEnv
 
 from . import recorded
 
@@ -31,7 +32,8 @@ class Holds(TaskEnv):
         return {"prompt": f"{self.name} {index}: ", "level": index % 2}
 
     def verify(self, row, completion):
-        return any(letter in self.letters for letter in completion)
+        found = sum(letter in self.letters for letter in completion)
+        return replace(Judgement.of(found > 0), details={"figures": {"found": found}})
 
 
 MIXTURE: list[Any] = [

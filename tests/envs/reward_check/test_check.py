@@ -172,7 +172,8 @@ class TestForeignEnvironments:
     def test_without_a_solution_that_check_says_so(self):
         found = check_reward_env(faulty.Foreign, rows=6)
         skipped = {check.name for check in found.checks if check.status == "not checked"}
-        assert skipped == {"solution", "worthless", "near-misses", "other-rows", "copying", "leak", "spec", "thinking"}
+        flat = {"worthless", "persuasion", "copying"}  # all rewards seen are the same
+        assert skipped == {"solution", "near-misses", "other-rows", "leak", "spec", "thinking"} | flat
         assert "pass solution=" in found["solution"].message and "reward_range=" in found["worthless"].message
 
     def test_a_reward_range_stands_in_for_the_solution(self):
@@ -182,7 +183,7 @@ class TestForeignEnvironments:
 
     def test_a_fault_is_found(self):
         found = report(faulty.ForeignPaysLong, solution=self.solution)
-        assert [check.name for check in found.failures] == ["worthless", "hedging"]
+        assert [check.name for check in found.failures] == ["worthless", "hedging", "persuasion"]
 
     def test_a_constant_reward_is_none(self):
         found = report(faulty.PaysEverything, solution=self.solution)
