@@ -286,9 +286,10 @@ def _alone(active: int, room: int) -> tuple[int, int]:
     return active, room
 
 
-def evaluated_at_once(args: DAPOConfig) -> int:
-    """Completions that a process generates at once when a run measures its model: no more than when it trains."""
-    return min(MAX_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
+def evaluated_at_once(args: DAPOConfig, *, on_cpu: bool) -> int:
+    """Completions that a process generates at once when a run measures its model: on a GPU, whose memory is scarce, no
+    more than when it trains."""
+    return MAX_ROWS if on_cpu else min(MAX_ROWS, max(cast(int, args.max_round_sequences) // args.world_size, 1))
 
 
 def collect(

@@ -178,7 +178,9 @@ class HeldOut(TrainerCallback):
 
     def _evaluate_part(self, part: HeldOutPart, on_batch: Callable[[int, int], None], *, adapter: bool) -> Evaluation:
         trainer, accelerator = self.trainer, self.trainer.accelerator
-        options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "max_rows": evaluated_at_once(trainer.args)}
+        on_cpu = trainer.accelerator.device.type == "cpu"
+        at_once = evaluated_at_once(trainer.args, on_cpu=on_cpu)
+        options: dict[str, Any] = {"batch_tokens": self.batch_tokens, "max_rows": at_once}
         with ExitStack() as stack:
             if isinstance(trainer.backend, VLLMBackend) and adapter:
                 model: Any = accelerator.unwrap_model(trainer.model)

@@ -143,15 +143,18 @@ class Estimate:
         own = 0 if self.args.placement.offload_optimizer else gradients["gradients"]
         scratch = memory.optimizer_scratch(self._optimizer, own, self._largest_trained_bytes, cuda=self._cuda)
         phases = {**self._training(gradients["gradients"]), "the optimizer step": {**gradients, "scratch": scratch}}
-        processes = self.args.world_size
+        processes, on_cpu = self.args.world_size, self.args.card.kind == "cpu"
+        each = -(-self.run.eval_problems * self.run.eval_samples // processes)
+        measured = self._generation(min(evaluated_at_once(self.args, on_cpu=on_cpu), each)) if each else {}
         if not self.args.use_vllm:
             phases["generation"] = self._generation(cast(int, self.args.max_round_sequences) // processes)
-            return phases  # a measurement generates in the same way, and no more at once
+            if on_cpu and each:  # on a GPU a measurement generates no more at once
+                phases["measuring accuracy"] = measured
+            return phases
         if self._colocated and self.args.vllm_enable_sleep_mode:
             phases["generation"] = self._vllm  # and measurements, but that of the model without its adapter
-        if self.run.eval_problems and self.run.eval_without_adapter:
-            each = -(-self.run.eval_problems * self.run.eval_samples // processes)
-            phases["measuring accuracy"] = self._generation(min(evaluated_at_once(self.args), each))
+        if each and self.run.eval_without_adapter:
+            phases["measuring accuracy"] = measured
         return phases
 
     @property
