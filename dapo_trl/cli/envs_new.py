@@ -96,7 +96,10 @@ def _own_rows(path: Path) -> str:
     try:
         if path.suffix != ".jsonl":
             raise ValueError(f"{path} is no .jsonl file")
-        for number, row in enumerate(read_file(path)):
+        rows = list(read_file(path))
+        if not rows:
+            raise ValueError(f"{path} has no rows")
+        for number, row in enumerate(rows):
             if missing := [column for column in COLUMNS if row.get(column) in (None, "")]:
                 raise ValueError(f"row {number} of {path} has no {missing[0]!r} (columns: {', '.join(row) or 'none'})")
         return path.read_text(encoding="utf-8")

@@ -171,7 +171,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
         table.add_row(name, *shown)
     console.print(table)
     if results["doubted_at"]:
-        table = grid("golds doubted, at a false discovery rate of", *results["doubted_at"])
+        table = grid("golds doubted at a rate of", *results["doubted_at"])
         table.add_row("", *(f"{count:,}" for count in results["doubted_at"].values()))
         console.print(table)
     for note in results["notes"]:
