@@ -37,6 +37,7 @@ def add_parser(commands: Any) -> None:
     new.add_argument("name", metavar="NAME", help="of the folder and the package, such as my-task")
     kind = new.add_mutually_exclusive_group()
     kind.add_argument("--turns", dest="kind", action="store_const", const="turns", help="a task of many turns")
+    kind.add_argument("--judge", dest="kind", action="store_const", const="judge", help="a model judges the answers")
     kind.add_argument("--rows", type=Path, metavar="FILE", help="rows of your own: jsonl with prompt and answer")
     new.set_defaults(run=_new, kind="task")
 
@@ -57,7 +58,7 @@ def create(name: str, kind: str, parent: Path, *, rows: Path | None = None) -> P
 
     Args:
         name: Of the folder; the package has underscores in place of hyphens.
-        kind: The template: "task", "turns" or "rows".
+        kind: The template: "task", "turns", "judge" or "rows".
         parent: The folder in which the new one is made.
         rows: A file of rows for the kind "rows", which is copied.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_its_own_tests_pass(package):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("envs.judges") is None, reason="envs.judges is not there")
+def test_the_tests_of_a_judged_task_pass(tmp_path):
+    folder = create("two-words", "judge", tmp_path)
+    check_names(folder)
+    done = run(folder, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore")
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.slow
 def test_its_readme_is_right_and_it_passes_the_strict_check(package):
     text = (package / "README.md").read_text()
     commands = re.findall(r"^dapo-trl (envs .*)$", text, re.MULTILINE)
@@ -81,6 +91,10 @@ def test_it_trains_as_it_is(package, warm_start):
 
 
 def test_names_are_put_in_everywhere(package):
+    check_names(package)
+
+
+def check_names(package: Path) -> None:
     files = [path for path in package.rglob("*") if path.is_file() and "runs" not in path.parts]
     assert package / "two_words" / "env.py" in files and package / "tests" / "test_two_words.py" in files
     for path in files:
