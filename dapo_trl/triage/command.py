@@ -21,7 +21,8 @@ from .samples import Sampled, read_samples
 from .settings import TriageOptions
 from .sorting import Finding, Triage, triage
 
-KEPT, LEFT_OUT, SETTINGS, RESULTS, PAGE = "kept.jsonl", "left_out.jsonl", "kept.yaml", "triage.json", "triage.html"
+KEPT, LEFT_OUT, ROWS = "kept.jsonl", "left_out.jsonl", "rows.jsonl"
+SETTINGS, RESULTS, PAGE = "kept.yaml", "triage.json", "triage.html"
 
 
 def run_triage(folder: Path, options: TriageOptions, console: Console) -> int:
@@ -73,16 +74,14 @@ def write_rows(sampled: Sampled, found: Triage) -> bool:
     """
     folder, env = sampled.folder, sampled.env
     given = given_rows(env, [finding.row.index for finding in found.findings])
+    lines = [line_of(finding) for finding in found.findings]
+    write_lines(folder / ROWS, lines)
+    left_out = (line for line in lines if line["reason"] is not None)
     write_lines(
-        folder / LEFT_OUT,
-        (
-            {"reason": finding.reason, "detail": finding.detail, **line_of(finding), **_row(given, finding)}
-            for finding in found.findings
-            if finding.reason is not None
-        ),
+        folder / LEFT_OUT, left_out if given is None else ({**line, "row": given[line["index"]]} for line in left_out)
     )
     if given is None:
-        write_lines(folder / KEPT, map(line_of, found.kept))
+        write_lines(folder / KEPT, (line for line in lines if line["reason"] is None))
         (folder / SETTINGS).unlink(missing_ok=True)
         found.notes.append(
             "The environment makes its rows itself, so training cannot be given a file of them: kept.jsonl has their "
@@ -101,6 +100,8 @@ def line_of(finding: Finding) -> dict[str, Any]:
     return plain(
         {
             "index": row.index,
+            "reason": None if finding.reason is None else str(finding.reason),
+            "detail": finding.detail,
             "prompt": row.prompt,
             "gold": finding.gold,
             "samples": len(row.accuracy),
@@ -111,10 +112,6 @@ def line_of(finding: Finding) -> dict[str, Any]:
             "rate": finding.doubt,
         }
     )
-
-
-def _row(given: Mapping[int, Any] | None, finding: Finding) -> dict[str, Any]:
-    return {} if given is None else {"row": given[finding.row.index]}
 
 
 def summary(sampled: Sampled, found: Triage, options: TriageOptions) -> dict[str, Any]:

@@ -74,7 +74,11 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_settings(path: Path, env: str, kwargs: Mapping[str, Any], rows: Path) -> None:
-    """Write the settings of a run on the environment with the rows of a file."""
+    """Write the settings of a run on the environment with the rows of a file; it is measured on the last of several
+    published splits."""
     others = {name: value for name, value in kwargs.items() if name not in _SOURCE}
-    settings = {"env": env, "env_kwargs": {**others, "path": str(rows.absolute())}}
+    settings: dict[str, Any] = {"env": env, "env_kwargs": {**others, "path": str(rows.absolute())}}
+    splits = (kwargs.get("hub") or {}).get("splits", ())
+    if len(splits) > 1 and kwargs.get("path") is None:
+        settings["eval_env_kwargs"] = {"path": None, "split": splits[-1]}
     path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -65,6 +65,8 @@ def evaluation_flags(files: Sequence[str], flags: Sequence[str], training: tuple
     """
     found = ["--k", str(SAMPLES), "--problems", "0"]
     asked = read_files(files, training)
+    for name in ("temperature", "top_p"):  # as in training, and not as the run measures
+        found += [f"--{name}", str(asked.get(name, 1.0))]
     if (env := asked.get("env")) is not None and not any(flag.partition("=")[0] == "--env" for flag in flags):
         if not isinstance(env, str):
             raise ConfigError("env names several environments: triage looks at one at a time, given as --env.")

@@ -37,15 +37,22 @@ def own_rows(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def package(request, tmp_path_factory, own_rows) -> Path:
-    parent = tmp_path_factory.mktemp(request.param)
-    return create("two-words", request.param, parent, rows=own_rows if request.param == "rows" else None)
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory, own_rows) -> dict[str, Path]:
+    return {
+        kind: create("two-words", kind, tmp_path_factory.mktemp(kind), rows=own_rows if kind == "rows" else None)
+        for kind in KINDS
+    }
+
+
+@pytest.fixture(params=KINDS)
+def package(request, packages) -> Path:
+    return packages[request.param]
 
 
 @pytest.mark.slow
 def test_its_own_tests_pass(package):
-    """The reward check is one of them."""
+    """The strict check of the reward is one of them."""
     done = run(package, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore")
     assert done.returncode == 0 and "passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 
@@ -60,7 +67,8 @@ def test_the_tests_of_a_judged_task_pass(tmp_path):
 
 
 @pytest.mark.slow
-def test_its_readme_is_right_and_it_passes_the_strict_check(package):
+def test_the_commands_of_its_readme_work(packages):
+    package = packages["task"]
     text = (package / "README.md").read_text()
     commands = re.findall(r"^dapo-trl (envs .*)$", text, re.MULTILINE)
     assert len(commands) == 2 and not re.search(r"my.?task", text, re.IGNORECASE)
@@ -71,8 +79,8 @@ def test_its_readme_is_right_and_it_passes_the_strict_check(package):
 
 
 @pytest.mark.slow
-def test_installed_it_is_known_everywhere(package, tmp_path):
-    command = ("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(package))
+def test_installed_it_is_known_everywhere_with_its_rows(packages, tmp_path):
+    command = ("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(packages["rows"]))
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
@@ -82,7 +90,8 @@ def test_installed_it_is_known_everywhere(package, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_trains_as_it_is(package, warm_start):
+def test_it_trains_as_it_is(packages, warm_start):
+    package = packages["turns"]
     short = "--max_steps 2 --steps_per_generation 2 --eval_problems 0 --save_strategy no --group_filter none"
     done = warm_start.run("dapo_trl", "train", "--config", "config.yaml", *short.split(), cwd=package, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,11 +17,14 @@ from dapo_trl.config import DAPOConfig
 from dapo_trl.errors import ConfigError
 from dapo_trl.evaluation import EvalProblem, Sample, Sampling, collect
 from dapo_trl.evaluation.journal import Journal
+from dapo_trl.evaluation.settings import load_eval_settings
 from dapo_trl.plan.refill import expected_refill
 from dapo_trl.rollout.environments import make_env
+from dapo_trl.run.settings import OWNERS
 from dapo_trl.triage.command import run_triage
+from dapo_trl.triage.rows import write_settings
 from dapo_trl.triage.samples import Row
-from dapo_trl.triage.settings import TriageOptions
+from dapo_trl.triage.settings import TriageOptions, evaluation_flags
 from dapo_trl.triage.sorting import chances, cost
 from envs import TaskEnv
 from envs.description import describe
@@ -125,6 +128,9 @@ def test_rows_are_kept_or_left_out_with_a_reason(tmp_path, rows):
     assert reasons[11] == "hopeless" and reasons[13] == "solved"
     kept = read(folder / "kept.jsonl")
     assert [line["id"] for line in kept] == [f"row-{place}" for place in range(80) if place not in reasons]
+    assert [(line["index"], line["reason"]) for line in read(folder / "rows.jsonl")] == [
+        (place, reasons.get(place)) for place in range(80)
+    ]
     results = json.loads((folder / "triage.json").read_text())
     assert results["kept"] == len(kept) and sum(results["left_out"].values()) == len(reasons)
     assert results["notes"] == ["1 samples could not be scored (infra_failure) and count nowhere."]
@@ -177,6 +183,31 @@ def test_rows_that_have_changed_are_refused(tmp_path, rows):
     Path(rows["path"]).write_text(Path(rows["path"]).read_text().replace("What is 6 +", "What was 6 +"))
     with pytest.raises(ConfigError, match="row 6 reads differently now"):
         run_triage(folder, TriageOptions(), QUIET)
+
+
+def test_a_runs_files_name_the_rows_and_how_they_are_sampled(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "env: math/Problem-v0\nenv_kwargs: {path: rows.jsonl}\neval_env_kwargs: {path: test.jsonl}\n"
+        "temperature: 0.9\neval_temperature: 0.1\neval_problems: 7\neval_samples: 2\n"
+    )
+    flags = evaluation_flags([str(file)], ["--k", "4"], OWNERS)
+    config = load_eval_settings([file], ["--model", str(tmp_path), *flags], training=OWNERS)
+    assert config.environments() == [("math/Problem-v0", {"path": "rows.jsonl"})]
+    assert (config.eval_problems, config.eval_samples, config.sampling.temperature) == (0, 4, 0.9)
+    file.write_text("env: [{id: math/Arithmetic-v0}, {id: math/Chain-v0}]\n")
+    with pytest.raises(ConfigError, match="one at a time"):
+        evaluation_flags([str(file)], [], OWNERS)
+
+
+def test_the_kept_rows_of_a_published_set_are_measured_on_its_test_split(tmp_path):
+    hub = {"dataset": "openai/gsm8k", "splits": ["train", "test"]}
+    write_settings(
+        tmp_path / "kept.yaml", "math/GSM8K-v0", {"hub": hub, "answer_style": "hash"}, tmp_path / "kept.jsonl"
+    )
+    settings = yaml.safe_load((tmp_path / "kept.yaml").read_text())
+    assert settings["env_kwargs"] == {"answer_style": "hash", "path": str(tmp_path / "kept.jsonl")}
+    assert settings["eval_env_kwargs"] == {"path": None, "split": "test"}
 
 
 @pytest.mark.parametrize(
