@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
         add("--against", action="append", default=[], metavar="ENV", help="the test set, such as 'ID: {split: test}'"),
         add("--trusted", type=Path, metavar="DIR", help="an evaluation of the model on rows with golds that are right"),
         add("--rate", type=float, metavar="R", help="accepted share of right golds among the doubted ones (0.05)"),
-        add("--near", type=float, metavar="S", help="similarity from which a question is a near-copy (0.5)"),
+        add("--near", type=float, metavar="S", help="similarity from which a question is a near-copy (0.4)"),
         add("--least_chance", type=float, metavar="P", help="leave out rows that teach less likely (0.1)"),
         add("--num_generations", type=int, metavar="G", help="completions of a group (the files', or 8)"),
         add("--group_filter", metavar="RULE", help="zero_variance or all_zero (the files', or zero_variance)"),

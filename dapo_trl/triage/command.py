@@ -164,7 +164,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     rollouts, tokens = results["rollouts_per_trained_group"], results["tokens_per_trained_group"]
     table = grid("per trained group", "all rows", "kept rows")
     for name, values in (("rollouts", rollouts), ("tokens", tokens)):
-        shown = ("-" if value is None else f"{value:,.0f}" for value in (values["before"], values["after"]))
+        shown = ("-" if value is None else f"{value:,.1f}" for value in (values["before"], values["after"]))
         table.add_row(name, *shown)
     console.print(table)
     if results["doubted_at"]:

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-RUN = 4
+RUN = 3
 """Words of a run."""
 COMMON = 0.01
 """Share of the questions from which a run belongs to the task and not to a question."""

@@ -40,6 +40,7 @@ def render(results: Mapping[str, Any], found: Triage) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: "-" if value is None else f"{value:,.0f}"
+    environment.filters["decimal"] = lambda value: "-" if value is None else f"{value:,.1f}"
     environment.filters["share"] = lambda value: "-" if value is None else f"{value:.1%}"
     return environment.get_template("page.html").render(
         results=results,

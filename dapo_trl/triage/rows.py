@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def _as_given(rows: Iterable[Mapping[str, Any]], source: str) -> tuple[Mapping[s
     return tuple(rows)
 
 
-def _prompt(make: type[TaskEnv], row: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Any:
+def _prompt(make: Callable[..., TaskEnv], row: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -31,7 +31,7 @@ class TriageOptions:
     """Folder of an evaluation of the same model on rows whose golds are known to be right."""
     rate: float = 0.05
     """Share of right golds among the doubted ones that is accepted: the false discovery rate."""
-    near: float = 0.5
+    near: float = 0.4
     """Similarity, in (0, 1], from which a question counts as a near-copy of a test question."""
     least_chance: float = 0.1
     """Rows whose next group is less likely informative are left out; 0 keeps them all."""
