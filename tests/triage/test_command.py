@@ -244,7 +244,7 @@ def test_the_sampler_needs_as_many_rollouts_as_predicted(shape):
 
 
 @pytest.mark.slow
-def test_the_command_samples_what_is_missing_and_sorts_it(tmp_path, tiny_model, monkeypatch, capsys):
+def test_the_command_samples_what_is_missing_and_sorts_it(tmp_path, tiny_model, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = [
         "triage",
@@ -257,11 +257,13 @@ def test_the_command_samples_what_is_missing_and_sorts_it(tmp_path, tiny_model, 
         "--k",
         "2",
     ]
-    command += ["--max_completion_length", "8", "--output_dir", "out", "--use_cpu", "true"]
+    command += ["--max_completion_length", "8", "--output_dir", "out", "--use_cpu", "true", "--least_chance", "0"]
     assert main(command) == 0
-    first = (tmp_path / "out" / "kept.jsonl").read_bytes()
-    assert main(command) == 0  # nothing is sampled anew
-    assert "6 of 6" not in capsys.readouterr().err
-    assert main(["triage", "--samples", "out", "--least_chance", "0"]) == 0
-    assert len(read(tmp_path / "out" / "kept.jsonl")) == 3 and first.count(b"\n") <= 3
+    drawn = (tmp_path / "out" / "samples-0.jsonl").read_bytes()
+    assert len(read(tmp_path / "out" / "kept.jsonl")) == 3
+    (tmp_path / "out" / "samples-0.jsonl").write_bytes(drawn[: len(drawn) // 2])  # as if it had been stopped there
+    assert main(command) == 0
+    lines = (tmp_path / "out" / "samples-0.jsonl").read_bytes().splitlines()
+    assert set(drawn.splitlines()) <= set(lines) and len(lines) <= len(drawn.splitlines()) + 2
+    assert main(["triage", "--samples", "out"]) == 0
     assert main(["triage", "--samples", "out", "--k", "4"]) == 2
