@@ -1,6 +1,6 @@
 """Golds that are probably wrong, and rows that teach nothing: claims of `dapo-trl triage` beside the truth.
 
-    python benchmarks/triage.py            # 40 seeds, and 600 rows sampled by the shipped model: minutes
+    python benchmarks/triage.py            # 40 seeds, and 400 rows sampled by the shipped model: minutes
     python benchmarks/triage.py --quick    # 10 seeds and 150 rows
 
 Simulated: 2,000 rows with one right answer each, of which 5 % have another gold, half of them a number that nobody
@@ -251,7 +251,7 @@ def real(rows: int) -> list[Claim]:
 
 def main() -> None:
     options = arguments(__doc__ or "")
-    seeds, rows = (10, 150) if options.quick else (40, 600)
+    seeds, rows = (10, 150) if options.quick else (40, 400)
     finish([*golds(seeds), *refill(seeds), *real(rows)], options.json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,7 @@ def summary(sampled: Sampled, found: Triage, options: TriageOptions) -> dict[str
             "near": options.near,
             "rollouts_per_trained_group": {"before": found.before.rollouts, "after": found.after.rollouts},
             "tokens_per_trained_group": {"before": found.before.tokens, "after": found.after.tokens},
-            "tokens_saved": found.saved if found.kept else math.nan,
+            "tokens_saved": found.saved,
             "levels": [_level(found, level) for level in levels],
             "notes": found.notes,
         }

@@ -21,7 +21,7 @@ from envs.math.answers import bare_question
 from ..errors import ConfigError, one_line
 from ..evaluation.comparison import Saved
 from ..evaluation.journal import PARQUET
-from .golds import MIN_SAMPLES, Votes
+from .golds import Votes
 
 _COLUMNS = ["env", "index", "number", "level", "prompt", "completion", "accuracy", "answer", "length"]
 
@@ -159,13 +159,8 @@ def _leader(sampled: Sampled, row: Row) -> tuple[str | None, int]:
         if answer is not None and accuracy < 1.0:
             counts[answer] += 1
             texts.setdefault(answer, text)
-    if (
-        not counts
-        or row.right > 1
-        or 2 * (counts.total() + row.right) <= len(row.accuracy)
-        or (len(row.accuracy) < MIN_SAMPLES)
-    ):
-        return None, 0
+    if counts.total() <= row.right or 2 * (counts.total() + row.right) <= len(row.accuracy):
+        return None, 0  # whatever is the same, it is no majority against the gold
     leader = counts.most_common(1)[0][0]
     as_gold = {**task.row(row.index), "answer": leader}
     same = {answer for answer, text in texts.items() if _is_right(task, as_gold, text)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -90,8 +90,9 @@ class Triage:
 
     @property
     def saved(self) -> float:
-        """Share of the generated tokens that leaving rows out saves, for the same number of trained groups."""
-        return 1.0 - self.after.tokens / self.before.tokens
+        """Share of the generated tokens that leaving rows out saves, for the same number of trained groups; NaN where
+        nothing was generated or is kept."""
+        return 1.0 - self.after.tokens / self.before.tokens if self.before.tokens and self.kept else math.nan
 
 
 def chances(rows: Sequence[Row], group_size: int, rule: str) -> np.ndarray:
@@ -114,7 +115,7 @@ def cost(rows: Sequence[Row], likely: np.ndarray, group_size: int) -> Cost:
         likely: ``[R]``: how likely the group of each is informative.
     """
     lengths = [float(np.mean(row.lengths)) for row in rows if row.lengths]
-    groups = 1.0 / max(float(likely.mean()), 1e-12) if len(rows) else float("nan")
+    groups = 1.0 / max(float(likely.mean()), 1e-12) if len(rows) else math.nan
     return Cost(group_size * groups, group_size * groups * (float(np.mean(lengths)) if lengths else 0.0))
 
 
@@ -127,15 +128,14 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
     Raises:
         ConfigError: The trusted evaluation is of another model, or drawn in another way.
     """
-    rows, notes = sampled.rows, []
-    votes = leaders = None
-    doubt, rated = np.full(len(rows), np.nan), {}
+    rows, notes, rated = sampled.rows, [], {}
     if obstacle := why_no_golds(sampled):
         notes.append(f"Golds are not examined. {obstacle}")
+        doubt, leaders, counts = np.full(len(rows), np.nan), [None] * len(rows), np.zeros(len(rows), dtype=int)
     else:
         votes, leaders = vote(sampled)
         doubt = doubts(votes, None if options.trusted is None else vote(trusted_samples(sampled, options.trusted))[0])
-        rated = {rate: int((doubt <= rate).sum()) for rate in RATES}
+        counts, rated = votes.leader, {rate: int((doubt <= rate).sum()) for rate in RATES}
     if not tests:
         notes.append("No test set was named (--against), so rows are compared with each other alone.")
     if failed := sum(row.unscored for row in rows):
@@ -143,16 +143,12 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
     asked = [row.question for row in rows]
     likely = chances(rows, options.num_generations, options.group_filter)
     findings = []
-    for place, (row, twin, first) in enumerate(
-        zip(rows, twins(asked, tests, options.near), copies(asked), strict=True)
+    for row, chance, leader, count, rate, twin, first in zip(
+        rows, likely, leaders, counts, doubt, twins(asked, tests, options.near), copies(asked), strict=True
     ):
-        contradicted = not np.isnan(doubt[place])
-        leader = leaders[place] if leaders is not None and contradicted else None
-        count = int(votes.leader[place]) if votes is not None and contradicted else 0
-        finding = Finding(row, float(likely[place]), sampled.gold(row), leader, count, float(doubt[place]), None, "")
-        findings.append(
-            replace(finding, **_reason(finding, twin, None if first is None else rows[first].index, options))
-        )
+        finding = Finding(row, float(chance), sampled.gold(row), leader, int(count), float(rate), None, "")
+        reason, detail = _reason(finding, twin, None if first is None else rows[first].index, options)
+        findings.append(replace(finding, reason=reason, detail=detail))
     kept = np.array([place for place, finding in enumerate(findings) if finding.reason is None], dtype=int)
     after = cost([rows[place] for place in kept], likely[kept], options.num_generations)
     return Triage(findings, cost(rows, likely, options.num_generations), after, rated, notes)
@@ -171,35 +167,35 @@ def trusted_samples(sampled: Sampled, folder: Path) -> Sampled:
                 f"trusted is {folder}, sampled with {name} {trusted.results[name]}, and the rows with "
                 f"{sampled.results[name]}: sample both alike."
             )
-    if len(trusted.rows[0].accuracy) != len(sampled.rows[0].accuracy):
+    theirs, ours = (one.results["environments"][0]["samples"] for one in (trusted, sampled))
+    if theirs != ours:
         raise ConfigError(
-            f"trusted is {folder}, with {len(trusted.rows[0].accuracy)} samples of a row, and the rows have "
-            f"{len(sampled.rows[0].accuracy)}: sample both alike."
+            f"trusted is {folder}, with {theirs} samples of a row, and the rows have {ours}: sample both alike."
         )
     if obstacle := why_no_golds(trusted):
         raise ConfigError(f"trusted is {folder}, which cannot be used: {obstacle}")
     return trusted
 
 
-def _reason(finding: Finding, twin: Twin | None, first: int | None, options: TriageOptions) -> dict[str, Any]:
-    """Why a row is left out, if it is.
+def _reason(
+    finding: Finding, twin: Twin | None, first: int | None, options: TriageOptions
+) -> tuple[Reason | None, str]:
+    """Why a row is left out, if it is, and the same in words.
 
     Args:
         first: The row that it is a copy of.
     """
     row, passed = finding.row, sum(finding.row.accuracy)
-    reason, detail = None, ""
     if twin is not None and twin.similarity == 1.0:
-        reason, detail = Reason.TEST, f"test question {twin.place} has the same words"
-    elif twin is not None:
-        reason, detail = Reason.NEAR, f"test question {twin.place} has a similarity of {twin.similarity:.2f}"
-    elif first is not None:
-        reason, detail = Reason.COPY, f"row {first} has the same words"
-    elif finding.doubt <= options.rate:
-        reason = Reason.GOLD
-        detail = f"{finding.votes} of {len(row.accuracy)} samples answer {finding.leader} and not {finding.gold}"
-    elif row.accuracy and finding.chance < options.least_chance:
+        return Reason.TEST, f"test question {twin.place} has the same words"
+    if twin is not None:
+        return Reason.NEAR, f"test question {twin.place} has a similarity of {twin.similarity:.2f}"
+    if first is not None:
+        return Reason.COPY, f"row {first} has the same words"
+    samples = f"{len(row.accuracy)} samples"
+    if finding.doubt <= options.rate:
+        return Reason.GOLD, f"{finding.votes} of {samples} answer {finding.leader} and not {finding.gold}"
+    if row.accuracy and finding.chance < options.least_chance:
         reason = Reason.SOLVED if 2 * passed > len(row.accuracy) else Reason.HOPELESS
-        detail = f"{passed:g} of {len(row.accuracy)} samples are right: its next group is informative with a chance of "
-        detail += f"{finding.chance:.3f}"
-    return {"reason": reason, "detail": detail}
+        return reason, f"{passed:g} of {samples} are right: its next group is informative at {finding.chance:.3f}"
+    return None, ""

@@ -23,7 +23,7 @@ from dapo_trl.rollout.environments import make_env
 from dapo_trl.run.settings import OWNERS
 from dapo_trl.triage.command import run_triage
 from dapo_trl.triage.rows import write_settings
-from dapo_trl.triage.samples import Row
+from dapo_trl.triage.samples import Row, read_samples, vote
 from dapo_trl.triage.settings import TriageOptions, evaluation_flags
 from dapo_trl.triage.sorting import chances, cost
 from envs import TaskEnv
@@ -138,6 +138,16 @@ def test_rows_are_kept_or_left_out_with_a_reason(tmp_path, rows):
     assert results["rollouts_per_trained_group"]["after"] < results["rollouts_per_trained_group"]["before"]
     page = (folder / "triage.html").read_text(encoding="utf-8")
     assert "Gold probably wrong" in page and "<script" not in page
+
+
+def test_samples_are_counted_by_what_the_environment_takes_for_the_same(tmp_path, rows):
+    found = answered()
+    found[3] = ["3/4", "0.75", r"\frac{6}{8}", "75%", "3/4"] + ["1/2"] * 3  # 5 samples against 3 that name the gold
+    found[5] = ["7", "8", "8", "9", "9", "10", "11", "12"]
+    votes, leaders = vote(read_samples(evaluation(tmp_path / "found", "math/Problem-v0", rows, found)))
+    counted = list(zip(votes.right.tolist(), votes.leader.tolist(), leaders, strict=True))
+    assert counted[3] == (3, 5, "3/4") and counted[5][:2] == (1, 2)
+    assert counted[0] == (4, 0, None) and counted[1] == (8, 0, None)  # no majority against their golds
 
 
 def test_the_kept_rows_are_the_environment_that_its_settings_name(tmp_path, rows):
