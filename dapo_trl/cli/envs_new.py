@@ -43,13 +43,18 @@ def add_parser(commands: Any) -> None:
 
 
 def _new(args: argparse.Namespace) -> int:
-    folder = create(args.name, "rows" if args.rows else args.kind, Path.cwd(), rows=args.rows)
+    kind = "rows" if args.rows else args.kind
+    folder = create(args.name, kind, Path.cwd(), rows=args.rows)
     package = folder.name.replace("-", "_")
     console = Console(highlight=False, soft_wrap=True)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         console.print(str(path.relative_to(folder.parent)), markup=False)
     task = f"{package}:{package}/{_class_name(package)}-v0"
-    console.print(f"\ncd {folder.name}\ndapo-trl envs check {task} --strict\ndapo-trl train --config config.yaml")
+    commands = [f"cd {folder.name}", f"dapo-trl envs check {task} --strict", "dapo-trl train --config config.yaml"]
+    if kind == "judge":
+        commands.insert(1, "export JUDGE_URL=http://localhost:8000/v1")
+        commands[2] += " --env_kwargs '{judge: {model: judge}}'"
+    console.print("", *commands, sep="\n", markup=False)
     return 0
 
 

@@ -129,9 +129,10 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
         ConfigError: The trusted evaluation is of another model, or drawn in another way.
     """
     rows, notes, rated = sampled.rows, [], {}
+    leaders: list[str | None] = [None] * len(sampled.rows)
     if obstacle := why_no_golds(sampled):
         notes.append(f"Golds are not examined. {obstacle}")
-        doubt, leaders, counts = np.full(len(rows), np.nan), [None] * len(rows), np.zeros(len(rows), dtype=int)
+        doubt, counts = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=int)
     else:
         votes, leaders = vote(sampled)
         doubt = doubts(votes, None if options.trusted is None else vote(trusted_samples(sampled, options.trusted))[0])

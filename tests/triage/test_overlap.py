@@ -51,7 +51,7 @@ def test_copies_name_the_first():
 def test_real_questions(data):
     """Of test questions with a tenth of their words replaced most are found; hardly any training question is one."""
     asked = [json.loads(line)["question"] for line in (data / "gsm8k_test.jsonl").read_text().splitlines()]
-    train = [json.loads(line)["question"] for line in (data / "gsm8k_train.jsonl").read_text().splitlines()]
+    train = [json.loads(line)["question"] for line in (data / "gsm8k_train.jsonl").read_text().splitlines()[:2000]]
     dice = random.Random(0)
 
     def changed(text: str) -> str:
