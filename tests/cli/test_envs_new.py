@@ -16,7 +16,6 @@ import pytest
 
 from dapo_trl.cli.envs_new import create
 from dapo_trl.errors import ConfigError
-from dapo_trl.settings import shipped
 
 from ..conftest import ROOT
 
@@ -160,8 +159,7 @@ def test_the_command_names_its_files_and_what_to_do(tmp_path):
     assert again.returncode == 2 and again.stderr.startswith("error: ") and again.stderr.count("\n") == 1
 
 
-def test_the_documentation_shows_the_templates():
+def test_the_documentation_shows_what_is_written(tmp_path):
     page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
-    for kind in ("task",):
-        text = (shipped("templates") / kind / "my_task" / "env.py").read_text(encoding="utf-8")
-        assert f"```python\n# my_task/env.py\n{text}```" in page, kind
+    text = (create("own-task", "task", tmp_path) / "own_task" / "env.py").read_text(encoding="utf-8")
+    assert "dapo-trl envs new own-task\n" in page and f"```python\n# own_task/env.py\n{text}```" in page
