@@ -157,7 +157,7 @@ def load_object(name: str, *, what: str, kind: str = "a class or a function") ->
 
 
 def shipped(kind: str) -> Path:
-    """The folder of the ``"configs"`` or the ``"models"`` of the project: in the package, or in its checkout."""
+    """The folder of its ``"configs"``, ``"models"`` or ``"templates"``: in the package, or in its checkout."""
     inside = Path(__file__).parent / kind
     return inside if inside.is_dir() else Path(__file__).parents[1] / kind
 

@@ -40,10 +40,16 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
     }
     in_tree |= {str(path.relative_to(ROOT)) for path in (ROOT / "dapo_trl/report/assets").rglob("*") if path.is_file()}
     in_tree |= {"dapo_trl/report/assets/uplot/LICENSE", "dapo_trl/py.typed", "envs/py.typed"}
-    shipped = (path for kind in ("configs", "models") for path in (ROOT / kind).rglob("*") if path.is_file())
+    shipped = (
+        path for kind in ("configs", "models", "templates") for path in (ROOT / kind).rglob("*") if path.is_file()
+    )
     in_tree |= {f"dapo_trl/{path.relative_to(ROOT)}" for path in shipped}
     assert in_tree <= set(names)
-    assert not [name for name in names if "__pycache__" in name or "/test_" in name or name.startswith("tests/")]
+    assert not [
+        name
+        for name in names
+        if "__pycache__" in name or "/test_" in name.partition("/templates/")[0] or name.startswith("tests/")
+    ]
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "docs/generation.md": "tests/generation/test_vllm.py has a stand-in: its commands need vLLM",
     "docs/hardware.md": "tests/test_hardware_docs.py reads its commands: they need GPUs",
     "docs/real.md": "tests/test_real.py: a pretrained model, and GPUs",
+    "docs/triage.md": "tests/triage/test_command.py has such commands: these take a model of the Hub",
     "docs/results.md": "tests/test_results.py: its commands take an hour",
 }
 FRAGMENTS = {"task = TRLTask(": "it needs a model that calls tools: tests/rollout/test_trl_tools.py"}
@@ -73,7 +74,17 @@ class Person:
 
     def __init__(self, folder: Path, warm_start: WarmStart):
         self.folder, self.warm_start = folder, warm_start
-        for name in ("configs", "models", "Makefile", "pyproject.toml", "constraints.txt", "tests", "dapo_trl", "envs"):
+        for name in (
+            "configs",
+            "models",
+            "templates",
+            "Makefile",
+            "pyproject.toml",
+            "constraints.txt",
+            "tests",
+            "dapo_trl",
+            "envs",
+        ):
             (folder / name).symlink_to(ROOT / name)
 
     def does(self, language: str, text: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""``dapo-trl envs list | show | check | attack | replay``: the environments, their rows, whether rewards can be
+"""``dapo-trl envs list | show | check | attack | replay | new``: the environments, their rows, whether rewards can be
 trusted, and whether verdicts have changed since a run.
 
 Nothing here imports torch.
@@ -37,6 +37,7 @@ from ..errors import ConfigError, RewardError, one_line
 from ..rollout.environments import make_env, row_count
 from ..rollout.prompting import prompted
 from ..settings import read_yaml
+from . import envs_new
 
 _MAX_ALIKE = 12  # environments of one namespace and class that are listed apart
 _COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checked": "dim"}
@@ -45,7 +46,7 @@ _COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checke
 def add_parser(commands: Any) -> None:
     """Add ``envs`` and its own commands."""
     envs = commands.add_parser("envs", help="list, show and check environments")
-    own = envs.add_subparsers(dest="action", required=True, metavar="list|show|check|attack|replay")
+    own = envs.add_subparsers(dest="action", required=True, metavar="list|show|check|attack|replay|new")
 
     every = own.add_parser("list", help="the environments of this package, of plug-ins, and of your modules")
     every.add_argument("modules", nargs="*", metavar="MODULE", help="modules of your own that register environments")
@@ -94,6 +95,8 @@ def add_parser(commands: Any) -> None:
     again = own.add_parser("replay", help="judge the recorded verdicts of a run again, and name those that differ")
     again.add_argument("path", metavar="RUN", help="a run's folder, or a file that RecordVerdicts wrote")
     again.set_defaults(run=_replay)
+
+    envs_new.add_parser(own)
 
 
 def _add_env(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import ConfigError, DapoError
-from . import configs, envs, eval, launch, merge, plan, report, train, warmup
+from . import configs, envs, eval, launch, merge, plan, report, train, triage, warmup
 
 SPINS = 3000
 """Turns that an idle OpenMP thread waits before it sleeps, on a quiet machine: a hundredth of libgomp's own, as fast,
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="dapo-trl", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"dapo-trl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (train, eval, warmup, launch, plan, report, merge, envs, configs):
+    for command in (train, eval, triage, warmup, launch, plan, report, merge, envs, configs):
         command.add_parser(commands)
     _let_threads_wait()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # without a GPU it misses a kernel, at every start
