@@ -26,6 +26,7 @@ class RecordedEpisode:
     Attributes:
         index: The row, or None for an environment that does not name it.
         turns: The actions, in order.
+        turn_rewards: The reward of each action; empty in a record that does not have them.
         reward: Sum over the steps; NaN where nothing is known about the answer.
         rewards: The reward's components, each summed over the steps.
         accuracy: In [0, 1]; NaN where nothing is known about the answer, or the environment gives none.
@@ -35,6 +36,7 @@ class RecordedEpisode:
 
     index: int | None = None
     turns: tuple[str, ...] = ()
+    turn_rewards: tuple[float, ...] = ()
     reward: float = 0.0
     rewards: dict[str, float] = field(default_factory=dict)
     accuracy: float = math.nan
@@ -47,6 +49,7 @@ class RecordedEpisode:
         return RecordedEpisode(
             index=None if index is None else int(index),
             turns=(*self.turns, action),
+            turn_rewards=(*self.turn_rewards, step.reward),
             reward=self.reward + step.reward,
             rewards=self.rewards | {name: self.rewards.get(name, 0.0) + part for name, part in step.rewards.items()},
             accuracy=math.nan if step.accuracy is None else step.accuracy,
@@ -62,8 +65,9 @@ class RecordedEpisode:
                 "n_tokens": getattr(turn, "n_tokens", None),
                 "finish_reason": getattr(turn, "finish_reason", None),
                 **({"thinking": True} if getattr(turn, "thinking", False) else {}),
+                "reward": _null(reward),
             }
-            for turn in self.turns
+            for turn, reward in zip(self.turns, self.turn_rewards, strict=True)
         ]
         return {
             "index": self.index,
@@ -90,6 +94,7 @@ class RecordedEpisode:
         return cls(
             index=data["index"],
             turns=turns,
+            turn_rewards=tuple(_number(turn["reward"]) for turn in data["turns"] if "reward" in turn),
             reward=_number(data["reward"]),
             rewards={name: _number(value) for name, value in data["rewards"].items()},
             accuracy=_number(data["accuracy"]),
