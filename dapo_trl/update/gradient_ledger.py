@@ -7,8 +7,8 @@ A token of the model weighs |its advantage|, before anything is taken away. That
 - ``clipped_low``, ``clipped_high``: the share that the correction keeps, of a token without gradient by the clip.
 - ``truncated``: the whole weight of completions that are masked because they were cut off, with the advantage of their
   first turn where each turn has its own.
-- ``zero``: tokens with advantage 0 have no weight of their own, so each is entered with the mean weight of the
-  others; the share of this account is then the share of such tokens among all.
+- ``zero``: completions with advantage 0, at every turn, have no weight, so each of their tokens is entered with the
+  mean weight of the others; the share of this account is then the share of such tokens among all.
 
 The accounts sum to the whole. A penalty or an entropy bonus beside the surrogate is not part of it, and losses that TRL
 computes have no ledger.
@@ -63,6 +63,7 @@ def gradient_sums(
     size, tokens = advantages.abs().float().view(len(advantages), -1), mask.sum(dim=1) + masked_tokens
     first = size[:, 0]
     whole = size * mask
+    weight = whole.sum(dim=1) + first * masked_tokens
     kept = whole if weights is None else whole * weights
     none = torch.zeros_like(mask[:, :1], dtype=torch.bool)
     low = none if is_low_clipped is None else is_low_clipped
@@ -74,8 +75,8 @@ def gradient_sums(
         "clipped_high": kept * high,
         "mismatch": taken,
         "truncated": first * masked_tokens,
-        "zero": ((size == 0) * mask).sum(dim=1) + masked_tokens * (first == 0),
-        "others": ((size > 0) * mask).sum(dim=1) + masked_tokens * (first > 0),
+        "zero": tokens * (weight == 0),
+        "others": tokens * (weight > 0),
         "squares": whole if weights is None else kept * weights,
         "long": whole * is_long,
         "long_mismatch": taken * is_long,

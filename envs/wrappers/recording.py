@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
 
@@ -26,22 +27,22 @@ class RecordedEpisode:
     Attributes:
         index: The row, or None for an environment that does not name it.
         turns: The actions, in order.
-        turn_rewards: The reward of each action; empty in a record that does not have them.
         reward: Sum over the steps; NaN where nothing is known about the answer.
         rewards: The reward's components, each summed over the steps.
         accuracy: In [0, 1]; NaN where nothing is known about the answer, or the environment gives none.
         verdict: One of `Verdict`, or None before the end and for an environment that gives none.
         cause: Why, in words.
+        turn_rewards: The reward of each step; empty in a record that does not have them.
     """
 
     index: int | None = None
     turns: tuple[str, ...] = ()
-    turn_rewards: tuple[float, ...] = ()
     reward: float = 0.0
     rewards: dict[str, float] = field(default_factory=dict)
     accuracy: float = math.nan
     verdict: str | None = None
     cause: str = ""
+    turn_rewards: tuple[float, ...] = ()
 
     def then(self, action: str, step: Step) -> RecordedEpisode:
         """Return the episode with one more action and the step that it led to."""
@@ -49,12 +50,12 @@ class RecordedEpisode:
         return RecordedEpisode(
             index=None if index is None else int(index),
             turns=(*self.turns, action),
-            turn_rewards=(*self.turn_rewards, step.reward),
             reward=self.reward + step.reward,
             rewards=self.rewards | {name: self.rewards.get(name, 0.0) + part for name, part in step.rewards.items()},
             accuracy=math.nan if step.accuracy is None else step.accuracy,
             verdict=step.verdict,
             cause=step.cause,
+            turn_rewards=(*self.turn_rewards, step.reward),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,9 +66,9 @@ class RecordedEpisode:
                 "n_tokens": getattr(turn, "n_tokens", None),
                 "finish_reason": getattr(turn, "finish_reason", None),
                 **({"thinking": True} if getattr(turn, "thinking", False) else {}),
-                "reward": _null(reward),
+                **({} if reward is None else {"reward": _null(reward)}),
             }
-            for turn, reward in zip(self.turns, self.turn_rewards, strict=True)
+            for turn, reward in zip_longest(self.turns, self.turn_rewards)
         ]
         return {
             "index": self.index,
@@ -94,12 +95,12 @@ class RecordedEpisode:
         return cls(
             index=data["index"],
             turns=turns,
-            turn_rewards=tuple(_number(turn["reward"]) for turn in data["turns"] if "reward" in turn),
             reward=_number(data["reward"]),
             rewards={name: _number(value) for name, value in data["rewards"].items()},
             accuracy=_number(data["accuracy"]),
             verdict=data["verdict"],
             cause=data["cause"],
+            turn_rewards=tuple(_number(turn["reward"]) for turn in data["turns"] if "reward" in turn),
         )
 
 
