@@ -231,7 +231,7 @@ class DAPOConfig(GRPOConfig):
         "accuracy",
         "The score that the filter compares: 'accuracy', the environment's raw correctness (without an environment the "
         "same as 'reward'); 'reward', the weighted sum of rewards before the overlong penalty; or the name of a "
-        "reward function.",
+        "reward function. With turn_credit 'to_go' also what is earned from each turn on.",
     )
     min_valid_fraction: float = setting(
         0.5,
