@@ -111,6 +111,20 @@ def test_with_one_turn_nothing_changes(tiny_model, tmp_path, caplog):
         assert value.equal(weights(to_go)[name])
 
 
+def test_environments_of_one_turn_and_of_several_are_mixed(tiny_model, tmp_path):
+    found = watched(tiny_model, tmp_path, [Paid(), OneTurn()], per_device_train_batch_size=8).by_turn()
+    assert found["2? .? R"] == [0.5625, 0.375, 0.0]
+    assert found["1?"] == found["2?"] == [-0.25]  # a question is no answer: one of four is right
+
+
+def test_a_completion_that_is_masked_stays_out(tiny_model, tmp_path):
+    """The longest is cut off before its last token: what it earned counts in the means, its tokens not in the loss."""
+    limits = {"max_completion_length": 21, "mask_truncated_completions": True}
+    run = watched(tiny_model, tmp_path, **limits)
+    assert run.by_turn() == {"0R": [0.3125], "1? W": [-0.1875, -0.375], "": [], "3W": [-0.6875]}
+    assert run.state.log_history[0]["gradient/truncated"] > 0
+
+
 def columns(weight: float = 1.0) -> RewardColumns:
     return RewardColumns(["environment", "style", "overlong"], torch.tensor([weight, 1.0, 1.0]), 2)
 
