@@ -4,8 +4,9 @@ Everything the trainer optimises is computed here and nowhere else; this module 
 Equation numbers refer to DAPO (arXiv 2503.14476). Throughout, rows are grouped: row ``i`` belongs to prompt
 ``i // group_size``.
 
-Shapes: ``B`` prompts, ``G`` completions each, ``N = B * G`` rows, ``T`` completion tokens (right-padded). A tensor of
-another rank or size is a `ValueError` that names it; only an ``[N, 1]`` is broadcast, where the docstring says so.
+Shapes: ``B`` prompts, ``G`` completions each, ``N = B * G`` rows, ``T`` completion tokens (right-padded), ``K`` turns
+of the longest episode. A tensor of another rank or size is a `ValueError` that names it; only an ``[N, 1]`` is
+broadcast, where the docstring says so.
 """
 
 from __future__ import annotations
@@ -67,6 +68,63 @@ def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", e
     return centred.reshape(-1).nan_to_num(nan=0.0)
 
 
+def returns_to_go(rewards: Tensor) -> Tensor:
+    """What each episode earns from each of its turns on: ``G_i,t = r_i,t + r_i,t+1 + ...``, without a discount (the
+    reward to go of policy gradients: what a turn earns cannot be owed to a later one).
+
+    Args:
+        rewards: ``[N, K]`` rewards of turns; NaN beyond the last turn of an episode, and throughout one that could not
+            be scored.
+
+    Returns:
+        ``[N, K]``, NaN where ``rewards`` is.
+    """
+    _expect("rewards", rewards, "[N, K]")
+    return rewards.nan_to_num(nan=0.0).flip(1).cumsum(dim=1).flip(1).masked_fill(rewards.isnan(), torch.nan)
+
+
+def turn_advantages(returns: Tensor, group_size: int, *, scale: str = "none", eps: float = 1e-4) -> Tensor:
+    """Advantage of each turn over the same turn of its own group: ``A_i,t = G_i,t - mean over j of G_j,t``.
+
+    Each turn is compared by itself, as `group_advantages` compares completions: the mean, and for ``scale`` the
+    standard deviation of the group or the batch, is that of the episodes that have a turn ``t``. A turn that no other
+    episode of the group has gets advantage 0: there is nothing to compare it with.
+
+    Args:
+        returns: ``[N, K]``, such as those of `returns_to_go`; NaN where an episode has no such turn or no score.
+        group_size, scale, eps: As in `group_advantages`.
+
+    Returns:
+        ``[N, K]``, 0 where ``returns`` is NaN.
+    """
+    _expect("returns", returns, "[N, K]")
+    columns = [group_advantages(column, group_size, scale=scale, eps=eps) for column in returns.unbind(dim=1)]
+    return torch.stack(columns, dim=1)
+
+
+def token_advantages(advantages: Tensor, starts: Tensor, tokens: int) -> Tensor:
+    """Advantage of each token of one completion: that of its turn.
+
+    Args:
+        advantages: ``[K]`` of its turns; more than ``S`` where another episode has more.
+        starts: ``[S]``: the first token of each of its turns, the first of them 0. What lies between two turns, such as
+            a reply, counts as part of the earlier one.
+        tokens: ``T``.
+
+    Returns:
+        ``[T]``.
+    """
+    _expect("advantages", advantages, "[K]")
+    _expect("starts", starts, "[S]")
+    if not 1 <= len(starts) <= len(advantages) or starts[0] != 0:
+        raise ValueError(
+            f"starts is {starts.tolist()} and advantages has {len(advantages)} turns: expected 1 to as many starts, "
+            "the first of them 0."
+        )
+    places = torch.arange(tokens, device=starts.device)
+    return advantages[torch.searchsorted(starts, places, right=True) - 1]
+
+
 def decoupled_advantages(rewards: Tensor, weights: Tensor, group_size: int, *, eps: float = 1e-4) -> Tensor:
     """Advantage over several rewards, each normalised by itself before they are summed (GDPO, arXiv 2601.05242).
 
@@ -103,8 +161,9 @@ def informative_groups(scores: Tensor, *, rule: str = "zero_variance", tol: floa
     """Which groups carry a learning signal (dynamic sampling, eq. 11).
 
     Args:
-        scores: ``[B, G]``, normally the raw accuracy. NaN entries (unscorable completions) are ignored; a group of
-            nothing but NaN is not informative.
+        scores: ``[B, G]``, normally the raw accuracy, or ``[B, G, K]``, one for each turn: a group is informative if
+            it is at any turn. NaN entries (unscorable completions, turns that an episode does not have) are ignored; a
+            group of nothing but NaN is not informative.
         rule: ``"zero_variance"`` keeps a group whose scores differ. ``"all_zero"`` keeps a group with any non-zero
             score, the literal textbook rule: it also keeps groups that are all correct, whose advantages are all 0.
         tol: Scores closer than this are equal. The comparison is max - min: a float32 standard deviation of eight
@@ -113,7 +172,9 @@ def informative_groups(scores: Tensor, *, rule: str = "zero_variance", tol: floa
     Returns:
         ``[B]`` bool.
     """
-    _expect("scores", scores, "[B, G]")
+    _expect("scores", scores, "[B, G, K]" if scores.dim() == 3 else "[B, G]")
+    if scores.dim() == 3:
+        return torch.stack([informative_groups(turn, rule=rule, tol=tol) for turn in scores.unbind(dim=2)]).any(dim=0)
     unscorable = scores.isnan()
     if rule == "zero_variance":
         highest = scores.masked_fill(unscorable, -torch.inf).amax(dim=1)
@@ -158,7 +219,7 @@ def clipped_surrogate(
 
     Args:
         ratio: ``[N, T]`` or ``[N, 1]``.
-        advantages: ``[N]``.
+        advantages: ``[N]``, or ``[N, T]``, one for each token, beside a ratio of that shape.
         epsilon_low: How far the ratio may fall below 1 before a negative advantage stops pushing.
         epsilon_high: How far it may rise above 1 before a positive advantage stops pulling.
 
@@ -167,8 +228,12 @@ def clipped_surrogate(
         at the upper bound; all shaped like ``ratio``.
     """
     _expect("ratio", ratio, "[N, T] or [N, 1]")
-    _expect("advantages", advantages, "[N]", rows=ratio.shape[0])
-    a = advantages.unsqueeze(1)
+    if advantages.dim() == 2:
+        _expect("advantages", advantages, "[N, T]", like=ratio)
+        a = advantages
+    else:
+        _expect("advantages", advantages, "[N]", rows=ratio.shape[0])
+        a = advantages.unsqueeze(1)
     bounded = torch.where(a >= 0, ratio.clamp(max=1 + epsilon_high), ratio.clamp(min=1 - epsilon_low))
     is_low_clipped = (ratio < 1 - epsilon_low) & (a < 0)
     is_high_clipped = (ratio > 1 + epsilon_high) & (a > 0)

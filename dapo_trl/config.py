@@ -74,9 +74,9 @@ INHERITED = {
 GROUPS = {
     "algorithm": (
         "The objective: ratio, advantage, loss and KL penalty (docs/algorithm.md).",
-        "num_generations epsilon epsilon_high beta scale_rewards loss_type importance_sampling_level num_iterations "
-        "delta reward_weights multi_objective_aggregation mask_truncated_completions top_entropy_quantile entropy_coef "
-        "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
+        "num_generations epsilon epsilon_high beta scale_rewards turn_credit loss_type importance_sampling_level "
+        "num_iterations delta reward_weights multi_objective_aggregation mask_truncated_completions "
+        "top_entropy_quantile entropy_coef sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
     ),
     "task": ("", "system_prompt few_shot prompt_template"),
     "overlong": (
@@ -194,6 +194,13 @@ class DAPOConfig(GRPOConfig):
         "batch ('batch').",
         choices=("none", "group", "batch"),
     )
+    turn_credit: str = setting(
+        "episode",
+        "In an environment of many turns: 'episode' gives every token the advantage of the whole episode; 'to_go' "
+        "gives the tokens of each turn the advantage of what is earned from that turn on, over the same turn of the "
+        "group's other episodes (docs/algorithm.md). The two are the same for one turn.",
+        choices=("episode", "to_go"),
+    )
     loss_type: str = setting(
         "dapo",
         "'dapo': token-level loss, divided by the active tokens of the optimizer step. 'grpo': mean over completions "
@@ -224,7 +231,7 @@ class DAPOConfig(GRPOConfig):
         "accuracy",
         "The score that the filter compares: 'accuracy', the environment's raw correctness (without an environment the "
         "same as 'reward'); 'reward', the weighted sum of rewards before the overlong penalty; or the name of a "
-        "reward function.",
+        "reward function. With turn_credit 'to_go' also what is earned from each turn on.",
     )
     min_valid_fraction: float = setting(
         0.5,
@@ -498,6 +505,7 @@ class DAPOConfig(GRPOConfig):
         for task, weight in (self.mix_weights or {}).items():
             if not (weight > 0 and math.isfinite(weight)):
                 raise ConfigError(f"mix_weights gives {task!r} the weight {weight}: it must be above 0.")
+        self._check_turn_credit()
         self._check_schedule()
         if self.overlong_shape != "none":
             longest, cache = cast(int, self.overlong_max_length), cast(int, self.overlong_cache_length)
@@ -505,6 +513,20 @@ class DAPOConfig(GRPOConfig):
                 raise ConfigError(
                     f"overlong_cache_length is {cache} and overlong_max_length {longest}: the cache must lie in [0, "
                     "overlong_max_length)."
+                )
+
+    def _check_turn_credit(self) -> None:
+        """Refuse what has no advantage of its own for each token."""
+        if self.turn_credit == "episode":
+            return
+        for name, needed, reason in (
+            ("importance_sampling_level", "token", "one ratio for a whole completion takes one advantage"),
+            ("multi_objective_aggregation", "sum_then_normalize", "rewards normalised one by one have no turns"),
+        ):
+            if getattr(self, name) != needed:
+                raise ConfigError(
+                    f"turn_credit is {self.turn_credit!r} and {name} {getattr(self, name)!r}: {reason}. Set {name} to "
+                    f"{needed}, or turn_credit to episode."
                 )
 
     def _check_schedule(self) -> None:

@@ -63,7 +63,7 @@ from .prompts.stream import PromptStream, StreamedPrompts, parts_of, prompt_stre
 from .prompts.usable import PromptCheck, check_columns, usable_prompts
 from .rollout.chat_format import ChatFormat, template_errors
 from .rollout.dataset_prompts import as_asked, example_tokens, prompt_form, prompted_rows, refuse_examples
-from .rollout.environments import EnvironmentRows, has_overlong_penalty
+from .rollout.environments import EnvironmentRows, has_overlong_penalty, may_reply
 from .rollout.episode_runner import EnvironmentSource
 from .rollout.mixture import check_entries, read_entries
 from .rollout.prompting import prompted
@@ -226,7 +226,7 @@ class DAPOTrainer(ResumableTrainer):
         self.sampling = SamplingState(self._sources(), args)
         self._collector = self._make_collector()
         self._wire_update()
-        for sentence in [*cautions_at_start(self.model, args), *self._push_note()]:
+        for sentence in [*cautions_at_start(self.model, args), *self._push_note(), *self._turns_note()]:
             self.warn(sentence)
         self.alarms = SoundAlarms(args, accelerator)
         for callback in (NothingLearnt(args.updates_per_rollout), self.alarms):
@@ -242,6 +242,14 @@ class DAPOTrainer(ResumableTrainer):
         if reason is None or not self.args.push_adapter:
             return []
         return [f"vLLM cannot serve the adapter by itself ({reason}): it is pushed the whole model, merged."]
+
+    def _turns_note(self) -> list[str]:
+        """A warning that there are no turns to tell apart."""
+        if self.args.turn_credit == "episode" or any(map(may_reply, self.envs.values())):
+            return []
+        return [
+            "turn_credit is inert: no environment replies, and for episodes of one turn to_go is the same as episode."
+        ]
 
     def _wire_update(self) -> None:
         """The parts that turn a rollout batch into optimizer steps."""
@@ -421,8 +429,11 @@ class DAPOTrainer(ResumableTrainer):
         rewards[decisive.isnan().all(dim=1)] = torch.nan
         return rewards
 
-    def advantages_of(self, rewards: Tensor) -> Tensor:
-        """``[N, F]`` rewards, groups side by side, to ``[N]`` advantages."""
+    def advantages_of(self, rewards: Tensor, turns: Sequence[Sequence[float]] = ()) -> Tensor:
+        """``[N, F]`` rewards, groups side by side, to ``[N]`` advantages; with ``[N][K]`` rewards of turns, and
+        ``turn_credit`` to go, to ``[N, K]``."""
+        if self.args.turn_credit == "to_go" and max(map(len, turns), default=1) > 1:
+            return self.columns.turn_advantages(rewards, turns, self.num_generations, self.scale_rewards)
         return self.columns.advantages(
             rewards, self.num_generations, scale=self.scale_rewards, aggregation=self.multi_objective_aggregation
         )

@@ -23,6 +23,7 @@ from gymnasium.error import ResetNeeded
 from .chat import checked_messages, plain_text
 from .observations import clean
 from .spaces import UnicodeText
+from .text import brief
 
 FinishReason = Literal["stop", "length"]
 ENDLESS_INDICES = 2**31
@@ -202,10 +203,11 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         In a task of many turns `completion` is the last of them.
         """
 
-    def reply(self, row: Mapping[str, Any], turns: Sequence[str]) -> str | None:
+    def reply(self, row: Mapping[str, Any], turns: Sequence[str]) -> str | tuple[str, float] | None:
         """Answer the last of `turns`, the model's actions so far, and go on; None ends the episode.
 
-        Asked while fewer than `max_turns` were taken and the last one was not cut off.
+        A pair of the text and a finite number also rewards that turn, or punishes it; the rewards of the turns and that
+        of the verdict add up. Asked while fewer than `max_turns` were taken and the last one was not cut off.
         """
         return None
 
@@ -252,13 +254,14 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
             info adds to that of `reset` "verdict" (a plain str), "accuracy" (in [0, 1]), "cause" (str), "rewards"
             (components that sum to the reward) and the judgement's details, among them often "answer": what was read
             as the model's answer, in one spelling. After an `infra_failure` accuracy and reward are NaN: mask such an
-            answer, do not score it. Before the end the observation is the reply, the reward 0, and there is nothing
-            of a verdict.
+            answer, do not score it. Before the end the observation is the reply, the reward that of the turn (the part
+            "turns" of "rewards") or 0, and there is nothing of a verdict.
 
         Raises:
             ResetNeeded: There is no row to answer, because the episode is over or `reset` was never called.
             ValueError: The action is not a string.
             TypeError: `reply` or `verify` returned something else than they may.
+            ValueError: `reply` returned a reward that is not finite.
         """
         name = type(self).__name__
         if self._current is None:
@@ -274,10 +277,9 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
         info = {**deepcopy(row.get("info", {})), "index": index}
         if not truncated and len(self._turns) < self.max_turns:
             reply = self.reply(row, self._turns)
-            if isinstance(reply, str):
-                return clean(reply), 0.0, False, False, {**info, "rewards": {"correctness": 0.0}}
             if reply is not None:
-                raise TypeError(f"reply returned {reply!r} ({type(reply).__name__}): return a str, or None to end")
+                text, rewards = _read_reply(reply)
+                return clean(text), sum(rewards.values()), False, False, {**info, "rewards": rewards}
         judgement = Judgement.of(self.verify(row, action))
         self._current = None
         reward = self.wrong_reward + judgement.accuracy * (self.correct_reward - self.wrong_reward)
@@ -328,6 +330,21 @@ def _checked(row: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(info, Mapping):
         raise TypeError(f"{place} has the info {info!r} ({type(info).__name__}): row['info'] must be a dict")
     return row
+
+
+def _read_reply(reply: Any) -> tuple[str, dict[str, float]]:
+    """Return the text of an author's `reply`, and the parts of the reward that it gives."""
+    if isinstance(reply, str):
+        return reply, {"correctness": 0.0}
+    if not (isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[0], str) and isinstance(reply[1], Real)):
+        raise TypeError(
+            f"reply returned {brief(reply)} ({type(reply).__name__}): return a str, a pair (str, reward), or None to "
+            "end"
+        )
+    text, reward = reply[0], float(reply[1])
+    if isinstance(reply[1], bool) or not math.isfinite(reward):
+        raise ValueError(f"reply returned the reward {reply[1]!r}: give a finite number such as 0.5 or -0.1")
+    return text, {"correctness": 0.0, "turns": reward}
 
 
 def _as_index(value: Any) -> int | None:

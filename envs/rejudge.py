@@ -50,7 +50,7 @@ class Replay:
 
     Attributes:
         episodes: Number of episodes that were judged.
-        differences: Episodes whose reward, components, accuracy or verdict differ.
+        differences: Episodes whose reward, in all or of a turn, components, accuracy or verdict differ.
         unreadable: Lines that could not be read, such as one torn when its process was killed.
         versions: Packages with another version now: (then, now).
     """
@@ -162,8 +162,9 @@ def _differences(recorded: RecordedEpisode, replayed: RecordedEpisode) -> list[s
         found.append(f"verdict {recorded.verdict}, now {replayed.verdict}")
     if len(recorded.turns) != len(replayed.turns):
         found.append(f"over after {len(recorded.turns)} turns, now after {len(replayed.turns)}")
-    then = {"reward": recorded.reward, "accuracy": recorded.accuracy, **_named(recorded.rewards)}
-    now = {"reward": replayed.reward, "accuracy": replayed.accuracy, **_named(replayed.rewards)}
+    then, now = _figures(recorded), _figures(replayed)
+    if recorded.turn_rewards and len(recorded.turns) == len(replayed.turns) > 1:
+        then, now = then | _by_turn(recorded), now | _by_turn(replayed)
     for name in {**then, **now}:
         before, after = then.get(name), now.get(name)
         if before is None or after is None or not _same(before, after):
@@ -171,8 +172,13 @@ def _differences(recorded: RecordedEpisode, replayed: RecordedEpisode) -> list[s
     return found
 
 
-def _named(rewards: dict[str, float]) -> dict[str, float]:
-    return {f'rewards["{name}"]': value for name, value in rewards.items()}
+def _figures(episode: RecordedEpisode) -> dict[str, float]:
+    parts = {f'rewards["{name}"]': value for name, value in episode.rewards.items()}
+    return {"reward": episode.reward, "accuracy": episode.accuracy, **parts}
+
+
+def _by_turn(episode: RecordedEpisode) -> dict[str, float]:
+    return {f"reward of turn {number}": reward for number, reward in enumerate(episode.turn_rewards, 1)}
 
 
 def _same(a: float, b: float) -> bool:

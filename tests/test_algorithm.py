@@ -15,6 +15,9 @@ from dapo_trl.algorithm import (
     importance_ratio,
     informative_groups,
     kl_estimate,
+    returns_to_go,
+    token_advantages,
+    turn_advantages,
 )
 
 NAN = float("nan")
@@ -53,6 +56,59 @@ class TestGroupAdvantages:
             group_advantages(torch.zeros(5), 2)
         with pytest.raises(ValueError, match="'std'"):
             group_advantages(torch.zeros(4), 2, scale="std")
+
+
+class TestTurns:
+    """Two groups of three episodes, of up to three turns. What they earn, and from each turn on::
+
+    1  2  3        6  5  3
+    4              4
+    0  1           1  1
+    2  2           4  2
+    0  1           1  1
+    0 (NaN)        could not be scored
+    """
+
+    rewards = torch.tensor([[1, 2, 3], [4, NAN, NAN], [0, 1, NAN], [2, 2, NAN], [0, 1, NAN], [NAN, NAN, NAN]])
+    returns = torch.tensor([[6, 5, 3], [4, NAN, NAN], [1, 1, NAN], [4, 2, NAN], [1, 1, NAN], [NAN, NAN, NAN]])
+
+    def test_a_return_is_what_is_earned_from_a_turn_on(self):
+        torch.testing.assert_close(returns_to_go(self.rewards), self.returns, equal_nan=True)
+
+    def test_a_turn_is_compared_with_the_same_turn_of_the_others_that_have_it(self):
+        third = 11 / 3  # (6 + 4 + 1) / 3; at the second turn (5 + 1) / 2 = 3 and (2 + 1) / 2 = 1.5
+        expected = [[6 - third, 2, 0], [4 - third, 0, 0], [1 - third, -2, 0], [1.5, 0.5, 0], [-1.5, -0.5, 0], [0, 0, 0]]
+        torch.testing.assert_close(turn_advantages(self.returns, 3), torch.tensor(expected))
+
+    def test_standard_deviations_are_those_of_the_turn(self):
+        # second turn: of 5 and 1 sqrt(8), of 2 and 1 sqrt(0.5), of all four sqrt((2.75^2 + 2 x 1.25^2 + 0.25^2) / 3)
+        group = turn_advantages(self.returns, 3, scale="group", eps=0.0)[:, 1]
+        expected = [2 / math.sqrt(8), 0, -2 / math.sqrt(8), 0.5 / math.sqrt(0.5), -0.5 / math.sqrt(0.5), 0]
+        assert group.tolist() == pytest.approx(expected)
+        batch = turn_advantages(self.returns, 3, scale="batch", eps=0.0)[:, 1]
+        std = math.sqrt((2.75**2 + 2 * 1.25**2 + 0.25**2) / 3)
+        assert batch.tolist() == pytest.approx([2 / std, 0, -2 / std, 0.5 / std, -0.5 / std, 0])
+
+    @pytest.mark.parametrize("scale", ["none", "group", "batch"])
+    def test_the_first_turn_has_the_advantage_of_the_episode(self, scale):
+        found = turn_advantages(self.returns, 3, scale=scale)
+        assert found[:, 0].equal(group_advantages(self.returns[:, 0], 3, scale=scale))
+
+    def test_a_token_has_the_advantage_of_its_turn(self):
+        found = token_advantages(torch.tensor([0.5, -1.0, 9.0]), torch.tensor([0, 3]), 6)
+        assert found.tolist() == [0.5, 0.5, 0.5, -1.0, -1.0, -1.0]
+
+    def test_equal_totals_of_other_turns_are_a_signal(self):
+        turns = torch.tensor([[[1, 0], [0, 1]], [[1, 0], [1, 0]], [[NAN, NAN], [1, NAN]]])
+        to_go = returns_to_go(turns.view(6, 2)).view(3, 2, 2)
+        assert informative_groups(to_go).tolist() == [True, False, False]
+        assert informative_groups(to_go[..., 0]).tolist() == [False, False, False]
+
+    def test_each_token_is_clipped_by_its_own_advantage(self):
+        ratio, advantages = torch.tensor([[1.5, 1.5, 0.5, 0.5]]), torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+        loss, low, high = clipped_surrogate(ratio, advantages)
+        torch.testing.assert_close(loss, torch.tensor([[-1.28, 1.5, -0.5, 0.8]]))
+        assert (low.tolist(), high.tolist()) == ([[False, False, False, True]], [[True, False, False, False]])
 
 
 class TestInformativeGroups:
@@ -265,11 +321,17 @@ N, T = 4, 3
         (lambda: decoupled_advantages(shaped(N), shaped(1), 2), "rewards has shape (4,): expected [N, F]"),
         (lambda: decoupled_advantages(shaped(N, 2), shaped(3), 2), "weights has shape (3,): expected [F], 2 rows"),
         (lambda: decoupled_advantages(shaped(N, 2), shaped(2), 3), "rewards has 4 rows and group_size is 3"),
+        (lambda: returns_to_go(shaped(N)), "rewards has shape (4,): expected [N, K]"),
+        (lambda: turn_advantages(shaped(N), 2), "returns has shape (4,): expected [N, K]"),
+        (lambda: turn_advantages(shaped(N, T), 3), "rewards has shape (4,) and group_size is 3"),
+        (lambda: token_advantages(shaped(1, 2), shaped(1), 3), "advantages has shape (1, 2): expected [K]"),
+        (lambda: token_advantages(shaped(1), torch.tensor([0, 2]), 3), "starts is [0, 2] and advantages has 1 turns"),
+        (lambda: token_advantages(shaped(2), torch.tensor([1]), 3), "starts is [1] and advantages has 2 turns"),
         (lambda: informative_groups(shaped(N)), "scores has shape (4,): expected [B, G]"),
         (lambda: importance_ratio(shaped(N), shaped(N), shaped(N)), "logps has shape (4,): expected [N, T]"),
         (lambda: importance_ratio(shaped(N, T), shaped(1, T), shaped(N, T)), "old_logps has shape (1, 3)"),
         (lambda: importance_ratio(shaped(N, T), shaped(N, T), shaped(N, 1)), "mask has shape (4, 1)"),
-        (lambda: clipped_surrogate(shaped(N, T), shaped(N, 1)), "advantages has shape (4, 1): expected [N], 4 rows"),
+        (lambda: clipped_surrogate(shaped(N, T), shaped(N, 1)), "advantages has shape (4, 1): expected [N, T]"),
         (lambda: clipped_surrogate(shaped(N, T), shaped(1)), "advantages has shape (1,): expected [N], 4 rows"),
         (lambda: clipped_surrogate(shaped(N), shaped(N)), "ratio has shape (4,): expected [N, T] or [N, 1]"),
         (lambda: kl_estimate(shaped(N, T), shaped(N, 1)), "ref_logps has shape (4, 1)"),

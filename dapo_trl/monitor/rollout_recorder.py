@@ -46,7 +46,8 @@ DROPPED_SHARE = 4
 @dataclass
 class _Sample:
     rollout: Rollout
-    advantage: float
+    advantages: list[float]
+    """Of its turns, or of all its tokens."""
     before: Tensor | None = None
     """Log-probabilities at sampling time, ``[T]``."""
     change: Tensor | None = None
@@ -103,7 +104,7 @@ class RolloutRecorder:
 
     def add_dropped(self, rollout: Rollout) -> None:
         """A completion of a dropped group, on the process that sampled it."""
-        self._samples.append(_Sample(rollout, advantage=0.0))
+        self._samples.append(_Sample(rollout, advantages=[0.0]))
 
     def mark(
         self, steps: list[list[TrainingRow]], plan: list[list[int]], fresh: list[Rollout], advantages: Tensor, size: int
@@ -113,10 +114,11 @@ class RolloutRecorder:
         Args:
             steps: the rows of each optimizer step.
             plan: their numbers; the last ``len(fresh)`` are those of ``fresh``, groups of ``size`` side by side.
-            advantages: ``[rows of all processes]``.
+            advantages: ``[rows of all processes]``, or of each of their turns ``[rows, K]``.
         """
-        first, worth = len(advantages) - len(fresh), advantages.tolist()
-        chosen = {first + i for i in choose(worth[first:], size, self.count - self._dropped)}
+        first, worth = len(advantages) - len(fresh), advantages.view(len(advantages), -1).tolist()
+        whole = [of_turns[0] for of_turns in worth[first:]]  # all that is earned counts from the first turn on
+        chosen = {first + i for i in choose(whole, size, self.count - self._dropped)}
         for rows, numbers in zip(steps, plan, strict=True):
             for row, number in zip(rows, numbers, strict=True):
                 row.sample = len(self._samples) if number in chosen else -1
@@ -194,7 +196,8 @@ class RolloutRecorder:
             "accuracy": None if outcome is None else _number(outcome.accuracy),
             "rewards": rewards,
             "components": {} if outcome is None else {k: _number(v) for k, v in outcome.components.items()},
-            "advantage": _number(sample.advantage),
+            "advantage": _number(sample.advantages[0]),
+            "turns": _turns(sample),
             "solution": self._solution(rollout.row.get("env"), index),
             "updates": sample.updates,
         }
@@ -209,6 +212,16 @@ class RolloutRecorder:
             return shortened(self.envs[env].unwrapped.solution(index), MAX_CHARACTERS)
         except Exception:
             return None
+
+
+def _turns(sample: _Sample) -> list[dict[str, Any]] | None:
+    """The turns of an episode that has several: the first token, the reward and the advantage of each."""
+    rollout = sample.rollout
+    if rollout.outcome is None or len(rollout.turn_starts) < 2:
+        return None
+    advantages = sample.advantages * (len(rollout.turn_starts) if len(sample.advantages) == 1 else 1)
+    turns = zip(rollout.turn_starts, rollout.outcome.turns, advantages, strict=False)  # others may have more turns
+    return [{"start": start, "reward": _number(reward), "advantage": _number(gain)} for start, reward, gain in turns]
 
 
 def choose(advantages: Sequence[float], size: int, count: int) -> list[int]:

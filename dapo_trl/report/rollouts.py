@@ -104,14 +104,33 @@ def load(entry: Entry) -> dict[str, Any]:
         "pieces": pieces,
         "missing": total - sum(map(len, pieces)),
     }
-    if len(left_out) == 2 and left_out[1] and left_out[0] is not None:
-        found["gap"] = [int(left_out[0]), int(left_out[1])]
+    gap = (
+        (int(left_out[0]), int(left_out[1])) if len(left_out) == 2 and left_out[1] and left_out[0] is not None else None
+    )
+    if gap is not None:
+        found["gap"] = list(gap)
+    if turns := _turns(row, gap):
+        found["turns"] = turns
     own = _list(row.get("own"))[:shown]
     if 0 in own:
         found["own"] = own
     if change:
         found["before"] = [None if _finite(value) is None else round(float(value), 3) for value in before]
         found["change"] = [None if _finite(value) is None else float(f"{value:.3g}") for value in change]
+    return found
+
+
+def _turns(row: dict[str, Any], gap: tuple[int, int] | None) -> list[dict[str, float | None]]:
+    """The turns of an episode, each with the place of its first token among those recorded; where that one was not, of
+    the first one after the gap."""
+    found = []
+    for turn in _list(row.get("turns")):
+        start = _finite(turn.get("start")) if isinstance(turn, dict) else None
+        if start is not None:
+            place = start if gap is None or start <= gap[0] else max(start - gap[1], gap[0])
+            found.append(
+                {"place": place, "reward": _finite(turn.get("reward")), "advantage": _finite(turn.get("advantage"))}
+            )
     return found
 
 

@@ -83,6 +83,12 @@ def has_overlong_penalty(env: gymnasium.Env) -> bool:
     return any(isinstance(layer, OverlongPenalty) for layer in layers(env))
 
 
+def may_reply(env: gymnasium.Env) -> bool:
+    """Whether an episode may have several turns; of somebody else's environment it is not known, so it may."""
+    task = env.unwrapped
+    return not isinstance(task, TaskEnv) or task.max_turns > 1
+
+
 def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
     """An environment's wrappers from the outside in, and itself."""
     while isinstance(env, gymnasium.Wrapper):

@@ -6,6 +6,7 @@ gives the prompt, each ``step(completion)`` a reward and either the end or a rep
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
@@ -44,6 +45,8 @@ class Episode:
         self._started = False
         self._last = Step()
         self._reward = 0.0
+        self._turns: list[float] = []
+        """Rewards of the model's turns so far."""
         self._components: defaultdict[str, float] = defaultdict(float)
         self._figures: defaultdict[str, float] = defaultdict(float)
 
@@ -64,6 +67,7 @@ class Episode:
         self._last = step = self._checked(read_step, returned)
         self.over = step.over
         self._reward += step.reward
+        self._turns.append(step.reward)
         for name, value in step.rewards.items():
             self._components[name] += value
         for name, value in step.figures.items():
@@ -81,20 +85,26 @@ class Episode:
             self.env = env
 
     def truncate(self) -> None:
-        """Tell the environment that no tokens are left: an empty answer, cut off."""
+        """Tell the environment that no tokens are left: an empty answer, cut off. It is no turn of the model: the
+        turn before it gets what it earns."""
         if not self.over:
             self.step(Completion(n_tokens=0, finish_reason="length"))
             self.over = True
+            if len(self._turns) > 1:
+                self._turns[-2:] = [sum(self._turns[-2:])]
 
     @property
     def outcome(self) -> Outcome:
         """The judgement of the episode, with accuracy, verdict, answer and cause of its last step."""
+        judged = self._last.accuracy
         unshaped = self._reward - sum(self._components[name] for name in shaped_by(self.env))
         return Outcome(
             reward=self._reward,
-            accuracy=unshaped if self._last.accuracy is None else self._last.accuracy,
+            accuracy=unshaped if judged is None else judged,
             verdict=self._last.verdict or "unknown",
             components=dict(self._components),
+            turns=[math.nan if math.isnan(self._reward) else reward for reward in self._turns],
+            end_score=unshaped - sum(self._turns[:-1]) if judged is None else judged,
             answer=self._last.answer,
             cause=self._last.cause,
             figures=dict(self._figures),

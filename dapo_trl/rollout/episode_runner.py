@@ -28,7 +28,7 @@ from ..distributed import SyncFn
 from ..errors import ConfigError
 from ..generation.params import FinishedFn
 from .chat_format import ChatFormat
-from .environments import env_name
+from .environments import env_name, may_reply
 from .episode import Episode, duplicate
 from .types import Sampled
 
@@ -55,6 +55,8 @@ class Transcript:
     """1 for the model's own tokens, 0 for foreign ones."""
     logprobs: list[float] = field(default_factory=list)
     """By the sampler; 0 for foreign tokens; empty where they are not known."""
+    starts: list[int] = field(default_factory=list)
+    """The first token of each turn of the model."""
     truncated: bool = False
     """Ended because there was no room left, in the middle of a turn or before a reply."""
 
@@ -120,6 +122,7 @@ def run_episodes(
         turn.finish(sampled)
         for place, i in enumerate(active):
             left = rooms[place]
+            transcripts[i].starts.append(len(transcripts[i].ids))
             transcripts[i].extend(sampled[place][:left], 1, None if logprobs is None else logprobs[place][:left])
         going_on, endings = [], []
         for place, i in enumerate(active):
@@ -307,9 +310,8 @@ class EnvironmentSource:
         self._accelerator, self._equal_counts, self._on_activity = accelerator, equal_counts, on_activity
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
         self._pools = {name: EnvPool(env, processes=processes) for name, env in envs.items()}
-        tasks = [env.unwrapped for env in envs.values()]
-        self._may_reply = any(not isinstance(task, TaskEnv) or task.max_turns > 1 for task in tasks)
-        if any(isinstance(task, TaskEnv) and task.max_turns > 1 for task in tasks):
+        self._may_reply = any(map(may_reply, envs.values()))
+        if any(may_reply(env) and isinstance(env.unwrapped, TaskEnv) for env in envs.values()):
             chat_format.reply_ids("-")  # an unfit chat template is an error before anything is generated
 
     def sample(self, rows: list[dict[str, Any]], numbers: range) -> Sampled:
@@ -350,6 +352,7 @@ class EnvironmentSource:
             truncated=[transcript.truncated for transcript in transcripts],
             logprobs=[transcript.logprobs for transcript in transcripts] if known else None,
             loss_masks=[transcript.mask for transcript in transcripts] if self._may_reply else None,
+            turn_starts=[transcript.starts for transcript in transcripts],
             outcomes=[episode.outcome for episode in episodes],
             columns={"own_tokens": own} if self._may_reply else {},
         )

@@ -99,9 +99,14 @@ def check_entries(entries: Sequence[EnvEntry], args: DAPOConfig) -> None:
     """Refuse entries that the settings of the run leave no room for.
 
     Raises:
-        ConfigError: More entries than a rollout batch has groups, longer completions than the run's, or a filter where
-            the run has none.
+        ConfigError: More entries than a rollout batch has groups, longer completions than the run's, a filter where
+            the run has none, or no entry to take turns with.
     """
+    if not entries and args.turn_credit != "episode":
+        raise ConfigError(
+            f"turn_credit is {args.turn_credit!r} and there is no env: reward functions judge a completion as a whole. "
+            "Give an environment whose reply returns rewards, or set turn_credit to episode."
+        )
     max_completion_length, group_filter = args.max_completion_length, args.group_filter
     if len(entries) > args.groups_per_rollout:
         raise ConfigError(

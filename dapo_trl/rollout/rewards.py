@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.utils import get_callable_name, is_async_callable
 
 from envs import overlong_penalty
 from envs.numeric import is_number
 from envs.text import brief
 
-from ..algorithm import decoupled_advantages, group_advantages
+from ..algorithm import decoupled_advantages, group_advantages, returns_to_go, turn_advantages
 from ..errors import ConfigError, RewardError
 from .types import Outcome, Sampled
 
@@ -49,11 +51,39 @@ class RewardColumns:
             return accuracy
         return self.unshaped(rewards) if key == "reward" else rewards[:, self.names.index(key)]
 
+    def scores_to_go(self, rewards: Tensor, turns: Tensor, key: str) -> Tensor | None:
+        """``[N, K]`` scores from each turn on, by which the filter named ``key`` compares completions besides `scores`;
+        None where it is a reward function that knows nothing of turns.
+
+        Args:
+            turns: ``[N, K]`` rewards of turns as `turn_scores` gives them; NaN where there is no turn.
+        """
+        if key == "reward":
+            return self._from_each_turn(rewards, turns, self.task)
+        return returns_to_go(turns) if key in ("accuracy", self.names[0]) else None
+
     def advantages(self, rewards: Tensor, group_size: int, *, scale: str, aggregation: str) -> Tensor:
         """``[N]`` advantages, groups side by side; scales and aggregations as in `DAPOConfig`."""
         if aggregation == "sum_then_normalize":
             return group_advantages(self.total(rewards), group_size, scale=scale)
         return decoupled_advantages(rewards, self.weights.to(rewards.device), group_size)
+
+    def turn_advantages(self, rewards: Tensor, turns: Sequence[Sequence[float]], group_size: int, scale: str) -> Tensor:
+        """``[N, K]`` advantages of the turns of each completion, groups side by side, as `algorithm.turn_advantages`.
+
+        Args:
+            turns: ``[N][K]`` rewards of the environment's turns.
+        """
+        returns = self._from_each_turn(rewards, padded_turns(turns, rewards.device), len(self.names))
+        return turn_advantages(returns, group_size, scale=scale)
+
+    def _from_each_turn(self, rewards: Tensor, turns: Tensor, columns: int) -> Tensor:
+        """``[N, K]``: the sum of the first ``columns``; the environment's, which is the first, from each turn on. The
+        others judge a completion at its end, so they belong to the last turn."""
+        whole = self._sum(rewards, columns)
+        later = returns_to_go(turns)[:, 1:].unbind(dim=1)
+        parts = [self._sum(torch.cat([part.unsqueeze(1), rewards[:, 1:]], dim=1), columns) for part in later]
+        return torch.stack([whole, *parts], dim=1).masked_fill(turns.isnan(), torch.nan)
 
     def check_key(self, key: str) -> None:
         """Refuse a ``filter_key`` that names nothing here."""
@@ -68,6 +98,17 @@ class RewardColumns:
         rewards = rewards[:, :columns]
         total = (rewards * self.weights[:columns].to(rewards.device)).nansum(dim=1)
         return total.masked_fill(rewards.isnan().all(dim=1), torch.nan)
+
+
+def padded_turns(turns: Sequence[Sequence[float]], device: torch.device | str) -> Tensor:
+    """``[n, K]`` rewards of turns, NaN where a completion has fewer."""
+    rows = [torch.tensor(rewards, dtype=torch.float32, device=device) for rewards in turns]
+    return pad_sequence(rows, batch_first=True, padding_value=math.nan)
+
+
+def turn_scores(outcomes: Sequence[Outcome], key: str) -> list[list[float]]:
+    """``[n][K]``: what each turn adds to the score that the filter named ``key`` compares."""
+    return [[*one.turns[:-1], one.end_score] if key == "accuracy" else one.turns for one in outcomes]
 
 
 @dataclass(frozen=True)

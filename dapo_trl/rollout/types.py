@@ -2,16 +2,17 @@
 
 One completion of ``math/Arithmetic-v0``, from record to record::
 
-    Outcome(reward=1.0, accuracy=1.0, verdict="correct", components={"correct": 1.0}, answer="579")
+    Outcome(reward=1.0, accuracy=1.0, verdict="correct", components={"correct": 1.0}, turns=[1.0], answer="579")
     Rollout(row={"prompt": "123+456", "index": 7}, prompt_ids=[9, 3, ...], completion_ids=[5, 2, ..., 1], order=12,
             tokens=31, account="trained", rewards=[1.0, 0.0], outcome=<the above>)
     Group(rewards=[[1.0, 0.0], [0.0, 0.0], ...], tokens=[31, 28, ...], accounts=["trained", ...], seconds=0.4, step=24,
-          rollouts=[<the above>, ...])
+          turns=[[1.0], [0.0], ...], turn_starts=[[0], [0], ...], rollouts=[<the above>, ...])
     TrainingRow(prompt_ids=[P], completion_ids=[T], completion_mask=[T], old_logps=[T], advantage=0.625)
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -31,6 +32,11 @@ class Outcome:
     verdict: str
     components: dict[str, float]
     """The parts of the reward by name, each summed over the episode."""
+    turns: list[float] = field(default_factory=list)
+    """``[K]`` rewards of its turns, which sum to the reward; all NaN if it cannot be scored. The last has what comes at
+    the end too: the verdict's reward and that of shaping wrappers."""
+    end_score: float = math.nan
+    """The last turn's reward as the accuracy sees it: the accuracy, without one the turn's reward before shaping."""
     answer: str | None = None
     """The model's answer as the environment read it, by which votes are counted; None where it names none."""
     cause: str = ""
@@ -55,6 +61,8 @@ class Sampled:
     """By the sampler; None where it does not give them."""
     loss_masks: list[list[int]] | None = None
     """1 for the model's own tokens, 0 for foreign ones; None: all are its own."""
+    turn_starts: list[list[int]] | None = None
+    """The first token of each turn of the model; None: a completion is one turn."""
     outcomes: list[Outcome] | None = None
     """The environment's judgements; None without an environment, or as long as it has not judged."""
     columns: dict[str, Any] = field(default_factory=dict)
@@ -91,6 +99,8 @@ class Rollout:
     """``[T]`` log-probabilities of the sampler; None where it does not give them."""
     loss_mask: list[int] | None = None
     """``[T]``: 1 for the model's own tokens, 0 for foreign ones such as an environment's replies; None: all its own."""
+    turn_starts: list[int] = field(default_factory=lambda: [0])
+    """``[K]``: the first token of each turn of the model."""
     rewards: list[float] = field(default_factory=list)
     """``[F]``, one for each reward function; NaN where it does not apply."""
     outcome: Outcome | None = None
@@ -120,7 +130,7 @@ class TrainingRow:
     sampling_ratio: Tensor | None = None
     """``[T]``: the weight of a token's gradient, for a sampler whose probabilities differ from the trainer's."""
     advantage: Tensor | None = None
-    """Scalar; None until the whole rollout batch is known."""
+    """Scalar, or ``[T]`` where each turn has its own; None until the whole rollout batch is known."""
     masked_tokens: int = 0
     """Tokens that the model wrote of a completion that is masked altogether, else 0."""
     sample: int = -1
@@ -173,6 +183,10 @@ class Group:
     """Optimizer steps taken when it was sampled."""
     source: str = ""
     """Name of the environment or part of the data that its prompt comes from."""
+    turns: list[list[float]] = field(default_factory=list)
+    """``[G][K]`` rewards of the turns of each; ``K`` is 0 without an environment."""
+    turn_starts: list[list[int]] = field(default_factory=list)
+    """``[G][K]``: the first token of each turn of the model."""
     rollouts: list[Rollout] = field(default_factory=list)
     """``[G]`` while it is fresh; empty once it is kept as surplus."""
     rows: list[TrainingRow] = field(default_factory=list)
@@ -185,6 +199,8 @@ class Group:
             rewards=[rollout.rewards for rollout in rollouts],
             tokens=[rollout.tokens for rollout in rollouts],
             accounts=[rollout.account for rollout in rollouts],
+            turns=[[] if rollout.outcome is None else rollout.outcome.turns for rollout in rollouts],
+            turn_starts=[rollout.turn_starts for rollout in rollouts],
             seconds=seconds,
             step=step,
             source=source,

@@ -26,6 +26,7 @@ DECISIVE = (
     "loss_type",
     "importance_sampling_level",
     "scale_rewards",
+    "turn_credit",
     "lora_rank",
     "lora_alpha",
     "lora_targets",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather, gather_object
+from accelerate.utils import broadcast_object_list, gather, gather_object, pad_across_processes
+from torch import Tensor
 
 from envs.text import shortened
 
@@ -26,7 +28,7 @@ from ..config import DAPOConfig
 from ..errors import RefillLimitError, RewardError
 from ..prompts.selector import Choice
 from ..rollout.environments import question_of
-from ..rollout.rewards import Scorer, Scores
+from ..rollout.rewards import Scorer, Scores, padded_turns, turn_scores
 from ..rollout.types import Group, Rollout, Sampled
 from .group_filter import DynamicSampler, GroupCounts, explain, reason
 from .sources import Source
@@ -332,11 +334,13 @@ class RolloutCollector:
         everyones = gather(torch.cat([local, scores.accuracy.unsqueeze(0)]).T.contiguous())
         totals = columns.total(scores.rewards)
         compared = columns.scores(scores.rewards, everyones[:, 3], self.args.filter_key).view(-1, size)
+        to_go = self._scores_to_go(scores)
         truncated = everyones[:, 1].view(-1, size).sum(dim=1)
         names: list[str] = []
         for part, choice, groups in draw.choices:
             of = slice(groups.start, groups.stop)
-            found = part.sampler.add(compared[of], truncated=int(truncated[of].sum()))
+            later = None if to_go is None else to_go[of]
+            found = part.sampler.add(compared[of], to_go=later, truncated=int(truncated[of].sum()))
             informative = np.array([name == "kept" for name in found])
             part.source.selector.observe(choice, draw.prompts[of], compared[of].cpu().double().numpy(), informative)
             names += found
@@ -362,6 +366,17 @@ class RolloutCollector:
             return []
         mine = [one.figures for one in scores.outcomes]
         return gather_object(mine) if self.accelerator.num_processes > 1 else mine
+
+    def _scores_to_go(self, scores: Scores) -> Tensor | None:
+        """``[groups, G, K]`` scores from each turn on, of all processes; None where turns have no advantage of their
+        own."""
+        if scores.outcomes is None or self.args.turn_credit != "to_go":
+            return None
+        key, device = self.args.filter_key, scores.rewards.device
+        mine = padded_turns(turn_scores(scores.outcomes, key), device)
+        turns = gather(pad_across_processes(mine, dim=1, pad_index=math.nan))
+        found = self.scorer.columns.scores_to_go(scores.rewards, turns, key)
+        return None if found is None else found.view(-1, self.args.num_generations, found.shape[1])
 
     def _keep(self, draw: Draw, sampled: Sampled, scores: Scores, decisions: Decisions) -> list[Rollout]:
         """The completions of informative groups, of all processes, in order."""
@@ -414,6 +429,7 @@ class RolloutCollector:
             account=account,
             logprobs=None if sampled.logprobs is None else sampled.logprobs[i],
             loss_mask=None if sampled.loss_masks is None else sampled.loss_masks[i],
+            turn_starts=[0] if sampled.turn_starts is None else sampled.turn_starts[i],
             rewards=scores.rewards[draw.first + i].tolist(),
             outcome=None if scores.outcomes is None else scores.outcomes[i],
             log_columns={name: values[i] for name, values in scores.log_columns.items()},

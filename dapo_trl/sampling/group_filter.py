@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+import torch
 from torch import Tensor
 
 from ..algorithm import informative_groups
@@ -106,11 +107,13 @@ class DynamicSampler:
             return 0 if self.banked >= self.target else max(needed, 1)
         return 0 if self.enough or self.refill_rounds >= self.max_refill_rounds else needed
 
-    def add(self, scores: Tensor, *, truncated: int = 0) -> list[str]:
+    def add(self, scores: Tensor, *, to_go: Tensor | None = None, truncated: int = 0) -> list[str]:
         """Take one round of groups in.
 
         Args:
             scores: ``[groups, G]``, the score that the filter compares; NaN for unscorable completions.
+            to_go: ``[groups, G, K]``: the same from each turn on, NaN where there is no such turn; a group that is
+                informative at one of them is kept too. None: turns have no advantage of their own.
             truncated: Completions of the round that were cut off at the length limit.
 
         Returns:
@@ -121,8 +124,11 @@ class DynamicSampler:
         self.rounds += 1
         self.completions += scores.numel()
         self.truncated += truncated
-        keep = [True] * len(scores) if self.rule == "none" else informative_groups(scores, rule=self.rule).tolist()
-        found = ["kept" if kept else _why_dropped(row) for row, kept in zip(scores, keep, strict=True)]
+        keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        if self.rule != "none":
+            keep = informative_groups(scores, rule=self.rule)
+            keep |= keep if to_go is None else informative_groups(to_go, rule=self.rule)
+        found = ["kept" if kept else _why_dropped(row) for row, kept in zip(scores, keep.tolist(), strict=True)]
         for name in found:
             self.counts += GroupCounts(**{name: 1})
         return found

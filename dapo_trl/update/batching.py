@@ -217,7 +217,7 @@ class Microbatch:
     completion_mask: Tensor
     """``[N, T]``: 0 on padding, and throughout a completion that is masked altogether."""
     advantages: Tensor
-    """``[N]``"""
+    """``[N]``, or ``[N, T]`` where each turn has its own."""
     tool_mask: Tensor | None = None
     """``[N, T]``: 0 for foreign tokens; None: there are none."""
     old_logps: Tensor | None = None
@@ -246,6 +246,11 @@ class Microbatch:
         """``[N, T]``: 1 for the tokens that the loss counts."""
         return self.completion_mask if self.tool_mask is None else self.completion_mask * self.tool_mask
 
+    @property
+    def token_advantages(self) -> Tensor:
+        """``[N, T]``, or ``[N, 1]`` where all tokens of a completion have the same."""
+        return self.advantages if self.advantages.dim() == 2 else self.advantages.unsqueeze(1)
+
     @classmethod
     def of(cls, rows: Sequence[TrainingRow], *, pad_token_id: int) -> Microbatch:
         """Rows side by side. The optional fields that are set must be the same in all rows."""
@@ -258,6 +263,7 @@ class Microbatch:
             return out
 
         prompts = [row.prompt_ids for row in rows]
+        advantages = [row.advantage for row in rows if row.advantage is not None]
         optional: dict[str, Any] = {
             name: padded([getattr(row, name) for row in rows], fill=1 if name == "tool_mask" else 0)
             for name in _TRL_NAMES
@@ -268,7 +274,7 @@ class Microbatch:
             prompt_mask=padded([torch.ones_like(ids) for ids in prompts], left=True),
             completion_ids=padded([row.completion_ids for row in rows], pad_token_id),
             completion_mask=padded([row.completion_mask for row in rows]),
-            advantages=torch.stack([row.advantage for row in rows if row.advantage is not None]),
+            advantages=padded(advantages) if advantages[0].dim() else torch.stack(advantages),
             masked_tokens=[row.masked_tokens for row in rows],
             samples=[row.sample for row in rows],
             rows=len(rows),

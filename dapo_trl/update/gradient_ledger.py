@@ -1,13 +1,14 @@
 """The gradient ledger: an account for every part of the gradient weight of an optimizer step.
 
-A token of the model weighs |advantage of its completion|, before anything is taken away. That weight acts, or is lost:
+A token of the model weighs |its advantage|, before anything is taken away. That weight acts, or is lost:
 
 - ``mismatch``: a token with correction ``w`` (`mismatch.correction`) keeps the share ``w``, so ``1 - w`` is entered
   here. Where ``w`` is above 1 that is negative: the account is the net loss, 0 on average where nothing is cut off.
 - ``clipped_low``, ``clipped_high``: the share that the correction keeps, of a token without gradient by the clip.
-- ``truncated``: the whole weight of completions that are masked because they were cut off.
-- ``zero``: tokens with advantage 0 have no weight of their own, so each is entered with the mean weight of the
-  others; the share of this account is then the share of such tokens among all.
+- ``truncated``: the whole weight of completions that are masked because they were cut off, with the advantage of their
+  first turn where each turn has its own.
+- ``zero``: completions with advantage 0, at every turn, have no weight, so each of their tokens is entered with the
+  mean weight of the others; the share of this account is then the share of such tokens among all.
 
 The accounts sum to the whole. A penalty or an entropy bonus beside the surrogate is not part of it, and losses that TRL
 computes have no ledger.
@@ -49,7 +50,7 @@ def gradient_sums(
     """The sums of a microbatch, from which `gradient_shares` makes the shares of an optimizer step.
 
     Args:
-        advantages: ``[N]``
+        advantages: ``[N]``, or ``[N, T]`` where each turn has its own.
         mask: ``[N, T]``: 1 for the tokens that the loss counts.
         masked_tokens: ``[N]``, or a scalar: tokens of a completion that is masked altogether, else 0.
         is_low_clipped, is_high_clipped: ``[N, T]`` or ``[N, 1]`` bool; None: nothing is clipped.
@@ -59,8 +60,10 @@ def gradient_sums(
     Returns:
         One number for each of `_SUMS`; those of microbatches and processes are added.
     """
-    size, tokens = advantages.abs().float(), mask.sum(dim=1) + masked_tokens
-    whole = size.unsqueeze(1) * mask
+    size, tokens = advantages.abs().float().view(len(advantages), -1), mask.sum(dim=1) + masked_tokens
+    first = size[:, 0]
+    whole = size * mask
+    weight = whole.sum(dim=1) + first * masked_tokens
     kept = whole if weights is None else whole * weights
     none = torch.zeros_like(mask[:, :1], dtype=torch.bool)
     low = none if is_low_clipped is None else is_low_clipped
@@ -71,9 +74,9 @@ def gradient_sums(
         "clipped_low": kept * low,
         "clipped_high": kept * high,
         "mismatch": taken,
-        "truncated": size * masked_tokens,
-        "zero": tokens * (size == 0),
-        "others": tokens * (size > 0),
+        "truncated": first * masked_tokens,
+        "zero": tokens * (weight == 0),
+        "others": tokens * (weight > 0),
         "squares": whole if weights is None else kept * weights,
         "long": whole * is_long,
         "long_mismatch": taken * is_long,

@@ -4,7 +4,7 @@ A loss of your own is a class with one method, named in the settings as ``loss_t
 
     class Reinforce(Loss):
         def per_token(self, batch, logps, entropies):
-            return -logps * batch.advantages.unsqueeze(1), {}
+            return -logps * batch.token_advantages, {}
 
 Its reduction over tokens or completions, exact over microbatches and processes, is `Loss`'s business.
 """
@@ -148,5 +148,11 @@ def uses_trl_loss(args: DAPOConfig, *, has_auxiliary_loss: bool) -> bool:
         raise ConfigError(
             "importance_sampling_level is 'sequence_product' together with a setting whose loss TRL computes: use "
             "loss_type 'dapo' or 'grpo' without entropy bonus, delta or off-policy mask."
+        )
+    if foreign and args.turn_credit != "episode":
+        raise ConfigError(
+            f"turn_credit is {args.turn_credit!r} together with a setting whose loss TRL computes, with one advantage "
+            "for each completion: use loss_type 'dapo' or 'grpo' without entropy bonus, delta or off-policy mask, or "
+            "set turn_credit to episode."
         )
     return foreign

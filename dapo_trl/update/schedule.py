@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
+from ..algorithm import token_advantages
 from ..rollout.types import Group, Rollout, TrainingRow
 from ..sampling.collector import RolloutBatch
 from .batching import deal, split_evenly
@@ -77,8 +78,9 @@ class Scheduler:
     steps: int
     """Optimizer steps of one pass over a rollout batch."""
     score: ScoreFn
-    advantages: Callable[[Tensor], Tensor]
-    """``[N, F]`` rewards, groups side by side, to ``[N]``."""
+    advantages: Callable[[Tensor, list[list[float]]], Tensor]
+    """``[N, F]`` rewards, groups side by side, and ``[N][K]`` rewards of turns to ``[N]``, or to ``[N, K]`` where each
+    turn has its own."""
     permute: Callable[[int], list[int]]
     """A permutation of so many groups, or rows; the main process's counts."""
     put_surplus: Callable[[list[Group]], None]
@@ -103,10 +105,19 @@ class Scheduler:
         if not tokens:
             return LocalSteps([[] for _ in plan[me]], None)
         rewards = [values for group in trained for values in group.rewards]
-        advantages = self.advantages(torch.tensor(rewards, device=device))
+        turns = [values for group in trained for values in group.turns]
+        advantages = self.advantages(torch.tensor(rewards, device=device), turns)
+        starts = [values for group in trained for values in group.turn_starts]
+
+        def placed(n: int) -> TrainingRow:
+            row, advantage = rows[n].to(device), advantages[n]
+            if advantage.dim():
+                advantage = token_advantages(advantage, torch.tensor(starts[n], device=device), len(row.completion_ids))
+            return replace(row, advantage=advantage)
+
         assert filler is not None
-        steps = [[replace(rows[n].to(device), advantage=advantages[n]) for n in numbers] for numbers in plan[me]]
-        filler = replace(filler.to(device), advantage=advantages[0])
+        steps = [[placed(n) for n in numbers] for numbers in plan[me]]
+        filler = replace(filler.to(device), advantage=torch.zeros((), device=device))
         if recorder is not None:
             fresh = [rollout for group in batch.fresh for rollout in group.rollouts]
             recorder.mark(steps, plan[me], fresh, advantages, self.group_size)

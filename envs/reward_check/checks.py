@@ -30,7 +30,8 @@ class Check:
     Attributes:
         name: Its key in `CHECKS`.
         status: "failed" refuses the environment; "advice" does not.
-        message: The fault and how to mend it, or why it was not checked; empty where the check passes.
+        message: The fault and how to mend it, or why it was not checked; empty where the check passes and has no
+            figures to report.
     """
 
     name: str
@@ -138,6 +139,30 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
         )
     found = _paid(tried, scale, "read the answer alone and compare it as a whole, so that no such text is right")
     return next((one for one in (found, _password(evidence, scale), _short(evidence, scale)) if one is not OK), OK)
+
+
+def turns(evidence: Evidence, scale: Scale) -> Finding:
+    """A wrong answer, given turn after turn, must not collect as much for its turns as the right one earns."""
+    paid = [(trial, trial.outcome) for trial in evidence.trials if trial.outcome and any(trial.outcome.turns)]
+    if not paid:
+        return _if_judged(evidence)
+    worth, sums = scale.high - scale.low, [sum(outcome.turns) for _, outcome in paid]
+    bad = [
+        (trial, total)
+        for (trial, outcome), total in zip(paid, sums, strict=True)
+        if total >= worth and not scale.full(outcome)
+    ]
+    if bad:
+        trial, total = bad[0]
+        return "failed", (
+            f"{trial.name}, {brief(trial.text)}, given turn after turn collects {total:g} in rewards of turns at row "
+            f"{trial.index}, and the right answer earns {worth:g} more than a wrong one{_count(bad, paid)}: pay a turn "
+            "for what it adds, once"
+        )
+    each = [reward for _, outcome in paid for reward in outcome.turns]
+    return "ok", (
+        f"rewards of turns from {min(each):g} to {max(each):g}, in an episode from {min(sums):g} to {max(sums):g}"
+    )
 
 
 def hedging(evidence: Evidence, scale: Scale) -> Finding:
@@ -257,9 +282,8 @@ def repeatable(evidence: Evidence, _: Scale) -> Finding:
     if isinstance(repeat.second, str):
         return "failed", f"row {repeat.index} {repeat.where}: {repeat.second}"
     return "failed", (
-        f"{brief(repeat.text)} at row {repeat.index} earns {repeat.first.reward:g} ({repeat.first.verdict}), but "
-        f"{repeat.second.reward:g} ({repeat.second.verdict}) {repeat.where}{_count(bad, evidence.repeats)}: a reward "
-        "must depend on the row and the answer alone"
+        f"{brief(repeat.text)} at row {repeat.index} earns {_earned(repeat.first)}, but {_earned(repeat.second)} "
+        f"{repeat.where}{_count(bad, evidence.repeats)}: a reward must depend on the row and the answer alone"
     )
 
 
@@ -316,6 +340,7 @@ CHECKS: dict[str, Callable[[Evidence, Scale], Finding]] = {
     "time": time,
     "solution": solution,
     "worthless": worthless,
+    "turns": turns,
     "hedging": hedging,
     "persuasion": persuasion,
     "near-misses": near_misses,
@@ -412,7 +437,12 @@ def _count(some: Sized, of: Sized) -> str:
 
 def _equal(one: ProbeResult, other: ProbeResult) -> bool:
     same = one.reward == other.reward or (one.unknown and other.unknown)
-    return same and one.verdict == other.verdict
+    return same and repr(one.turns) == repr(other.turns) and one.verdict == other.verdict  # as text, NaN equals NaN
+
+
+def _earned(outcome: ProbeResult) -> str:
+    turns = f" after {', '.join(f'{reward:g}' for reward in outcome.turns)} for turns" if any(outcome.turns) else ""
+    return f"{outcome.reward:g} ({outcome.verdict}){turns}"
 
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -44,11 +44,12 @@ class ProbeResult:
     """The outcome of one answer.
 
     Attributes:
-        reward: Summed over the episode, for a `TaskEnv` before any shaping; NaN after an infrastructure failure.
+        reward: Summed over the episode, for a `TaskEnv` that of the verdict alone; NaN after an infrastructure failure.
         verdict: `info["verdict"]` of the last step, None if there is none.
         cause: `info["cause"]` of the last step.
         seconds: The longest that a single step took.
         steps: Actions until the episode was over.
+        turns: The rewards of the actions before the last.
         faults: Contradictions in what `step` returned, and changes of a global random generator.
     """
 
@@ -57,6 +58,7 @@ class ProbeResult:
     cause: str = ""
     seconds: float = 0.0
     steps: int = 1
+    turns: tuple[float, ...] = ()
     faults: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -89,7 +91,7 @@ def answer(env: gymnasium.Env, text: str, *, watch: bool = True) -> tuple[ProbeR
     Raises:
         Fault: It raised, returned something else than a step, or never ended.
     """
-    reward, longest, faults = 0.0, 0.0, list[str]()
+    reward, longest, faults, turns = 0.0, 0.0, list[str](), list[float]()
     judged_by = "correctness" if isinstance(env.unwrapped, TaskEnv) else ""
     for step in range(1, MAX_STEPS + 1):
         start = time.perf_counter()
@@ -100,7 +102,9 @@ def answer(env: gymnasium.Env, text: str, *, watch: bool = True) -> tuple[ProbeR
         reward += last.rewards.get(judged_by, last.reward)
         faults += contradictions(returned)
         if last.over:
-            return ProbeResult(reward, last.verdict, last.cause, longest, step, tuple(faults)), last.info
+            found = ProbeResult(reward, last.verdict, last.cause, longest, step, tuple(turns), tuple(faults))
+            return found, last.info
+        turns.append(last.reward)
     raise Fault(f"the episode is not over after {MAX_STEPS} steps: return terminated=True when it ends")
 
 

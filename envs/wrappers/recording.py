@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsFloat
 
@@ -31,6 +32,7 @@ class RecordedEpisode:
         accuracy: In [0, 1]; NaN where nothing is known about the answer, or the environment gives none.
         verdict: One of `Verdict`, or None before the end and for an environment that gives none.
         cause: Why, in words.
+        turn_rewards: The reward of each step; empty in a record that does not have them.
     """
 
     index: int | None = None
@@ -40,6 +42,7 @@ class RecordedEpisode:
     accuracy: float = math.nan
     verdict: str | None = None
     cause: str = ""
+    turn_rewards: tuple[float, ...] = ()
 
     def then(self, action: str, step: Step) -> RecordedEpisode:
         """Return the episode with one more action and the step that it led to."""
@@ -52,6 +55,7 @@ class RecordedEpisode:
             accuracy=math.nan if step.accuracy is None else step.accuracy,
             verdict=step.verdict,
             cause=step.cause,
+            turn_rewards=(*self.turn_rewards, step.reward),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,8 +66,9 @@ class RecordedEpisode:
                 "n_tokens": getattr(turn, "n_tokens", None),
                 "finish_reason": getattr(turn, "finish_reason", None),
                 **({"thinking": True} if getattr(turn, "thinking", False) else {}),
+                **({} if reward is None else {"reward": _null(reward)}),
             }
-            for turn in self.turns
+            for turn, reward in zip_longest(self.turns, self.turn_rewards)
         ]
         return {
             "index": self.index,
@@ -95,6 +100,7 @@ class RecordedEpisode:
             accuracy=_number(data["accuracy"]),
             verdict=data["verdict"],
             cause=data["cause"],
+            turn_rewards=tuple(_number(turn["reward"]) for turn in data["turns"] if "reward" in turn),
         )
 
 

@@ -314,8 +314,49 @@ def test_a_reply_that_is_no_text_is_named():
 
     env = Odd()
     env.reset()
-    with pytest.raises(TypeError, match=r"reply returned 3 \(int\): return a str, or None to end"):
+    with pytest.raises(
+        TypeError, match=r"reply returned 3 \(int\): return a str, a pair \(str, reward\), or None to end"
+    ):
         env.step("a")
+
+
+class Paid(Twenty):
+    """Pays a turn what it says."""
+
+    max_turns = 9
+
+    def reply(self, row, turns):
+        return None if turns[-1] == "end" else ("on", eval(turns[-1]))
+
+    def verify(self, row, completion):
+        return True
+
+
+def test_a_reply_may_reward_its_turn():
+    env = Paid()
+    env.reset(options={"index": 0})
+    for said, reward in (("0.5", 0.5), ("-2", -2.0), ("__import__('numpy').float32(0.25)", 0.25)):
+        reply, *rest, info = env.step(said)
+        assert (reply, rest) == ("on", [reward, False, False])
+        assert info["rewards"] == {"correctness": 0.0, "turns": reward}
+        assert {type(part) for part in info["rewards"].values()} == {float}
+    assert env.step("end")[4]["rewards"] == {"correctness": 1.0}
+
+
+@pytest.mark.parametrize("said", ["float('nan')", "float('inf')", "True"])
+def test_a_reward_of_a_turn_is_a_finite_number(said):
+    env = Paid()
+    env.reset()
+    with pytest.raises(ValueError, match=r"reply returned the reward .*: give a finite number such as 0.5 or -0.1"):
+        env.step(said)
+
+
+@pytest.mark.parametrize("said", ["'1'", "None", "[1.0]"])
+def test_a_pair_that_is_no_reply_is_named(said):
+    env = Paid()
+    env.reset()
+    with pytest.raises(TypeError, match=r"reply returned \('on', .*\) \(tuple\): return a str, a pair"):
+        env.step(said)
 
 
 def test_a_copy_goes_on_with_the_episode_on_its_own():

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from dapo_trl.monitor.rollout_recorder import MAX_TOKENS, RolloutRecorder, choose, pieces, shortened
-from dapo_trl.rollout.types import Rollout
+from dapo_trl.rollout.types import Outcome, Rollout, TrainingRow
 from envs.math.answers import ANSWER_STYLES
 
 from ..conftest import ROOT
@@ -176,6 +176,29 @@ def test_an_environments_replies_are_told_apart(tmp_path):
     keeper.add_dropped(rollout(loss_mask=[1, 0, 1]))
     keeper.flush()
     assert lines(tmp_path)[0]["own"] == [1, 0, 1]
+
+
+def test_the_turns_of_an_episode_have_their_rewards_and_advantages(tmp_path):
+    """Two episodes of two turns and of one, trained on: what of a turn is not known has no figure."""
+    keeper = recorder(tmp_path, names=["environment"])
+    outcomes = [Outcome(1.5, 1.0, "correct", {}, turns=[0.5, 1.0]), Outcome(0.0, 0.0, "wrong", {}, turns=[0.0])]
+    fresh = [
+        rollout(rewards=[one.reward], outcome=one, turn_starts=[0, 2][: len(one.turns)], loss_mask=[1, 0, 1])
+        for one in outcomes
+    ]
+    ids = torch.zeros(3, dtype=torch.long)
+    steps = [[TrainingRow(ids, ids, ids) for _ in fresh]]
+    for batch, advantages in ((1, torch.tensor([[0.75, 0.0], [-0.75, 0.0]])), (2, torch.tensor([0.75, -0.75]))):
+        keeper.begin(batch, step=0)
+        keeper.mark(steps, [[0, 1]], fresh, advantages, 2)
+        keeper.flush()
+    two, one, *episode = lines(tmp_path)
+    assert two["turns"] == [
+        {"start": 0, "reward": 0.5, "advantage": 0.75},
+        {"start": 2, "reward": 1.0, "advantage": 0.0},
+    ]
+    assert (two["advantage"], one["advantage"], one["turns"]) == (0.75, -0.75, None)
+    assert [turn["advantage"] for turn in episode[0]["turns"]] == [0.75, 0.75]
 
 
 def test_a_disk_that_is_full_is_said_once(tmp_path, caplog):

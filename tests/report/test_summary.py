@@ -146,6 +146,15 @@ def test_the_index_takes_any_line(tmp_path):
     assert "No rollouts were recorded" in notes[1]
 
 
+def test_turns_begin_where_their_tokens_are_shown(tmp_path):
+    """Tokens 3 to 12 of an episode were not recorded, and with them the beginning of its second turn."""
+    turns = [{"start": start, "reward": 0.5, "advantage": -0.25} for start in (0, 5, 14)]
+    make_run(tmp_path, rollouts=[rollout(turns=turns, left_out=[3, 10]), rollout(turns=[1, {"start": "x"}]), rollout()])
+    loaded = [rollouts.load(entry) for entry in rollouts.index(tmp_path, [])]
+    assert loaded[0]["turns"] == [{"place": place, "reward": 0.5, "advantage": -0.25} for place in (0, 3, 4)]
+    assert not any("turns" in one for one in loaded[1:])
+
+
 def test_a_million_characters_are_cut_and_counted(tmp_path):
     long = rollout(pieces=["ab"] * 500_000, prompt="x" * 10**6, tokens=500_000)
     make_run(tmp_path, rollouts=[long, rollout(pieces=["y" * 10**6])])

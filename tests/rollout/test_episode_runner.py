@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import gymnasium
@@ -15,11 +16,11 @@ from dapo_trl.evaluation import Sampling, evaluate
 from dapo_trl.rollout.chat_format import ChatFormat
 from dapo_trl.rollout.episode import Episode, duplicate
 from dapo_trl.rollout.episode_runner import EnvironmentSource, EnvPool, run_episodes
-from envs import Completion, OverlongPenalty
+from envs import Completion, OverlongPenalty, Verdict
 from envs.wrappers import overlong_penalty
 
 from ..support.tiny import byte_tokenizer
-from ..support.turns_run import REPLY, Haggle
+from ..support.turns_run import REPLY, Haggle, Paid
 from ..support.warm_start import CPU_2
 
 
@@ -110,6 +111,33 @@ class TestPlay:
         episodes, _ = played(env, Speaker(byte_tokenizer(), "1", "2", "3"), 0, 1, 2)
         assert [episode.outcome.reward for episode in episodes] == [0.75] * 3
         assert [episode.outcome.accuracy for episode in episodes] == [0.75] * 3
+
+    def test_every_turn_has_its_reward_and_its_first_token(self):
+        [episode], [transcript] = played(Paid(), Speaker(byte_tokenizer(), "1?", "2?", "R"), 5)
+        turn = 3 + len(REPLY)
+        assert transcript.starts == [0, turn, 2 * turn]
+        assert (episode.outcome.turns, episode.outcome.reward) == ([0.5, -0.25, 1.0], 1.25)
+        assert episode.outcome.end_score == episode.outcome.accuracy == 1.0
+        [episode], _ = played(Guess(), Speaker(byte_tokenizer(), "1", "2", "3"), 0)
+        assert episode.outcome.turns == [0.25] * 3 and episode.outcome.end_score == 0.25  # a part of the reward of 0.75
+
+    def test_what_a_truncation_earns_is_the_last_turns(self):
+        class Fined(Guess):
+            def step(self, action):
+                reply, reward, *rest = super().step(action)
+                return reply, -1.0 if action == "" else reward, *rest
+
+        [episode], [transcript] = played(Fined(), Speaker(byte_tokenizer(), "1", "2"), 0, limit=2 + len("no 1") + 3)
+        assert transcript.truncated and len(transcript.starts) == 2
+        assert episode.outcome.turns == [0.25, -0.75] and episode.outcome.reward == -0.5
+
+    def test_an_episode_that_cannot_be_scored_has_no_turn_that_can(self):
+        class Broken(Paid):
+            def verify(self, row, completion):
+                return Verdict.INFRA_FAILURE
+
+        [episode], _ = played(Broken(), Speaker(byte_tokenizer(), "1?", "R"), 0)
+        assert [math.isnan(reward) for reward in episode.outcome.turns] == [True, True]
 
     def test_the_parts_of_the_reward_are_summed_over_the_turns(self):
         class Parts(Guess):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
 import random
 import re
@@ -314,6 +315,32 @@ class Guess(TaskEnv):
 
     def verify(self, row, completion):
         return Sums.read(self, completion) == row["answer"]
+
+
+class GuessWithHints(Guess):
+    """Sound: a number within ten of the right one is paid a little."""
+
+    def reply(self, row, turns):
+        text, said = super().reply(row, turns), Sums.read(self, turns[-1]) or ""
+        return text and (text, 0.1 * (said.isdecimal() and abs(int(said[:4]) - int(row["answer"])) <= 10))
+
+
+class PaysEveryTurn(Guess):
+    def reply(self, row, turns):
+        text = super().reply(row, turns)
+        return text and (text, 0.25)
+
+
+class DrawsTheRewardOfTurns(Guess):
+    def reply(self, row, turns):
+        text = super().reply(row, turns)
+        return text and (text, random.SystemRandom().random() / 10)
+
+
+class PaysATurnNaN(Guess):
+    def reply(self, row, turns):
+        text = super().reply(row, turns)
+        return text and (text, math.nan)
 
 
 class GuessWithoutEnd(Guess):

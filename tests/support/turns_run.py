@@ -39,7 +39,15 @@ class Haggle(TaskEnv):
         return completion.endswith("R")
 
 
-class Dawdling(Haggle):
+class Paid(Haggle):
+    """Pays for the first question, and takes half of it back for each that follows."""
+
+    def reply(self, row, turns):
+        text = super().reply(row, turns)
+        return None if text is None else (text, 0.5 if len(turns) == 1 else -0.25)
+
+
+class Dawdling(Paid):
     """Judges three turns at once, in times that nobody knows."""
 
     max_concurrency = 3
@@ -96,6 +104,7 @@ def main(model: str, folder: str, rows: int, steps: int) -> None:
         learning_rate=0.1,
         max_completion_length=48,
         overlong_max_length=4,
+        turn_credit="to_go",
     )
     run = Scripted(model, args=args, env=Dawdling())
     run.train()

@@ -56,6 +56,15 @@ def test_tokens_without_advantage_are_counted():
     assert gradient_shares([0.0] * 10) == {}
 
 
+def test_turns_weigh_their_tokens_by_themselves():
+    """A turn without advantage has no weight and is not lost; a completion without any is."""
+    turns = torch.tensor([[0.5, 0.5, 0.0, -2.0], [0.0, 0.0, 9.0, 9.0], [1.0, 9.0, 9.0, 9.0]])
+    found = shares(step(advantages=turns))
+    zero = 2 / 12
+    wanted = {"acting": 3 / 9 * (1 - zero), "truncated": 6 / 9 * (1 - zero), "zero": zero}
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+
+
 def test_everything_masked_by_the_correction():
     found = shares(step(weights=torch.zeros(3, 4)))
     assert found["acting"] == 0 and found["mismatch"] == pytest.approx(0.4) and found["sample_size"] == 0

@@ -23,6 +23,12 @@ function bodyOf(rollout) {
   return (rollout.body ??= JSON.parse(rollout.line));
 }
 
+// The advantage of a token: that of its turn, where turns have their own.
+function advantageOf(rollout, body, i) {
+  const turn = body.turns?.findLast((turn) => turn.place <= i);
+  return (turn ?? rollout).advantage ?? 0;
+}
+
 // Of runs that did not record it: the last message to the model, without the tokens of a chat template and the system's message.
 function questionOf(prompt) {
   const pieces = prompt.split(/<\|[^|>]*\|>/).filter((piece) => !/^\s*assistant\b/.test(piece));
@@ -202,6 +208,9 @@ class RolloutBrowser {
       const nodes = [];
       for (let i = spans.length; i < last; i++) {
         if (body.gap && body.gap[0] === i) nodes.push(el("span", { class: "mark" }, ` ${format(body.gap[1])} tokens were not recorded `));
+        body.turns?.forEach((turn, number) => {
+          if (turn.place === i) nodes.push(el("span", { class: "mark" }, ` turn ${number + 1}: reward ${signed(turn.reward, 4)}, advantage ${signed(turn.advantage, 4)} `));
+        });
         const span = el("span", { class: body.own?.[i] === 0 ? "token foreign" : "token" }, visible(body.pieces[i]));
         if (values && values[i] !== null && values[i] !== undefined) this.paintToken(span, values[i] / scale);
         span.dataset.token = i;
@@ -235,8 +244,8 @@ class RolloutBrowser {
   valuesOf(rollout, body) {
     if (this.colouring === "surprise") return body.before?.map((value) => (value === null ? null : Math.exp(value) - 1)) ?? null;
     if (this.colouring === "none" || !body.change) return null;
-    const weight = this.colouring === "weighted" ? rollout.advantage ?? 0 : 1;
-    return body.change.map((value) => (value === null ? null : weight * value));
+    const weight = (i) => (this.colouring === "weighted" ? advantageOf(rollout, body, i) : 1);
+    return body.change.map((value, i) => (value === null ? null : weight(i) * value));
   }
 
   paintToken(span, value) {
@@ -267,7 +276,7 @@ class RolloutBrowser {
     if (body.own?.[i] === 0) said.push(" · the environment's, not trained on");
     else if (before !== undefined && before !== null) {
       said.push(` · probability ${percent(Math.exp(before))} → ${percent(Math.exp(before + (change ?? 0)))}`);
-      if (change !== null && change !== undefined) said.push(` · Δ log p ${signed(change)} · × advantage ${signed((rollout.advantage ?? 0) * change)}`);
+      if (change !== null && change !== undefined) said.push(` · Δ log p ${signed(change)} · × advantage ${signed(advantageOf(rollout, body, i) * change)}`);
     }
     return said;
   }

@@ -41,9 +41,12 @@ def weighted_difference(index):
     return f"```python\na, b = map(int, input().split())\nprint({index + 1} * a - b)\n```"
 
 
-@pytest.mark.parametrize("env", [faulty.Sums, faulty.Guess])
+@pytest.mark.parametrize("env", [faulty.Sums, faulty.Guess, faulty.GuessWithHints])
 def test_a_sound_environment_passes(env):
-    assert check_reward_env(env, rows=8, strict=True)["spec"].status == "not checked"
+    found = check_reward_env(env, rows=8, strict=True)
+    assert found["spec"].status == "not checked"
+    paid = "rewards of turns from 0.1 to 0.1, in an episode from 0.4 to 0.4" if env is faulty.GuessWithHints else ""
+    assert (found["turns"].status, found["turns"].message) == ("ok", paid)
 
 
 def changed(change):
@@ -72,6 +75,13 @@ FAULTS = [
     (shown(lambda p, i: (p, None)), "interface", r"reset\(\) returned the info None"),
     (faulty.NoNumRows, "interface", "it has no num_rows: set it to the number of rows, or None"),
     (faulty.CannotBeMade, "interface", "cannot be made in another process: OSError: no such disk"),
+    (faulty.PaysATurnNaN, "exceptions", r"ValueError: reply returned the reward nan: give a finite number"),
+    (
+        faulty.PaysEveryTurn,
+        "turns",
+        r"given turn after turn collects 1 in rewards of turns at row 0, and the right answer earns 1 more than",
+    ),
+    (faulty.DrawsTheRewardOfTurns, "repeatable", r"earns 0 \(wrong\) after 0\.\S+, .* for turns, but 0 \(wrong\)"),
     (faulty.GuessWithoutEnd, "interface", "the episode is not over after 64 steps: return terminated=True"),
     (faulty.StepRaises, "exceptions", r"step\(\) raised KeyError: 'missing' \(faulty\.py:\d+\) for the answer '"),
     (faulty.RaisesOnJunk, "exceptions", r"raised ValueError: .* for the answer '': judge any text"),

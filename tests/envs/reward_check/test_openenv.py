@@ -47,6 +47,6 @@ def test_the_summary_counts_what_was_not_checked():
     assert report().summary == "my/Task-v0: ok" and report().ok
     assert not report(leak="not checked").ok
     found = report(spec="not checked", leak="not checked").summary
-    assert found == "my/Task-v0: no check failed; 2 of 18 checks were not made (leak, spec)"
+    assert found == "my/Task-v0: no check failed; 2 of 19 checks were not made (leak, spec)"
     found = report(worthless="failed", spec="not checked").summary
-    assert found == "my/Task-v0: failed (worthless); 1 of 18 checks were not made (spec)"
+    assert found == "my/Task-v0: failed (worthless); 1 of 19 checks were not made (spec)"

@@ -1,6 +1,7 @@
 """Recording and replaying: nothing is lost, nothing is mixed up, and every difference is found."""
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -305,8 +306,42 @@ def test_an_episode_survives_json():
     episode = RecordedEpisode(
         7, (Completion("a", n_tokens=1),), math.nan, {"correctness": math.nan}, math.nan, "infra_failure"
     )
-    twin = RecordedEpisode.from_dict(json.loads(json.dumps(episode.to_dict())))
-    assert repr(twin) == repr(episode)
+    for one in (
+        episode,
+        dataclasses.replace(episode, turn_rewards=(math.nan,)),
+    ):  # the first as older versions wrote it
+        assert repr(RecordedEpisode.from_dict(json.loads(json.dumps(one.to_dict())))) == repr(one)
+
+
+class PaidTalk(Talk):
+    """Pays for the first turn, which is not always the last."""
+
+    paid = 0.5
+
+    def reply(self, row, turns):
+        return super().reply(row, turns) and ("Are you sure?", self.paid)
+
+
+def swap_the_turns_rewards(lines):
+    one, two = lines[2]["turns"]
+    one["reward"], two["reward"] = two["reward"], one["reward"]
+
+
+def test_rewards_of_turns_are_recorded_and_judged_again(tmp_path):
+    env = RecordVerdicts(PaidTalk(), tmp_path / "verdicts-0.jsonl")
+    play(env, 3, "now 3")
+    play(env, 4, "?", "4")
+    play(env, 5, "5", "?")
+    episodes = [line.episode for line in read_verdicts(tmp_path / "verdicts-0.jsonl")]
+    assert [episode.turn_rewards[:1] for episode in episodes] == [(1.0,), (0.5,), (0.5,)]
+    assert episodes[1].reward == 1.5 and episodes[1].rewards == {"correctness": 1.0, "turns": 0.5}
+    assert replay(tmp_path, PaidTalk()).differences == []
+    other = PaidTalk()
+    other.paid = 0.25
+    assert "reward of turn 1 0.5, now 0.25" in str(replay(tmp_path, other))
+    tampered(tmp_path / "verdicts-0.jsonl", swap_the_turns_rewards)
+    [difference] = replay(tmp_path, PaidTalk()).differences  # the same sum
+    assert str(difference).endswith("index 4: reward of turn 1 1.0, now 0.5; reward of turn 2 0.5, now 1.0")
 
 
 # --- environments as data
