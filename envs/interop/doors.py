@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from copy import copy
 from types import ModuleType
 from typing import Any
 
@@ -21,14 +22,19 @@ _NAME = "door"
 """Stands for the id while a spec is made: Gymnasium parses ids, and a URL is none to it."""
 
 
-def make(env: str, **kwargs: Any) -> gymnasium.Env:
+def make(env: str | EnvSpec, **kwargs: Any) -> gymnasium.Env:
     """Make an environment from its id, be it registered (`math/Arithmetic-v0`, `module:id`) or of another package
-    (`openenv:URL`, `verifiers:ID`, `textarena:ID`).
+    (`openenv:URL`, `verifiers:ID`, `textarena:ID`), or from the spec of one.
 
     Raises:
         gymnasium.error.Error, ModuleNotFoundError, ...: As `gymnasium.make`.
     """
-    return gymnasium.make(door_spec(env) or env, disable_env_checker=True, **kwargs)
+    spec = door_spec(env) if isinstance(env, str) else env
+    if spec is None or door_spec(spec.id) is None:
+        return gymnasium.make(spec or env, disable_env_checker=True, **kwargs)
+    made = gymnasium.make(_named(spec, _NAME), disable_env_checker=True, **kwargs)
+    made.unwrapped.spec = _named(made.unwrapped.spec, spec.id)
+    return made
 
 
 def door_spec(env: str) -> EnvSpec | None:
@@ -68,5 +74,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def _named(spec: EnvSpec, env: str) -> EnvSpec:
-    spec.id = spec.name = env
-    return spec
+    """Return a copy of a spec under another id."""
+    named = copy(spec)
+    named.id = named.name = env
+    return named

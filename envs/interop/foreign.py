@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from ..chat import Message, checked_messages, plain_text
 from ..observations import clean
 from ..spaces import UnicodeText
 from ..text import brief, one_line
-from .sessions import AwayError, Played, Reply, Session, SessionError, Sessions
+from .sessions import AwayError, Played, Reply, Session, SessionError, Sessions, Shown
 
 MAX_PROMPTS = 65_536
 """Prompts that are remembered, so that a failure while an answer is judged needs no prompt."""
@@ -107,7 +107,7 @@ class ForeignEnv(gymnasium.Env[str, str]):
         self.action_space = UnicodeText()
         self.broken_rules: list[BrokenRule] = []
         self._sessions = Sessions(self._connect, max_sessions)
-        self._prompts: OrderedDict[int, str | list[Message]] = OrderedDict()
+        self._shown: OrderedDict[int, Shown] = OrderedDict()
         self._played: Played | None = None
         self._total = 0.0
         if check:
@@ -138,19 +138,19 @@ class ForeignEnv(gymnasium.Env[str, str]):
             raise IndexError(f"{type(self).__name__}.reset: index={index} is out of range: valid is {last}")
         if self._played is not None:
             self._sessions.give_back(self._played)
-        known = self._prompts.get(index)
-        played = self._sessions.begin(index, known or "")
+        known = self._shown.get(index)
+        played = self._sessions.begin(index, known)
         try:
-            self._present(played, patient=known is None)
+            shown = self._present(played, patient=known is None)
         except SessionError as error:
             if known is None:
                 raise
-            played.failure = one_line(error)
+            shown, played.failure = known, one_line(error)
         self._played, self._total = played, 0.0
-        info: dict[str, Any] = {"index": index}
-        if isinstance(played.prompt, str):
-            return played.prompt, info
-        return plain_text(played.prompt), {**info, "messages": [dict(message) for message in played.prompt]}
+        info = {**deepcopy(shown.info), "index": index}
+        if isinstance(shown.prompt, str):
+            return shown.prompt, info
+        return plain_text(shown.prompt), {**info, "messages": deepcopy(shown.prompt)}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take the model's turn; returns as `TaskEnv.step` does.
@@ -193,12 +193,12 @@ class ForeignEnv(gymnasium.Env[str, str]):
         twin = copy(self)
         twin._np_random = copy(self._np_random)
         if (played := self._played) is not None:
-            self._played = self._sessions.begin(played.index, played.prompt)
+            self._played = self._sessions.begin(played.index, played.shown)
             self._played.actions, self._played.replies = played.actions, played.replies
             self._played.failure = played.failure
         return twin
 
-    def _present(self, played: Played, *, patient: bool) -> None:
+    def _present(self, played: Played, *, patient: bool) -> Shown:
         """Begin an episode, and remember its prompt; `patient` waits for an environment that is away."""
         end = time.monotonic() + (self.patience if patient else 0.0)
         pause = 0.2
@@ -211,11 +211,13 @@ class ForeignEnv(gymnasium.Env[str, str]):
                     raise
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
-        if not isinstance(played.prompt, str):
-            played.prompt = checked_messages(played.prompt, f"the prompt of row {played.index}")
-        self._prompts[played.index] = played.prompt
-        if len(self._prompts) > MAX_PROMPTS:
-            self._prompts.popitem(last=False)
+        assert played.shown is not None
+        if not isinstance(played.shown.prompt, str):
+            checked_messages(played.shown.prompt, f"the prompt of row {played.index}")
+        self._shown[played.index] = played.shown
+        if len(self._shown) > MAX_PROMPTS:
+            self._shown.popitem(last=False)
+        return played.shown
 
     def _ended(
         self, played: Played, reply: Reply, *, truncated: bool = False
@@ -246,16 +248,16 @@ class ForeignEnv(gymnasium.Env[str, str]):
         prompts: list[str | list[Message]] = []
         for index in rows:
             first, second = self._sessions.begin(index), self._sessions.begin(index)
-            self._present(first, patient=index == 0)
-            self._present(second, patient=False)
+            prompt = self._present(first, patient=index == 0).prompt
+            again = self._present(second, patient=False).prompt
             self._sessions.give_back(first)
             self._sessions.give_back(second)
-            prompts.append(first.prompt)
-            if first.prompt != second.prompt:
+            prompts.append(prompt)
+            if prompt != again:
                 self.broken_rules.append(
                     BrokenRule(
                         "a row always shows the same prompt",
-                        f"row {index} shows {brief(first.prompt)}, then {brief(second.prompt)}, so the environment "
+                        f"row {index} shows {brief(prompt)}, then {brief(again)}, so the environment "
                         "follows no seed; completions of one prompt cannot be compared, which leaves `envs show` "
                         "(check=False)",
                         usable=False,
@@ -275,8 +277,8 @@ class ForeignEnv(gymnasium.Env[str, str]):
             return [
                 BrokenRule(
                     "rows have prompts of their own",
-                    f"the first {len(prompts)} show the same one, so that what a row hides, if anything, cannot be seen "
-                    "to follow its index; all of training and evaluation works, and counts them as one question",
+                    f"the first {len(prompts)} show the same one, and whether what they hide follows the index cannot "
+                    "be seen; training and evaluation work, and take them for one question",
                 )
             ]
         return []

@@ -16,10 +16,9 @@ from ..text import brief, one_line
 from . import event_loop
 from .doors import require
 from .foreign import BrokenRule, ForeignEnv
-from .sessions import AwayError, CapacityError, Reply, Session, SessionError
+from .openenv_server import OURS
+from .sessions import AwayError, CapacityError, Reply, Session, SessionError, Shown
 
-OURS = "dapo_trl"
-"""Field of the state of a server of this package; holds `num_rows`, `max_turns` and the like."""
 _REJECTED = ("VALIDATION_ERROR", "INVALID_JSON")
 """Codes of a server's errors that are the answer's fault: it is no action of this environment."""
 
@@ -188,10 +187,11 @@ class _OpenEnvSession:
         self.state: dict[str, Any] = {}
         self._env, self._client = env, client
 
-    def reset(self, index: int) -> str | list[Message]:
-        result = self._asked(self._client.reset(**self._env.reset_arguments(index)))
-        messages = result.observation.get("messages") if self._env.ours is not None else None
-        return messages or self._text(result.observation)
+    def reset(self, index: int) -> Shown:
+        found = self._asked(self._client.reset(**self._env.reset_arguments(index))).observation
+        if self._env.ours is None:
+            return Shown(self._text(found))
+        return Shown(found.get("messages") or self._text(found), dict(found.get("info", {})))
 
     def step(self, action: Completion) -> Reply:
         try:

@@ -14,9 +14,10 @@ import gymnasium
 from ..base import Completion, TaskEnv
 from ..contract import read_reset, read_step, reset_to_row
 from .doors import require
-from .openenv_client import OURS
 
 DEFAULT_HOST, DEFAULT_PORT, DEFAULT_SESSIONS = "127.0.0.1", 8000, 64
+OURS = "dapo_trl"
+"""Field of a session's state that holds the facts about the environment, by which a client knows this server."""
 
 
 def serve(
@@ -35,7 +36,7 @@ def serve(
         ModuleNotFoundError: openenv-core is not installed.
     """
     uvicorn = require("uvicorn", "openenv")
-    uvicorn.run(application(env, sessions=sessions), host=host, port=port, log_level="warning", ws_ping_timeout=None)
+    uvicorn.run(application(env, sessions=sessions), host=host, port=port, log_level="critical", ws_ping_timeout=None)
 
 
 def application(env: gymnasium.Env, *, sessions: int = DEFAULT_SESSIONS) -> Any:

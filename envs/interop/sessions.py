@@ -17,7 +17,7 @@ from ..base import Completion
 from ..chat import Message
 
 
-class SessionError(Exception):
+class SessionError(ConnectionError):
     """The environment's machinery failed: a server is away, slow or broken. Nothing is known about an answer."""
 
 
@@ -27,6 +27,19 @@ class AwayError(SessionError):
 
 class CapacityError(AwayError):
     """The environment holds no further session at the moment."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The beginning of an episode.
+
+    Attributes:
+        prompt: A text, or a chat that ends with the user's turn.
+        info: Public facts about the row, such as {"level": 2}.
+    """
+
+    prompt: str | list[Message]
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Session(Protocol):
     Every method raises `SessionError` where the environment's machinery fails.
     """
 
-    def reset(self, index: int) -> str | list[Message]:
+    def reset(self, index: int) -> Shown:
         """Begin the episode of a row and return its prompt."""
 
     def step(self, action: Completion) -> Reply:
@@ -68,7 +81,7 @@ class Played:
 
     Attributes:
         index: The row.
-        prompt: The prompt that it began with.
+        shown: Its beginning, None before it was first played.
         actions: The model's turns.
         replies: The observation after each of them.
         session: Where it is played, None while another episode uses the session.
@@ -76,7 +89,7 @@ class Played:
     """
 
     index: int
-    prompt: str | list[Message] = ""
+    shown: Shown | None = None
     actions: tuple[Completion, ...] = ()
     replies: tuple[str, ...] = ()
     session: Session | None = None
@@ -105,9 +118,9 @@ class Sessions:
         self._count = 0
         self._changed = threading.Condition()
 
-    def begin(self, index: int, prompt: str | list[Message] = "") -> Played:
-        """Return a new episode of a row, with its prompt where it is known; it is played once it is lent a session."""
-        return Played(index, prompt, idle=self._idle)
+    def begin(self, index: int, shown: Shown | None = None) -> Played:
+        """Return a new episode of a row, with its beginning where that is known."""
+        return Played(index, shown, idle=self._idle)
 
     def opened(self) -> Session:
         """Open a first session, and return it for a look; an episode takes it later.
@@ -207,10 +220,10 @@ class Sessions:
         Raises:
             SessionError: The environment shows something else than the first time.
         """
-        prompt = session.reset(played.index)
-        if not played.actions:
-            played.prompt = played.prompt or prompt
-        if prompt != played.prompt:
+        shown = session.reset(played.index)
+        if played.shown is None:
+            played.shown = shown
+        elif shown.prompt != played.shown.prompt:
             raise SessionError(f"row {played.index} shows another prompt than before")
         for number, (action, then) in enumerate(zip(played.actions, played.replies, strict=True), 1):
             reply = session.step(action)

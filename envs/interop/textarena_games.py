@@ -11,17 +11,18 @@ from typing import Any, ClassVar
 
 from ..base import Completion
 from ..chat import Message
-from ..text import brief, one_line
+from ..text import one_line
 from .doors import require
 from .foreign import BrokenRule, ForeignEnv, untouched_generators
-from .sessions import Reply, Session, SessionError
+from .sessions import Reply, Session, SessionError, Shown
 
 MAX_PLAYERS = 15
 """Players that a game is tried with, to find out how few it takes."""
 MAX_OPPONENT_TURNS = 1_000
 """Turns of opponents in a row after which a game counts as endless."""
-_MOVE = re.compile(r"'(\[[^\[\]']+\])'")
-"""A move in a game's list of those that are open, such as '[4]'."""
+_MOVE = re.compile(r"\[[^\[\]']+\]")
+_LIST = re.compile(r"\b(?:available|legal|valid|possible)\b[^:]*:", re.IGNORECASE)
+"""Begins a game's list of open moves, such as `Available Moves: '[0]', '[1]'`."""
 
 Opponent = Callable[[str, random.Random], str]
 """A scripted opponent: `opponent(observation, generator)` returns its action."""
@@ -67,7 +68,16 @@ class TextArenaEnv(ForeignEnv):
         self.players = self._fewest_players(game)
         if not 0 <= player < self.players:
             raise ValueError(f"textarena:{game}: player={player!r} must be from 0 to {self.players - 1}")
+        if self.players > 1:
+            self._opponent(self._first_observation(), random.Random(0))  # one that cannot play is an error at once
         super().__init__(max_turns=max_turns, max_concurrency=1, **settings)
+
+    def _first_observation(self) -> str:
+        """Return what the first player sees."""
+        with untouched_generators([]):
+            game = self.copy_of_game()
+            game.reset(num_players=self.players, seed=0)
+            return _as_text(game.get_observation()[1])
 
     def _connect(self) -> Session:
         return _Game(self)
@@ -104,9 +114,7 @@ class TextArenaEnv(ForeignEnv):
         raise ValueError(f"textarena:{game} begins with no number of players from 1 to {MAX_PLAYERS}: {reason}")
 
     def _own_broken_rules(self, prompts: list[str | list[Message]]) -> Iterator[BrokenRule] | list[BrokenRule]:
-        if all(prompt == prompts[0] for prompt in prompts) and self.players == 1:
-            return super()._own_broken_rules(prompts)
-        return []  # a board that is the same in every game: the opponent is another one
+        return []  # games of which all begin alike differ in what they hide or in their opponent, by the index
 
 
 class _Game:
@@ -118,7 +126,7 @@ class _Game:
         self._generators: list[Any] = []
         self._shown = ""
 
-    def reset(self, index: int) -> str | list[Message]:
+    def reset(self, index: int) -> Shown:
         self._game = self._env.copy_of_game()
         self._opponents = random.Random(index)
         self._generators = []
@@ -126,7 +134,7 @@ class _Game:
             random.seed(index)  # some games draw before they use the seed
             self._game.reset(num_players=self._env.players, seed=index)
             self._shown = self._turn_of_the_model() or ""
-        return self._shown.strip()
+        return Shown(self._shown.strip())
 
     def step(self, action: Completion) -> Reply:
         try:
@@ -140,7 +148,8 @@ class _Game:
         if observation is None:
             rewards, about = self._game.close()
             own = (about or {}).get(self._env.player, {})
-            return Reply("", float((rewards or {}).get(self._env.player, 0.0)), True, {"cause": str(own.get("reason") or "")})
+            reward = float((rewards or {}).get(self._env.player, 0.0))
+            return Reply("", reward, True, {"cause": str(own.get("reason") or "")})
         reply = observation.removeprefix(self._shown)
         self._shown = observation
         echo = re.match(r"\s*\[[^\]]*\] ", reply)
@@ -168,11 +177,11 @@ def random_opponent(observation: str, generator: random.Random) -> str:
         ValueError: It lists none.
     """
     for line in reversed(observation.splitlines()):
-        if moves := _MOVE.findall(line):
+        if _LIST.search(line) and (moves := _MOVE.findall(line)):
             return generator.choice(moves)
     raise ValueError(
-        f"the game lists no moves as in \"Available Moves: '[0]'\" ({brief(observation[-200:], 220)}): name an opponent "
-        "of yours (opponent: module:function)"
+        "the game lists no moves as in \"Available Moves: '[0]', '[1]'\", so that none can be chosen at random: name "
+        "an opponent of yours (opponent: module:function)"
     )
 
 

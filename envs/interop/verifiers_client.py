@@ -18,7 +18,7 @@ from ..text import brief, one_line
 from . import event_loop
 from .doors import require
 from .foreign import ForeignEnv, untouched_generators
-from .sessions import AwayError, Reply, Session, SessionError
+from .sessions import AwayError, Reply, Session, SessionError, Shown
 
 ENDLESS_ROWS = 1_000
 """Rows of an endless taskset that are used by default: it cannot be asked for a row without those before it."""
@@ -212,7 +212,7 @@ class _VerifiersSession:
         self._generators: list[Any] = []
         self._alone = env.max_concurrency == 1
 
-    def reset(self, index: int) -> str | list[Message]:
+    def reset(self, index: int) -> Shown:
         self.close()
         self._turns = _Turns()
         self._generators = []
@@ -220,12 +220,12 @@ class _VerifiersSession:
         with self._watched():
             if self._alone:
                 random.seed(index)
-            work = self._played(self._env.tasks[index], self._turns)
+            work = self._played(self._env.runner, self._env.tasks[index], self._turns)
             self._episode = asyncio.run_coroutine_threadsafe(work, event_loop.loop())
             kind, value = self._event()
         if kind == "ended":
             raise SessionError(f"task {index} is over before the model's first turn: {value}")
-        return self._messages(value)
+        return Shown(self._messages(value))
 
     def step(self, action: Completion) -> Reply:
         with self._watched():
@@ -259,9 +259,9 @@ class _VerifiersSession:
         self._seen = len(messages)
         return [{"role": message["role"], "content": _text(message["content"])} for message in new]
 
-    async def _played(self, task: Any, turns: _Turns) -> None:
+    async def _played(self, runner: _Runner, task: Any, turns: _Turns) -> None:
         """Play an episode as verifiers does, and report how it ended."""
-        runner, traces = self._env.runner, []
+        traces = list[Any]()
 
         def minted(trace: Any) -> None:
             if trace.agent.name == self._env.agent:

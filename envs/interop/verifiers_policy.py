@@ -41,7 +41,9 @@ class PolicyHarness(vf.Harness[PolicyHarnessConfig]):
 class _PolicySession(HarnessSession):
     async def turn(self, messages: Any = None) -> None:
         """Ask the model for its next turn, through verifiers' own interception, which records it and stops it."""
-        spoken = list(self.trace.branches[-1].messages) if self.trace.branches else self._opening(with_prompt=not messages)
+        spoken = (
+            list(self.trace.branches[-1].messages) if self.trace.branches else self._opening(with_prompt=not messages)
+        )
         body = {
             "model": self.ctx.model,
             "messages": [message.model_dump(exclude_none=True) for message in [*spoken, *(messages or [])]],

@@ -206,7 +206,7 @@ class TestReplay:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: list|show|check|attack|replay (see dapo-trl envs --help)"),
+        ([], "the following arguments are required: list|show|check|attack|replay|serve (see dapo-trl envs --help)"),
         (["lst"], "invalid choice: 'lst'"),
         (["show"], "the following arguments are required: ID"),
         (["show", "math/Aritmetic-v0"], "Did you mean math/Arithmetic-v0"),
