@@ -22,7 +22,7 @@ _NAME = "door"
 """Stands for the id while a spec is made: Gymnasium parses ids, and a URL is none to it."""
 
 
-def make(env: str | EnvSpec, **kwargs: Any) -> gymnasium.Env:
+def make(env: str | EnvSpec, /, **kwargs: Any) -> gymnasium.Env:
     """Make an environment from its id, be it registered (`math/Arithmetic-v0`, `module:id`) or of another package
     (`openenv:URL`, `verifiers:ID`, `textarena:ID`), or from the spec of one.
 
@@ -31,8 +31,9 @@ def make(env: str | EnvSpec, **kwargs: Any) -> gymnasium.Env:
     """
     spec = door_spec(env) if isinstance(env, str) else env
     if spec is None or door_spec(spec.id) is None:
-        return gymnasium.make(spec or env, disable_env_checker=True, **kwargs)
+        return gymnasium.make(env, disable_env_checker=True, **kwargs)
     made = gymnasium.make(_named(spec, _NAME), disable_env_checker=True, **kwargs)
+    assert made.unwrapped.spec is not None
     made.unwrapped.spec = _named(made.unwrapped.spec, spec.id)
     return made
 

@@ -91,7 +91,7 @@ def _classes(server: Any, env: gymnasium.Env) -> tuple[type, type, type]:
             messages = info.pop("messages", None)
             return TextObservation(text=text, messages=messages, info=_plain(info))
 
-        def step(self, action: TextAction, timeout_s: float | None = None, **_: Any) -> TextObservation:  # type: ignore[override]
+        def step(self, action: TextAction, timeout_s: float | None = None, **_: Any) -> TextObservation:
             """Judge the answer, and end the episode or reply."""
             completion = Completion(
                 action.text,

@@ -30,7 +30,7 @@ class VerifiersEnv(ForeignEnv):
 
     ## Arguments
     - `config={}`: the taskset's settings, as under `--env.taskset.`, such as {"game": "Wordle-v0"}.
-    - `env={}`: the environment's settings, as under `--env.`: "id" of another one than the taskset's own, further
+    - `environment={}`: the environment's settings, as under `--env.`: "id" of another one than the taskset's own, further
       agents with their models, `{"agent": {"runtime": {"type": "docker"}}}`.
     - `agent=None`: which of the environment's agents is the model in training, where it has several.
     - `num_rows=None`: rows that are used; of an endless taskset 1,000 by default.
@@ -49,7 +49,7 @@ class VerifiersEnv(ForeignEnv):
         *,
         taskset: str,
         config: Mapping[str, Any] | None = None,
-        env: Mapping[str, Any] | None = None,
+        environment: Mapping[str, Any] | None = None,
         agent: str | None = None,
         num_rows: int | None = None,
         timeout: float = 60.0,
@@ -60,7 +60,7 @@ class VerifiersEnv(ForeignEnv):
         from . import verifiers_policy
 
         super().__init__(num_rows=num_rows, timeout=timeout, check=False, **settings)
-        self._theirs, self.agent = _loaded(taskset, config or {}, env or {}, agent, verifiers_policy.HARNESS)
+        self._theirs, self.agent = _loaded(taskset, config or {}, environment or {}, agent, verifiers_policy.HARNESS)
         tasks = self._theirs.taskset
         self.tasks = list(islice(tasks, num_rows or (None if tasks.bounded else ENDLESS_ROWS)))
         if not self.tasks:
@@ -88,7 +88,7 @@ class VerifiersEnv(ForeignEnv):
 
 
 def _loaded(
-    taskset: str, config: Mapping[str, Any], env: Mapping[str, Any], agent: str | None, harness: str
+    taskset: str, config: Mapping[str, Any], environment: Mapping[str, Any], agent: str | None, harness: str
 ) -> tuple[Any, str]:
     """Return the environment of a taskset, and the name of the agent that is the model in training.
 
@@ -99,20 +99,19 @@ def _loaded(
     loaders = require("verifiers.v1.utils.loaders", "verifiers")
     from verifiers.v1.configs.agent import agent_config_fields
 
-    settings: dict[str, Any] = {name: value for name, value in env.items()}
-    settings["taskset"] = {"id": taskset, **config}
+    settings: dict[str, Any] = {**environment, "taskset": {"id": taskset, **config}}
     agents = list(agent_config_fields(loaders.env_config_type(taskset, settings.get("id", ""))()))
     others = [name for name in agents if name != agent]
     if agent is None and len(agents) == 1:
         agent, others = agents[0], []
-    if agent not in agents:
+    if agent is None or agent not in agents:
         raise ValueError(
             f"verifiers:{taskset} has the agents {', '.join(agents)}: say which of them is the model in training "
             "(agent: NAME)"
         )
     if missing := [name for name in others if not {"model", "client"} <= set(settings.get(name, {}))]:
         raise ValueError(
-            f"verifiers:{taskset} has further agents, {', '.join(missing)}: give each a model and a client (env: "
+            f"verifiers:{taskset} has further agents, {', '.join(missing)}: give each a model and a client (environment: "
             f"{{{missing[0]}: {{model: ..., client: {{base_url: ...}}}}}})"
         )
     own = {"runtime": {"type": "subprocess"}, **settings.get(agent, {}), "harness": {"id": harness}}

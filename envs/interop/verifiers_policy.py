@@ -48,7 +48,7 @@ class _PolicySession(HarnessSession):
             "model": self.ctx.model,
             "messages": [message.model_dump(exclude_none=True) for message in [*spoken, *(messages or [])]],
         }
-        async with httpx.AsyncClient(timeout=None, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=None, trust_env=False, verify=False) as client:
             answer = await client.post(
                 f"{self.endpoint.rstrip('/')}/chat/completions",
                 json=body,

@@ -40,7 +40,9 @@ def taskset(env: str | gymnasium.Env, **kwargs: Any) -> tuple[type, type]:
         ModuleNotFoundError: verifiers is not installed.
         TypeError: It is no `TaskEnv`.
     """
-    vf = require("verifiers.v1", "verifiers")
+    require("verifiers.v1", "verifiers")
+    import verifiers.v1 as vf
+
     ours = make(env, **kwargs) if isinstance(env, str) else env
     if not isinstance(ours.unwrapped, TaskEnv):
         raise TypeError(f"taskset: {env} is no TaskEnv, so that its turns cannot be judged again from a transcript")
