@@ -3,6 +3,7 @@ break."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 import threading
@@ -82,6 +83,15 @@ class ForeignEnv(gymnasium.Env[str, str]):
     judges_cut_off: bool = False
     """Whether an episode that has no tokens left is judged by the environment, as a `TaskEnv` does."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Name the arguments of every foreign environment in the signature of the class, beside its own."""
+        super().__init_subclass__(**kwargs)
+        own, shared = (inspect.signature(init).parameters for init in (cls.__init__, ForeignEnv.__init__))
+        known = {**shared, **own}.values()
+        cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [one for one in known if one.name != "self" and one.kind is not one.VAR_KEYWORD]
+        )
+
     def __init__(
         self,
         *,
@@ -92,7 +102,6 @@ class ForeignEnv(gymnasium.Env[str, str]):
         timeout: float = 30.0,
         patience: float = 60.0,
         check: bool = True,
-        max_sessions: int | None = None,
     ) -> None:
         for name, value in (("num_rows", num_rows), ("max_turns", max_turns), ("max_concurrency", max_concurrency)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -106,7 +115,7 @@ class ForeignEnv(gymnasium.Env[str, str]):
         self.observation_space = UnicodeText()
         self.action_space = UnicodeText()
         self.broken_rules: list[BrokenRule] = []
-        self._sessions = Sessions(self._connect, max_sessions)
+        self._sessions = Sessions(self._connect)
         self._shown: OrderedDict[int, Shown] = OrderedDict()
         self._played: Played | None = None
         self._total = 0.0

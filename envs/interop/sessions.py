@@ -107,11 +107,11 @@ class Sessions:
 
     Args:
         connect: Opens a session.
-        limit: Sessions at a time at most, None for as many as the environment lets in.
     """
 
-    def __init__(self, connect: Callable[[], Session], limit: int | None = None) -> None:
-        self.limit = limit
+    def __init__(self, connect: Callable[[], Session]) -> None:
+        self.limit: int | None = None
+        """Sessions at a time that the environment lets in, once that is known."""
         self._connect = connect
         self._idle: list[Session] = []
         self._held: WeakKeyDictionary[Played, None] = WeakKeyDictionary()  # not in use; least recently used first

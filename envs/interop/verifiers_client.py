@@ -30,8 +30,8 @@ class VerifiersEnv(ForeignEnv):
 
     ## Arguments
     - `config={}`: the taskset's settings, as under `--env.taskset.`, such as {"game": "Wordle-v0"}.
-    - `environment={}`: the environment's settings, as under `--env.`: "id" of another one than the taskset's own, further
-      agents with their models, `{"agent": {"runtime": {"type": "docker"}}}`.
+    - `environment={}`: the environment's settings, as under `--env.`: "id" of another one than the taskset's own,
+      further agents with their models, `{"agent": {"runtime": {"type": "docker"}}}`.
     - `agent=None`: which of the environment's agents is the model in training, where it has several.
     - `num_rows=None`: rows that are used; of an endless taskset 1,000 by default.
     - `max_turns=32`: the maximum of actions in an episode.
@@ -111,8 +111,8 @@ def _loaded(
         )
     if missing := [name for name in others if not {"model", "client"} <= set(settings.get(name, {}))]:
         raise ValueError(
-            f"verifiers:{taskset} has further agents, {', '.join(missing)}: give each a model and a client (environment: "
-            f"{{{missing[0]}: {{model: ..., client: {{base_url: ...}}}}}})"
+            f"verifiers:{taskset} has further agents, {', '.join(missing)}: give each a model and a client "
+            f"(environment: {{{missing[0]}: {{model: ..., client: {{base_url: ...}}}}}})"
         )
     own = {"runtime": {"type": "subprocess"}, **settings.get(agent, {}), "harness": {"id": harness}}
     settings[agent] = own

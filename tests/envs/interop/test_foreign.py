@@ -10,9 +10,12 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
+from gymnasium.envs.registration import load_env_creator
 
 from envs import Completion
 from envs.contract import contradictions, read_reset
+from envs.description import arguments, misfit
+from envs.interop.doors import DOORS
 from envs.interop.foreign import ForeignEnv, ForeignWarning, RuleError, untouched_generators
 from envs.interop.sessions import AwayError, CapacityError, Reply, SessionError, Shown
 
@@ -230,6 +233,14 @@ def test_rows_that_look_alike_are_a_warning_that_says_what_works():
 def test_a_setting_that_cannot_be_is_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Counting(Server(), **settings)
+
+
+def test_every_argument_is_named_and_explained():
+    for door, (entry_point, argument) in DOORS.items():
+        explained = arguments(load_env_creator(entry_point))
+        assert {argument, "num_rows", "best_reward", "check"} <= set(explained)
+        assert not [name for name, line in explained.items() if name != argument and ": " not in line], door
+    assert "unexpected keyword argument 'split'" in misfit("textarena:TicTacToe-v0", {"split": "test"})
 
 
 def test_generators_are_left_as_they_were_and_a_game_keeps_its_own():

@@ -26,10 +26,13 @@ from envs.rejudge import repeat_turns
 
 from ...conftest import ROOT
 from ...support.attack_answers import attack_answers
+from . import commands, shown
 
 pytest.importorskip("openenv.core", reason="openenv-core is not installed: pip install 'dapo-trl[openenv]'")
 import uvicorn
 from openenv.core.env_server import Action, Environment, Observation, State, create_fastapi_app
+
+PAGE_PORT = 8000
 
 
 def free_port() -> int:
@@ -251,6 +254,15 @@ def test_the_command_serves_and_its_death_costs_one_answer(capsys):
     finally:
         server.kill()
         server.wait(30)
+
+
+def test_the_program_of_the_page(capsys):
+    (program,) = (block for block in shown("python") if "GenericEnvClient" in block)
+    assert f"envs serve math/Arithmetic-v0 --env_kwargs '{{levels: [2]}}' --port {PAGE_PORT}" in "".join(commands())
+    with running(application(envs.make("math/Arithmetic-v0", levels=[2]))) as url:
+        exec(program.replace(f"http://127.0.0.1:{PAGE_PORT}", url), {})
+    prompt, judged = capsys.readouterr().out.splitlines()
+    assert prompt.startswith("Compute") and judged.startswith(("0.0 True", "1.0 True"))
 
 
 def test_a_server_says_what_a_client_needs():

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import copy
 import random
+import shlex
 
 import numpy as np
 import pytest
+import yaml
 
 import envs
+from dapo_trl.cli.main import main
+from dapo_trl.rollout.environments import make_env
 from envs.interop.foreign import untouched_generators
 from envs.reward_check.probe_answers import worthless
+
+from . import commands, shown
 
 ta = pytest.importorskip("textarena", reason="textarena is not installed: pip install 'dapo-trl[textarena]'")
 
@@ -91,6 +97,16 @@ def test_the_global_generators_and_copies_are_untouched():
     twin = copy.deepcopy(env)
     assert env.step("[down]") == twin.step("[down]")
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+def test_the_commands_of_the_page(capsys):
+    lines = [shlex.split(line)[1:] for line in commands() if " show textarena:" in line]
+    assert len(lines) == 2
+    for words in lines:
+        assert main(words) == 0
+    assert "Guess The Number" in capsys.readouterr().out
+    (settings,) = (yaml.safe_load(block) for block in shown("yaml"))
+    assert make_env(settings["env"], **settings["env_kwargs"]).unwrapped.max_turns == 20
 
 
 def test_the_reply_is_new_to_the_model_and_does_not_repeat_its_action():

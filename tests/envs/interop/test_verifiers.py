@@ -12,6 +12,7 @@ import envs
 from envs.reward_check.probe_answers import worthless
 
 from ...support.attack_answers import attack_answers
+from . import commands, shown
 
 vf = pytest.importorskip("verifiers.v1", reason="verifiers is not installed: pip install 'dapo-trl[verifiers]'")
 
@@ -206,6 +207,17 @@ def test_ours_with_many_turns_is_played_by_their_environment():
                 break
         assert step[4]["metrics"]["accuracy"] == expected[4]["accuracy"]
     there.close()
+
+
+def test_the_module_of_the_page(tmp_path, monkeypatch):
+    (module,) = (block for block in shown("python") if "# my_arithmetic.py" in block)
+    assert "vf-eval my-arithmetic" in "".join(commands())
+    (tmp_path / "my_arithmetic.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    from verifiers.v1.utils.loaders import load_environment, resolve_env_config
+
+    loaded = load_environment(resolve_env_config({"taskset": {"id": "my-arithmetic"}}))
+    assert [task.data.row for task in loaded.taskset.take(3)] == [0, 1, 2] and not loaded.taskset.bounded
 
 
 def test_what_cannot_be_played_is_refused_at_once():
