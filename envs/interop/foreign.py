@@ -87,7 +87,7 @@ class ForeignEnv(gymnasium.Env[str, str]):
         """Name the arguments of every foreign environment in the signature of the class, beside its own."""
         super().__init_subclass__(**kwargs)
         own, shared = (inspect.signature(init).parameters for init in (cls.__init__, ForeignEnv.__init__))
-        known = {**shared, **own}.values()
+        known = [*own.values(), *(one for name, one in shared.items() if name not in own)]
         cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [one for one in known if one.name != "self" and one.kind is not one.VAR_KEYWORD]
         )

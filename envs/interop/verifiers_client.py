@@ -190,15 +190,16 @@ class _Turns:
 
     async def ask(self, messages: list[dict[str, Any]]) -> Completion:
         """Pass a request for a turn on, and wait for the action."""
-        self._waiting = asyncio.get_running_loop().create_future()
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting = waiting  # taken by `answer` in another thread, as soon as the event is there
         self.events.put(("asked", messages))
-        return await self._waiting
+        return await waiting
 
     def answer(self, action: Completion) -> None:
         """Give the action that was asked for; called in the session's thread."""
-        if self._waiting is not None:
-            event_loop.loop().call_soon_threadsafe(self._waiting.set_result, action)
-            self._waiting = None
+        waiting, self._waiting = self._waiting, None  # the next request may come before this returns
+        if waiting is not None:
+            event_loop.loop().call_soon_threadsafe(waiting.set_result, action)
 
 
 class _VerifiersSession:

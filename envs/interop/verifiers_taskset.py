@@ -63,13 +63,8 @@ def taskset(env: str | gymnasium.Env, **kwargs: Any) -> tuple[type, type]:
             trace.info |= {"verdict": last.verdict, "cause": last.cause, "answer": last.answer}
             if math.isnan(total):
                 raise RuntimeError(f"the environment could not judge the answer: {last.cause}")
+            trace.record_metric("accuracy", total if last.accuracy is None else last.accuracy)
             return total
-
-        @vf.metric
-        async def accuracy(self, trace: Any) -> float:
-            """Return the raw correctness."""
-            last, total = _judged(ours, self.data.row, trace)
-            return (total if last.accuracy is None else last.accuracy) if not math.isnan(total) else 0.0
 
     class Rows(vf.Taskset[RowTask, vf.TasksetConfig]):
         """The rows of the environment, in their order."""

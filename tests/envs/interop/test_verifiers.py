@@ -169,6 +169,8 @@ def test_many_turns_of_their_environment_its_stops_and_its_random_numbers():
     assert all(step[0] in ("no.", "no!", "no?") for step in steps[:2])
     assert steps == played(5, "1", "2", "5")  # the index is the seed of what it draws
     assert [step[1] for step in played(3, "1", "1", "1", "1")] == [0.0] * 4
+    for number in range(30):  # the model's turns cross from thread to thread
+        assert played(number % 20, "no", "no", str(number % 20 % 9))[-1][1] == 0.8
     assert played(3, "hey !!!")[-1][1:3] == (0.0, True)
     env.reset(options={"index": 4})
     env.step("1")
