@@ -11,7 +11,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass
@@ -83,11 +83,15 @@ class ForeignEnv(gymnasium.Env[str, str]):
     judges_cut_off: bool = False
     """Whether an episode that has no tokens left is judged by the environment, as a `TaskEnv` does."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Name the arguments of every foreign environment in the signature of the class, beside its own."""
+    def __init_subclass__(cls, without: Iterable[str] = (), **kwargs: Any) -> None:
+        """Name the arguments of every foreign environment in the signature of the class, beside its own.
+
+        Args:
+            without: Arguments of every foreign environment that this one does not take.
+        """
         super().__init_subclass__(**kwargs)
         own, shared = (inspect.signature(init).parameters for init in (cls.__init__, ForeignEnv.__init__))
-        known = [*own.values(), *(one for name, one in shared.items() if name not in own)]
+        known = [*own.values(), *(one for name, one in shared.items() if name not in (*own, *without))]
         cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [one for one in known if one.name != "self" and one.kind is not one.VAR_KEYWORD]
         )

@@ -28,7 +28,7 @@ Opponent = Callable[[str, random.Random], str]
 """A scripted opponent: `opponent(observation, generator)` returns its action."""
 
 
-class TextArenaEnv(ForeignEnv):
+class TextArenaEnv(ForeignEnv, without=("max_concurrency", "patience")):
     """A game of textarena: the index is the seed, the reward the game's own for the model's player.
 
     ## Arguments

@@ -62,9 +62,10 @@ def running(app):
 @pytest.mark.parametrize(
     ("env", "rows"),
     [
-        ("math/WordProblems-v0", 100),
-        ("math/Countdown-v0", 15),
-        ("text/Instructions-v0", 10),
+        ("math/Arithmetic-v0", 100),
+        ("math/WordProblems-v0", 12),
+        ("math/Countdown-v0", 12),
+        ("text/Instructions-v0", 6),
     ],
 )
 def test_ours_scores_the_same_through_a_server_to_the_last_digit(env, rows):
@@ -109,7 +110,7 @@ def test_many_turns_through_a_server_with_fewer_sessions_than_episodes():
 
 def test_a_program_that_is_served_keeps_its_limits():
     rows = [{"prompt": "Print 1.", "tests": {"kind": "stdin", "inputs": [""], "outputs": ["1"]}}]
-    ours = envs.make("code/Program-v0", rows=rows)
+    ours = envs.make("code/Program-v0", rows=rows, limits={"seconds": 1.0})
     with running(application(ours)) as url:
         theirs = envs.make(f"openenv:{url}")
         for program in ("print(1)", "while True: pass", "raise ValueError", "import os; os.kill(os.getppid(), 9)"):

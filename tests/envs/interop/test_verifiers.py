@@ -95,7 +95,7 @@ __all__ = ["Guess", "Guesses"]
     "door_ours": """
 from envs.interop.verifiers_taskset import taskset
 
-Tasks, Environment = taskset("math/WordProblems-v0", wrong_reward=-0.3)
+Tasks, Environment = taskset("math/Arithmetic-v0", wrong_reward=-0.3)
 __all__ = ["Tasks", "Environment"]
 """,
     "door_calculator": """
@@ -180,7 +180,7 @@ def test_many_turns_of_their_environment_its_stops_and_its_random_numbers():
 
 
 def test_ours_scores_the_same_there_to_the_last_digit():
-    ours = envs.make("math/WordProblems-v0", wrong_reward=-0.3)
+    ours = envs.make("math/Arithmetic-v0", wrong_reward=-0.3)
     from door_ours import Tasks
 
     count = 0
