@@ -70,7 +70,7 @@ class ForeignEnv(gymnasium.Env[str, str]):
     ## Arguments
     - `num_rows=None`: rows that are used, None for as many as the environment has or for endless ones.
     - `max_turns=32`: the maximum of actions in an episode.
-    - `best_reward=1.0`: the reward of a perfect episode, by which the accuracy in [0, 1] is told from a reward.
+    - `best_reward=1.0`: the reward of a perfect episode; the accuracy is the reward divided by it, within [0, 1].
     - `max_concurrency`: actions that are judged at a time.
     - `timeout=30.0`: seconds within which the environment answers; a later answer counts as none.
     - `patience=60.0`: seconds that a prompt is waited for while the environment is away.
@@ -181,7 +181,7 @@ class ForeignEnv(gymnasium.Env[str, str]):
         try:
             if played.failure:
                 raise SessionError(played.failure)
-            with self._sessions.lent(played) as session:
+            with self._sessions.of(played) as session:
                 reply = session.step(completion)
         except SessionError as error:
             return self._ended(played, Reply("", math.nan, True, {"cause": one_line(error)}))
@@ -217,7 +217,7 @@ class ForeignEnv(gymnasium.Env[str, str]):
         pause = 0.2
         while True:
             try:
-                with self._sessions.lent(played):
+                with self._sessions.of(played):
                     break
             except AwayError:
                 if time.monotonic() + pause > end:

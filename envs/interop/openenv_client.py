@@ -35,7 +35,7 @@ class OpenEnvEnv(ForeignEnv):
     - `max_concurrency=8`: actions that are judged at a time.
     - `num_rows=None`: rows that are used; a server of this package says how many there are.
     - `max_turns=32`: the maximum of actions in an episode; a server of this package says how many there are.
-    - `best_reward=1.0`: the reward of a perfect episode, by which accuracy is told from reward.
+    - `best_reward=1.0`: the reward of a perfect episode; the accuracy is the reward divided by it, within [0, 1].
     - `timeout=30.0`: seconds within which the server answers.
     - `patience=60.0`: seconds that a prompt is waited for while the server is away.
     - `check=True`: look at the start which rules it keeps; False allows one that cannot be trained on.
@@ -134,7 +134,7 @@ class OpenEnvEnv(ForeignEnv):
         texts = [name for name in required or fields if fields[name].get("type") == "string"]
         if len(texts) != 1 or len(required) > 1:
             raise ValueError(
-                f"the action of {self.url} has the fields {', '.join(fields) or 'none'}: say which of them takes the "
+                f"the action of {self.url} has the fields {', '.join(fields) or 'none'}: name the one that takes the "
                 "model's text (action_field: NAME), or that its text is the action as JSON (action_field: json)"
             )
         self._action_field = texts[0]

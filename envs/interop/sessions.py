@@ -136,8 +136,8 @@ class Sessions:
         return self
 
     @contextmanager
-    def lent(self, played: Played) -> Iterator[Session]:
-        """Lend an episode its session, or a new one that stands where the episode does.
+    def of(self, played: Played) -> Iterator[Session]:
+        """Give an episode its session, or a new one that stands where the episode does.
 
         Raises:
             SessionError: There is none, or the episode could not be played again as it was.

@@ -38,7 +38,7 @@ class TextArenaEnv(ForeignEnv, without=("max_concurrency", "patience")):
     - `game_kwargs={}`: arguments of the game itself.
     - `num_rows=None`: games that are used, None for endless ones.
     - `max_turns=64`: the maximum of the model's actions in a game.
-    - `best_reward=1.0`: the reward of a game that is won, by which accuracy is told from reward.
+    - `best_reward=1.0`: the reward of a game that is won; the accuracy is the reward divided by it, within [0, 1].
     - `timeout=30.0`: seconds that a move takes at most, for `envs check`.
     - `check=True`: look at the start which rules the game keeps; False allows one that cannot be trained on.
     """

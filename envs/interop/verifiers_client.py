@@ -35,7 +35,7 @@ class VerifiersEnv(ForeignEnv):
     - `agent=None`: which of the environment's agents is the model in training, where it has several.
     - `num_rows=None`: rows that are used; of an endless taskset 1,000 by default.
     - `max_turns=32`: the maximum of actions in an episode.
-    - `best_reward=1.0`: the reward of a perfect episode, by which accuracy is told from reward.
+    - `best_reward=1.0`: the reward of a perfect episode; the accuracy is the reward divided by it, within [0, 1].
     - `max_concurrency=1`: episodes that are scored at a time; more where rewards wait, as for a judge.
     - `timeout=60.0`: seconds within which a turn is answered or an episode scored.
     - `patience=60.0`: seconds that a prompt is waited for.
@@ -106,7 +106,7 @@ def _loaded(
         agent, others = agents[0], []
     if agent is None or agent not in agents:
         raise ValueError(
-            f"verifiers:{taskset} has the agents {', '.join(agents)}: say which of them is the model in training "
+            f"verifiers:{taskset} has the agents {', '.join(agents)}: name the one that is the model in training "
             "(agent: NAME)"
         )
     if missing := [name for name in others if not {"model", "client"} <= set(settings.get(name, {}))]:

@@ -110,7 +110,7 @@ def test_many_turns_through_a_server_with_fewer_sessions_than_episodes():
 
 def test_a_program_that_is_served_keeps_its_limits():
     rows = [{"prompt": "Print 1.", "tests": {"kind": "stdin", "inputs": [""], "outputs": ["1"]}}]
-    ours = envs.make("code/Program-v0", rows=rows, limits={"seconds": 1.0})
+    ours = envs.make("code/Program-v0", rows=rows, limits={"cpu_seconds": 1.0, "wall_seconds": 3.0})
     with running(application(ours)) as url:
         theirs = envs.make(f"openenv:{url}")
         for program in ("print(1)", "while True: pass", "raise ValueError", "import os; os.kill(os.getppid(), 9)"):
@@ -216,7 +216,7 @@ def test_rules_that_a_server_breaks_are_named_at_once():
         note: str
 
     app = create_fastapi_app(Guess, TwoTexts, GuessObservation)
-    with running(app) as url, pytest.raises(ValueError, match="has the fields guess, note: say which"):
+    with running(app) as url, pytest.raises(ValueError, match="has the fields guess, note: name the one"):
         envs.make(f"openenv:{url}")
 
 
