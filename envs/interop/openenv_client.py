@@ -135,7 +135,7 @@ class OpenEnvEnv(ForeignEnv):
         if len(texts) != 1 or len(required) > 1:
             raise ValueError(
                 f"the action of {self.url} has the fields {', '.join(fields) or 'none'}: name the one that takes the "
-                "model's text (action_field: NAME), or that its text is the action as JSON (action_field: json)"
+                "model's text (action_field: NAME), or json where its text is the whole action (action_field: json)"
             )
         self._action_field = texts[0]
 

@@ -16,6 +16,7 @@ from . import commands, shown
 
 vf = pytest.importorskip("verifiers.v1", reason="verifiers is not installed: pip install 'dapo-trl[verifiers]'")
 
+LOOP = asyncio.new_event_loop()
 TASKSETS = {
     "door_sums": """
 import verifiers.v1 as vf
@@ -130,7 +131,7 @@ def scored(task, *texts):
         response = vf.Response(id="", created=0, model="", message=answer, finish_reason="stop")
         graph.prepare_turn(trace, list(messages)).commit(response)
         messages.append(answer)
-    asyncio.run(task.score(trace))
+    LOOP.run_until_complete(task.score(trace))
     return trace
 
 
