@@ -16,7 +16,7 @@ from . import commands, shown
 
 vf = pytest.importorskip("verifiers.v1", reason="verifiers is not installed: pip install 'dapo-trl[verifiers]'")
 
-LOOP = asyncio.new_event_loop()
+LOOP, AGENT = asyncio.new_event_loop(), vf.AgentConfig()
 TASKSETS = {
     "door_sums": """
 import verifiers.v1 as vf
@@ -123,7 +123,7 @@ def scored(task, *texts):
     from verifiers.v1 import graph
     from verifiers.v1.trace import AgentInfo, Trace, TraceTask
 
-    trace = Trace(task=TraceTask(type=type(task).__name__, data=task.data), agent=AgentInfo(config=vf.AgentConfig()))
+    trace = Trace(task=TraceTask(type=type(task).__name__, data=task.data), agent=AgentInfo(config=AGENT))
     messages = []
     for text in texts:
         messages.append(vf.UserMessage(content="?"))
