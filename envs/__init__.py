@@ -15,6 +15,7 @@ sandbox/                running programs that are not trusted
 wrappers/               shaping the reward, recording it, and text around the question
 reward_check/           whether a reward is paid for right answers and for nothing else
 attack/                 a reward attacked by training a small policy on it
+interop/                environments of OpenEnv, verifiers and textarena used here, and ours served to them
 description.py          an environment as data, and made again from it
 rejudge.py              recorded episodes, judged again
 plugins.py              environments of installed packages
@@ -26,6 +27,7 @@ from gymnasium import register
 
 from .base import Completion, Judgement, TaskEnv, Verdict
 from .code.datasets import DATASETS as _CODE_DATASETS
+from .interop.doors import make
 from .math.datasets import DATASETS
 from .plugins import load_plugins
 from .reasoning_gym_tasks import register_tasks
@@ -55,6 +57,7 @@ __all__ = [
     "UnicodeText",
     "Verdict",
     "check_reward_env",
+    "make",
     "overlong_penalty",
     "repetition_penalty",
 ]

@@ -12,9 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import load_env_creator
 
-PACKAGES = ("dapo-trl", "gymnasium", "math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
+from .interop.doors import known_spec, make, spec_from_json
+
+PACKAGES = (
+    *("dapo-trl", "gymnasium", "math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym"),
+    *("openenv-core", "verifiers", "textarena"),
+)
 """Packages whose version may change a reward."""
 _ENTRY = re.compile(r"((?:`[^`]*`(?:,\s+)?)+):\s+(.*)", re.DOTALL)
 """A line of a docstring's arguments: their names with defaults, and the meaning."""
@@ -42,7 +47,7 @@ def remake(description: Mapping[str, Any]) -> gymnasium.Env:
     """
     if description["spec"] is None:
         raise ValueError(f"environment {description['id']} cannot be made again: {description['reason']}")
-    return gymnasium.make(EnvSpec.from_json(json.dumps(description["spec"])))
+    return make(spec_from_json(json.dumps(description["spec"])))
 
 
 def arguments(make: Callable[..., Any]) -> dict[str, str]:
@@ -70,9 +75,9 @@ def misfit(env: str, kwargs: Mapping[str, Any]) -> str | None:
     The reasons are an abstract class, an argument that it does not have, and one that is missing.
 
     Args:
-        env: Its id, as `gymnasium.make` takes it.
+        env: Its id, as `envs.make` takes it.
     """
-    spec = gymnasium.registry.get(env.rpartition(":")[2])
+    spec = known_spec(env)
     if spec is None:
         return None
     try:

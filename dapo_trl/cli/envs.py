@@ -1,5 +1,5 @@
-"""``dapo-trl envs list | show | check | attack | replay | new``: the environments, their rows, whether rewards can be
-trusted, and whether verdicts have changed since a run.
+"""``dapo-trl envs list | show | check | attack | replay | new | serve``: the environments, their rows, whether rewards
+can be trusted, whether verdicts have changed since a run, a package of one's own, and an environment as a server.
 
 Nothing here imports torch.
 """
@@ -25,6 +25,8 @@ from rich.text import Text
 
 from envs.attack.attack import DEFAULT_CALLS, DEFAULT_MINUTES, attack_reward
 from envs.description import arguments
+from envs.interop.doors import known_spec
+from envs.interop.openenv_server import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_SESSIONS, serve
 from envs.math.answers import AnswerStyle
 from envs.rejudge import replay
 from envs.reward_check.check import DEFAULT_ROWS, reward_report
@@ -46,7 +48,7 @@ _COLOURS = {"ok": "green", "failed": "bold red", "advice": "yellow", "not checke
 def add_parser(commands: Any) -> None:
     """Add ``envs`` and its own commands."""
     envs = commands.add_parser("envs", help="list, show and check environments")
-    own = envs.add_subparsers(dest="action", required=True, metavar="list|show|check|attack|replay|new")
+    own = envs.add_subparsers(dest="action", required=True, metavar="list|show|check|attack|replay|new|serve")
 
     every = own.add_parser("list", help="the environments of this package, of plug-ins, and of your modules")
     every.add_argument("modules", nargs="*", metavar="MODULE", help="modules of your own that register environments")
@@ -97,6 +99,17 @@ def add_parser(commands: Any) -> None:
     again.set_defaults(run=_replay)
 
     envs_new.add_parser(own)
+    server = own.add_parser("serve", help="an environment as an OpenEnv server, for other trainers")
+    _add_env(server)
+    server.add_argument("--host", default=DEFAULT_HOST, help=f"address to listen at (default: {DEFAULT_HOST})")
+    server.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"port to listen at (default: {DEFAULT_PORT})")
+    server.add_argument(
+        "--sessions",
+        type=int,
+        default=DEFAULT_SESSIONS,
+        help=f"episodes at a time (default: {DEFAULT_SESSIONS})",
+    )
+    server.set_defaults(run=_serve)
 
 
 def _add_env(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +221,7 @@ def _show(args: argparse.Namespace) -> int:
     try:
         env = make_env(args.env, **args.env_kwargs)
     finally:  # also of one that cannot be made without them
-        if spec := gymnasium.registry.get(args.env.rpartition(":")[2]):
+        if spec := known_spec(args.env):
             _show_arguments(spec)
     env, size = prompted(env, args), row_count(env)
     if args.index < 0 or (size is not None and args.index >= size):
@@ -314,6 +327,24 @@ def _attack(args: argparse.Namespace) -> int:
         console.print(f"\nthe best constant guess earns {report.guessing:.2f}", style="dim")
     console.print(f"\n{report.summary}", style="bold", soft_wrap=True)
     return 1 if report.holes else 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    if args.sessions < 1:
+        raise ConfigError(f"sessions is {args.sessions}: it must be 1 or more.")
+    if not 0 < args.port < 1 << 16:
+        raise ConfigError(f"port is {args.port}: it must be from 1 to 65535.")
+    env = make_env(args.env, **args.env_kwargs)
+    print(f"{args.env} as an OpenEnv server at http://{args.host}:{args.port}; stop it with Ctrl-C", flush=True)
+    try:
+        serve(env, host=args.host, port=args.port, sessions=args.sessions)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error}.") from error
+    except (OSError, SystemExit) as error:  # uvicorn ends the process where it cannot listen
+        raise ConfigError(f"cannot listen at {args.host}:{args.port}: choose another --port.") from error
+    finally:
+        env.close()
+    return 0
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ TRAINING_ONLY = (RewardShaping, gymnasium.RewardWrapper, RecordVerdicts)
 
 
 def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
-    """The environment of an id (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``); an instance passes through.
+    """The environment of an id (``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"``, ``"openenv:URL"``); an instance passes through.
 
     Raises:
         ConfigError: the id is unknown (the message names the nearest ones), its module cannot be imported, or it
@@ -44,7 +44,7 @@ def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
     if isinstance(env, gymnasium.Env):
         return env
     try:
-        return gymnasium.make(env, disable_env_checker=True, **kwargs)  # what it returns is checked here, in words
+        return envs.make(env, **kwargs)
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
         raise ConfigError(_unknown_env(env)) from error
     except gymnasium.error.UnregisteredEnv as error:

@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
+from ..interop.doors import make
 from ..numeric import is_count
 from ..text import one_line
 from .checks import CHECKS, Check, Scale, run_checks
@@ -158,7 +159,7 @@ def env_maker(
 ) -> Callable[[], gymnasium.Env]:
     """Return what makes the environment in a subprocess, where the registrations of this process are unknown."""
     if isinstance(env, str):
-        return partial(gymnasium.make, env if ":" in env else gymnasium.spec(env), disable_env_checker=True, **kwargs)
+        return partial(make, env if ":" in env else gymnasium.spec(env), **kwargs)
     if kwargs:
         raise ValueError("check_reward_env: env_kwargs go with an id: give the arguments to what makes the environment")
     return _Pickled(env)

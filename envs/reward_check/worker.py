@@ -23,10 +23,10 @@ from typing import Any
 
 import cloudpickle
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
 
 from ..base import Completion, TaskEnv
 from ..contract import reset_to_row
+from ..interop.doors import make, spec_from_json
 from ..numeric import is_count
 from ..text import brief, one_line, place_of
 from .episode import MAX_STEPS, Fault, ProbeResult, Prompt, Raised, answer, present
@@ -187,7 +187,7 @@ class Worker:
             return self._env
         if name not in self._others:
             if name == "json":
-                self._others[name] = gymnasium.make(EnvSpec.from_json(self.to_json() or ""), disable_env_checker=True)
+                self._others[name] = make(spec_from_json(self.to_json() or ""))
             else:
                 self._others[name] = self._make()
         return self._others[name]

@@ -207,7 +207,10 @@ class TestReplay:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: list|show|check|attack|replay|new (see dapo-trl envs --help)"),
+        (
+            [],
+            "the following arguments are required: list|show|check|attack|replay|new|serve (see dapo-trl envs --help)",
+        ),
         (["lst"], "invalid choice: 'lst'"),
         (["show"], "the following arguments are required: ID"),
         (["show", "math/Aritmetic-v0"], "Did you mean math/Arithmetic-v0"),
