@@ -35,8 +35,8 @@ TRAINING_ONLY = (RewardShaping, gymnasium.RewardWrapper, RecordVerdicts)
 
 
 def make_env(env: str | gymnasium.Env, **kwargs: Any) -> gymnasium.Env:
-    """The environment of an id: ``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"`` or ``"openenv:URL"``. An instance passes
-    through.
+    """The environment of an id: ``"math/Arithmetic-v0"``, ``"my_pkg:my/Task-v0"`` or ``"openenv:URL"``. An instance
+    passes through.
 
     Raises:
         ConfigError: the id is unknown (the message names the nearest ones), its module cannot be imported, or it
