@@ -48,7 +48,8 @@ def forward_tile(theirs: TileFn) -> TileFn:
         exps = scores.exp()
         added = exps.sum(dim=1)
         if flags["HAS_ENTROPY"]:
-            products = torch.bmm(exps[:, None], scores[:, :, None]).flatten()
+            with torch.autocast(tile.device.type, enabled=False):
+                products = torch.bmm(exps[:, None], scores[:, :, None]).flatten()
             x_sum_exp.mul_(shrunk).add_(products).addcmul_(most, added)
         sum_exp.mul_(shrunk).add_(added)
         running_max.copy_(most)

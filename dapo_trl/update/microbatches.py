@@ -117,7 +117,7 @@ class MicrobatchRunner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.limit, self.measured = state["limit"], state["measured"]
-        self.precision.halved = state.get("halved")
+        self.precision.restore(state.get("halved"))
 
     def prepare(
         self, steps: list[list[TrainingRow]], filler: TrainingRow, *, model: Any = None, optimizer: Any = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather
 
 GAIN = 1.1
 """Least speed-up of a forward pass for which a CPU computes in bfloat16."""
@@ -31,6 +31,8 @@ class Precision:
         mixed = str(accelerator.mixed_precision)
         self._asked = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed)
         self._tries = tries and accelerator.device.type == "cpu" and self._asked is None
+        self._able = self._tries and bool(gather(torch.tensor([cpu_has_bf16()])).all())
+        """Whether all processes can, as all choose the same."""
         self.halved: bool | None = None
         """Whether a CPU computes in bfloat16; None: not known yet, and float32."""
 
@@ -43,6 +45,11 @@ class Precision:
         """Passes compute in this type within."""
         return torch.autocast("cpu", torch.bfloat16) if self.halved else self._accelerator.autocast()
 
+    def restore(self, halved: bool | None) -> None:
+        """Go on as a checkpoint says, where that is asked for still and these processors can."""
+        if self._tries and (self._able or not halved):
+            self.halved = halved
+
     def settle(self, forward: Callable[[], Any]) -> None:
         """Choose the type by a trial, once; every process calls it at the same time, and all choose the same.
 
@@ -51,9 +58,11 @@ class Precision:
         """
         if not self._tries or self.halved is not None:
             return
-        if not cpu_has_bf16():
+        if not self._able:
             self.halved = False
-            self._say("cpu_precision is 'auto': computing in float32, the processor has no instructions for bfloat16.")
+            self._say(
+                "cpu_precision is 'auto': computing in float32, not every processor has instructions for bfloat16."
+            )
             return
         seconds = self._seconds(forward)
         gain = seconds[False] / seconds[True]

@@ -66,6 +66,14 @@ def test_without_instructions_nothing_is_tried(trial, tiny_model, tmp_path):
     assert run.microbatches.precision.halved is False and "no instructions" in lines[0] and len(lines) == 1
 
 
+def test_one_processor_without_instructions_decides_for_all(trial, monkeypatch):
+    trial(3.0, 1.0)
+    monkeypatch.setattr(precision, "gather", lambda mine: torch.cat([mine, torch.tensor([False])]))
+    choice = Precision(Accelerator(cpu=True), tries=True, say=lambda line: None)
+    choice.settle(lambda: pytest.fail("tried by one process of two"))
+    assert choice.dtype is None
+
+
 def test_bfloat16_trains_the_same_up_to_its_rounding(trial, tiny_model, tmp_path):
     trial(3.0, 1.0)
     half, _ = trained(tiny_model, tmp_path / "half")
@@ -98,13 +106,20 @@ def test_a_trial_leaves_the_random_state_alone_and_is_restored(trial):
     choice.settle(lambda: pytest.fail("tried again"))
 
 
-def test_resumed_as_it_was_chosen(trial, tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("asked", "instructions", "dtype"),
+    [("auto", True, torch.bfloat16), ("auto", False, None), ("float32", True, None)],
+)
+def test_resumed_as_it_was_chosen_where_that_is_asked_for_and_possible(
+    trial, tiny_model, tmp_path, asked, instructions, dtype
+):
     trial(3.0, 1.0)
     run, _ = trained(tiny_model, tmp_path)
     state = run.microbatches.state_dict()
-    again = trainer(tiny_model, config(tmp_path, cpu_precision="auto"), DATA)
+    trial(3.0, 1.0, instructions=instructions)
+    again = trainer(tiny_model, config(tmp_path, cpu_precision=asked), DATA)
     again.microbatches.load_state_dict(state)
-    assert again.microbatches.precision.dtype == torch.bfloat16
+    assert again.microbatches.precision.dtype == dtype
 
 
 def test_float32_is_the_default_and_other_values_are_refused(tiny_model, tmp_path):
