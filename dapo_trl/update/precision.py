@@ -60,9 +60,7 @@ class Precision:
             return
         if not self._able:
             self.halved = False
-            self._say(
-                "cpu_precision is 'auto': computing in float32, not every processor has instructions for bfloat16."
-            )
+            self._say("cpu_precision is 'auto': computing in float32, the processor has no instructions for bfloat16.")
             return
         seconds = self._seconds(forward)
         gain = seconds[False] / seconds[True]
