@@ -13,13 +13,16 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..prompts.difficulty import Difficulty
-from .golds import doubts
+from .golds import doubts, understated
 from .overlap import Twin, copies, twins
 from .samples import Row, Sampled, read_samples, vote, why_no_golds
 from .settings import TriageOptions
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """False discovery rates for which the number of doubted golds is shown."""
+
+MAX_UNDERSTATED = 2.0
+"""A factor by which `understated` raises the rates, from which the notes mention it."""
 
 
 class Reason(StrEnum):
@@ -134,9 +137,18 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
         notes.append(f"Golds are not examined. {obstacle}")
         doubt, counts = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=int)
     else:
-        votes, leaders = vote(sampled)
+        votes, leaders, failures = vote(sampled)
         doubt = doubts(votes, None if options.trusted is None else vote(trusted_samples(sampled, options.trusted))[0])
+        if failures:
+            notes.append(f"The golds of {len(failures):,} rows are not examined, such as that of {failures[0]}.")
         counts, rated = votes.leader, {rate: int((doubt <= rate).sum()) for rate in RATES}
+        if options.trusted is None and understated(votes) > MAX_UNDERSTATED:
+            notes.append(
+                "The samples vary too little to tell a wrong gold from a mistake that the model always makes: "
+                f"{int((votes.others == 0)[votes.right > 0].sum()):,} rows name nothing but their gold, "
+                f"more than {MAX_UNDERSTATED:g} times as many as the other rows let one expect, so golds are hardly "
+                "doubted. Sample at a higher temperature, or give rows with right golds (--trusted)."
+            )
     if not tests:
         notes.append("No test set was named (--against), so rows are compared with each other alone.")
     if failed := sum(row.unscored for row in rows):

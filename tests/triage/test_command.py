@@ -26,7 +26,8 @@ from dapo_trl.triage.rows import write_settings
 from dapo_trl.triage.samples import Row, read_samples, vote
 from dapo_trl.triage.settings import TriageOptions, evaluation_flags
 from dapo_trl.triage.sorting import chances, cost
-from envs import TaskEnv
+from envs import TaskEnv, Verdict
+from envs.base import Judgement
 from envs.description import describe
 
 K = 8
@@ -51,7 +52,24 @@ class Kind(TaskEnv):
         raise AssertionError("a judge is not asked again")
 
 
+class Whole(TaskEnv):
+    """Rows with the golds that the arguments give; answers are compared as whole numbers or as lists."""
+
+    def __init__(self, *, golds: list):
+        super().__init__()
+        self.golds, self.num_rows = golds, len(golds)
+
+    def row(self, index):
+        return {"prompt": f"Question {index}", "answer": self.golds[index]}
+
+    def verify(self, row, completion):
+        answer, gold = completion.rpartition(" ")[2], row["answer"]
+        right = answer == json.dumps(gold) if isinstance(gold, list) else abs(int(answer) - gold) == 0
+        return Judgement(Verdict.CORRECT if right else Verdict.WRONG, float(right), details={"answer": answer})
+
+
 gymnasium.register("kinds/Kind-v0", f"{__name__}:Kind")
+gymnasium.register("kinds/Whole-v0", f"{__name__}:Whole")
 
 
 def evaluation(folder: Path, name: str, kwargs: dict, answers: dict[int, list[str | None]], **results) -> Path:
@@ -133,7 +151,8 @@ def test_rows_are_kept_or_left_out_with_a_reason(tmp_path, rows):
     ]
     results = json.loads((folder / "triage.json").read_text())
     assert results["kept"] == len(kept) and sum(results["left_out"].values()) == len(reasons)
-    assert results["notes"] == ["1 samples could not be scored (infra_failure) and count nowhere."]
+    assert results["notes"][0].startswith("The samples vary too little")
+    assert results["notes"][1:] == ["1 samples could not be scored (infra_failure) and count nowhere."]
     assert 0 < results["tokens_saved"] < 1
     assert results["rollouts_per_trained_group"]["after"] < results["rollouts_per_trained_group"]["before"]
     page = (folder / "triage.html").read_text(encoding="utf-8")
@@ -144,10 +163,23 @@ def test_samples_are_counted_by_what_the_environment_takes_for_the_same(tmp_path
     found = answered()
     found[3] = ["3/4", "0.75", r"\frac{6}{8}", "75%", "3/4"] + ["1/2"] * 3  # 5 samples against 3 that name the gold
     found[5] = ["7", "8", "8", "9", "9", "10", "11", "12"]
-    votes, leaders = vote(read_samples(evaluation(tmp_path / "found", "math/Problem-v0", rows, found)))
+    votes, leaders, _ = vote(read_samples(evaluation(tmp_path / "found", "math/Problem-v0", rows, found)))
     counted = list(zip(votes.right.tolist(), votes.leader.tolist(), leaders, strict=True))
     assert counted[3] == (3, 5, "3/4") and counted[5][:2] == (1, 2)
     assert counted[0] == (4, 0, None) and counted[1] == (8, 0, None)  # no majority against their golds
+
+
+def test_a_leading_answer_has_the_type_of_the_gold(tmp_path):
+    golds = [7, 7.0, [1, 2], [1, 2]]
+    given = {0: ["8"] * K, 1: ["8"] * K, 2: ["[1]"] * K, 3: ["[1"] * K}
+    folder = evaluation(tmp_path / "found", "kinds/Whole-v0", {"golds": golds}, given)
+    votes, leaders, failures = vote(read_samples(folder))
+    assert votes.leader.tolist() == [K, K, K, 0] and leaders == ["8", "8", "[1]", None]
+    assert len(failures) == 1 and failures[0].startswith("row 3: SyntaxError: ")
+    assert run_triage(folder, TriageOptions(), QUIET) == 0
+    notes = json.loads((folder / "triage.json").read_text())["notes"]
+    assert notes[0].startswith("The golds of 1 rows are not examined, such as that of row 3: SyntaxError")
+    assert notes[1].startswith("The samples vary too little")
 
 
 def test_the_kept_rows_are_the_environment_that_its_settings_name(tmp_path, rows):
