@@ -28,8 +28,10 @@ def given_rows(env: gymnasium.Env, indices: Sequence[int]) -> dict[int, Mapping[
     Returns:
         The rows of these indices; None for an environment that makes its rows itself.
     """
-    task, kwargs = env.unwrapped, dict(env.spec.kwargs) if env.spec is not None else {}
+    task = env.unwrapped
     known = inspect.signature(type(task)).parameters
+    kwargs = {name: one.default for name, one in known.items() if one.default is not one.empty}
+    kwargs.update(env.spec.kwargs if env.spec is not None else {})
     if not isinstance(task, TaskEnv) or "path" not in known or task.num_rows is None or not _has_source(kwargs):
         return None
     others = {name: value for name, value in kwargs.items() if name not in _SOURCE}
