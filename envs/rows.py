@@ -64,8 +64,14 @@ class Source:
             hub: Of a registered data set: "dataset", "name", "revision" and "splits", the first being the default.
 
         Raises:
-            ValueError: No source is given, or several, or a split that there is not.
+            ValueError: No source is given, or several, or a split that there is not, as in a file.
         """
+        if split is not None and dataset is None and (rows is not None or path is not None):
+            beside = "rows=" if path is None else f"path={str(path)!r}"
+            raise ValueError(
+                f"split={split!r} beside {beside}: these rows have no splits. Leave split out, or take the split of a "
+                "data set instead, with path=None and rows=None"
+            )
         revision = None
         if hub is not None and dataset is None:
             split = _published_split(split, hub)

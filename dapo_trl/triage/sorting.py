@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
         doubt, counts = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=int)
     else:
         votes, leaders, failures = vote(sampled)
-        doubt = doubts(votes, None if options.trusted is None else vote(trusted_samples(sampled, options.trusted))[0])
+        doubt = doubts(votes, None if options.trusted is None else vote(_trusted(sampled, options.trusted))[0])
         if failures:
             notes.append(f"The golds of {len(failures):,} rows are not examined, such as that of {failures[0]}.")
         counts, rated = votes.leader, {rate: int((doubt <= rate).sum()) for rate in RATES}
@@ -167,23 +168,31 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
     return Triage(findings, cost(rows, likely, options.num_generations), after, rated, notes)
 
 
-def trusted_samples(sampled: Sampled, folder: Path) -> Sampled:
+def _trusted(sampled: Sampled, folder: Path) -> Sampled:
+    return read_trusted(folder, sampled.results, sampled.results["environments"][0]["samples"])
+
+
+def read_trusted(folder: Path, request: Mapping[str, Any], samples: int) -> Sampled:
     """The evaluation of rows with right golds.
+
+    Args:
+        request: How the rows are sampled, as far as that is known.
+        samples: Samples of a row.
 
     Raises:
         ConfigError: It is of another model or was drawn in another way, or golds cannot be doubted in it.
     """
     trusted = read_samples(folder)
     for name in ("weights", "engine", "temperature", "top_p", "max_completion_length"):
-        if trusted.results[name] != sampled.results[name]:
+        if name in request and trusted.results[name] != request[name]:
             raise ConfigError(
                 f"trusted is {folder}, sampled with {name} {trusted.results[name]}, and the rows with "
-                f"{sampled.results[name]}: sample both alike."
+                f"{request[name]}: sample both alike."
             )
-    theirs, ours = (one.results["environments"][0]["samples"] for one in (trusted, sampled))
-    if theirs != ours:
+    theirs = trusted.results["environments"][0]["samples"]
+    if theirs != samples:
         raise ConfigError(
-            f"trusted is {folder}, with {theirs} samples of a row, and the rows have {ours}: sample both alike."
+            f"trusted is {folder}, with {theirs} samples of a row, and the rows have {samples}: sample both alike."
         )
     if obstacle := why_no_golds(trusted):
         raise ConfigError(f"trusted is {folder}, which cannot be used: {obstacle}")

@@ -146,7 +146,7 @@ def test_rows_are_kept_or_left_out_with_a_reason(tmp_path, rows):
     assert reasons[11] == "hopeless" and reasons[13] == "solved"
     kept = read(folder / "kept.jsonl")
     assert [line["id"] for line in kept] == [f"row-{place}" for place in range(80) if place not in reasons]
-    assert [(line["index"], line["reason"]) for line in read(folder / "rows.jsonl")] == [
+    assert [(line["index"], line["reason"]) for line in read(folder / "triage.jsonl")] == [
         (place, reasons.get(place)) for place in range(80)
     ]
     results = json.loads((folder / "triage.json").read_text())
@@ -250,6 +250,42 @@ def test_the_kept_rows_of_a_published_set_are_measured_on_its_test_split(tmp_pat
     settings = yaml.safe_load((tmp_path / "kept.yaml").read_text())
     assert settings["env_kwargs"] == {"answer_style": "hash", "path": str(tmp_path / "kept.jsonl")}
     assert settings["eval_env_kwargs"] == {"path": None, "split": "test"}
+
+
+def test_the_kept_rows_of_a_data_set_are_measured_as_the_run_was(tmp_path):
+    kwargs = {"dataset": "own/sums", "name": "hard", "split": "train", "answer_style": "hash"}
+    write_settings(tmp_path / "kept.yaml", "math/Problem-v0", kwargs, tmp_path / "kept.jsonl", {"split": "test"})
+    settings = yaml.safe_load((tmp_path / "kept.yaml").read_text())
+    measured = {**settings["env_kwargs"], **settings["eval_env_kwargs"]}
+    assert measured == {**kwargs, "path": None, "split": "test"}
+    assert settings["env_kwargs"] == {"answer_style": "hash", "path": str(tmp_path / "kept.jsonl")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--against", "math/GSM9K-v0"], "GSM9K"),
+        (["--trusted", "nowhere"], "nowhere: there is no such folder"),
+        (["--trusted", "found"], "sampled with temperature 1.0, and the rows with 0.5"),
+        (["--group_filter", "none"], "group_filter is 'none'"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_sampled(tmp_path, rows, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dapo_trl.evaluation.command.run_evaluation", lambda *_: pytest.fail("sampled"))
+    evaluation(tmp_path / "found", "math/Problem-v0", rows, {0: ["0"] * K})
+    command = ["triage", "--model", "m", "--env", "math/Arithmetic-v0", "--temperature", "0.5", "--use_cpu", "true"]
+    assert main([*command, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_overwriting_the_samples_removes_what_was_made_of_them(tmp_path, rows):
+    folder = evaluation(tmp_path / "found", "math/Problem-v0", rows, {0: ["0"] * K})
+    run_triage(folder, TriageOptions(least_chance=0), QUIET)
+    (folder / "request.json").write_text("{}")
+    (folder / "mine.txt").write_text("")
+    Journal(folder).begin({}, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.txt", "request.json"]
 
 
 @pytest.mark.parametrize(
