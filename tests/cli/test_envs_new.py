@@ -121,8 +121,8 @@ def test_own_rows_are_in_the_package(tmp_path, own_rows):
 
 def test_its_kept_rows_can_be_trained_on(packages, tmp_path):
     path = packages["rows"] / "two_words" / "data" / "rows.jsonl"
-    made = {}
-    exec((packages["rows"] / "two_words" / "env.py").read_text(), {"__file__": str(path.parents[1] / "env.py")}, made)
+    made = {"__file__": str(path.parents[1] / "env.py"), "__name__": "made"}
+    exec((packages["rows"] / "two_words" / "env.py").read_text(), made)
     env = gymnasium.make(gymnasium.envs.registration.EnvSpec("two_words/TwoWords-v0", made["TwoWords"]))
     rows = given_rows(env, [0, 5])
     assert rows is not None and rows[5]["id"] == 105
