@@ -6,8 +6,11 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import argparse
+import builtins
 import keyword
 import re
+import tokenize
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from rich.console import Console
 
 from envs.rows import read_file
 from envs.text import one_line
+from envs.verifiers.math.judge import check_gold
 
 from ..errors import ConfigError
 from ..settings import shipped
@@ -76,13 +80,17 @@ def create(name: str, kind: str, parent: Path, *, rows: Path | None = None) -> P
     package, folder = name.replace("-", "_"), parent / name
     if not _NAME.fullmatch(name) or keyword.iskeyword(package):
         raise ConfigError(f"name is {name!r}: it must be small letters, digits and hyphens, as in my-task.")
+    sources = [shipped("templates") / "common", shipped("templates") / kind]
+    own_class = _class_name(package)
+    if keyword.iskeyword(own_class) or hasattr(builtins, own_class) or own_class in _names_in(sources):
+        raise ConfigError(f"name is {name!r}, and its class {own_class} would hide another name: choose another one.")
     if folder.exists():
         raise ConfigError(f"{folder} exists: choose another name, or remove it.")
     if find_spec(package) is not None:
         raise ConfigError(f"name is {name!r}, and there is a module {package} already: choose another name.")
     own = None if rows is None else _own_rows(rows)
-    names = {"my_task": package, "MyTask": _class_name(package), "my-task": package.replace("_", "-")}
-    for source in (shipped("templates") / "common", shipped("templates") / kind):
+    names = {"my_task": package, "MyTask": own_class, "my-task": package.replace("_", "-")}
+    for source in sources:
         for path in sorted(source.rglob("*")):
             if path.is_file() and path.suffix != ".pyc":
                 _write(
@@ -97,7 +105,7 @@ def _own_rows(path: Path) -> str:
     """The text of a file of rows.
 
     Raises:
-        ConfigError: It cannot be read, or a row lacks a column.
+        ConfigError: It cannot be read, a row lacks a column, or its answer could never be matched.
     """
     try:
         if path.suffix != ".jsonl":
@@ -108,9 +116,24 @@ def _own_rows(path: Path) -> str:
         for number, row in enumerate(rows):
             if missing := [column for column in COLUMNS if row.get(column) in (None, "")]:
                 raise ValueError(f"row {number} of {path} has no {missing[0]!r} (columns: {', '.join(row) or 'none'})")
+            if not isinstance(row["prompt"], str):
+                raise ValueError(f"row {number} of {path}: 'prompt' is a {type(row['prompt']).__name__} and not a text")
+            try:
+                check_gold(str(row["answer"]))  # as the template does
+            except ValueError as error:
+                raise ValueError(f"row {number} of {path}: {error}") from error
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"--rows cannot be used: {one_line(error)}: give rows with 'prompt' and 'answer'.") from error
+
+
+def _names_in(folders: Iterable[Path]) -> set[str]:
+    """The names in the sources of templates."""
+    found = set()
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        with tokenize.open(path) as file:
+            found |= {token.string for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.NAME}
+    return found
 
 
 def _class_name(package: str) -> str:

@@ -59,7 +59,7 @@ def _triage(args: argparse.Namespace) -> int:
     check_words(args.config, flags, *owners, options=args.own)
     # Torch is imported here, after the arguments are known to be well-formed.
     from ..run.settings import OWNERS
-    from ..triage.command import run_triage
+    from ..triage.command import check_options, run_triage
     from ..triage.settings import TriageOptions, evaluation_flags
 
     options = TriageOptions(**_options(args, read_files(args.config, OWNERS)))
@@ -77,6 +77,7 @@ def _triage(args: argparse.Namespace) -> int:
     config = load_eval_settings(args.config, evaluation_flags(args.config, flags, OWNERS), training=OWNERS)
     if len(config.environments()) > 1:
         raise ConfigError("env names several environments: triage looks at one at a time.")
+    check_options(options, config)
     quieten(console)
     accelerator = Accelerator(cpu=config.use_cpu)
     share_cores(accelerator.device, accelerator.num_processes)
@@ -90,8 +91,10 @@ def _options(args: argparse.Namespace, files: dict[str, Any]) -> dict[str, Any]:
     for name in ("trusted", "rate", "near", "least_chance", "num_generations", "group_filter"):
         given = getattr(args, name)
         value = files.get(name) if given is None else given
-        if value not in (None, "none"):  # with a filter of none, training drops no group
+        if value is not None and (given is not None or value != "none"):  # a run that drops no group has no rule
             found[name] = value
+    if files.get("eval_env") is None:
+        found["measured"] = files.get("eval_env_kwargs") or {}
     return found
 
 

@@ -26,7 +26,9 @@ from .results import plain, title
 
 REQUEST, RESULTS, PARQUET = "request.json", "results.json", "samples.parquet"
 OWN_FILES = (REQUEST, RESULTS, PARQUET, "samples-*.jsonl")
-"""Files of an evaluation in its folder; ``overwrite`` deletes these and no others."""
+"""Files of an evaluation in its folder."""
+DERIVED = ("kept.jsonl", "kept.yaml", "left_out.jsonl", "triage.json", "triage.jsonl", "triage.html")
+"""Files that are made of its samples (`dapo_trl.triage`); ``overwrite`` deletes these and its own, and no others."""
 
 _COLUMNS = pyarrow.schema(
     {
@@ -75,8 +77,9 @@ class Journal:
         if found and not overwrite:
             self._check_same(asked)
         try:
-            for path in found if overwrite else ():
-                path.unlink()
+            if overwrite and found:
+                for path in (*found, *(self.folder / name for name in DERIVED)):
+                    path.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             write(self.folder / REQUEST, asked)
         except OSError as error:

@@ -13,14 +13,15 @@ from envs.math.answers import bare_question
 from ..errors import ConfigError
 from ..evaluation.journal import write
 from ..evaluation.results import grid, plain
+from ..evaluation.settings import EvalConfig
 from ..rollout.environments import EnvironmentRows, make_env, row_count
 from .page import write_page
 from .rows import given_rows, write_lines, write_settings
 from .samples import Sampled, read_samples
 from .settings import TriageOptions
-from .sorting import Finding, Triage, triage
+from .sorting import Finding, Triage, read_trusted, triage
 
-KEPT, LEFT_OUT, ROWS = "kept.jsonl", "left_out.jsonl", "rows.jsonl"
+KEPT, LEFT_OUT, ROWS = "kept.jsonl", "left_out.jsonl", "triage.jsonl"
 SETTINGS, RESULTS, PAGE = "kept.yaml", "triage.json", "triage.html"
 
 
@@ -32,7 +33,7 @@ def run_triage(folder: Path, options: TriageOptions, console: Console) -> int:
     """
     sampled = read_samples(folder)
     found = triage(sampled, test_questions(options.against), options)
-    trainable = write_rows(sampled, found)
+    trainable = write_rows(sampled, found, options.measured)
     results = summary(sampled, found, options)
     write(folder / RESULTS, results)
     write_page(folder / PAGE, results, found)
@@ -41,6 +42,17 @@ def run_triage(folder: Path, options: TriageOptions, console: Console) -> int:
     if trainable:
         console.print(f"to train on the kept rows: dapo-trl train --config ... {folder / SETTINGS}")
     return 0
+
+
+def check_options(options: TriageOptions, config: EvalConfig) -> None:
+    """Refuse, before anything is sampled, a test set or a trusted evaluation that could not be used afterwards.
+
+    Raises:
+        ConfigError: It cannot be read, or was sampled otherwise than the rows will be.
+    """
+    test_questions(options.against)
+    if options.trusted is not None:
+        read_trusted(options.trusted, {"engine": config.engine, **vars(config.sampling)}, config.eval_samples)
 
 
 def test_questions(against: tuple[Any, ...]) -> list[str]:
@@ -65,8 +77,11 @@ def test_questions(against: tuple[Any, ...]) -> list[str]:
     return questions
 
 
-def write_rows(sampled: Sampled, found: Triage) -> bool:
+def write_rows(sampled: Sampled, found: Triage, measured: Mapping[str, Any]) -> bool:
     """Write the kept rows and the others.
+
+    Args:
+        measured: As in `TriageOptions`.
 
     Returns:
         Whether the kept rows are those of the environment's source, so that training takes them.
@@ -89,7 +104,8 @@ def write_rows(sampled: Sampled, found: Triage) -> bool:
         return False
     write_lines(folder / KEPT, (given[finding.row.index] for finding in found.kept))
     assert env.spec is not None
-    write_settings(folder / SETTINGS, sampled.results["environments"][0]["env"], env.spec.kwargs, folder / KEPT)
+    name = sampled.results["environments"][0]["env"]
+    write_settings(folder / SETTINGS, name, env.spec.kwargs, folder / KEPT, measured)
     return True
 
 

@@ -9,6 +9,9 @@ rows show how often this model is sure of a wrong answer:
   Beta distribution, which is fitted to these rows; it says how many rows with right golds are to be expected in which
   no sample named the gold. The distribution is no steeper near 0 than ``x ** (STEEPEST - 1)``: how often shares too
   small to be seen occur is an assumption in any method. Wrong golds among these rows make the estimate larger.
+  The same count is made where the truth is known: how many rows name nothing but the gold, judged by the rows in which
+  the gold leads and some samples named another answer. Where samples hardly vary, at a low temperature, there are many
+  times as many (`understated`), and all estimates are multiplied by that.
 - Rows of which the golds are known to be right, if there are any (``trusted``). They need no such assumption.
 
 Of the contradicted golds at or above a confidence, the rate is then at most the expected number of right ones, and one
@@ -44,7 +47,9 @@ class Votes:
     right: np.ndarray
     """Samples that named the gold, ``[R]``."""
     leader: np.ndarray
-    """Samples that named the most frequent other answer, ``[R]``."""
+    """Samples that named the most frequent other answer, ``[R]``; 0 where the gold leads."""
+    others: np.ndarray
+    """Samples that named any other answer, ``[R]``."""
     scored: np.ndarray
     """Samples that could be judged, ``[R]``; a failure of the judge is none."""
 
@@ -77,7 +82,8 @@ def doubts(votes: Votes, trusted: Votes | None = None) -> np.ndarray:
     """
     if trusted is None:
         decoys = votes.contradicted & (votes.right > 0)
-        known, weights, one_more = votes.confidence[decoys], unnamed(votes)[decoys], 1.0
+        one_more = understated(votes)
+        known, weights = votes.confidence[decoys], unnamed(votes)[decoys] * one_more
     else:
         decoys = trusted.contradicted & (trusted.right == 0)
         one_more = len(votes.scored) / (len(trusted.scored) + 1)
@@ -105,6 +111,17 @@ def rates(scores: np.ndarray, decoys: np.ndarray, weights: np.ndarray, one_more:
     expected = one_more + (weights * (decoys >= at_least[:, None])).sum(axis=1)
     rate = np.minimum.accumulate(np.minimum(expected / np.maximum(sizes, 1), 1.0))
     return rate[np.searchsorted(at_least, scores)]
+
+
+def understated(votes: Votes) -> float:
+    """How many times as many rows name nothing but the gold as `unnamed` says, when asked of these in the same way.
+
+    Returns:
+        1 or more; very large where no sample ever departs from the gold, or none ever names it.
+    """
+    mirrored = Votes(votes.others, votes.right, votes.right, votes.scored)
+    unanimous = int((mirrored.contradicted & (mirrored.right == 0)).sum())
+    return max((unanimous + 1) / max(float(unnamed(mirrored).sum()), 1e-9), 1.0)
 
 
 def unnamed(votes: Votes) -> np.ndarray:

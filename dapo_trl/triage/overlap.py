@@ -1,9 +1,10 @@
 """Copies and near-copies of questions.
 
-Questions are compared by their words: in Unicode's form NFKC, without case, punctuation and white space. Equal words
-are a copy. Otherwise the similarity is the Jaccard index of their runs of `RUN` words, exactly and not by hashing;
-runs that many questions have, such as an instruction, do not count. A question with other numbers is another problem,
-however similar, and is no near-copy.
+Questions are compared by their words: in Unicode's form NFKC, without case, white space and the punctuation of prose.
+Symbols, brackets and other signs count as words, and each character of a script without spaces. Equal words are a
+copy. Otherwise the similarity is the Jaccard index of their runs of `RUN` words, exactly and not by hashing;
+runs that many questions have, such as an instruction, do not count. A question with other numbers or mathematical
+operators is another problem, however similar, and is no near-copy.
 """
 
 from __future__ import annotations
@@ -20,8 +21,33 @@ COMMON = 0.01
 """Share of the questions from which a run belongs to the task and not to a question."""
 MIN_COMMON = 10
 """Questions that must have a run at least before it counts as common."""
-_WORDS = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[-+*/^=<>%$\\](?=\s*[\w(\\])")
-_NUMBER = re.compile(r"\d")
+_ALONE = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
+    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han
+)
+"""Letters of scripts that are written without spaces, as ranges of a regular expression."""
+_PROSE = r""".,;:!?'"‘’‚‛“”„‟«»‹›…—―·•、。「」『』《》〈〉【】¿¡"""
+_WORDS = re.compile(
+    rf"""(?<![\w.,])\.\d+|\d+(?:[.,]\d+)*|(?<=\d):(?=\d)  # numbers, ratios
+    |\\[^\W\d_{_ALONE}]+|[{_ALONE}]|[^\W\d_{_ALONE}]+  # commands of LaTeX, words
+    |(?<=[\d)\]}}|])!+|(?<=\b[^\W\d_])!+|(?<=\b[^\W\d_])'+(?!\w)  # factorials, derivatives
+    |[^\w\s{_PROSE}]""",
+    re.VERBOSE,
+)
+
+
+class _Spelling(dict[int, str]):
+    """What NFKC would lose, for `str.translate`: a raised character is a power, a fraction stands apart from a number
+    before it, and any short dash is a minus."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        kind = unicodedata.decomposition(char).partition(" ")[0]
+        found = {"<super>": f"^{char}", "<fraction>": f" {char} "}.get(kind, "-" if char in "‐‑‒–−" else char)
+        return self.setdefault(code, found)
+
+
+_SPELLING = _Spelling()
 
 
 @dataclass(frozen=True)
@@ -35,8 +61,8 @@ class Twin:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words, numbers and operators of a text, in one spelling."""
-    return tuple(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold()))
+    """The words, numbers and signs of a text, in one spelling."""
+    return tuple(_WORDS.findall(unicodedata.normalize("NFKC", text.translate(_SPELLING)).casefold()))
 
 
 def copies(questions: Sequence[str]) -> list[int | None]:
@@ -70,7 +96,7 @@ def twins(questions: Sequence[str], others: Sequence[str], near: float) -> list[
         shared = Counter(place for run in own for place in holders.get(run, ()))
         similar = [(count / (len(own) + len(rare[place]) - count), -place) for place, count in shared.items()]
         best = max(
-            (one for one in similar if one[0] >= near and _numbers(theirs[-one[1]]) == _numbers(text)), default=None
+            (one for one in similar if one[0] >= near and _formula(theirs[-one[1]]) == _formula(text)), default=None
         )
         found.append(None if best is None else Twin(-best[1], best[0]))
     return found
@@ -80,5 +106,8 @@ def _runs(text: tuple[str, ...]) -> set[tuple[str, ...]]:
     return {text[place : place + RUN] for place in range(max(len(text) - RUN + 1, 1))}
 
 
-def _numbers(text: tuple[str, ...]) -> list[str]:
-    return sorted(word for word in text if _NUMBER.match(word))
+def _formula(text: tuple[str, ...]) -> list[str]:
+    """The numbers and mathematical operators among some words."""
+    return sorted(
+        word for word in text if word[0] in "*/!^\\." or word[0].isdecimal() or unicodedata.category(word[0]) == "Sm"
+    )

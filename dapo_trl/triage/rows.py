@@ -28,11 +28,15 @@ def given_rows(env: gymnasium.Env, indices: Sequence[int]) -> dict[int, Mapping[
     Returns:
         The rows of these indices; None for an environment that makes its rows itself.
     """
-    task, kwargs = env.unwrapped, dict(env.spec.kwargs) if env.spec is not None else {}
+    task = env.unwrapped
     known = inspect.signature(type(task)).parameters
+    kwargs = {name: one.default for name, one in known.items() if one.default is not one.empty}
+    kwargs.update(env.spec.kwargs if env.spec is not None else {})
     if not isinstance(task, TaskEnv) or "path" not in known or task.num_rows is None or not _has_source(kwargs):
         return None
     others = {name: value for name, value in kwargs.items() if name not in _SOURCE}
+    if kwargs.get("path") is not None:
+        kwargs.pop("split", None)  # a file has none: it is an argument with another meaning
     source = Source.of(**{name: kwargs.get(name) for name in _SOURCE})
     rows = source.read(_as_given)
     if "rows" not in known:
@@ -73,12 +77,21 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     scratch.replace(path)
 
 
-def write_settings(path: Path, env: str, kwargs: Mapping[str, Any], rows: Path) -> None:
-    """Write the settings of a run on the environment with the rows of a file; it is measured on the last of several
-    published splits."""
+def write_settings(
+    path: Path, env: str, kwargs: Mapping[str, Any], rows: Path, measured: Mapping[str, Any] | None = None
+) -> None:
+    """Write the settings of a run on the environment with the rows of a file.
+
+    Args:
+        measured: Arguments that the run has in place of these where it measures. Without any, the run is measured on
+            the last of several published splits.
+    """
     others = {name: value for name, value in kwargs.items() if name not in _SOURCE}
     settings: dict[str, Any] = {"env": env, "env_kwargs": {**others, "path": str(rows.absolute())}}
     splits = (kwargs.get("hub") or {}).get("splits", ())
-    if len(splits) > 1 and kwargs.get("path") is None:
-        settings["eval_env_kwargs"] = {"path": None, "split": splits[-1]}
+    if not measured and len(splits) > 1 and kwargs.get("path") is None:
+        measured = {"split": splits[-1]}
+    if measured:  # on the rows that were given, and not on the kept ones
+        given = {name: kwargs[name] for name in _SOURCE if name != "hub" and kwargs.get(name) is not None}
+        settings["eval_env_kwargs"] = {"path": None, **given, **measured}
     path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from envs.base import Judgement
 from envs.description import remake
 from envs.math.answers import bare_question
 
-from ..errors import ConfigError, one_line
+from ..errors import ConfigError, one_line, place_of
 from ..evaluation.comparison import Saved
 from ..evaluation.journal import PARQUET
 from .golds import Votes
@@ -51,6 +53,12 @@ class Row:
     def right(self) -> int:
         """Samples that are fully correct."""
         return sum(value == 1.0 for value in self.accuracy)
+
+    @property
+    def others(self) -> int:
+        """Samples that gave an answer and are not fully correct."""
+        pairs = zip(self.answers, self.accuracy, strict=True)
+        return sum(answer is not None and value < 1.0 for answer, value in pairs)
 
 
 @dataclass(frozen=True)
@@ -132,22 +140,30 @@ def why_no_golds(sampled: Sampled) -> str | None:
     return None
 
 
-def vote(sampled: Sampled) -> tuple[Votes, list[str | None]]:
+def vote(sampled: Sampled) -> tuple[Votes, list[str | None], list[str]]:
     """Count the samples of each row: those that named the gold, and those that named the leading other answer.
 
     Answers are the same if the environment judges so: a sample belongs to the leader if it is correct with the leader's
     answer in place of the gold.
 
     Returns:
-        The votes, and each row's leading answer; None where no majority contradicts the gold.
+        The votes, each row's leading answer (None where no majority contradicts the gold), and a line for each row
+        whose leading answer cannot be judged as a gold: it counts as one without a majority.
     """
-    counted = [_leader(sampled, row) for row in sampled.rows]
+    counted, failures = [], []
+    for row in sampled.rows:
+        try:
+            counted.append(_leader(sampled, row))
+        except Exception as error:  # whatever the author's code raises
+            counted.append((None, 0))
+            failures.append(f"row {row.index}: {type(error).__name__}: {one_line(error)} ({place_of(error)})")
     votes = Votes(
         np.array([row.right for row in sampled.rows]),
         np.array([count for _, count in counted]),
+        np.array([row.others for row in sampled.rows]),
         np.array([len(row.accuracy) for row in sampled.rows]),
     )
-    return votes, [answer for answer, _ in counted]
+    return votes, [answer for answer, _ in counted], failures
 
 
 def _leader(sampled: Sampled, row: Row) -> tuple[str | None, int]:
@@ -162,9 +178,30 @@ def _leader(sampled: Sampled, row: Row) -> tuple[str | None, int]:
     if counts.total() <= row.right or 2 * (counts.total() + row.right) <= len(row.accuracy):
         return None, 0  # whatever is the same, it is no majority against the gold
     leader = counts.most_common(1)[0][0]
-    as_gold = {**task.row(row.index), "answer": leader}
+    given = task.row(row.index)
+    as_gold = {**given, "answer": _of_kind(given["answer"], leader)}
     same = {answer for answer, text in texts.items() if _is_right(task, as_gold, text)}
     return (leader, sum(counts[answer] for answer in same)) if leader in same else (None, 0)
+
+
+def _of_kind(gold: Any, answer: str) -> Any:
+    """An answer's text as a value of the gold's type; a number that this type cannot hold is a float.
+
+    Raises:
+        ValueError, SyntaxError: It is no such value.
+    """
+    if isinstance(gold, str):
+        return answer
+    if isinstance(gold, Number) and not isinstance(gold, bool):
+        digits = answer.replace(",", "")
+        try:
+            return type(gold)(digits)  # type: ignore[call-arg]
+        except (ValueError, ArithmeticError):
+            return float(digits)
+    value = ast.literal_eval(answer)
+    if type(value) is not type(gold):
+        raise ValueError(f"the answer {answer!r} is no {type(gold).__name__}, which its gold is")
+    return value
 
 
 def _is_right(task: TaskEnv, row: Mapping[str, Any], completion: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class TriageOptions:
     """Completions of a group in training."""
     group_filter: str = "zero_variance"
     """The rule by which training drops groups."""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the environment that the run has in place of others where it measures."""
 
     def __post_init__(self) -> None:
         for name, least, most in (("rate", 0.0, 1.0), ("near", 0.0, 1.0)):

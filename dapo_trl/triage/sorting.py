@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..prompts.difficulty import Difficulty
-from .golds import doubts
+from .golds import doubts, understated
 from .overlap import Twin, copies, twins
 from .samples import Row, Sampled, read_samples, vote, why_no_golds
 from .settings import TriageOptions
 
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """False discovery rates for which the number of doubted golds is shown."""
+
+MAX_UNDERSTATED = 2.0
+"""A factor by which `understated` raises the rates, from which the notes mention it."""
 
 
 class Reason(StrEnum):
@@ -134,9 +138,18 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
         notes.append(f"Golds are not examined. {obstacle}")
         doubt, counts = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=int)
     else:
-        votes, leaders = vote(sampled)
-        doubt = doubts(votes, None if options.trusted is None else vote(trusted_samples(sampled, options.trusted))[0])
+        votes, leaders, failures = vote(sampled)
+        doubt = doubts(votes, None if options.trusted is None else vote(_trusted(sampled, options.trusted))[0])
+        if failures:
+            notes.append(f"The golds of {len(failures):,} rows are not examined, such as that of {failures[0]}.")
         counts, rated = votes.leader, {rate: int((doubt <= rate).sum()) for rate in RATES}
+        if options.trusted is None and understated(votes) > MAX_UNDERSTATED:
+            notes.append(
+                "The samples vary too little to tell a wrong gold from a mistake that the model always makes: "
+                f"{int((votes.others == 0)[votes.right > 0].sum()):,} rows name nothing but their gold, "
+                f"more than {MAX_UNDERSTATED:g} times as many as the other rows let one expect, so golds are hardly "
+                "doubted. Sample at a higher temperature, or give rows with right golds (--trusted)."
+            )
     if not tests:
         notes.append("No test set was named (--against), so rows are compared with each other alone.")
     if failed := sum(row.unscored for row in rows):
@@ -155,23 +168,31 @@ def triage(sampled: Sampled, tests: Sequence[str], options: TriageOptions) -> Tr
     return Triage(findings, cost(rows, likely, options.num_generations), after, rated, notes)
 
 
-def trusted_samples(sampled: Sampled, folder: Path) -> Sampled:
+def _trusted(sampled: Sampled, folder: Path) -> Sampled:
+    return read_trusted(folder, sampled.results, sampled.results["environments"][0]["samples"])
+
+
+def read_trusted(folder: Path, request: Mapping[str, Any], samples: int) -> Sampled:
     """The evaluation of rows with right golds.
+
+    Args:
+        request: How the rows are sampled, as far as that is known.
+        samples: Samples of a row.
 
     Raises:
         ConfigError: It is of another model or was drawn in another way, or golds cannot be doubted in it.
     """
     trusted = read_samples(folder)
     for name in ("weights", "engine", "temperature", "top_p", "max_completion_length"):
-        if trusted.results[name] != sampled.results[name]:
+        if name in request and trusted.results[name] != request[name]:
             raise ConfigError(
                 f"trusted is {folder}, sampled with {name} {trusted.results[name]}, and the rows with "
-                f"{sampled.results[name]}: sample both alike."
+                f"{request[name]}: sample both alike."
             )
-    theirs, ours = (one.results["environments"][0]["samples"] for one in (trusted, sampled))
-    if theirs != ours:
+    theirs = trusted.results["environments"][0]["samples"]
+    if theirs != samples:
         raise ConfigError(
-            f"trusted is {folder}, with {theirs} samples of a row, and the rows have {ours}: sample both alike."
+            f"trusted is {folder}, with {theirs} samples of a row, and the rows have {samples}: sample both alike."
         )
     if obstacle := why_no_golds(trusted):
         raise ConfigError(f"trusted is {folder}, which cannot be used: {obstacle}")

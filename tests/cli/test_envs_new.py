@@ -12,10 +12,12 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from dapo_trl.cli.envs_new import create
 from dapo_trl.errors import ConfigError
+from dapo_trl.triage.rows import given_rows
 
 from ..conftest import ROOT
 
@@ -117,11 +119,31 @@ def test_own_rows_are_in_the_package(tmp_path, own_rows):
     assert (folder / "two_words" / "data" / "rows.jsonl").read_text() == own_rows.read_text()
 
 
+def test_its_kept_rows_can_be_trained_on(packages, tmp_path):
+    path = packages["rows"] / "two_words" / "data" / "rows.jsonl"
+    made = {"__file__": str(path.parents[1] / "env.py"), "__name__": "made"}
+    exec((packages["rows"] / "two_words" / "env.py").read_text(), made)
+    env = gymnasium.make(gymnasium.envs.registration.EnvSpec("two_words/TwoWords-v0", made["TwoWords"]))
+    rows = given_rows(env, [0, 5])
+    assert rows is not None and rows[5]["id"] == 105
+
+
 @pytest.mark.parametrize("name", ["My-Task", "my task", "9lives", "../up", "a--b", "", "class", "json", "envs"])
 def test_a_name_that_no_package_can_have_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="name is") as error:
         create(name, "task", tmp_path)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["true", "none", "warning", "my-task-env", "path", "answer-line", "task-env"])
+def test_a_class_hides_no_other_name(name, tmp_path, own_rows):
+    hides = name not in ("my-task-env", "answer-line")
+    if not hides:
+        assert create(name, "rows", tmp_path, rows=own_rows).is_dir()
+        return
+    with pytest.raises(ConfigError, match="would hide another name"):
+        create(name, "rows", tmp_path, rows=own_rows)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -131,6 +153,11 @@ def test_a_name_that_no_package_can_have_is_refused(name, tmp_path):
         ("[1]\n", "JSON list"),
         ('{"question": "1 + 1", "answer": 2}\n', r"row 0 of .* has no 'prompt' \(columns: question, answer\)"),
         ("", "has no rows"),
+        (
+            '{"prompt": "1 + 1", "answer": [2, 3]}\n{"prompt": "x", "answer": ["a", "b"]}\n',
+            "row 1 of .* can not be read",
+        ),
+        ('{"prompt": ["1 + 1"], "answer": 2}\n', "'prompt' is a list"),
     ],
 )
 def test_rows_that_cannot_be_used_are_refused(rows, message, tmp_path):

@@ -49,6 +49,13 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path, reads):
     assert (before, source_of(path=path).read(words)) == (("a",), ("b",)) and len(reads) == 2
 
 
+@pytest.mark.parametrize("given", [{"path": "data.jsonl"}, {"rows": [{"word": "a"}]}])
+@pytest.mark.parametrize("hub", [None, {"dataset": "own/words", "splits": ["train", "test"]}])
+def test_rows_without_splits_are_not_asked_for_one(given, hub):
+    with pytest.raises(ValueError, match=r"split='test' beside .*these rows have no splits"):
+        source_of(**given, split="test", hub=hub)
+
+
 def test_rows_of_a_file_are_pickled_as_the_way_to_read_them(tmp_path):
     path = write(tmp_path / "data.jsonl", *("long" * 1000 for _ in range(50)))
     found = source_of(path=path).read(words, "!")

@@ -26,7 +26,8 @@ from dapo_trl.triage.rows import write_settings
 from dapo_trl.triage.samples import Row, read_samples, vote
 from dapo_trl.triage.settings import TriageOptions, evaluation_flags
 from dapo_trl.triage.sorting import chances, cost
-from envs import TaskEnv
+from envs import TaskEnv, Verdict
+from envs.base import Judgement
 from envs.description import describe
 
 K = 8
@@ -51,7 +52,24 @@ class Kind(TaskEnv):
         raise AssertionError("a judge is not asked again")
 
 
+class Whole(TaskEnv):
+    """Rows with the golds that the arguments give; answers are compared as whole numbers or as lists."""
+
+    def __init__(self, *, golds: list):
+        super().__init__()
+        self.golds, self.num_rows = golds, len(golds)
+
+    def row(self, index):
+        return {"prompt": f"Question {index}", "answer": self.golds[index]}
+
+    def verify(self, row, completion):
+        answer, gold = completion.rpartition(" ")[2], row["answer"]
+        right = answer == json.dumps(gold) if isinstance(gold, list) else abs(int(answer) - gold) == 0
+        return Judgement(Verdict.CORRECT if right else Verdict.WRONG, float(right), details={"answer": answer})
+
+
 gymnasium.register("kinds/Kind-v0", f"{__name__}:Kind")
+gymnasium.register("kinds/Whole-v0", f"{__name__}:Whole")
 
 
 def evaluation(folder: Path, name: str, kwargs: dict, answers: dict[int, list[str | None]], **results) -> Path:
@@ -128,12 +146,13 @@ def test_rows_are_kept_or_left_out_with_a_reason(tmp_path, rows):
     assert reasons[11] == "hopeless" and reasons[13] == "solved"
     kept = read(folder / "kept.jsonl")
     assert [line["id"] for line in kept] == [f"row-{place}" for place in range(80) if place not in reasons]
-    assert [(line["index"], line["reason"]) for line in read(folder / "rows.jsonl")] == [
+    assert [(line["index"], line["reason"]) for line in read(folder / "triage.jsonl")] == [
         (place, reasons.get(place)) for place in range(80)
     ]
     results = json.loads((folder / "triage.json").read_text())
     assert results["kept"] == len(kept) and sum(results["left_out"].values()) == len(reasons)
-    assert results["notes"] == ["1 samples could not be scored (infra_failure) and count nowhere."]
+    assert results["notes"][0].startswith("The samples vary too little")
+    assert results["notes"][1:] == ["1 samples could not be scored (infra_failure) and count nowhere."]
     assert 0 < results["tokens_saved"] < 1
     assert results["rollouts_per_trained_group"]["after"] < results["rollouts_per_trained_group"]["before"]
     page = (folder / "triage.html").read_text(encoding="utf-8")
@@ -144,10 +163,23 @@ def test_samples_are_counted_by_what_the_environment_takes_for_the_same(tmp_path
     found = answered()
     found[3] = ["3/4", "0.75", r"\frac{6}{8}", "75%", "3/4"] + ["1/2"] * 3  # 5 samples against 3 that name the gold
     found[5] = ["7", "8", "8", "9", "9", "10", "11", "12"]
-    votes, leaders = vote(read_samples(evaluation(tmp_path / "found", "math/Problem-v0", rows, found)))
+    votes, leaders, _ = vote(read_samples(evaluation(tmp_path / "found", "math/Problem-v0", rows, found)))
     counted = list(zip(votes.right.tolist(), votes.leader.tolist(), leaders, strict=True))
     assert counted[3] == (3, 5, "3/4") and counted[5][:2] == (1, 2)
     assert counted[0] == (4, 0, None) and counted[1] == (8, 0, None)  # no majority against their golds
+
+
+def test_a_leading_answer_has_the_type_of_the_gold(tmp_path):
+    golds = [7, 7.0, [1, 2], [1, 2]]
+    given = {0: ["8"] * K, 1: ["8"] * K, 2: ["[1]"] * K, 3: ["[1"] * K}
+    folder = evaluation(tmp_path / "found", "kinds/Whole-v0", {"golds": golds}, given)
+    votes, leaders, failures = vote(read_samples(folder))
+    assert votes.leader.tolist() == [K, K, K, 0] and leaders == ["8", "8", "[1]", None]
+    assert len(failures) == 1 and failures[0].startswith("row 3: SyntaxError: ")
+    assert run_triage(folder, TriageOptions(), QUIET) == 0
+    notes = json.loads((folder / "triage.json").read_text())["notes"]
+    assert notes[0].startswith("The golds of 1 rows are not examined, such as that of row 3: SyntaxError")
+    assert notes[1].startswith("The samples vary too little")
 
 
 def test_the_kept_rows_are_the_environment_that_its_settings_name(tmp_path, rows):
@@ -218,6 +250,42 @@ def test_the_kept_rows_of_a_published_set_are_measured_on_its_test_split(tmp_pat
     settings = yaml.safe_load((tmp_path / "kept.yaml").read_text())
     assert settings["env_kwargs"] == {"answer_style": "hash", "path": str(tmp_path / "kept.jsonl")}
     assert settings["eval_env_kwargs"] == {"path": None, "split": "test"}
+
+
+def test_the_kept_rows_of_a_data_set_are_measured_as_the_run_was(tmp_path):
+    kwargs = {"dataset": "own/sums", "name": "hard", "split": "train", "answer_style": "hash"}
+    write_settings(tmp_path / "kept.yaml", "math/Problem-v0", kwargs, tmp_path / "kept.jsonl", {"split": "test"})
+    settings = yaml.safe_load((tmp_path / "kept.yaml").read_text())
+    measured = {**settings["env_kwargs"], **settings["eval_env_kwargs"]}
+    assert measured == {**kwargs, "path": None, "split": "test"}
+    assert settings["env_kwargs"] == {"answer_style": "hash", "path": str(tmp_path / "kept.jsonl")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--against", "math/GSM9K-v0"], "GSM9K"),
+        (["--trusted", "nowhere"], "nowhere: there is no such folder"),
+        (["--trusted", "found"], "sampled with temperature 1.0, and the rows with 0.5"),
+        (["--group_filter", "none"], "group_filter is 'none'"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_sampled(tmp_path, rows, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dapo_trl.evaluation.command.run_evaluation", lambda *_: pytest.fail("sampled"))
+    evaluation(tmp_path / "found", "math/Problem-v0", rows, {0: ["0"] * K})
+    command = ["triage", "--model", "m", "--env", "math/Arithmetic-v0", "--temperature", "0.5", "--use_cpu", "true"]
+    assert main([*command, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_overwriting_the_samples_removes_what_was_made_of_them(tmp_path, rows):
+    folder = evaluation(tmp_path / "found", "math/Problem-v0", rows, {0: ["0"] * K})
+    run_triage(folder, TriageOptions(least_chance=0), QUIET)
+    (folder / "request.json").write_text("{}")
+    (folder / "mine.txt").write_text("")
+    Journal(folder).begin({}, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.txt", "request.json"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from dapo_trl.triage.golds import Votes, doubts, rates, unnamed
+from dapo_trl.triage.golds import Votes, doubts, rates, understated, unnamed
 
 from ..conftest import ROOT
 
@@ -16,8 +16,8 @@ from triage import RATE, WORLDS, realised, sampled
 
 
 def votes(*rows: tuple[int, int, int]) -> Votes:
-    right, leader, scored = zip(*rows, strict=True)
-    return Votes(np.array(right), np.array(leader), np.array(scored))
+    right, leader, scored = (np.array(column) for column in zip(*rows, strict=True))
+    return Votes(right, leader, leader, scored)
 
 
 @pytest.mark.parametrize("name", [name for name in WORLDS if name != "stubborn"])
@@ -44,6 +44,20 @@ def test_without_wrong_golds_hardly_anything_is_doubted():
             for seed in range(20)
         ]
         assert np.mean(found) <= 0.2
+
+
+@pytest.mark.parametrize("rows", [[(16, 0, 16)] * 800 + [(0, 16, 16)] * 1200, [(0, 16, 16)] * 1200])
+def test_where_samples_never_vary_nothing_is_doubted(rows):
+    assert (doubts(votes(*rows))[-1200:] == 1.0).all()
+
+
+def test_samples_that_hardly_vary_raise_the_rate():
+    """Rows that name nothing but the gold are as many as those with some other answers say, or many more."""
+    rng = np.random.default_rng(0)
+    alike, mixed = (sampled(WORLDS[name], rng, 2000, 16, 0.0)[0] for name in ("temperature 0.1", "strong"))
+    assert understated(mixed) < 1.5 and understated(alike) > 10
+    without_answers = Votes(alike.right, alike.leader, alike.others, alike.scored + 4)  # nothing that varies
+    assert understated(without_answers) > 10
 
 
 def test_what_can_be_doubted():

@@ -18,6 +18,46 @@ def test_words_have_one_spelling():
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("6 × 3", "6 ÷ 3"),
+        ("(2+3)*4", "2+3*4"),
+        ("x ≥ 3", "x ≤ 3"),
+        ("5 + -3", "5 - 3"),
+        ("5 – 3", "5, 3"),
+        ("5!", "5"),
+        ("n!", "n"),
+        ("A ∩ B", "A ∪ B"),
+        (r"A \cap B", r"A \cup B"),
+        ("|x|", "x"),
+        ("√16", "16"),
+        ("2³", "23"),
+        ("3½", "31⁄2"),
+        ("f'(2)", "f(2)"),
+        (".5", "5"),
+        ("3:4", "34"),
+        ("7 % 4", "7 & 4"),
+        ("5°", "5"),
+    ],
+)
+def test_other_signs_are_another_problem(one, other):
+    asked = [f"Work out the value of {part} by yourself and write it down." for part in (one, other)]
+    assert copies(asked) == [None, None] and words(one) != words(other)
+    assert all(found is None or found.similarity < 1 for found in twins(asked[:1], asked[1:], 0.4))
+
+
+def test_another_operator_is_no_near_copy():
+    asked = "Anna has the set of all x in the large blue box for which x {} 3 holds. How many are there?"
+    assert twins([asked.format("≥")], [asked.format("≤")], 0.4) == [None]
+
+
+def test_a_script_without_spaces_has_a_word_for_each_character():
+    hens = "小明有六只母鸡每天下十三个蛋他用六个做饭其余的卖掉每个四元一天一共卖多少钱"
+    assert len(words(hens)) == len(hens)
+    assert twins([hens.replace("做饭", "做蛋糕")], [hens], 0.4)[0].similarity == pytest.approx(0.85, abs=0.1)
+
+
+@pytest.mark.parametrize(
     ("question", "similarity"),
     [
         (HENS.upper().replace(".", " ."), 1.0),

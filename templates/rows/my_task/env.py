@@ -15,14 +15,14 @@ class MyTask(TaskEnv):
     """Answer a question with a number, a formula or a few words.
 
     Args:
-        path: A jsonl or parquet file of rows with a "prompt" and an "answer"; None: the rows of the package.
+        path: A jsonl or parquet file of rows with a "prompt" and an "answer"; by default the rows of the package.
     """
 
     max_concurrency = "cores"  # formulas are compared in other processes
 
-    def __init__(self, *, path=None, correct_reward=1.0, wrong_reward=0.0):
+    def __init__(self, *, path=ROWS, correct_reward=1.0, wrong_reward=0.0):
         super().__init__(correct_reward=correct_reward, wrong_reward=wrong_reward)
-        self.rows = tuple(read_file(Path(path or ROWS)))
+        self.rows = tuple(read_file(Path(path)))
         for row in self.rows:
             check_gold(str(row["answer"]))
         self.num_rows = len(self.rows)
