@@ -142,23 +142,32 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
 
 
 def turns(evidence: Evidence, scale: Scale) -> Finding:
-    """A wrong answer, given turn after turn, must not collect as much for its turns as the right one earns."""
+    """Neither a wrong answer, given turn after turn, nor a right one that is put off may collect more than a small part
+    for its turns."""
+    worth = scale.high - scale.low
+    part = _SMALL_PART * worth + _TOLERANCE
     paid = [(trial, trial.outcome) for trial in evidence.trials if trial.outcome and any(trial.outcome.turns)]
-    if not paid:
-        return _if_judged(evidence)
-    worth, sums = scale.high - scale.low, [sum(outcome.turns) for _, outcome in paid]
+    sums = [sum(outcome.turns) for _, outcome in paid]
     bad = [
         (trial, total)
         for (trial, outcome), total in zip(paid, sums, strict=True)
-        if total >= worth and not scale.full(outcome)
+        if worth and total > part and not scale.full(outcome)
     ]
     if bad:
         trial, total = bad[0]
         return "failed", (
             f"{trial.name}, {brief(trial.text)}, given turn after turn collects {total:g} in rewards of turns at row "
             f"{trial.index}, and the right answer earns {worth:g} more than a wrong one{_count(bad, paid)}: pay a turn "
-            "for what it adds, once"
+            f"for what it adds, once, and no more than {_SMALL_PART:g} of that for wrong answers"
         )
+    for late in evidence.stalled:
+        if not isinstance(late.second, str) and late.second.total > late.first.total + part:
+            return "failed", (
+                f"the solution {brief(late.text)} of row {late.index} earns {late.second.total:g} {late.where}, and "
+                f"{late.first.total:g} at once: pay nothing for putting the answer off"
+            )
+    if not paid:
+        return _if_judged(evidence)
     each = [reward for _, outcome in paid for reward in outcome.turns]
     return "ok", (
         f"rewards of turns from {min(each):g} to {max(each):g}, in an episode from {min(sums):g} to {max(sums):g}"

@@ -83,6 +83,7 @@ class Evidence:
         form: The text around the answer in a solution.
         trials: Answers and their outcomes.
         repeats: Answers judged again.
+        stalled: Solutions given at once, and after a wrong answer in all turns before the last.
         unstable: Rows or seeds that showed another prompt when asked again, in words.
         faults: Returned values that break the contract.
         raised: Exceptions of its own, and answers that ended its process.
@@ -101,6 +102,7 @@ class Evidence:
     form: Form = field(default_factory=Form)
     trials: list[Trial] = field(default_factory=list)
     repeats: list[Repeat] = field(default_factory=list)
+    stalled: list[Repeat] = field(default_factory=list)
     unstable: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     raised: list[str] = field(default_factory=list)
@@ -160,6 +162,7 @@ class Examination:
             self._from_the_prompt()
             self._oversized()
             self._thinking()
+            self._stalled()
             self._again()
         except Stopped as reason:
             self.found.stopped = str(reason)
@@ -308,6 +311,24 @@ class Examination:
         for index, text in list(self.found.solutions.items())[:FEW_ROWS]:
             self._try(index, "thinking", "the solution after some thinking", _THOUGHT + text)
             self._try(index, "unclosed", "the solution in thinking that never ends", f"<think>\n{text}")
+
+    def _stalled(self) -> None:
+        """Answer right in the last turn, after the wrong answer that collects most in the turns before it."""
+        for trial in self.found.of("solution")[:FEW_ROWS]:
+            wrong = [
+                (other.text, other.outcome)
+                for other in self.found.trials
+                if other.outcome and other.index == trial.index and other.outcome.steps > 1
+                if not other.outcome.reward >= self._right
+            ]
+            if trial.outcome is None or not wrong:
+                continue
+            text, outcome = max(wrong, key=lambda one: (sum(one[1].turns), one[1].steps))
+            before = [text] * (outcome.steps - 1)
+            second = self._ask(f"row {trial.index}, stalling", "answer_after", trial.index, trial.text, before)
+            if second is not None:
+                where = f"after {brief(text)} in {len(before)} turns"
+                self.found.stalled.append(Repeat(trial.index, trial.text, where, trial.outcome, second))
 
     def _again(self) -> None:
         """Ask known answers again, long after the first time and elsewhere."""

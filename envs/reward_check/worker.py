@@ -106,13 +106,22 @@ class Worker:
         present(env, index=index)
         return answer(env, text)[0]
 
-    def rewards(self, asked: Sequence[tuple[int, str]]) -> list[float]:
-        """Return the reward of each of some (index, answer); NaN where the environment raised or broke its contract."""
+    def answer_after(self, index: int, text: str, before: Sequence[str]) -> ProbeResult:
+        """Return the outcome of an answer that follows other answers of the same episode."""
+        present(self._env, index=index)
+        return answer(self._env, text, before=before)[0]
+
+    def rewards(self, asked: Sequence[tuple[int, str]], with_turns: bool = True) -> list[float]:
+        """Return the reward of each of some (index, answer), with the rewards of turns or that of the verdict alone.
+
+        It is NaN where the environment raised or broke its contract.
+        """
         found = []
         for index, text in asked:
             try:
                 present(self._env, index=index, watch=False)
-                found.append(answer(self._env, text, watch=False)[0].reward)
+                outcome = answer(self._env, text, watch=False)[0]
+                found.append(outcome.total if with_turns else outcome.reward)
             except Fault:
                 found.append(math.nan)
         return found
