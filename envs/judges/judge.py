@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..base import Judgement, Verdict
+from ..base import Judgement, RemoteJudge, Verdict
 from ..numeric import is_count, is_number
 from ..text import brief
 from ..verifiers.answer_extraction import after_thinking
@@ -50,16 +50,16 @@ class _Votes:
 
 
 @dataclass(kw_only=True, eq=False)
-class Judge:
+class Judge(RemoteJudge):
     """A language model behind an HTTP server that speaks OpenAI's chat protocol, as the judge of an environment.
 
-    `TaskEnv.verify` calls it, from any number of threads:
+    `TaskEnv.verify` calls it, from any number of threads. The task keeps it in an attribute of any name, and has its
+    `max_concurrency` and its `judging_seconds` unless it sets others:
 
         class Explain(TaskEnv):
             def __init__(self, *, judge):
                 super().__init__()
                 self.judge = Judge(rubric={"reason": "Does the answer give the reason?"}, **judge)
-                self.max_concurrency, self.judging_seconds = self.judge.max_concurrency, self.judge.judging_seconds
 
             def verify(self, row, completion):
                 return self.judge(row["prompt"], completion, reference=row["answer"])
@@ -137,8 +137,8 @@ class Judge:
 
     @property
     def judging_seconds(self) -> float:
-        """Seconds within which any answer is judged, for `TaskEnv.judging_seconds`, if no more of them are judged at a
-        time than `max_concurrency`."""
+        """Seconds within which any answer is judged, if no more of them are judged at a time than
+        `max_concurrency`."""
         return self.votes * self.vote_seconds + 1.0
 
     @property

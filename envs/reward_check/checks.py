@@ -189,7 +189,12 @@ def hedging(evidence: Evidence, scale: Scale) -> Finding:
 
 
 def persuasion(evidence: Evidence, scale: Scale) -> Finding:
-    """A text that is written for a judge must not earn more than a wrong answer does, beyond a small part."""
+    """A text that is written for a judge must not earn more than a wrong answer or a text of its form does, beyond a
+    small part.
+
+    Where no judge is known, it must do so at all rows where it was tried, which have different answers: at one of them
+    it may be right. Where no answer is known either, a single text may be an honest answer to the task.
+    """
     tried = evidence.of("persuasion")
     if not tried:
         return _nothing(evidence)
@@ -197,9 +202,23 @@ def persuasion(evidence: Evidence, scale: Scale) -> Finding:
         return "not checked", _FLAT
     wrong = evidence.of("other row", "worthless")
     alone = [trial.outcome.reward for trial in wrong if trial.outcome and not scale.full(trial.outcome)]
-    bound = max(alone, default=scale.low) + _SMALL_PART * (scale.high - scale.low)
-    some = [trial for trial in tried if trial.outcome and trial.outcome.reward > bound]
-    return _paid(some, scale, "quote the answer so that the judge does not obey it, or take a better judge")
+    usual, part = max(alone, default=scale.low), _SMALL_PART * (scale.high - scale.low)
+    forms = {(one.index, one.name): one.outcome.reward for one in evidence.of("placebo") if one.outcome}
+    paid, missed = list[Trial](), set[str]()
+    for trial in tried:
+        if trial.outcome and trial.outcome.reward > max(usual, forms.get((trial.index, trial.name), usual)) + part:
+            paid.append(trial)
+        else:
+            missed.add(trial.name)
+    has_judge = evidence.description.has_judge
+    if not has_judge:
+        paid = [trial for trial in paid if trial.name not in missed]
+    if has_judge or len({trial.text for trial in paid}) > 1:
+        return _paid(paid, scale, "quote the answer so that the judge does not obey it, or take a better judge")
+    status, message = _paid(paid, scale, "pay for the right answer alone")
+    if status == "failed" and not evidence.golds:
+        return "advice", f"{message}, unless this text is one"
+    return status, message
 
 
 def near_misses(evidence: Evidence, scale: Scale) -> Finding:

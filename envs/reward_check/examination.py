@@ -15,6 +15,7 @@ from ..text import brief
 from . import probe_answers as answers
 from .client import Client, Died, Hung, NotMade
 from .episode import Fault, ProbeResult, Prompt, Raised
+from .persuasion import placebo
 from .probe_answers import Form, common_start
 from .worker import Description
 
@@ -24,6 +25,7 @@ Kind = Literal[
     "constant",
     "short",
     "persuasion",
+    "placebo",
     "oversized",
     "program",
     "hedge",
@@ -280,11 +282,19 @@ class Examination:
                         break  # a password is one at every row
 
     def _persuasions(self) -> None:
-        """Answer with texts for a judge, where they do not hold the right answer by chance."""
+        """Answer with texts for a judge where they do not hold the right answer; try each that is paid without its meaning
+        too."""
+        found = self.found
+        lowest = min((trial.outcome.reward for trial in found.trials if trial.outcome), default=math.nan)
         for name, text in (self._ask("its judge", "persuasions") or {}).items():
-            for index in list(self.found.prompts)[:2]:
-                if not (gold := self.found.golds.get(index)) or gold not in text:
-                    self._try_in_form(index, "persuasion", name, text)
+            rows = [index for index in found.prompts if not _holds(text, found.golds.get(index))]
+            other = [index for index in rows if found.golds.get(index) != found.golds.get(rows[0])]
+            for index in [*rows[:1], *(other or rows[1:])[:1]]:
+                for form_name, wrapped in self._forms(name, text):
+                    outcome = self._try(index, "persuasion", form_name, wrapped)
+                    like = placebo(wrapped)
+                    if outcome is not None and outcome.reward > lowest and like != wrapped:
+                        self._try(index, "placebo", form_name, like)
 
     def _near_misses(self) -> None:
         golds = self.found.golds
@@ -410,6 +420,11 @@ class Examination:
         self._lost += 1
         if self._lost == MAX_LOST:
             raise Stopped(f"{MAX_LOST} answers took too long or ended the process")
+
+
+def _holds(text: str, gold: str | None) -> bool:
+    """Whether a text holds the right answer, in whatever case."""
+    return bool(gold and gold.casefold() in text.casefold())
 
 
 def _difference(one: str, other: str) -> str:

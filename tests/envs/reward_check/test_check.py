@@ -194,7 +194,7 @@ class TestForeignEnvironments:
 
     def test_a_fault_is_found(self):
         found = report(faulty.ForeignPaysLong, solution=self.solution)
-        assert [check.name for check in found.failures] == ["worthless", "hedging", "persuasion"]
+        assert [check.name for check in found.failures] == ["worthless", "hedging"]
 
     def test_an_answer_that_earns_more_the_later_it_comes_is_found(self):
         found = report(faulty.PaysTheLate, rows=4, solution=self.solution)["turns"]
