@@ -282,8 +282,8 @@ class Examination:
                         break  # a password is one at every row
 
     def _persuasions(self) -> None:
-        """Answer with texts for a judge where they do not hold the right answer; try each that is paid without its meaning
-        too."""
+        """Answer with texts for a judge where they do not hold the right answer, and with a placebo of each that is
+        paid."""
         found = self.found
         lowest = min((trial.outcome.reward for trial in found.trials if trial.outcome), default=math.nan)
         for name, text in (self._ask("its judge", "persuasions") or {}).items():
