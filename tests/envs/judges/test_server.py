@@ -166,7 +166,8 @@ def test_judges_of_a_server_and_key_have_one_budget_in_a_run(served, judge_of, m
 
 def test_judges_of_a_server_share_its_requests_in_flight(judge_of):
     gate = threading.Barrier(4, timeout=20)
-    with running(JudgeServer(lambda asked: gate.wait() * 0)) as server, ThreadPoolExecutor(16) as threads:
+    opinion = JudgeServer(lambda asked: gate.wait() * 0, seconds=0.1)
+    with running(opinion) as server, ThreadPoolExecutor(16) as threads:
         judges = [judge_of(server, max_concurrency=most) for most in (8, 4)]
         list(threads.map(lambda place: judges[place % 2](**{**ASKED, "answer": f"Because {place}."}), range(16)))
         assert len(server.requests) == 16 and server.most_at_once == 4
