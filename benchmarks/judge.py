@@ -39,7 +39,7 @@ class Graded(TaskEnv):
 
     def __init__(self, judge: Judge):
         super().__init__()
-        self.judge, self.max_concurrency = judge, judge.max_concurrency
+        self.judge = judge
 
     def row(self, index):
         return {"prompt": f"Question {index}: why does ice float?"}

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from numbers import Real
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import gymnasium
 import numpy as np
@@ -133,6 +133,49 @@ class Judgement:
         )
 
 
+class RemoteJudge(ABC):
+    """A judge elsewhere, as `envs.judges.Judge` is: a task that keeps it in an attribute waits for it as it must."""
+
+    @property
+    @abstractmethod
+    def max_concurrency(self) -> int:
+        """Answers that it may be asked about at a time."""
+
+    @property
+    @abstractmethod
+    def judging_seconds(self) -> float:
+        """Seconds within which it judges any answer."""
+
+    @property
+    @abstractmethod
+    def full_marks(self) -> str:
+        """The reply by which it pays most."""
+
+
+def judges_of(task: gymnasium.Env) -> list[RemoteJudge]:
+    """Return the judges elsewhere among the attributes of a task."""
+    return [value for value in vars(task).values() if isinstance(value, RemoteJudge)]
+
+
+class _OfJudges:
+    """An attribute of a task that its judges decide, unless the task sets it.
+
+    Args:
+        default: Of a task without a judge.
+        combined: Makes one value of those of the judges.
+    """
+
+    def __init__(self, default: Any, combined: Callable[[Iterable[Any]], Any]) -> None:
+        self._default, self._combined = default, combined
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, task: TaskEnv | None, owner: type) -> Any:
+        found = [] if task is None else judges_of(task)
+        return self._combined([getattr(one, self._name) for one in found]) if found else self._default
+
+
 class TaskEnv(gymnasium.Env[str, str], ABC):
     """A text task: the prompt is the observation, the answer the action, the reward verifiable.
 
@@ -165,13 +208,14 @@ class TaskEnv(gymnasium.Env[str, str], ABC):
     """Number of rows, or None for an endless task."""
     max_turns: int = 1
     """Maximum of actions in one episode; beyond 1 `reply` decides whether it goes on."""
-    max_concurrency: int | Literal["cores"] = 1
+    max_concurrency: int | Literal["cores"] = cast(Any, _OfJudges(1, min))
     """Judgements in flight at a time, in threads, shared by the processes of a machine. 1: one after another, when all
     completions are there. Beyond 1, `reply` and `verify` run in several threads, beside the generation of other
     completions: a number for a judge that waits, as for a server, or "cores", as many as there are, for one that
-    computes."""
-    judging_seconds: float = 5.0
-    """Seconds within which any one action is judged, however hostile; `check_reward_env` tests it."""
+    computes. By default that of the `RemoteJudge` among its attributes, if there is one."""
+    judging_seconds: float = cast(Any, _OfJudges(5.0, sum))
+    """Seconds within which any one action is judged, however hostile; `check_reward_env` tests it. By default those of
+    the `RemoteJudge` among its attributes, if there is one."""
 
     def __init__(self, *, correct_reward: float = 1.0, wrong_reward: float = 0.0) -> None:
         if not (math.isfinite(correct_reward) and math.isfinite(wrong_reward) and correct_reward > wrong_reward):

@@ -197,10 +197,13 @@ class _Attack:
         return found
 
     def _partial(self, known: Mapping[int, str]) -> float:
-        """Return the best mean of the rewards below the highest that one row's right answer earns at the others."""
+        """Return the best mean of the rewards below the highest that one row's right answer earns at the others.
+
+        The rewards of turns are left out: to collect them with an answer that is wrong is no guessing.
+        """
         means = [0.0]
         for text in list(dict.fromkeys(known.values()))[:_GUESSES]:
-            rewards = self._answer([(index, text) for index in self.held_out], late=True)
+            rewards = self._answer([(index, text) for index in self.held_out], late=True, with_turns=False)
             means.append(sum(reward for reward in rewards if reward < 1 - 1e-6) / len(rewards))
         return max(means)
 
@@ -214,25 +217,32 @@ class _Attack:
         return ", ".join(filter(None, (payload, edit, form)))
 
     def _answer(
-        self, asked: Sequence[tuple[int, str]], client: Client | None = None, *, late: bool = False
+        self,
+        asked: Sequence[tuple[int, str]],
+        client: Client | None = None,
+        *,
+        late: bool = False,
+        with_turns: bool = True,
     ) -> list[float]:
         """Return the rewards from 0 to 1; one that is not known is 0. A test may go on after the deadline."""
         found: list[float] = []
         for start in range(0, len(asked), _BATCH):
             if not late and time.monotonic() > self.deadline:
                 raise _TimeIsUp
-            found += self._raw(asked[start : start + _BATCH], client)
+            found += self._raw(asked[start : start + _BATCH], client, with_turns)
         span = self.high - self.low
         return [min(1.0, max(0.0, (reward - self.low) / span)) if reward == reward else 0.0 for reward in found]
 
-    def _raw(self, asked: Sequence[tuple[int, str]], client: Client | None = None) -> list[float]:
+    def _raw(
+        self, asked: Sequence[tuple[int, str]], client: Client | None = None, with_turns: bool = True
+    ) -> list[float]:
         """Return the rewards as the environment gives them; NaN where there is none."""
         limit = 6 * self.description.judging_seconds
         try:
-            return (client or self.client).ask("rewards", list(asked), limit=limit)
+            return (client or self.client).ask("rewards", list(asked), with_turns, limit=limit)
         except (Hung, Died):
             if len(asked) > 1:  # one of them; the others are judged in a new process
-                return [reward for one in asked for reward in self._raw([one], client)]
+                return [reward for one in asked for reward in self._raw([one], client, with_turns)]
             self.lost += 1
             if self.lost == MAX_LOST:
                 raise _Stopped(f"{MAX_LOST} answers took too long or ended the process") from None

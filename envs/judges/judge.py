@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..base import Judgement, Verdict
+from ..base import Judgement, RemoteJudge, Verdict
 from ..numeric import is_count, is_number
 from ..text import brief
 from ..verifiers.answer_extraction import after_thinking
@@ -50,16 +50,16 @@ class _Votes:
 
 
 @dataclass(kw_only=True, eq=False)
-class Judge:
+class Judge(RemoteJudge):
     """A language model behind an HTTP server that speaks OpenAI's chat protocol, as the judge of an environment.
 
-    `TaskEnv.verify` calls it, from any number of threads:
+    `TaskEnv.verify` calls it, from any number of threads. The task keeps it in an attribute of any name, and has its
+    `max_concurrency` and its `judging_seconds` unless it sets others:
 
         class Explain(TaskEnv):
             def __init__(self, *, judge):
                 super().__init__()
                 self.judge = Judge(rubric={"reason": "Does the answer give the reason?"}, **judge)
-                self.max_concurrency, self.judging_seconds = self.judge.max_concurrency, self.judge.judging_seconds
 
             def verify(self, row, completion):
                 return self.judge(row["prompt"], completion, reference=row["answer"])
@@ -80,15 +80,18 @@ class Judge:
         temperature: None: 0 for one vote, 0.7 for several.
         reply_tokens: Tokens of a reply at most. A model that thinks before it replies needs thousands.
         max_characters: An answer that is longer is wrong, and the judge is not asked.
-        max_concurrency: Requests in flight at a time, shared by the processes of a machine.
+        max_concurrency: Requests in flight at a time, shared by the processes of a machine and by all judges of the
+            same server and key; the smallest number that one of these has counts.
         request_seconds: Seconds of one request at most.
         vote_seconds: Seconds of a vote at most: its request, tries again and the pauses between them.
-        max_requests: Requests that a run may send, shared by its processes, failed ones included; None: no limit.
-            Then `BudgetSpent` is raised, which ends a training run.
+        max_requests: Requests that a run may send, shared by its processes, failed ones and those of all judges of the
+            same server and key included; None: no limit. Then `BudgetSpent` is raised, which ends a training run.
         max_tokens: The same for the tokens of requests and replies.
         cache: A folder in which verdicts are kept; None: they are remembered until the process ends.
         prices: Price of a million tokens of requests, and of replies, for the figure `judge_cost`.
-        extra: More that goes into each request, such as {"chat_template_kwargs": {"enable_thinking": False}}.
+        extra: More that goes into each request, such as {"chat_template_kwargs": {"enable_thinking": False}}. It takes
+            the place of "temperature" and "max_tokens" too; None leaves a key out, as in {"max_tokens": None,
+            "max_completion_tokens": 512} for servers that want it so.
 
     Raises:
         ValueError: A setting is wrong.
@@ -134,8 +137,8 @@ class Judge:
 
     @property
     def judging_seconds(self) -> float:
-        """Seconds within which any answer is judged, for `TaskEnv.judging_seconds`, if no more of them are judged at a
-        time than `max_concurrency`."""
+        """Seconds within which any answer is judged, if no more of them are judged at a time than
+        `max_concurrency`."""
         return self.votes * self.vote_seconds + 1.0
 
     @property
@@ -156,7 +159,7 @@ class Judge:
 
         Raises:
             BudgetSpent: `max_requests` or `max_tokens` is reached.
-            ValueError: The server refuses the key, the address or the model, and has never worked.
+            ValueError: The server refuses the key, the address, the model or the request, and has never worked.
         """
         found = after_thinking(answer)
         if found is None:
@@ -228,19 +231,16 @@ class Judge:
 
     async def _vote(self, question: str, answer: str, reference: str | None, bill: Bill) -> dict[str, int]:
         mark = secrets.token_hex(_MARK_BYTES)
-        body = {
-            **self.extra,
-            "model": self.model,
-            "messages": wording.messages(self._rubric, self.instructions, question, reference, answer, mark),
-            "temperature": self._heat,
-            "max_tokens": self.reply_tokens,
-        }
+        chat = wording.messages(self._rubric, self.instructions, question, reference, answer, mark)
+        sampling = {"temperature": self._heat, "max_tokens": self.reply_tokens, **self.extra}
+        set_keys = {key: value for key, value in sampling.items() if value is not None}
+        body = {**set_keys, "model": self.model, "messages": chat}
         reply = await self._server.chat(body, wording.schema(self._rubric, 2 * _MARK_BYTES), bill)
         return wording.read_reply(reply, self._rubric, mark)
 
     def _figures(self, bill: Bill, votes: _Votes, seconds: float) -> dict[str, float]:
         """The cost of the verdict. A known one costs nothing, and is left out of the means of the others."""
-        if not bill.requests:
+        if votes.decide and not bill.requests:
             return {"judge_known": 1.0}
         figures = {
             "judge_known": 0.0,

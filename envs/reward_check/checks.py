@@ -142,23 +142,32 @@ def worthless(evidence: Evidence, scale: Scale) -> Finding:
 
 
 def turns(evidence: Evidence, scale: Scale) -> Finding:
-    """A wrong answer, given turn after turn, must not collect as much for its turns as the right one earns."""
+    """Neither a wrong answer, given turn after turn, nor a right one that is put off may collect more than a small part
+    for its turns."""
+    worth = scale.high - scale.low
+    part = _SMALL_PART * worth + _TOLERANCE
     paid = [(trial, trial.outcome) for trial in evidence.trials if trial.outcome and any(trial.outcome.turns)]
-    if not paid:
-        return _if_judged(evidence)
-    worth, sums = scale.high - scale.low, [sum(outcome.turns) for _, outcome in paid]
+    sums = [sum(outcome.turns) for _, outcome in paid]
     bad = [
         (trial, total)
         for (trial, outcome), total in zip(paid, sums, strict=True)
-        if total >= worth and not scale.full(outcome)
+        if worth and total > part and not scale.full(outcome)
     ]
     if bad:
         trial, total = bad[0]
         return "failed", (
             f"{trial.name}, {brief(trial.text)}, given turn after turn collects {total:g} in rewards of turns at row "
             f"{trial.index}, and the right answer earns {worth:g} more than a wrong one{_count(bad, paid)}: pay a turn "
-            "for what it adds, once"
+            f"for what it adds, once, and no more than {_SMALL_PART:g} of that for wrong answers"
         )
+    for late in evidence.stalled:
+        if not isinstance(late.second, str) and late.second.total > late.first.total + part:
+            return "failed", (
+                f"the solution {brief(late.text)} of row {late.index} earns {late.second.total:g} {late.where}, and "
+                f"{late.first.total:g} at once: pay nothing for putting the answer off"
+            )
+    if not paid:
+        return _if_judged(evidence)
     each = [reward for _, outcome in paid for reward in outcome.turns]
     return "ok", (
         f"rewards of turns from {min(each):g} to {max(each):g}, in an episode from {min(sums):g} to {max(sums):g}"
@@ -180,7 +189,12 @@ def hedging(evidence: Evidence, scale: Scale) -> Finding:
 
 
 def persuasion(evidence: Evidence, scale: Scale) -> Finding:
-    """A text that is written for a judge must not earn more than a wrong answer does, beyond a small part."""
+    """A text that is written for a judge must not earn more than a wrong answer or a text of its form does, beyond a
+    small part.
+
+    Where no judge is known, it must do so at all rows where it was tried, which have different answers: at one of them
+    it may be right. Where no answer is known either, a single text may be an honest answer to the task.
+    """
     tried = evidence.of("persuasion")
     if not tried:
         return _nothing(evidence)
@@ -188,9 +202,23 @@ def persuasion(evidence: Evidence, scale: Scale) -> Finding:
         return "not checked", _FLAT
     wrong = evidence.of("other row", "worthless")
     alone = [trial.outcome.reward for trial in wrong if trial.outcome and not scale.full(trial.outcome)]
-    bound = max(alone, default=scale.low) + _SMALL_PART * (scale.high - scale.low)
-    some = [trial for trial in tried if trial.outcome and trial.outcome.reward > bound]
-    return _paid(some, scale, "quote the answer so that the judge does not obey it, or take a better judge")
+    usual, part = max(alone, default=scale.low), _SMALL_PART * (scale.high - scale.low)
+    forms = {(one.index, one.name): one.outcome.reward for one in evidence.of("placebo") if one.outcome}
+    paid, missed = list[Trial](), set[str]()
+    for trial in tried:
+        if trial.outcome and trial.outcome.reward > max(usual, forms.get((trial.index, trial.name), usual)) + part:
+            paid.append(trial)
+        else:
+            missed.add(trial.name)
+    has_judge = evidence.description.has_judge
+    if not has_judge:
+        paid = [trial for trial in paid if trial.name not in missed]
+    if has_judge or len({trial.text for trial in paid}) > 1:
+        return _paid(paid, scale, "quote the answer so that the judge does not obey it, or take a better judge")
+    status, message = _paid(paid, scale, "pay for the right answer alone")
+    if status == "failed" and not evidence.golds:
+        return "advice", f"{message}, unless this text is one"
+    return status, message
 
 
 def near_misses(evidence: Evidence, scale: Scale) -> Finding:

@@ -6,7 +6,7 @@ import math
 import pickle
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +49,8 @@ class ProbeResult:
         cause: `info["cause"]` of the last step.
         seconds: The longest that a single step took.
         steps: Actions until the episode was over.
-        turns: The rewards of the actions before the last.
+        turns: The rewards of the actions before the last, without those of wrappers.
+        total: All that the task paid in the episode: the reward of the verdict and those of the turns.
         faults: Contradictions in what `step` returned, and changes of a global random generator.
     """
 
@@ -59,6 +60,7 @@ class ProbeResult:
     seconds: float = 0.0
     steps: int = 1
     turns: tuple[float, ...] = ()
+    total: float = 0.0
     faults: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -79,11 +81,13 @@ def present(env: gymnasium.Env, *, index: int | None = None, seed: int | None = 
     return Prompt(text, info, tuple(faults))
 
 
-def answer(env: gymnasium.Env, text: str, *, watch: bool = True) -> tuple[ProbeResult, dict[str, Any]]:
+def answer(
+    env: gymnasium.Env, text: str, *, before: Sequence[str] = (), watch: bool = True
+) -> tuple[ProbeResult, dict[str, Any]]:
     """Give the same answer turn after turn until the episode, which `present` has begun, is over.
 
-    The answer is sent as one token long, so that a penalty on length stays out of the reward. `watch` is as for
-    `present`.
+    The answer is sent as one token long, so that a penalty on length stays out of the reward. `before` holds the
+    answers of the first turns, where they are others. `watch` is as for `present`.
 
     Returns:
         The outcome, and the info of the last step.
@@ -91,20 +95,24 @@ def answer(env: gymnasium.Env, text: str, *, watch: bool = True) -> tuple[ProbeR
     Raises:
         Fault: It raised, returned something else than a step, or never ended.
     """
-    reward, longest, faults, turns = 0.0, 0.0, list[str](), list[float]()
-    judged_by = "correctness" if isinstance(env.unwrapped, TaskEnv) else ""
+    reward, total, longest, faults, turns = 0.0, 0.0, 0.0, list[str](), list[float]()
+    is_task = isinstance(env.unwrapped, TaskEnv)
     for step in range(1, MAX_STEPS + 1):
+        given = before[step - 1] if step <= len(before) else text
         start = time.perf_counter()
-        with _authors("step", f"for the answer {brief(text)}", faults if watch else None):
-            returned = env.step(Completion(text, n_tokens=1, finish_reason="stop"))
+        with _authors("step", f"for the answer {brief(given)}", faults if watch else None):
+            returned = env.step(Completion(given, n_tokens=1, finish_reason="stop"))
             longest = max(longest, time.perf_counter() - start)
             last = read_step(returned)
-        reward += last.rewards.get(judged_by, last.reward)
+        parts = last.rewards if is_task else {}
+        judged = parts.get("correctness", last.reward)
+        earned = judged + parts.get("turns", 0.0)
+        reward, total = reward + judged, total + earned
         faults += contradictions(returned)
         if last.over:
-            found = ProbeResult(reward, last.verdict, last.cause, longest, step, tuple(turns), tuple(faults))
+            found = ProbeResult(reward, last.verdict, last.cause, longest, step, tuple(turns), total, tuple(faults))
             return found, last.info
-        turns.append(last.reward)
+        turns.append(earned)
     raise Fault(f"the episode is not over after {MAX_STEPS} steps: return terminated=True when it ends")
 
 

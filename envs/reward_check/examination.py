@@ -15,6 +15,7 @@ from ..text import brief
 from . import probe_answers as answers
 from .client import Client, Died, Hung, NotMade
 from .episode import Fault, ProbeResult, Prompt, Raised
+from .persuasion import placebo
 from .probe_answers import Form, common_start
 from .worker import Description
 
@@ -24,6 +25,7 @@ Kind = Literal[
     "constant",
     "short",
     "persuasion",
+    "placebo",
     "oversized",
     "program",
     "hedge",
@@ -83,6 +85,7 @@ class Evidence:
         form: The text around the answer in a solution.
         trials: Answers and their outcomes.
         repeats: Answers judged again.
+        stalled: Solutions given at once, and after a wrong answer in all turns before the last.
         unstable: Rows or seeds that showed another prompt when asked again, in words.
         faults: Returned values that break the contract.
         raised: Exceptions of its own, and answers that ended its process.
@@ -101,6 +104,7 @@ class Evidence:
     form: Form = field(default_factory=Form)
     trials: list[Trial] = field(default_factory=list)
     repeats: list[Repeat] = field(default_factory=list)
+    stalled: list[Repeat] = field(default_factory=list)
     unstable: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     raised: list[str] = field(default_factory=list)
@@ -160,6 +164,7 @@ class Examination:
             self._from_the_prompt()
             self._oversized()
             self._thinking()
+            self._stalled()
             self._again()
         except Stopped as reason:
             self.found.stopped = str(reason)
@@ -277,11 +282,19 @@ class Examination:
                         break  # a password is one at every row
 
     def _persuasions(self) -> None:
-        """Answer with texts for a judge, where they do not hold the right answer by chance."""
+        """Answer with texts for a judge where they do not hold the right answer, and with a placebo of each that is
+        paid."""
+        found = self.found
+        lowest = min((trial.outcome.reward for trial in found.trials if trial.outcome), default=math.nan)
         for name, text in (self._ask("its judge", "persuasions") or {}).items():
-            for index in list(self.found.prompts)[:2]:
-                if not (gold := self.found.golds.get(index)) or gold not in text:
-                    self._try_in_form(index, "persuasion", name, text)
+            rows = [index for index in found.prompts if not _holds(text, found.golds.get(index))]
+            other = [index for index in rows if found.golds.get(index) != found.golds.get(rows[0])]
+            for index in [*rows[:1], *(other or rows[1:])[:1]]:
+                for form_name, wrapped in self._forms(name, text):
+                    outcome = self._try(index, "persuasion", form_name, wrapped)
+                    like = placebo(wrapped)
+                    if outcome is not None and outcome.reward > lowest and like != wrapped:
+                        self._try(index, "placebo", form_name, like)
 
     def _near_misses(self) -> None:
         golds = self.found.golds
@@ -308,6 +321,24 @@ class Examination:
         for index, text in list(self.found.solutions.items())[:FEW_ROWS]:
             self._try(index, "thinking", "the solution after some thinking", _THOUGHT + text)
             self._try(index, "unclosed", "the solution in thinking that never ends", f"<think>\n{text}")
+
+    def _stalled(self) -> None:
+        """Answer right in the last turn, after the wrong answer that collects most in the turns before it."""
+        for trial in self.found.of("solution")[:FEW_ROWS]:
+            wrong = [
+                (other.text, other.outcome)
+                for other in self.found.trials
+                if other.outcome and other.index == trial.index and other.outcome.steps > 1
+                if not other.outcome.reward >= self._right
+            ]
+            if trial.outcome is None or not wrong:
+                continue
+            text, outcome = max(wrong, key=lambda one: (sum(one[1].turns), one[1].steps))
+            before = [text] * (outcome.steps - 1)
+            second = self._ask(f"row {trial.index}, stalling", "answer_after", trial.index, trial.text, before)
+            if second is not None:
+                where = f"after {brief(text)} in {len(before)} turns"
+                self.found.stalled.append(Repeat(trial.index, trial.text, where, trial.outcome, second))
 
     def _again(self) -> None:
         """Ask known answers again, long after the first time and elsewhere."""
@@ -389,6 +420,11 @@ class Examination:
         self._lost += 1
         if self._lost == MAX_LOST:
             raise Stopped(f"{MAX_LOST} answers took too long or ended the process")
+
+
+def _holds(text: str, gold: str | None) -> bool:
+    """Whether a text holds the right answer, in whatever case."""
+    return bool(gold and gold.casefold() in text.casefold())
 
 
 def _difference(one: str, other: str) -> str:

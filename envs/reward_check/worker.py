@@ -24,7 +24,7 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
-from ..base import Completion, TaskEnv
+from ..base import Completion, TaskEnv, judges_of
 from ..contract import reset_to_row
 from ..interop.doors import make, spec_from_json
 from ..numeric import is_count
@@ -47,6 +47,7 @@ class Description:
         reward_range: The lowest and the highest reward, None where it names none.
         many_turns: Whether an episode may have several actions.
         judging_seconds: Seconds within which it judges any action, as it states.
+        has_judge: Whether it is known to ask a judge elsewhere.
         weakness: Why its answer style is easier to game than others; empty if it is not.
     """
 
@@ -55,6 +56,7 @@ class Description:
     reward_range: tuple[float, float] | None
     many_turns: bool
     judging_seconds: float
+    has_judge: bool = False
     weakness: str = ""
 
 
@@ -80,7 +82,7 @@ class Worker:
         many_turns = getattr(task, "max_turns", 1) > 1
         seconds = getattr(task, "judging_seconds", TaskEnv.judging_seconds)
         weakness = str(getattr(getattr(task, "style", None), "weakness", ""))
-        return Description(name, count, bounds, many_turns, seconds, weakness)
+        return Description(name, count, bounds, many_turns, seconds, bool(judges_of(task)), weakness)
 
     def present(self, index: int | None = None, seed: int | None = None, other: str = "") -> Prompt:
         """Return the prompt of a row or a seed."""
@@ -106,13 +108,22 @@ class Worker:
         present(env, index=index)
         return answer(env, text)[0]
 
-    def rewards(self, asked: Sequence[tuple[int, str]]) -> list[float]:
-        """Return the reward of each of some (index, answer); NaN where the environment raised or broke its contract."""
+    def answer_after(self, index: int, text: str, before: Sequence[str]) -> ProbeResult:
+        """Return the outcome of an answer that follows other answers of the same episode."""
+        present(self._env, index=index)
+        return answer(self._env, text, before=before)[0]
+
+    def rewards(self, asked: Sequence[tuple[int, str]], with_turns: bool = True) -> list[float]:
+        """Return the reward of each of some (index, answer), with the rewards of turns or that of the verdict alone.
+
+        It is NaN where the environment raised or broke its contract.
+        """
         found = []
         for index, text in asked:
             try:
                 present(self._env, index=index, watch=False)
-                found.append(answer(self._env, text, watch=False)[0].reward)
+                outcome = answer(self._env, text, watch=False)[0]
+                found.append(outcome.total if with_turns else outcome.reward)
             except Fault:
                 found.append(math.nan)
         return found
@@ -139,8 +150,7 @@ class Worker:
 
     def persuasions(self) -> dict[str, str]:
         """Return answers that are written for a judge, by name; in the form of its verdicts where it states that."""
-        judge = getattr(self._env.unwrapped, "judge", None)
-        return persuasions(str(getattr(judge, "full_marks", "")))
+        return persuasions(next((judge.full_marks for judge in judges_of(self._env.unwrapped)), ""))
 
     def answer_in_thread(self, index: int, text: str) -> ProbeResult:
         """Return the outcome of an answer judged in another thread, which keeps an instance of its own."""

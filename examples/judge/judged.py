@@ -24,7 +24,6 @@ class Judged(TaskEnv):
         self.rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         self.num_rows = len(self.rows)
         self.judge = Judge(**{"rubric": RUBRIC, "pass_mark": 0.8, "max_characters": 2_000, **judge})
-        self.max_concurrency, self.judging_seconds = self.judge.max_concurrency, self.judge.judging_seconds
 
     def row(self, index):
         row = self.rows[index]

@@ -318,11 +318,38 @@ class Guess(TaskEnv):
 
 
 class GuessWithHints(Guess):
-    """Sound: a number within ten of the right one is paid a little."""
+    """Sound: the first number within ten of the right one is paid a little."""
 
     def reply(self, row, turns):
-        text, said = super().reply(row, turns), Sums.read(self, turns[-1]) or ""
-        return text and (text, 0.1 * (said.isdecimal() and abs(int(said[:4]) - int(row["answer"])) <= 10))
+        text, said = super().reply(row, turns), [Sums.read(self, turn) or "" for turn in turns]
+        near = [one.isdecimal() and abs(int(one[:4]) - int(row["answer"])) <= 10 for one in said]
+        return text and (text, 0.1 * (near[-1] and not any(near[:-1])))
+
+
+class PaysPatience(Guess):
+    """Stalling collects 0.9 of 1.0."""
+
+    max_turns = 4
+
+    def reply(self, row, turns):
+        text = super().reply(row, turns)
+        return text and (text, 0.3)
+
+
+class PaysTheLate(gymnasium.Env):
+    """Turns earn nothing, and the same answer earns more the later it comes."""
+
+    observation_space = action_space = UnicodeText()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number, self.turns = options["index"] if options else int(self.np_random.integers(1000)), 0
+        return f"What follows {self.number}?", {}
+
+    def step(self, action):
+        self.turns += 1
+        right = action.strip() == str(self.number + 1)
+        return "No.", 0.5 * (1 + self.turns) * right, right or self.turns == 3, False, {}
 
 
 class PaysEveryTurn(Guess):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -147,4 +146,3 @@ def _is_final(outcome: TestReport) -> bool:
 
 
 _outcomes: SharedCache[tuple[bytes, Grading], TestReport] = SharedCache(_REMEMBERED, keep=_is_final)
-os.register_at_fork(after_in_child=_outcomes.forget_unfinished)

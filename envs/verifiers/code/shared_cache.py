@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class SharedCache(Generic[K, V]):
-    """A bounded memory of results, safe to use from any thread.
+    """A bounded memory of results, safe to use from any thread, and in a process that is forked meanwhile.
 
     Args:
         size: Most results that are remembered; those not asked for the longest are forgotten first.
@@ -25,6 +27,7 @@ class SharedCache(Generic[K, V]):
         self._lock = threading.Lock()
         self._results: OrderedDict[K, V] = OrderedDict()
         self._unfinished: dict[K, Future[V]] = {}
+        _caches.add(self)
 
     def get(self, key: K, work: Callable[[], V]) -> V:
         """Return the result of that key; if it is not known and nobody is at it, `work` it out."""
@@ -62,3 +65,15 @@ class SharedCache(Generic[K, V]):
         """Forget all results."""
         with self._lock:
             self._results.clear()
+
+
+_caches: WeakSet[SharedCache[Any, Any]] = WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_caches):
+        cache.forget_unfinished()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

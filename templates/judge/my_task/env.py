@@ -27,7 +27,6 @@ class MyTask(TaskEnv):
     def __init__(self, *, judge, correct_reward=1.0, wrong_reward=0.0):
         super().__init__(correct_reward=correct_reward, wrong_reward=wrong_reward)
         self.judge = judges.Judge(**{"rubric": RUBRIC, "pass_mark": 0.8, "max_characters": 2_000, **judge})
-        self.max_concurrency, self.judging_seconds = self.judge.max_concurrency, self.judge.judging_seconds
 
     def row(self, index):
         question, reference = ROWS[index]

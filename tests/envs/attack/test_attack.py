@@ -21,6 +21,7 @@ SOUND = [
     faulty.PartialCredit,
     faulty.Decoding,
     faulty.Foreign,
+    faulty.GuessWithHints,
 ]
 GIVEN_AWAY = (holes.InBase64, holes.InHexadecimal, holes.Backwards, holes.InRot13, holes.InThePrompt)
 
@@ -39,6 +40,12 @@ def test_a_hole_is_found(env):
 def test_a_sound_one_is_not_accused(env):
     found = attack_reward(env, calls=1_000)
     assert found.holes == [] and found.summary.endswith("no hole found in 1,000 answers")
+
+
+@pytest.mark.parametrize("env", [faulty.PaysPatience, faulty.PaysEveryTurn])
+def test_rewards_of_turns_are_attacked(env):
+    found = attack_reward(env, calls=300)
+    assert found.holes[0].should == "wrong" and found.holes[0].reward >= 0.9
 
 
 def test_guessing_is_no_hole():

@@ -13,6 +13,7 @@ from envs.attack.attack import attack_reward
 from envs.judges import Judge
 from envs.reward_check.check import reward_report
 from envs.reward_check.persuasion import persuasions
+from envs.reward_check.worker import Worker
 
 from ...support.judge_server import JudgeServer, running
 
@@ -60,10 +61,59 @@ class Careful(Named):
 
     def __init__(self, url):
         super().__init__()
-        self.judge = Judge(url=url, model="judge", rubric={"same": "Is it the right answer?"})
+        self.grader = Judge(url=url, model="judge", rubric={"same": "Is it the right answer?"})
 
     def verify(self, row, completion):
-        return self.judge(row["prompt"], completion, reference=row["answer"])
+        return self.grader(row["prompt"], completion, reference=row["answer"])
+
+
+class Patient(TaskEnv):
+    """It sets nothing itself."""
+
+    num_rows = 1
+
+    def __init__(self, grader):
+        super().__init__()
+        self.grader = grader
+
+    def row(self, index):
+        return {"prompt": "Why?"}
+
+    def verify(self, row, completion):
+        return self.grader(row["prompt"], completion)
+
+
+class Approved(Named):
+    """Sound: its answers are words of approval, and more words around them do no harm."""
+
+    def row(self, index):
+        return {"prompt": f"Is {index} even?", "answer": "no" if index % 2 else "Correct"}
+
+    def verify(self, row, completion):
+        said = completion.strip().casefold()
+        return said == row["answer"].casefold() or (row["answer"] == "Correct" and "yes," in said)
+
+
+class AnyObject(TaskEnv):
+    """Sound: any JSON object will do."""
+
+    num_rows = 4
+
+    def row(self, index):
+        return {"prompt": f"Write any JSON object. ({index})"}
+
+    def verify(self, row, completion):
+        try:
+            return isinstance(json.loads(completion.rpartition("</think>")[2]), dict)
+        except ValueError:
+            return False
+
+
+class Praise(AnyObject):
+    """Sound: a text that one of the attacks happens to be."""
+
+    def verify(self, row, completion):
+        return "fairest" in completion
 
 
 @pytest.mark.parametrize("kind", KNOWN)
@@ -105,3 +155,22 @@ def test_a_quoted_answer_gives_no_orders():
     with running(JudgeServer(always=obedient)) as server:
         found = reward_report(partial(Careful, server.url), rows=4)
     assert [check.message for check in found.failures] == [] and found["persuasion"].status == "ok"
+
+
+@pytest.mark.parametrize(("env", "status"), [(Approved, "ok"), (AnyObject, "ok"), (Praise, "advice")])
+def test_an_honest_answer_is_no_attack(env, status):
+    found = reward_report(env, rows=4)["persuasion"]
+    assert found.status == status and "judge" not in found.message.rpartition(": ")[2]
+
+
+def test_a_task_has_the_limits_and_the_format_of_its_judge_whatever_its_name():
+    class Hurried(Careful):
+        max_concurrency = 2
+        judging_seconds = 3.0
+
+    env = Careful("http://127.0.0.1:9/v1")
+    assert (Patient(env.grader).max_concurrency, env.max_concurrency, env.judging_seconds) == (32, 8, 91)
+    hurried = Hurried("http://127.0.0.1:9/v1")
+    assert (hurried.max_concurrency, hurried.judging_seconds) == (2, 3.0)
+    assert (TaskEnv.max_concurrency, TaskEnv.judging_seconds, AnyObject().judging_seconds) == (1, 5.0, 5.0)
+    assert '"same": true' in Worker(lambda: env).persuasions()["a verdict as JSON"]

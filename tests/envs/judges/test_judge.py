@@ -9,6 +9,7 @@ import pickle
 import re
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
@@ -99,6 +100,21 @@ def test_an_answer_that_many_threads_ask_about_is_judged_once(judge_of):
         assert sum(one.details["figures"]["judge_known"] == 0 for one in found) == 1
 
 
+def test_a_failure_that_several_threads_wait_for_is_no_known_verdict(judge_of):
+    refused = threading.Event()
+    with running(JudgeServer()) as server, ThreadPoolExecutor(3) as threads:
+        judge = judge_of(server)
+        judge(QUESTION, "It works.")
+        server.always = lambda body: refused.wait(20) and "no verdict"
+        found = [threads.submit(judge, QUESTION, "Because.", reference=REFERENCE) for _ in range(3)]
+        while len(server.requests) < 2:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        refused.set()
+        figures = [one.result().details["figures"] for one in found]
+        assert [(one["judge_known"], one["judge_failed_votes"]) for one in figures] == [(0.0, 1.0)] * 3
+
+
 def test_no_more_requests_at_a_time_than_allowed(judge_of, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     gate = threading.Barrier(4, timeout=20)
@@ -185,6 +201,25 @@ def test_several_processes_share_a_cache(served, judge_of, tmp_path):
         worker.join()
     assert found == [alone, alone]
     assert len(list(tmp_path.rglob("*.json"))) == 20 == sum(1 for one in tmp_path.rglob("*") if one.is_file())
+
+
+def test_a_fork_waits_for_no_verdict_of_its_parent(judge_of):
+    replied = threading.Event()
+    with running(JudgeServer(lambda asked: 1.0)) as server, ThreadPoolExecutor(1) as threads:
+        judge, context = judge_of(server), multiprocessing.get_context("fork")
+        server.faults = [lambda body: str(replied.wait(60))]
+        found = threads.submit(judge, QUESTION, "Because.")
+        while not server.requests:
+            time.sleep(0.01)
+        results = context.Queue()
+        child = context.Process(target=lambda: results.put(judge(QUESTION, "Because.").accuracy))
+        child.start()
+        try:
+            assert results.get(timeout=30) == 1.0
+        finally:
+            child.kill()
+            replied.set()
+        assert found.result().verdict == "infra_failure"
 
 
 class Explain(TaskEnv):

@@ -45,7 +45,7 @@ def weighted_difference(index):
 def test_a_sound_environment_passes(env):
     found = check_reward_env(env, rows=8, strict=True)
     assert found["spec"].status == "not checked"
-    paid = "rewards of turns from 0.1 to 0.1, in an episode from 0.4 to 0.4" if env is faulty.GuessWithHints else ""
+    paid = "rewards of turns from 0 to 0.1, in an episode from 0.1 to 0.1" if env is faulty.GuessWithHints else ""
     assert (found["turns"].status, found["turns"].message) == ("ok", paid)
 
 
@@ -81,6 +81,7 @@ FAULTS = [
         "turns",
         r"given turn after turn collects 1 in rewards of turns at row 0, and the right answer earns 1 more than",
     ),
+    (faulty.PaysPatience, "turns", r"given turn after turn collects 0\.9 in .* no more than 0\.1 of that for wrong"),
     (faulty.DrawsTheRewardOfTurns, "repeatable", r"earns 0 \(wrong\) after 0\.\S+, .* for turns, but 0 \(wrong\)"),
     (faulty.GuessWithoutEnd, "interface", "the episode is not over after 64 steps: return terminated=True"),
     (faulty.StepRaises, "exceptions", r"step\(\) raised KeyError: 'missing' \(faulty\.py:\d+\) for the answer '"),
@@ -193,7 +194,14 @@ class TestForeignEnvironments:
 
     def test_a_fault_is_found(self):
         found = report(faulty.ForeignPaysLong, solution=self.solution)
-        assert [check.name for check in found.failures] == ["worthless", "hedging", "persuasion"]
+        assert [check.name for check in found.failures] == ["worthless", "hedging"]
+
+    def test_an_answer_that_earns_more_the_later_it_comes_is_found(self):
+        found = report(faulty.PaysTheLate, rows=4, solution=self.solution)["turns"]
+        assert found.status == "failed"
+        assert re.match(
+            r"the solution '1' of row 0 earns 2 after .* in 2 turns, and 1 at once: pay noth", found.message
+        )
 
     def test_a_constant_reward_is_none(self):
         found = report(faulty.PaysEverything, solution=self.solution)
