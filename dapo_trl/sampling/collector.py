@@ -368,12 +368,15 @@ class RolloutCollector:
         return gather_object(mine) if self.accelerator.num_processes > 1 else mine
 
     def _scores_to_go(self, scores: Scores) -> Tensor | None:
-        """``[groups, G, K]`` scores from each turn on, of all processes; None where turns have no advantage of their
-        own."""
-        if scores.outcomes is None or self.args.turn_credit != "to_go":
+        """``[groups, G, K]`` scores with the rewards of turns, of all processes: from each turn on, or of the whole
+        episode alone where turns have no advantage of their own; None where ``filter_key`` knows nothing of turns."""
+        if scores.outcomes is None:
             return None
         key, device = self.args.filter_key, scores.rewards.device
-        mine = padded_turns(turn_scores(scores.outcomes, key), device)
+        by_turn = turn_scores(scores.outcomes, key)
+        if self.args.turn_credit == "episode":
+            by_turn = [[sum(turns)] for turns in by_turn]
+        mine = padded_turns(by_turn, device)
         turns = gather(pad_across_processes(mine, dim=1, pad_index=math.nan))
         found = self.scorer.columns.scores_to_go(scores.rewards, turns, key)
         return None if found is None else found.view(-1, self.args.num_generations, found.shape[1])

@@ -112,8 +112,8 @@ class DynamicSampler:
 
         Args:
             scores: ``[groups, G]``, the score that the filter compares; NaN for unscorable completions.
-            to_go: ``[groups, G, K]``: the same from each turn on, NaN where there is no such turn; a group that is
-                informative at one of them is kept too. None: turns have no advantage of their own.
+            to_go: ``[groups, G, K]``: the same with the rewards of turns, from each turn on, NaN where there is no such
+                turn; a group that is informative at one of them is kept too. None: there are no turns.
             truncated: Completions of the round that were cut off at the length limit.
 
         Returns:
