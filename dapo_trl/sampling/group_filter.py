@@ -134,6 +134,16 @@ class DynamicSampler:
         return found
 
 
+def most_groups_each(samplers: Sequence[DynamicSampler], groups: int) -> list[int]:
+    """Groups that each source's next round has at most, where their common round has room for ``groups``: what is left
+    beside the fewest that each needs is shared out by the groups that are missing."""
+    room = max(groups - sum(sampler.least for sampler in samplers), 0)
+    missing = sum(sampler.missing for sampler in samplers)
+    return [
+        sampler.least + (0 if sampler.rule == "none" else room * sampler.missing // missing) for sampler in samplers
+    ]
+
+
 def reason(samplers: Sequence[DynamicSampler]) -> str:
     """The commonest reason why groups of a rollout batch were dropped; "truncated" where completions were mostly cut
     off and wrong. The samplers are those of its sources."""
