@@ -59,13 +59,21 @@ def group_advantages(rewards: Tensor, group_size: int, *, scale: str = "none", e
         )
     groups = rewards.view(-1, group_size)
     centred = groups - groups.nanmean(dim=1, keepdim=True)
-    if scale == "group":
-        centred = centred / (_nanstd(groups, dim=1) + eps)
-    elif scale == "batch":
-        centred = centred / (_nanstd(rewards, dim=0) + eps)
-    elif scale != "none":
-        raise ValueError(f"scale is {scale!r}: expected 'none', 'group' or 'batch'.")
+    if scale != "none":
+        std = _nanstd(groups, dim=1) if _is_of_group(scale) else _nanstd(rewards, dim=0)
+        centred = centred / (std + eps)
     return centred.reshape(-1).nan_to_num(nan=0.0)
+
+
+def _is_of_group(scale: str) -> bool:
+    """Whether a scale is the standard deviation of the group, else it is that of the batch.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if scale not in ("group", "batch"):
+        raise ValueError(f"scale is {scale!r}: expected 'none', 'group' or 'batch'.")
+    return scale == "group"
 
 
 def returns_to_go(rewards: Tensor) -> Tensor:
@@ -86,9 +94,15 @@ def returns_to_go(rewards: Tensor) -> Tensor:
 def turn_advantages(returns: Tensor, group_size: int, *, scale: str = "none", eps: float = 1e-4) -> Tensor:
     """Advantage of each turn over the same turn of its own group: ``A_i,t = G_i,t - mean over j of G_j,t``.
 
-    Each turn is compared by itself, as `group_advantages` compares completions: the mean, and for ``scale`` the
-    standard deviation of the group or the batch, is that of the episodes that have a turn ``t``. A turn that no other
-    episode of the group has gets advantage 0: there is nothing to compare it with.
+    Each turn is compared by itself: its mean is that of the group's episodes that have a turn ``t``. A turn that no
+    other episode of the group has gets advantage 0: there is nothing to compare it with.
+
+    With ``scale`` all turns, of the group or of the batch, share one standard deviation, pooled over them::
+
+        std^2 = sum over j, t of (G_j,t - mean of G_t)^2 / sum over t of (episodes that have a turn t, less 1)
+
+    So a turn at which few episodes differ by little stays small beside one at which they differ by much, and equal
+    totals of other turns are not divided by their standard deviation of 0. For one turn it is `group_advantages`.
 
     Args:
         returns: ``[N, K]``, such as those of `returns_to_go`; NaN where an episode has no such turn or no score.
@@ -98,8 +112,14 @@ def turn_advantages(returns: Tensor, group_size: int, *, scale: str = "none", ep
         ``[N, K]``, 0 where ``returns`` is NaN.
     """
     _expect("returns", returns, "[N, K]")
-    columns = [group_advantages(column, group_size, scale=scale, eps=eps) for column in returns.unbind(dim=1)]
-    return torch.stack(columns, dim=1)
+    centred = torch.stack([group_advantages(column, group_size) for column in returns.unbind(dim=1)], dim=1)
+    if scale == "none":
+        return centred
+    compared = returns.view(-1, group_size if _is_of_group(scale) else len(returns), returns.shape[1])
+    deviations = (compared - compared.nanmean(dim=1, keepdim=True)).square().nansum(dim=(1, 2), keepdim=True)
+    others = ((~compared.isnan()).sum(dim=1, keepdim=True) - 1).clamp(min=0).sum(dim=2, keepdim=True)
+    std = (deviations / others).sqrt()
+    return (centred.view_as(compared) / (std + eps)).nan_to_num(nan=0.0).view_as(returns)
 
 
 def token_advantages(advantages: Tensor, starts: Tensor, tokens: int) -> Tensor:

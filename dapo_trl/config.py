@@ -191,7 +191,7 @@ class DAPOConfig(GRPOConfig):
     scale_rewards: str = setting(
         "none",
         "Advantage R - mean ('none'), divided by the standard deviation of the group ('group', the paper) or of the "
-        "batch ('batch').",
+        "batch ('batch'); with turn_credit 'to_go' that of all turns together.",
         choices=("none", "group", "batch"),
     )
     turn_credit: str = setting(
@@ -229,9 +229,10 @@ class DAPOConfig(GRPOConfig):
     )
     filter_key: str = setting(
         "accuracy",
-        "The score that the filter compares: 'accuracy', the environment's raw correctness (without an environment the "
-        "same as 'reward'); 'reward', the weighted sum of rewards before the overlong penalty; or the name of a "
-        "reward function. With turn_credit 'to_go' also what is earned from each turn on.",
+        "The score that the filter compares: 'accuracy', the environment's raw correctness, alone and together with "
+        "the rewards of earlier turns (without an environment the same as 'reward'); 'reward', the weighted sum of "
+        "rewards before the overlong penalty; or the name of a reward function. With turn_credit 'to_go' also what is "
+        "earned from each turn on.",
     )
     min_valid_fraction: float = setting(
         0.5,

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "docs/generation.md": "tests/generation/test_vllm.py has a stand-in: its commands need vLLM",
     "docs/hardware.md": "tests/test_hardware_docs.py reads its commands: they need GPUs",
     "docs/interop.md": "tests/envs/interop runs them: they need openenv-core, verifiers and textarena",
+    "docs/judges.md": "tests/envs/judges: they need a server with a model",
     "docs/real.md": "tests/test_real.py: a pretrained model, and GPUs",
     "docs/triage.md": "tests/triage/test_command.py has such commands: these take a model of the Hub",
     "docs/results.md": "tests/test_results.py: its commands take an hour",

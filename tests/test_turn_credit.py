@@ -147,7 +147,7 @@ def outcome(*turns: float, accuracy: float | None = 0.0) -> Outcome:
         verdict="wrong",
         components={},
         turns=list(turns),
-        end_score=accuracy if given else turns[-1],
+        turn_scores=[*turns[:-1], accuracy if given else turns[-1]],
     )
 
 
@@ -251,7 +251,19 @@ def test_a_game_that_nobody_wins_is_learnt_by_its_turns(guessing_model, tmp_path
     with torch.no_grad():
         logits = run.model(torch.tensor([[0]])).logits[0, -1]
     assert logits.softmax(-1)[run.processing_class.convert_tokens_to_ids("A")] > 0.5  # 0.2 before
-    assert play(guessing_model, tmp_path / "episode", max_steps=1).sampling.counts.kept == 0
+
+
+@pytest.mark.parametrize(("key", "keeps"), [("accuracy", True), ("reward", True), ("nothing", False)])
+def test_with_one_advantage_for_the_episode_rewards_of_turns_count_too(guessing_model, tmp_path, key, keeps):
+    def nothing(prompts, **_):
+        return [0.0] * len(prompts)
+
+    limits = {"per_device_train_batch_size": 32, "max_completion_length": 48, "overlong_shape": "none"}
+    args = config(tmp_path, num_generations=8, filter_key=key, **limits)
+    run = DAPOTrainer(guessing_model, nothing, args, env=FirstTurn())
+    run.train()
+    assert (run.sampling.counts.kept > 0) == keeps
+    assert (run.sampling.ledger.tokens["shaping_only"] > 0) == (not keeps)
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit(guessing_model, tmp_path):

@@ -84,7 +84,9 @@ METRICS: dict[str, Metric] = {
     "groups/constant": Metric("groups dropped: equal scores between 0 and 1", "rollout batch", "near 0"),
     "groups/unscorable": Metric("groups dropped: no completion could be scored", "rollout batch", "0"),
     "groups/shaping_only": Metric(
-        "groups dropped whose completions differ in the length penalty alone", "rollout batch", "-"
+        "groups dropped whose rewards differ by what the filter leaves out alone, such as the length penalty",
+        "rollout batch",
+        "-",
     ),
     "groups/banked": Metric("groups trained on from the surplus of the batch before", "rollout batch", "-"),
     "groups/surplus": Metric("surplus informative groups, kept for the next batch", "rollout batch", "small"),

@@ -114,7 +114,7 @@ def _schedule(args: PlannedConfig, task: TaskFacts, assumed: Assumed, fullest: F
         )
     share = steps is None and 0 < args.warmup_steps < 1
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    refill = expected_refill(args, assumed.pass_rates, rows=task.rows)
+    refill = expected_refill(args, assumed.pass_rates, rows=task.rows, mixture=task.mixture)
     return Schedule(
         steps=steps,
         rollout_batches=None if steps is None else -(-steps // args.updates_per_rollout),
@@ -161,6 +161,8 @@ class TaskFacts:
     """Whether the environment makes prompts without end."""
     examples: int = 0
     """Tokens of each prompt that are few-shot examples."""
+    mixture: tuple[tuple[float, int | None], ...] = ()
+    """The share of each of several environments, and its rows; None: endless or unknown."""
 
 
 def look_at_task(
@@ -188,7 +190,12 @@ def look_at_task(
         sum(one.seen for one in found),
         endless,
         max(one.examples for one in found),
+        _shares(entries, found) if len(found) > 1 else (),
     )
+
+
+def _shares(entries: list[EnvEntry], found: list[TaskFacts]) -> tuple[tuple[float, int | None], ...]:
+    return tuple((share_of(entry, entries), one.rows) for entry, one in zip(entries, found, strict=True))
 
 
 def _look_at(entry: EnvEntry, args: DAPOConfig, tokenizer: Any, prompt_tokens: int | None) -> TaskFacts:

@@ -44,9 +44,12 @@ class Episode:
         self.over = False
         self._started = False
         self._last = Step()
-        self._reward = 0.0
-        self._turns: list[float] = []
-        """Rewards of the model's turns so far."""
+        self._rewards: list[float] = []
+        """By step."""
+        self._unshaped: list[float] = []
+        """By step: the reward less what only shapes it."""
+        self._no_room = False
+        """Whether the last step is no turn of the model, but the end for want of tokens."""
         self._components: defaultdict[str, float] = defaultdict(float)
         self._figures: defaultdict[str, float] = defaultdict(float)
 
@@ -66,8 +69,8 @@ class Episode:
             returned = self.env.step(action)
         self._last = step = self._checked(read_step, returned)
         self.over = step.over
-        self._reward += step.reward
-        self._turns.append(step.reward)
+        self._rewards.append(step.reward)
+        self._unshaped.append(step.reward - sum(step.rewards.get(name, 0.0) for name in shaped_by(self.env)))
         for name, value in step.rewards.items():
             self._components[name] += value
         for name, value in step.figures.items():
@@ -89,26 +92,30 @@ class Episode:
         turn before it gets what it earns."""
         if not self.over:
             self.step(Completion(n_tokens=0, finish_reason="length"))
-            self.over = True
-            if len(self._turns) > 1:
-                self._turns[-2:] = [sum(self._turns[-2:])]
+            self.over = self._no_room = True
 
     @property
     def outcome(self) -> Outcome:
         """The judgement of the episode, with accuracy, verdict, answer and cause of its last step."""
         judged = self._last.accuracy
-        unshaped = self._reward - sum(self._components[name] for name in shaped_by(self.env))
+        reward, unshaped = sum(self._rewards), sum(self._unshaped)
+        scores = [*self._unshaped[:-1], *(self._unshaped[-1:] if judged is None else [judged])]
         return Outcome(
-            reward=self._reward,
+            reward=reward,
             accuracy=unshaped if judged is None else judged,
             verdict=self._last.verdict or "unknown",
             components=dict(self._components),
-            turns=[math.nan if math.isnan(self._reward) else reward for reward in self._turns],
-            end_score=unshaped - sum(self._turns[:-1]) if judged is None else judged,
+            turns=self._by_turn(self._rewards),
+            turn_scores=self._by_turn(scores),
             answer=self._last.answer,
             cause=self._last.cause,
             figures=dict(self._figures),
         )
+
+    def _by_turn(self, steps: list[float]) -> list[float]:
+        """Numbers of the steps, by turns of the model; all NaN if one is."""
+        turns = [*steps[:-2], sum(steps[-2:])] if self._no_room else steps
+        return [math.nan] * len(turns) if any(map(math.isnan, turns)) else list(turns)
 
     def _reset(self) -> None:
         with author_errors(self.env, self.index, "reset"):

@@ -108,7 +108,7 @@ def padded_turns(turns: Sequence[Sequence[float]], device: torch.device | str) -
 
 def turn_scores(outcomes: Sequence[Outcome], key: str) -> list[list[float]]:
     """``[n][K]``: what each turn adds to the score that the filter named ``key`` compares."""
-    return [[*one.turns[:-1], one.end_score] if key == "accuracy" else one.turns for one in outcomes]
+    return [one.turn_scores if key == "accuracy" else one.turns for one in outcomes]
 
 
 @dataclass(frozen=True)

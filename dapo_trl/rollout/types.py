@@ -2,7 +2,8 @@
 
 One completion of ``math/Arithmetic-v0``, from record to record::
 
-    Outcome(reward=1.0, accuracy=1.0, verdict="correct", components={"correct": 1.0}, turns=[1.0], answer="579")
+    Outcome(reward=1.0, accuracy=1.0, verdict="correct", components={"correct": 1.0}, turns=[1.0],
+            turn_scores=[1.0], answer="579")
     Rollout(row={"prompt": "123+456", "index": 7}, prompt_ids=[9, 3, ...], completion_ids=[5, 2, ..., 1], order=12,
             tokens=31, account="trained", rewards=[1.0, 0.0], outcome=<the above>)
     Group(rewards=[[1.0, 0.0], [0.0, 0.0], ...], tokens=[31, 28, ...], accounts=["trained", ...], seconds=0.4, step=24,
@@ -12,7 +13,6 @@ One completion of ``math/Arithmetic-v0``, from record to record::
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -35,8 +35,9 @@ class Outcome:
     turns: list[float] = field(default_factory=list)
     """``[K]`` rewards of its turns, which sum to the reward; all NaN if it cannot be scored. The last has what comes at
     the end too: the verdict's reward and that of shaping wrappers."""
-    end_score: float = math.nan
-    """The last turn's reward as the accuracy sees it: the accuracy, without one the turn's reward before shaping."""
+    turn_scores: list[float] = field(default_factory=list)
+    """``[K]``: the same as the filter's ``accuracy`` sees it: rewards before shaping, and the accuracy, where there is
+    one, in place of the last step's."""
     answer: str | None = None
     """The model's answer as the environment read it, by which votes are counted; None where it names none."""
     cause: str = ""

@@ -30,7 +30,7 @@ from ..prompts.selector import Choice
 from ..rollout.environments import question_of
 from ..rollout.rewards import Scorer, Scores, padded_turns, turn_scores
 from ..rollout.types import Group, Rollout, Sampled
-from .group_filter import DynamicSampler, GroupCounts, explain, reason
+from .group_filter import DynamicSampler, GroupCounts, explain, most_groups_each, reason
 from .sources import Source
 from .state import SamplingState
 from .statistics import MAX_LEVELS, RoundStatistics, verdict_number
@@ -293,19 +293,16 @@ class RolloutCollector:
         return Draw(chosen, prompts, rows[first : first + share], first, range(before + first, before + first + share))
 
     def _choose(self, parts: list[Part]) -> list[Choice]:
-        """The prompts of each source for one round, in which there is room for so many; what is left beside the fewest
-        that each needs is shared out by the groups that are missing."""
-        room = self.args.groups_per_round - sum(part.sampler.least for part in parts)
-        missing = sum(part.sampler.missing for part in parts)
+        """The prompts of each source for one round."""
+        most = most_groups_each([part.sampler for part in parts], self.args.groups_per_round)
         choices: list[Choice] = []
-        for part in parts:
+        for part, at_most in zip(parts, most, strict=True):
             sampler, is_last = part.sampler, part is parts[-1]
-            extra = 0 if sampler.rule == "none" else max(room, 0) * sampler.missing // missing
             choices.append(
                 part.source.selector.choose(
                     sampler.missing,
                     at_least=sampler.least,
-                    at_most=sampler.least + extra,
+                    at_most=at_most,
                     multiple=self._multiple() if is_last else 1,
                     others=sum(len(choice.positions) for choice in choices),
                     sigmas=self.args.refill_sigmas,
@@ -368,12 +365,15 @@ class RolloutCollector:
         return gather_object(mine) if self.accelerator.num_processes > 1 else mine
 
     def _scores_to_go(self, scores: Scores) -> Tensor | None:
-        """``[groups, G, K]`` scores from each turn on, of all processes; None where turns have no advantage of their
-        own."""
-        if scores.outcomes is None or self.args.turn_credit != "to_go":
+        """``[groups, G, K]`` scores with the rewards of turns, of all processes: from each turn on, or of the whole
+        episode alone where turns have no advantage of their own; None where ``filter_key`` knows nothing of turns."""
+        if scores.outcomes is None:
             return None
         key, device = self.args.filter_key, scores.rewards.device
-        mine = padded_turns(turn_scores(scores.outcomes, key), device)
+        by_turn = turn_scores(scores.outcomes, key)
+        if self.args.turn_credit == "episode":
+            by_turn = [[sum(turns)] for turns in by_turn]
+        mine = padded_turns(by_turn, device)
         turns = gather(pad_across_processes(mine, dim=1, pad_index=math.nan))
         found = self.scorer.columns.scores_to_go(scores.rewards, turns, key)
         return None if found is None else found.view(-1, self.args.num_generations, found.shape[1])

@@ -112,8 +112,8 @@ class DynamicSampler:
 
         Args:
             scores: ``[groups, G]``, the score that the filter compares; NaN for unscorable completions.
-            to_go: ``[groups, G, K]``: the same from each turn on, NaN where there is no such turn; a group that is
-                informative at one of them is kept too. None: turns have no advantage of their own.
+            to_go: ``[groups, G, K]``: the same with the rewards of turns, from each turn on, NaN where there is no such
+                turn; a group that is informative at one of them is kept too. None: there are no turns.
             truncated: Completions of the round that were cut off at the length limit.
 
         Returns:
@@ -132,6 +132,16 @@ class DynamicSampler:
         for name in found:
             self.counts += GroupCounts(**{name: 1})
         return found
+
+
+def most_groups_each(samplers: Sequence[DynamicSampler], groups: int) -> list[int]:
+    """Groups that each source's next round has at most, where their common round has room for ``groups``: what is left
+    beside the fewest that each needs is shared out by the groups that are missing."""
+    room = max(groups - sum(sampler.least for sampler in samplers), 0)
+    missing = sum(sampler.missing for sampler in samplers)
+    return [
+        sampler.least + (0 if sampler.rule == "none" else room * sampler.missing // missing) for sampler in samplers
+    ]
 
 
 def reason(samplers: Sequence[DynamicSampler]) -> str:

@@ -36,7 +36,7 @@ class RoundStatistics:
     kept: Tensor
     """Bool: passed the filter."""
     shaped: Tensor
-    """Bool: in a dropped group whose rewards differ by the length penalty alone."""
+    """Bool: in a dropped group whose rewards differ by what the filter leaves out alone."""
     levels: list[Hashable]
     """The level of each group, as the data name it; None where they do not."""
     figures: list[dict[str, float]] = field(default_factory=list)

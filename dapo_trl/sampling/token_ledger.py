@@ -12,7 +12,7 @@ ACCOUNTS = {
     "all_wrong": "group dropped: all wrong",
     "all_right": "group dropped: all correct",
     "constant": "group dropped: equal scores between 0 and 1",
-    "shaping_only": "group dropped: equal scores, and only the length penalty tells its completions apart",
+    "shaping_only": "group dropped: equal scores; rewards differ by what the filter leaves out (the length penalty)",
     "truncated": "in a group trained on, masked because cut off at the limit (mask_truncated_completions)",
     "unscorable": "completions or whole groups without a score",
     "surplus_kept": "informative and not needed yet: waiting in the surplus buffer",
@@ -24,7 +24,7 @@ ACCOUNTS = {
 _LABELS = {
     "all_wrong": "all wrong",
     "all_right": "all correct",
-    "shaping_only": "in groups all wrong or all correct but for the length penalty",
+    "shaping_only": "in groups all wrong or all correct but for what the filter leaves out (the length penalty)",
     "surplus_kept": "surplus kept",
     "surplus_expired": "surplus expired",
 }

@@ -191,7 +191,7 @@ class ForeignEnv(gymnasium.Env[str, str]):
         if cut_off or len(played.actions) >= self.max_turns:
             return self._ended(played, reply, truncated=True)
         self._total += reply.reward
-        info = {**reply.info, "index": played.index, "rewards": {"correctness": reply.reward}}
+        info = {"rewards": {"correctness": reply.reward}, **reply.info, "index": played.index}
         return clean(reply.text), reply.reward, False, False, info
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import gymnasium
 
-from ..base import Completion, TaskEnv, Verdict
+from ..base import Completion, TaskEnv
 from ..chat import own_messages
 from ..contract import Step, read_reset, read_step, reset_to_row
 from ..text import one_line
@@ -59,7 +59,7 @@ def taskset(env: str | gymnasium.Env, **kwargs: Any) -> tuple[type, type]:
         @vf.reward
         async def reward(self, trace: Any) -> float:
             """Score the model's turns with the environment."""
-            last, total = _judged(ours, self.data.row, trace)
+            last, total = _judged(ours, self.data.row, trace, ended=True)
             trace.info |= {"verdict": last.verdict, "cause": last.cause, "answer": last.answer}
             if math.isnan(total):
                 raise RuntimeError(f"the environment could not judge the answer: {last.cause}")
@@ -96,7 +96,7 @@ def taskset(env: str | gymnasium.Env, **kwargs: Any) -> tuple[type, type]:
             async with agents.agent.interaction(task) as interaction:
                 segment = await interaction.turn()
                 while not segment.terminated:
-                    last, _ = _judged(ours, task.data.row, interaction.trace)
+                    last, _ = _judged(ours, task.data.row, interaction.trace, ended=False)
                     if last.over:
                         break
                     segment = await interaction.turn(last.reply)
@@ -104,20 +104,15 @@ def taskset(env: str | gymnasium.Env, **kwargs: Any) -> tuple[type, type]:
     return Rows, Player
 
 
-def _judged(env: gymnasium.Env, row: int, trace: Any) -> tuple[Step, float]:
-    """Give the turns of a transcript to the environment; return the last step, and the sum of the rewards."""
+def _judged(env: gymnasium.Env, row: int, trace: Any, *, ended: bool) -> tuple[Step, float]:
+    """Give the turns of a transcript to the environment; return the last step, and the sum of the rewards.
+
+    A transcript that has ended before its episode is cut off there, by an empty answer.
+    """
     reset_to_row(env, row)
-    calls = {call.node: call for call in trace.calls if call.node is not None}
-    last, total = Step(verdict=Verdict.NO_ANSWER.value), 0.0
-    for number, node in enumerate(trace.nodes):
-        if not node.sampled:
-            continue
-        call = calls.get(number)
-        length = call is not None and call.finish_reason == "length"
-        count = call.usage.completion_tokens if call is not None and call.usage is not None else None
+    last, total = Step(), 0.0
+    for completion in [*_turns(trace), *([Completion(n_tokens=0, finish_reason="length")] if ended else [])]:
         try:
-            text = node.message.content or ""
-            completion = Completion(text, n_tokens=count, finish_reason="length" if length else "stop")
             last = read_step(env.step(completion))
         except Exception as error:
             raise RuntimeError(f"row {row}: {type(error).__name__}: {one_line(error)}") from error
@@ -125,3 +120,15 @@ def _judged(env: gymnasium.Env, row: int, trace: Any) -> tuple[Step, float]:
         if last.over:
             break
     return last, total
+
+
+def _turns(trace: Any) -> Iterator[Completion]:
+    """Yield the model's turns of a transcript."""
+    calls = {call.node: call for call in trace.calls if call.node is not None}
+    for number, node in enumerate(trace.nodes):
+        if node.sampled:
+            call = calls.get(number)
+            length = call is not None and call.finish_reason == "length"
+            count = call.usage.completion_tokens if call is not None and call.usage is not None else None
+            text = node.message.content or ""
+            yield Completion(text, n_tokens=count, finish_reason="length" if length else "stop")

@@ -154,6 +154,14 @@ def test_a_batch_may_be_accepted_half_full():
     assert 0.5 <= found.filled < 0.75 and factor(found) == pytest.approx(1 / (1 - 0.1**8 - 0.9**8), rel=0.12)
 
 
+def test_every_source_of_a_mixture_refills_alone():
+    """What is over in one is of no use to another, so a batch takes more rounds."""
+    args = config(surplus_max_age=0)
+    alone, mixed = (expected_refill(args, {0.1: 1.0}, rows=None, mixture=[(1.0, None)] * n) for n in (1, 8))
+    assert alone == expected_refill(args, {0.1: 1.0}, rows=None)
+    assert mixed.filled == 1.0 and mixed.rounds > 1.2 * alone.rounds and mixed.sampled > alone.sampled
+
+
 def test_predicted_prompts_need_fewer_groups():
     rates = {0.0: 3.0, 1.0: 3.0, 0.5: 4.0}
     args = {"per_device_train_batch_size": 32, "max_refill_rounds": 50}

@@ -371,6 +371,15 @@ def test_live(served, opened):
     assert page.inner_text("#live").startswith("live, ")
 
 
+def test_every_turn_shows_its_reward_and_advantage(tmp_path, opened):
+    turns = [{"start": 0, "reward": 0.5, "advantage": 0.375}, {"start": 4, "reward": -0.25, "advantage": None}]
+    page = opened(str(write_report([make_run(tmp_path / "run", [row(1, 1)], [rollout(turns=turns)])])))
+    assert [mark.inner_text().strip() for mark in page.query_selector_all("#completion .mark")] == [
+        "turn 1: reward +0.5, advantage +0.375",
+        "turn 2: reward −0.25, advantage –",
+    ]
+
+
 def ask(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.putrequest("GET", path, skip_host="Host" in headers)

@@ -117,9 +117,9 @@ class TestPlay:
         turn = 3 + len(REPLY)
         assert transcript.starts == [0, turn, 2 * turn]
         assert (episode.outcome.turns, episode.outcome.reward) == ([0.5, -0.25, 1.0], 1.25)
-        assert episode.outcome.end_score == episode.outcome.accuracy == 1.0
+        assert episode.outcome.turn_scores == [0.5, -0.25, 1.0]
         [episode], _ = played(Guess(), Speaker(byte_tokenizer(), "1", "2", "3"), 0)
-        assert episode.outcome.turns == [0.25] * 3 and episode.outcome.end_score == 0.25  # a part of the reward of 0.75
+        assert episode.outcome.turns == episode.outcome.turn_scores == [0.25] * 3
 
     def test_what_a_truncation_earns_is_the_last_turns(self):
         class Fined(Guess):
@@ -130,6 +130,18 @@ class TestPlay:
         [episode], [transcript] = played(Fined(), Speaker(byte_tokenizer(), "1", "2"), 0, limit=2 + len("no 1") + 3)
         assert transcript.truncated and len(transcript.starts) == 2
         assert episode.outcome.turns == [0.25, -0.75] and episode.outcome.reward == -0.5
+        assert episode.outcome.turn_scores == [0.25, -0.75]
+
+    @pytest.mark.parametrize("paid", [1.0, 0.0])
+    def test_a_turn_whose_reply_has_no_room_keeps_its_reward_for_the_filter(self, paid):
+        class Generous(Haggle):
+            def reply(self, row, turns):
+                return REPLY, paid
+
+        env = OverlongPenalty(Generous(), max_length=1, coefficient=0.5)
+        [episode], [transcript] = played(env, Speaker(byte_tokenizer(), "?"), 0, limit=2 + len(REPLY))
+        assert transcript.truncated and len(transcript.starts) == 1
+        assert (episode.outcome.turns, episode.outcome.turn_scores) == ([paid - 0.5], [paid])
 
     def test_an_episode_that_cannot_be_scored_has_no_turn_that_can(self):
         class Broken(Paid):

@@ -37,8 +37,8 @@ def test_the_sentence_agrees_with_the_counts_of_groups():
     for account, tokens in (("all_wrong", 700), ("shaping_only", 272), ("trained", 28)):
         ledger.enter(account, tokens, 1.0)
     assert ledger.summary() == (
-        "1,000 tokens generated in 3 s: 70.0% all wrong, 27.2% in groups all wrong or all correct but for the length "
-        "penalty, 2.8% trained."
+        "1,000 tokens generated in 3 s: 70.0% all wrong, 27.2% in groups all wrong or all correct but for what the "
+        "filter leaves out (the length penalty), 2.8% trained."
     )
 
 

@@ -19,13 +19,15 @@ import envs
 from dapo_trl.cli.main import main
 from dapo_trl.errors import ConfigError
 from dapo_trl.rollout.environments import make_env
-from envs import Completion
+from dapo_trl.rollout.episode import Episode
+from envs import Completion, OverlongPenalty
 from envs.interop.foreign import ForeignWarning, RuleError
 from envs.interop.openenv_server import application, facts
 from envs.rejudge import repeat_turns
 
 from ...conftest import ROOT
 from ...support.attack_answers import attack_answers
+from ...support.turns_run import Paid
 from . import commands, shown
 
 pytest.importorskip("openenv.core", reason="openenv-core is not installed: pip install 'dapo-trl[openenv]'")
@@ -106,6 +108,22 @@ def test_many_turns_through_a_server_with_fewer_sessions_than_episodes():
         ours.reset(options={"index": 1})
         assert cut == ours.step(Completion("", n_tokens=0, finish_reason="length"))
         theirs.close()
+
+
+@pytest.mark.parametrize("turns", [("1?", "2?", "R"), ("1?", "2?"), ("R",), ("1?", "2?", "3?", "4?")])
+def test_rewards_of_turns_pass_through_a_server(turns):
+    def outcome(env):
+        episode = Episode(env, 5)
+        replies = [episode.step(Completion(turn, n_tokens=len(turn), finish_reason="stop")) for turn in turns]
+        episode.truncate()  # no room after the last reply, where there was one
+        return replies, episode.outcome
+
+    ours = OverlongPenalty(Paid(), max_length=2, coefficient=1.0)
+    with running(application(ours)) as url:
+        theirs = envs.make(f"openenv:{url}")
+        expected, found = outcome(ours), outcome(theirs)
+        theirs.close()
+    assert found == expected and len(found[1].turns) == len(turns)
 
 
 def test_a_program_that_is_served_keeps_its_limits():

@@ -99,6 +99,13 @@ from envs.interop.verifiers_taskset import taskset
 Tasks, Environment = taskset("math/Arithmetic-v0", wrong_reward=-0.3)
 __all__ = ["Tasks", "Environment"]
 """,
+    "door_paid": """
+from envs.interop.verifiers_taskset import taskset
+from tests.support.turns_run import Paid
+
+Tasks, Environment = taskset(Paid())
+__all__ = ["Tasks", "Environment"]
+""",
     "door_calculator": """
 from envs.interop.verifiers_taskset import taskset
 
@@ -210,6 +217,23 @@ def test_ours_with_many_turns_is_played_by_their_environment():
                 break
         assert step[4]["metrics"]["accuracy"] == expected[4]["accuracy"]
     there.close()
+
+
+@pytest.mark.parametrize(
+    ("turns", "reward", "accuracy"), [(("1?", "2?", "R"), 1.25, 1.0), (("1?", "W"), 0.5, 0.0), (("1?",), 0.5, 0.0)]
+)
+def test_rewards_of_turns_are_part_of_the_score_there(turns, reward, accuracy):
+    """The last episode has no room for its second turn: what its first one earned is no correctness."""
+    from door_paid import Tasks
+
+    trace = scored(next(iter(Tasks(vf.TasksetConfig(id="door_paid")))), *turns)
+    assert (trace.reward, trace.metrics["accuracy"]) == (reward, accuracy)
+    assert trace.info["verdict"] == ("correct" if accuracy else "wrong")
+    if len(turns) > 1:
+        there = envs.make("verifiers:door_paid", num_rows=1)
+        there.reset(options={"index": 0})
+        assert sum(there.step(turn)[1] for turn in turns) == reward
+        there.close()
 
 
 def test_the_module_of_the_page(tmp_path, monkeypatch):
