@@ -41,7 +41,10 @@ ELSEWHERE = {
     "docs/triage.md": "tests/triage/test_command.py has such commands: these take a model of the Hub",
     "docs/results.md": "tests/test_results.py: its commands take an hour",
 }
-FRAGMENTS = {"task = TRLTask(": "it needs a model that calls tools: tests/rollout/test_trl_tools.py"}
+FRAGMENTS = {
+    "task = TRLTask(": "it needs a model that calls tools: tests/rollout/test_trl_tools.py",
+    ", 0.1 * closer": "a method of the environment above it: tests/test_turn_credit.py",
+}
 """Programs that a person completes, by a line of theirs, with the place of their test."""
 
 
