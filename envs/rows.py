@@ -64,18 +64,22 @@ class Source:
             hub: Of a registered data set: "dataset", "name", "revision" and "splits", the first being the default.
 
         Raises:
-            ValueError: No source is given, or several, or a split that there is not, as in a file.
+            ValueError: No source is given, or several, or a split that there is not.
+
+        A split beside ``path`` or ``rows``, which have none, is not looked at; a warning says so, unless it is that of
+        training.
         """
         asked, revision = split, None
         if hub is not None and dataset is None:
             split = _published_split(split, hub)
             if rows is None and path is None:
                 dataset, name, revision = hub["dataset"], name or hub.get("name"), hub.get("revision")
-        if asked is not None and dataset is None and (rows is not None or path is not None):
+        if asked not in (None, "train") and dataset is None and (rows is not None or path is not None):
             beside = "rows=" if path is None else f"path={str(path)!r}"
-            raise ValueError(
-                f"split={asked!r} beside {beside}: these rows have no splits. Leave split out, or take the split of a "
-                "data set instead, with path=None and rows=None"
+            warnings.warn(
+                f"split={asked!r} beside {beside}: these rows have no splits, and all of them are taken. Leave split "
+                "out, or take the split of a data set, with path=None and rows=None",
+                stacklevel=2,
             )
         sources = {"rows": rows, "path": path, "dataset": dataset}
         given = [f"{source}=" for source, value in sources.items() if value is not None]

@@ -61,7 +61,7 @@ class ProgramEnv(TaskEnv):
     - `path="data.jsonl"`: a local jsonl (also .jsonl.gz) or parquet file, read once per process and again when it
       changes.
     - `dataset="..."`: a data set on the Hub or a local folder of one, read once per process, with `name=None` (its
-      configuration) and `split="train"`. A file has no splits: `split` is refused.
+      configuration) and `split="train"`. A file has no splits: `split` is left out there.
     - `prompt_column="prompt"`, `tests_column="tests"`: where the problem and the tests are, these as a dict or as JSON;
       a nested column has a dotted path.
     - `level_column=None`, `solution_column=None`: where the difficulty and a right program are, if anywhere.

@@ -50,7 +50,7 @@ class ProblemEnv(TaskEnv):
     - `rows=[{"prompt": ..., "answer": ...}]`: the rows themselves.
     - `path="data.jsonl"`: a local jsonl or parquet file, read once per process and again when it changes.
     - `dataset="..."`: a data set on the Hub or a local folder of one, read once per process, with `name=None` (its
-      configuration) and `split="train"`. A file has no splits: `split` is refused.
+      configuration) and `split="train"`. A file has no splits: `split` is left out there.
     - `prompt_column="prompt"`, `answer_column="answer"`: where the question and the gold answer, or a worked solution
       that ends in it, are; a nested column has a dotted path, such as `reward_model.ground_truth`.
     - `level_column=None`: where the difficulty is, for info["level"]; "Level 3" becomes 3.
