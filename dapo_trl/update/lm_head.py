@@ -2,7 +2,7 @@
 
 TRL's `ChunkedLogProbFunction` multiplies hidden states ``[n, H]`` with a slice of the vocabulary, ``[n, C]`` scores at
 a time, and calls a function on each such tile, forward and backward. Written with one tensor operation for each term it
-reads and writes a tile a dozen times; with a vocabulary of 49,152 that is a seventh of an update of a model of 135 M
+reads and writes a tile a dozen times; with a vocabulary of 49,152 that is a sixth of an update of a model of 135 M
 weights. These do the same in place. What they do not know goes to TRL's own functions.
 """
 
