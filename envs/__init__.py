@@ -20,6 +20,7 @@ description.py          an environment as data, and made again from it
 rejudge.py              recorded episodes, judged again
 plugins.py              environments of installed packages
 numeric.py              whether a value is a number or a count
+event_loop.py           a thread in which asynchronous work runs
 text.py                 values, long texts and exceptions, written briefly for messages
 """
 

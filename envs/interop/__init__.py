@@ -3,7 +3,6 @@
 doors.py               ids such as `openenv:URL`, `verifiers:ID` and `textarena:ID`, and what makes their environments
 foreign.py             the base of theirs: rows, episodes, failures, and the rules of ours that they break
 sessions.py            the live episodes of a foreign environment, as many at a time as it can hold
-event_loop.py          the thread in which asynchronous packages run
 openenv_client.py      `openenv:URL`, an environment on an OpenEnv server
 openenv_server.py      any environment of this package as an OpenEnv server (`dapo-trl envs serve`)
 verifiers_client.py    `verifiers:ID`, a taskset of the package verifiers

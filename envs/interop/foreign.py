@@ -23,10 +23,14 @@ from gymnasium.error import ResetNeeded
 
 from ..base import ENDLESS_INDICES, Completion, Verdict
 from ..chat import Message, checked_messages, plain_text
+from ..event_loop import LoopThread
 from ..observations import clean
 from ..spaces import UnicodeText
 from ..text import brief, one_line
 from .sessions import AwayError, Played, Reply, Session, SessionError, Sessions, Shown
+
+EVENT_LOOP = LoopThread("foreign environments")
+"""Where their asynchronous packages run."""
 
 MAX_PROMPTS = 65_536
 """Prompts that are remembered, so that a failure while an answer is judged needs no prompt."""

@@ -13,9 +13,8 @@ import httpx
 from ..base import Completion, Verdict
 from ..chat import Message
 from ..text import brief, one_line
-from . import event_loop
 from .doors import require
-from .foreign import BrokenRule, ForeignEnv
+from .foreign import EVENT_LOOP, BrokenRule, ForeignEnv
 from .openenv_server import OURS
 from .sessions import AwayError, CapacityError, Reply, Session, SessionError, Shown
 
@@ -71,7 +70,7 @@ class OpenEnvEnv(ForeignEnv):
         client = self._client(self.url, connect_timeout_s=self.timeout, message_timeout_s=self.timeout)
         session = _OpenEnvSession(self, client)
         try:
-            session.state = event_loop.run(_opened(client))
+            session.state = EVENT_LOOP.run(_opened(client))
         except Exception as error:
             session.close()
             text = f"the OpenEnv server at {self.url} lets no session in: {type(error).__name__}: {one_line(error)}"
@@ -210,7 +209,7 @@ class _OpenEnvSession:
         return Reply(self._text(result.observation), reward, bool(result.done), info)
 
     def close(self) -> None:
-        event_loop.detached(self._client.close())
+        EVENT_LOOP.detached(self._client.close())
 
     def _text(self, observation: Mapping[str, Any]) -> str:
         return str(observation["text"]) if self._env.ours is not None else self._env.text_of(observation)
@@ -223,7 +222,7 @@ class _OpenEnvSession:
             SessionError: The server is away, slow, or its environment failed.
         """
         try:
-            return event_loop.run(request)
+            return EVENT_LOOP.run(request)
         except TimeoutError as error:
             text = f"the OpenEnv server at {self._env.url} did not answer within {self._env.timeout:g} s"
             raise AwayError(text) from error

@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 from ..base import Completion
 from ..chat import Message
 from ..text import brief, one_line
-from . import event_loop
 from .doors import require
-from .foreign import ForeignEnv, untouched_generators
+from .foreign import EVENT_LOOP, ForeignEnv, untouched_generators
 from .sessions import AwayError, Reply, Session, SessionError, Shown
 
 ENDLESS_ROWS = 1_000
@@ -130,7 +129,7 @@ class _Runner:
         self.turns: dict[str, _Turns] = {}
         self._closing = asyncio.Event()
         started: Future[str] = Future()
-        event_loop.detached(self._serve(started))
+        EVENT_LOOP.detached(self._serve(started))
         from verifiers.v1.clients import EvalClientConfig, ModelContext
 
         self.context = ModelContext(
@@ -178,7 +177,7 @@ class _Runner:
 
     def close(self) -> None:
         """Let the servers go."""
-        event_loop.loop().call_soon_threadsafe(self._closing.set)
+        EVENT_LOOP.loop().call_soon_threadsafe(self._closing.set)
 
 
 class _Turns:
@@ -199,7 +198,7 @@ class _Turns:
         """Give the action that was asked for; called in the session's thread."""
         waiting, self._waiting = self._waiting, None  # the next request may come before this returns
         if waiting is not None:
-            event_loop.loop().call_soon_threadsafe(waiting.set_result, action)
+            EVENT_LOOP.loop().call_soon_threadsafe(waiting.set_result, action)
 
 
 class _VerifiersSession:
@@ -221,7 +220,7 @@ class _VerifiersSession:
             if self._alone:
                 random.seed(index)
             work = self._played(self._env.runner, self._env.tasks[index], self._turns)
-            self._episode = asyncio.run_coroutine_threadsafe(work, event_loop.loop())
+            self._episode = asyncio.run_coroutine_threadsafe(work, EVENT_LOOP.loop())
             kind, value = self._event()
         if kind == "ended":
             raise SessionError(f"task {index} is over before the model's first turn: {value}")

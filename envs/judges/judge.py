@@ -25,7 +25,7 @@ from ..verifiers.code.shared_cache import SharedCache
 from . import wording
 from .cache import Cache
 from .rubric import Rubric, Scores
-from .server import Bill, Limits, NoReply, Server, in_background
+from .server import EVENT_LOOP, Bill, Limits, NoReply, Server
 
 URL_VARIABLE = "JUDGE_URL"
 """The environment variable that names the server where the settings do not."""
@@ -190,7 +190,7 @@ class Judge(RemoteJudge):
 
     def close(self) -> None:
         """Close the connections; they are opened again if need be."""
-        in_background(self._server.close())
+        EVENT_LOOP.run(self._server.close())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Judge:
         return self  # a service that many environments ask at once
@@ -213,7 +213,7 @@ class Judge(RemoteJudge):
         on_disk = self._disk and self._disk.get(key)
         if on_disk:
             return _Votes(on_disk)
-        votes = in_background(self._asked(question, answer, reference, bill))
+        votes = EVENT_LOOP.run(self._asked(question, answer, reference, bill))
         if self._disk and votes.decide:
             self._disk.put(key, votes.scores)
         return votes

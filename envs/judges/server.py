@@ -13,19 +13,19 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from ..event_loop import LoopThread
 from ..text import brief, one_line
 
 if TYPE_CHECKING:
     import httpx
 
-T = TypeVar("T")
 log = logging.getLogger("envs.judges")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 16.0  # seconds between tries: each twice the last, less up to half by chance
@@ -350,39 +350,10 @@ class Server:
         total.requests += 1
 
 
-def in_background(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in this process's event loop, which has a thread of its own, and wait for its result."""
-    future = asyncio.run_coroutine_threadsafe(work, _loops.get())
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
-
-
-class _Loops:
-    """The event loop of this process: one for all judges, made when it is first needed, and anew after a fork."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """After a fork: the thread of the loop is not here."""
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def get(self) -> asyncio.AbstractEventLoop:
-        """The loop, which is running."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="judges", daemon=True).start()
-            return self._loop
-
-
-_loops, _traffics = _Loops(), _Traffics()
+EVENT_LOOP = LoopThread("judges")
+"""Where the requests of all judges run."""
+_traffics = _Traffics()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_loops.forget)
     os.register_at_fork(after_in_child=_traffics.renew_lock)
 
 
