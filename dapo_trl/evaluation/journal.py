@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +182,14 @@ def _by_title(request: dict[str, Any]) -> dict[str, Any]:
 
 def write(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON: complete, or not at all."""
+    write_text(path, [json.dumps(plain(data), indent=2), "\n"])
+
+
+def write_text(path: Path, parts: Iterable[str]) -> None:
+    """Write a text, part by part: complete, or not at all."""
     scratch = path.with_name(f"{path.name}.tmp")
-    scratch.write_text(json.dumps(plain(data), indent=2) + "\n", encoding="utf-8")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.writelines(parts)
     scratch.replace(path)
 
 

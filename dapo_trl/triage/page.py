@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .. import __version__
+from ..evaluation.journal import write_text
 from .sorting import Finding, Reason, Triage
 
 SHOWN = 40
@@ -25,9 +26,7 @@ def write_page(path: Path, results: Mapping[str, Any], found: Triage) -> None:
     Args:
         results: The figures, as `command.summary` gives them.
     """
-    scratch = path.with_name(f"{path.name}.tmp")
-    scratch.write_text(render(results, found), encoding="utf-8")
-    scratch.replace(path)
+    write_text(path, [render(results, found)])
 
 
 def render(results: Mapping[str, Any], found: Triage) -> str:

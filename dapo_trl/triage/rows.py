@@ -15,6 +15,8 @@ import yaml
 from envs import TaskEnv
 from envs.rows import Source
 
+from ..evaluation.journal import write_text
+
 _SOURCE = ("rows", "path", "dataset", "name", "split", "hub")
 """Arguments of an environment that say where its rows come from."""
 
@@ -71,10 +73,7 @@ def _prompt(make: Callable[..., TaskEnv], row: Mapping[str, Any], kwargs: Mappin
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSONL file: complete, or not at all."""
-    scratch = path.with_name(f"{path.name}.tmp")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(line, ensure_ascii=False, default=str)}\n" for line in lines)
-    scratch.replace(path)
+    write_text(path, (f"{json.dumps(line, ensure_ascii=False, default=str)}\n" for line in lines))
 
 
 def write_settings(

@@ -7,7 +7,7 @@ are exchanged between processes in the last one alone. Nothing non-finite reache
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -265,7 +265,7 @@ class MicrobatchRunner:
             found += [found[-1][:1]] * (count - len(found))  # again, only to keep step with the other processes
 
         def scored_lines(lines: list[Line]) -> tuple[Tensor, Tensor | None]:
-            with self.precision.autocast(), packer.answering(), self._head():
+            with self.precision.autocast(), self._within(packer):
                 return per_token(model, packer.layout(sequences, completions, lines, keep))
 
         self.precision.settle(lambda: scored_lines(max(found, key=_load)))
@@ -304,8 +304,14 @@ class MicrobatchRunner:
         with self.precision.autocast():
             return per_token(model, cast(Layout, batch.layout))
 
+    @contextlib.contextmanager
+    def _within(self, packer: Packer) -> Iterator[None]:
+        """Forward and backward passes take a packer's layouts, and the head, within."""
+        with packer.answering(), self._head():
+            yield
+
     def _tried(self, model: Any, batch: Microbatch) -> None:
-        with self.packer.answering(), self._head():
+        with self._within(self.packer):
             self.per_token(model, batch)
 
     def _split(self, rows: list[TrainingRow], budget: int) -> list[list[Line]]:
@@ -318,8 +324,7 @@ class MicrobatchRunner:
         self.precision.settle(lambda: self._tried(model, self.microbatch(step, max(every, key=_load))))
         for i, lines in enumerate(every):
             last = i == len(every) - 1
-            in_step = contextlib.nullcontext() if last else accelerator.no_sync(model)
-            with in_step, self.packer.answering(), self._head():
+            with contextlib.nullcontext() if last else accelerator.no_sync(model), self._within(self.packer):
                 accelerator.gradient_state._set_sync_gradients(last)
                 try:
                     total = total + self._backward(model, self.microbatch(step, lines))
