@@ -49,7 +49,7 @@ class Episode:
         self._unshaped: list[float] = []
         """By step: the reward less what only shapes it."""
         self._no_room = False
-        """Whether the last step is no turn of the model, but the end for want of tokens."""
+        """Whether the last step is no turn of the model, but the end because no tokens are left."""
         self._components: defaultdict[str, float] = defaultdict(float)
         self._figures: defaultdict[str, float] = defaultdict(float)
 
